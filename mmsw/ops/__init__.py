@@ -1,0 +1,15 @@
+"""The shift-wise operator: its pattern, its two entry points and its backends."""
+
+from .backends import BackendUnavailableError, available_backends, use_backend
+from .functional import cross_conv2d, shift_add, shift_wise_conv2d
+from .pattern import ShiftPattern
+
+__all__ = [
+    'BackendUnavailableError',
+    'ShiftPattern',
+    'available_backends',
+    'cross_conv2d',
+    'shift_add',
+    'shift_wise_conv2d',
+    'use_backend',
+]

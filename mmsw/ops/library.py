@@ -1,0 +1,242 @@
+"""The operators as ``torch.library`` sees them: one schema each, fake kernels, autograd of any order.
+
+``shift_add`` is linear and ``shift_wise_conv2d`` is linear in the map and in the weight. So the gradient
+of every gradient is one of the same operators again, and the set below is closed under differentiation.
+The name of the backend is an argument of the operator: an implementation adds rows to the backend table,
+never a schema.
+"""
+
+# No `from __future__ import annotations` here: torch 2.4 reads the schemas off the annotations.
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .backends import backend_module
+from .pattern import conv_margin, num_groups
+
+Outputs = tuple[Tensor, Tensor, Tensor]
+
+
+def _without_autocast(device_type: str) -> torch.autocast:
+    """The callers have cast already; a backend chooses its own compute type."""
+    return torch.autocast(device_type, enabled=False)
+
+
+@torch.library.custom_op('mmsw::shift_add', mutates_args=())
+def shift_add_op(
+    conv_out: Tensor,
+    shift_hv: Tensor,
+    identity_index: Tensor,
+    big_kernel: int,
+    small_kernel: int,
+    backend: str,
+) -> Outputs:
+    with _without_autocast(conv_out.device.type):
+        return backend_module(backend).shift_add(
+            conv_out, shift_hv, identity_index, big_kernel, small_kernel
+        )
+
+
+@shift_add_op.register_fake
+def _(
+    conv_out: Tensor,
+    shift_hv: Tensor,
+    identity_index: Tensor,
+    big_kernel: int,
+    small_kernel: int,
+    backend: str,
+) -> Outputs:
+    batch, _, height, width = conv_out.shape
+    border = 2 * conv_margin(small_kernel)
+    shape = (batch, identity_index.shape[0], height - border, width - border)
+    return conv_out.new_empty(shape), conv_out.new_empty(shape), conv_out.new_empty(shape)
+
+
+@torch.library.custom_op('mmsw::shift_add_grad', mutates_args=())
+def shift_add_grad_op(
+    grad_h: Tensor,
+    grad_v: Tensor,
+    grad_i: Tensor,
+    shift_hv: Tensor,
+    identity_index: Tensor,
+    big_kernel: int,
+    small_kernel: int,
+    backend: str,
+) -> Tensor:
+    with _without_autocast(grad_h.device.type):
+        return backend_module(backend).shift_add_grad(
+            grad_h, grad_v, grad_i, shift_hv, identity_index, big_kernel, small_kernel
+        )
+
+
+@shift_add_grad_op.register_fake
+def _(
+    grad_h: Tensor,
+    grad_v: Tensor,
+    grad_i: Tensor,
+    shift_hv: Tensor,
+    identity_index: Tensor,
+    big_kernel: int,
+    small_kernel: int,
+    backend: str,
+) -> Tensor:
+    batch, channels, height, width = grad_h.shape
+    border = 2 * conv_margin(small_kernel)
+    groups = num_groups(big_kernel, small_kernel)
+    return grad_h.new_empty(batch, channels * groups, height + border, width + border)
+
+
+def _save_pattern(ctx: Any, inputs: tuple, output: Any) -> None:
+    *tensors, ctx.big_kernel, ctx.small_kernel, ctx.backend = inputs
+    ctx.save_for_backward(*tensors[-2:])
+
+
+def _shift_add_backward(ctx: Any, *grads: Tensor) -> tuple:
+    pattern = (*ctx.saved_tensors, ctx.big_kernel, ctx.small_kernel, ctx.backend)
+    return (shift_add_grad_op(*grads, *pattern), *[None] * 5)
+
+
+def _shift_add_double_backward(ctx: Any, grad: Tensor) -> tuple:
+    pattern = (*ctx.saved_tensors, ctx.big_kernel, ctx.small_kernel, ctx.backend)
+    return (*shift_add_op(grad, *pattern), *[None] * 5)
+
+
+shift_add_op.register_autograd(_shift_add_backward, setup_context=_save_pattern)
+shift_add_grad_op.register_autograd(_shift_add_double_backward, setup_context=_save_pattern)
+
+
+@torch.library.custom_op('mmsw::shift_wise_conv2d', mutates_args=())
+def shift_wise_conv2d_op(
+    x: Tensor,
+    weight: Tensor,
+    shift_hv: Tensor,
+    identity_index: Tensor,
+    big_kernel: int,
+    small_kernel: int,
+    backend: str,
+) -> Outputs:
+    with _without_autocast(x.device.type):
+        return backend_module(backend).shift_wise_conv2d(
+            x, weight, shift_hv, identity_index, big_kernel, small_kernel
+        )
+
+
+@shift_wise_conv2d_op.register_fake
+def _(
+    x: Tensor,
+    weight: Tensor,
+    shift_hv: Tensor,
+    identity_index: Tensor,
+    big_kernel: int,
+    small_kernel: int,
+    backend: str,
+) -> Outputs:
+    return x.new_empty(x.shape), x.new_empty(x.shape), x.new_empty(x.shape)
+
+
+@torch.library.custom_op('mmsw::shift_wise_conv2d_grad_input', mutates_args=())
+def grad_input_op(
+    grad_h: Tensor,
+    grad_v: Tensor,
+    grad_i: Tensor,
+    weight: Tensor,
+    shift_hv: Tensor,
+    identity_index: Tensor,
+    big_kernel: int,
+    small_kernel: int,
+    backend: str,
+) -> Tensor:
+    with _without_autocast(grad_h.device.type):
+        return backend_module(backend).shift_wise_conv2d_grad_input(
+            grad_h, grad_v, grad_i, weight, shift_hv, identity_index, big_kernel, small_kernel
+        )
+
+
+@grad_input_op.register_fake
+def _(
+    grad_h: Tensor,
+    grad_v: Tensor,
+    grad_i: Tensor,
+    weight: Tensor,
+    shift_hv: Tensor,
+    identity_index: Tensor,
+    big_kernel: int,
+    small_kernel: int,
+    backend: str,
+) -> Tensor:
+    return grad_h.new_empty(grad_h.shape)
+
+
+@torch.library.custom_op('mmsw::shift_wise_conv2d_grad_weight', mutates_args=())
+def grad_weight_op(
+    grad_h: Tensor,
+    grad_v: Tensor,
+    grad_i: Tensor,
+    x: Tensor,
+    shift_hv: Tensor,
+    identity_index: Tensor,
+    big_kernel: int,
+    small_kernel: int,
+    backend: str,
+) -> Tensor:
+    with _without_autocast(x.device.type):
+        return backend_module(backend).shift_wise_conv2d_grad_weight(
+            grad_h, grad_v, grad_i, x, shift_hv, identity_index, big_kernel, small_kernel
+        )
+
+
+@grad_weight_op.register_fake
+def _(
+    grad_h: Tensor,
+    grad_v: Tensor,
+    grad_i: Tensor,
+    x: Tensor,
+    shift_hv: Tensor,
+    identity_index: Tensor,
+    big_kernel: int,
+    small_kernel: int,
+    backend: str,
+) -> Tensor:
+    groups = num_groups(big_kernel, small_kernel)
+    return x.new_empty(x.shape[1] * groups, 1, small_kernel, small_kernel)
+
+
+def _save_tensors(ctx: Any, inputs: tuple, output: Any) -> None:
+    *tensors, ctx.big_kernel, ctx.small_kernel, ctx.backend = inputs
+    ctx.save_for_backward(*tensors)
+
+
+def _conv_backward(ctx: Any, *grads: Tensor) -> tuple:
+    x, weight, *pattern = ctx.saved_tensors
+    pattern += [ctx.big_kernel, ctx.small_kernel, ctx.backend]
+    grad_x = grad_input_op(*grads, weight, *pattern) if ctx.needs_input_grad[0] else None
+    grad_weight = grad_weight_op(*grads, x, *pattern) if ctx.needs_input_grad[1] else None
+    return (grad_x, grad_weight, *[None] * 5)
+
+
+def _grad_input_backward(ctx: Any, grad: Tensor) -> tuple:
+    *grads, weight, shift_hv, identity_index = ctx.saved_tensors
+    pattern = (shift_hv, identity_index, ctx.big_kernel, ctx.small_kernel, ctx.backend)
+    grad_grads, grad_weight = (None, None, None), None
+    if any(ctx.needs_input_grad[:3]):
+        grad_grads = shift_wise_conv2d_op(grad, weight, *pattern)
+    if ctx.needs_input_grad[3]:
+        grad_weight = grad_weight_op(*grads, grad, *pattern)
+    return (*grad_grads, grad_weight, *[None] * 5)
+
+
+def _grad_weight_backward(ctx: Any, grad: Tensor) -> tuple:
+    *grads, x, shift_hv, identity_index = ctx.saved_tensors
+    pattern = (shift_hv, identity_index, ctx.big_kernel, ctx.small_kernel, ctx.backend)
+    grad_grads, grad_x = (None, None, None), None
+    if any(ctx.needs_input_grad[:3]):
+        grad_grads = shift_wise_conv2d_op(x, grad, *pattern)
+    if ctx.needs_input_grad[3]:
+        grad_x = grad_input_op(*grads, grad, *pattern)
+    return (*grad_grads, grad_x, *[None] * 5)
+
+
+shift_wise_conv2d_op.register_autograd(_conv_backward, setup_context=_save_tensors)
+grad_input_op.register_autograd(_grad_input_backward, setup_context=_save_tensors)
+grad_weight_op.register_autograd(_grad_weight_backward, setup_context=_save_tensors)

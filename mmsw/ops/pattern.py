@@ -1,0 +1,221 @@
+"""The shift pattern: which small kernel sits at which distance, drawn once and kept as data."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class ShiftPattern(nn.Module):
+    """Where every small kernel of a shift-wise operator is placed.
+
+    A large kernel of focus length ``big_kernel`` (M) is covered by ``num_groups = ceil(M / N)`` small
+    kernels of side ``small_kernel`` (N). Each repetition permutes the groups of every channel over the
+    slots of the horizontal and of the vertical arm, and picks one group per channel for the identity
+    output (Shift-ConvNets, arXiv 2401.12736, section 2, "Shift-wise").
+
+    The pattern is a module without parameters so that it follows its layer through ``.to()``, deep
+    copies and state dicts: ``shift_hv`` and ``identity_index`` are saved with the weights, are checked
+    when a state dict brings them, and are kept as they are when it does not (the published checkpoints
+    hold none: they rely on the generator's seed).
+
+    Args:
+        big_kernel: Focus length M, in pixels.
+        small_kernel: Side N of the small kernels, in pixels; odd.
+        shift_hv: int32 ``[C * nk, 2 * R]``. Row ``c * nk + j`` holds the shift ("pad") of group ``j`` of
+            channel ``c``, in pixels: R horizontal values, then R vertical ones.
+        identity_index: ``[C, R]``, values ``c * nk + g``: the groups summed into the identity output. A
+            group drawn twice counts twice.
+
+    Raises:
+        ValueError: If sizes do not fit together or a column of ``shift_hv`` is no permutation of the slots.
+    """
+
+    shift_hv: Tensor
+    identity_index: Tensor
+
+    def __init__(
+        self, big_kernel: int, small_kernel: int, shift_hv: Tensor, identity_index: Tensor
+    ) -> None:
+        super().__init__()
+        check_kernel_sizes(big_kernel, small_kernel)
+        self.big_kernel = big_kernel
+        self.small_kernel = small_kernel
+        _check_tables(big_kernel, small_kernel, shift_hv, identity_index)
+        self.channels, self.num_reps = identity_index.shape
+        self.register_buffer('shift_hv', shift_hv.to(torch.int32).contiguous())
+        self.register_buffer('identity_index', identity_index.to(torch.int64).contiguous())
+
+    @classmethod
+    def draw(
+        cls, big_kernel: int, small_kernel: int, channels: int, num_reps: int, seed: int = 123
+    ) -> ShiftPattern:
+        """Draw the pattern that the published checkpoints were trained with.
+
+        A private CPU generator is used; the global random states of torch, numpy and Python stay as
+        they are. The order of the draws is part of the checkpoint format (all horizontal permutations,
+        repetition by repetition and channel by channel, then all vertical ones, then the identities).
+        The buffers lie on the default device, like the parameters that are created beside them.
+
+        Args:
+            big_kernel: Focus length M, in pixels.
+            small_kernel: Side N of the small kernels; odd.
+            channels: Channels C that take part.
+            num_reps: Repetitions R.
+            seed: Seed of the private generator; 123 in every published network.
+
+        Raises:
+            ValueError: If a size is not a positive integer (N odd and at most M).
+        """
+        check_kernel_sizes(big_kernel, small_kernel)
+        _check_positive(channels=channels, num_reps=num_reps)
+        groups = num_groups(big_kernel, small_kernel)
+        generator = torch.Generator('cpu').manual_seed(seed)
+        host = dict(generator=generator, device='cpu')  # whatever the default device is
+        # drawn[r, c, slot] is the group that takes the slot; its inverse is the slot of each group.
+        drawn = torch.stack(
+            [torch.randperm(groups, **host) for _ in range(2 * num_reps * channels)]
+        ).view(2 * num_reps, channels, groups)
+        slot_of_group = drawn.argsort(dim=2)
+        shift_hv = slot_shift(slot_of_group, big_kernel, small_kernel).flatten(1).t()
+        picked = [torch.randint(0, groups, [channels], **host) for _ in range(num_reps)]
+        first_group = torch.arange(channels, device='cpu').unsqueeze(1) * groups
+        identity_index = torch.stack(picked, dim=1) + first_group
+        pattern = cls(big_kernel, small_kernel, shift_hv, identity_index)
+        return pattern.to(torch.get_default_device())
+
+    @property
+    def num_groups(self) -> int:
+        """Small kernels per channel, ``nk``."""
+        return num_groups(self.big_kernel, self.small_kernel)
+
+    @property
+    def margin(self) -> int:
+        """Rows (columns) ``e`` by which a conv output exceeds the map on each side."""
+        return conv_margin(self.small_kernel)
+
+    @property
+    def reach(self) -> int:
+        """Farthest tap from the centre of either arm, in pixels."""
+        return arm_reach(self.big_kernel, self.small_kernel)
+
+    def extra_repr(self) -> str:
+        return (
+            f'big_kernel={self.big_kernel}, small_kernel={self.small_kernel}, '
+            f'channels={self.channels}, num_reps={self.num_reps}'
+        )
+
+    def _load_from_state_dict(
+        self,
+        state_dict: dict,
+        prefix: str,
+        local_metadata: dict,
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        try:
+            self._check_loaded(
+                state_dict.get(f'{prefix}shift_hv'), state_dict.get(f'{prefix}identity_index')
+            )
+        except ValueError as error:
+            error_msgs.append(f'shift pattern "{prefix[:-1]}" cannot be loaded: {error}')
+            return
+        never_missing: list[str] = []
+        super()._load_from_state_dict(
+            state_dict, prefix, local_metadata, strict, never_missing, unexpected_keys, error_msgs
+        )
+
+    def _check_loaded(self, shift_hv: Tensor | None, identity_index: Tensor | None) -> None:
+        """Raise ``ValueError`` unless a state dict holds a whole, fitting pattern or none at all."""
+        if shift_hv is None and identity_index is None:
+            return
+        if shift_hv is None or identity_index is None:
+            raise ValueError(
+                f'{"shift_hv" if shift_hv is None else "identity_index"} is missing; '
+                'shift_hv and identity_index belong together, keep both or remove both'
+            )
+        if identity_index.shape != self.identity_index.shape:
+            raise ValueError(
+                f'identity_index has shape {tuple(identity_index.shape)}, '
+                f'expected [channels, num_reps] = {tuple(self.identity_index.shape)}'
+            )
+        _check_tables(self.big_kernel, self.small_kernel, shift_hv, identity_index)
+
+
+def num_groups(big_kernel: int, small_kernel: int) -> int:
+    """Small kernels that cover the focus length: ``nk = ceil(M / N)``."""
+    return -(-big_kernel // small_kernel)
+
+
+def conv_margin(small_kernel: int) -> int:
+    """Margin ``e = N - 1 - N // 2`` around the map in the output of the small convolution."""
+    return small_kernel - 1 - small_kernel // 2
+
+
+def arm_reach(big_kernel: int, small_kernel: int) -> int:
+    """Farthest tap from the centre; an arm of the cross kernel has ``L = 2 * reach + 1`` taps."""
+    last = num_groups(big_kernel, small_kernel) * small_kernel - 1
+    return max(big_kernel // 2, last - big_kernel // 2)
+
+
+def slot_shift(slot: Tensor, big_kernel: int, small_kernel: int) -> Tensor:
+    """Shift of a slot in pixels: ``pad[i] = M // 2 - i * N - (N - 1)``."""
+    return big_kernel // 2 - (small_kernel - 1) - slot * small_kernel
+
+
+def shift_slot(shift: Tensor, big_kernel: int, small_kernel: int) -> Tensor:
+    """Slot that a shift belongs to, the inverse of :func:`slot_shift`."""
+    return (big_kernel // 2 - (small_kernel - 1) - shift) // small_kernel
+
+
+def check_kernel_sizes(big_kernel: int, small_kernel: int) -> None:
+    """Raise ``ValueError`` unless ``1 <= N <= M`` and N is odd."""
+    _check_positive(big_kernel=big_kernel, small_kernel=small_kernel)
+    if small_kernel % 2 == 0:
+        raise ValueError(f'small_kernel must be odd, got {small_kernel}')
+    if small_kernel > big_kernel:
+        raise ValueError(
+            f'small_kernel must not exceed big_kernel, got {small_kernel} > {big_kernel}'
+        )
+
+
+def _check_positive(**sizes: int) -> None:
+    for name, value in sizes.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ValueError(f'{name} must be a positive integer, got {value!r}')
+
+
+def _check_tables(
+    big_kernel: int, small_kernel: int, shift_hv: Tensor, identity_index: Tensor
+) -> None:
+    groups = num_groups(big_kernel, small_kernel)
+    for name, table in (('shift_hv', shift_hv), ('identity_index', identity_index)):
+        if table.dtype not in (torch.int32, torch.int64):  # a cast to half would round indices
+            raise ValueError(f'{name} must hold int32 or int64, got {table.dtype}')
+    if shift_hv.ndim != 2 or identity_index.ndim != 2:
+        raise ValueError(
+            'shift_hv must be [C * nk, 2 * R] and identity_index [C, R], '
+            f'got {tuple(shift_hv.shape)} and {tuple(identity_index.shape)}'
+        )
+    channels, num_reps = identity_index.shape
+    if tuple(shift_hv.shape) != (channels * groups, 2 * num_reps) or not channels or not num_reps:
+        raise ValueError(
+            f'identity_index {tuple(identity_index.shape)} asks for shift_hv of shape '
+            f'{(channels * groups, 2 * num_reps)} with {groups} groups per channel, '
+            f'got {tuple(shift_hv.shape)}'
+        )
+    if shift_hv.is_meta or identity_index.is_meta:
+        return
+    slots = torch.arange(groups, device=shift_hv.device)
+    expected = slot_shift(slots, big_kernel, small_kernel).flip(0)
+    found = shift_hv.view(channels, groups, -1).sort(dim=1).values
+    if not torch.equal(found, expected.to(found.dtype).view(1, -1, 1).expand_as(found)):
+        raise ValueError(
+            f'the shifts of a channel must be a permutation of {expected.tolist()} '
+            f'(big_kernel {big_kernel}, small_kernel {small_kernel})'
+        )
+    owner = torch.arange(channels, device=identity_index.device).unsqueeze(1)
+    if not bool((identity_index.div(groups, rounding_mode='floor') == owner).all()):
+        raise ValueError('identity_index must name, in row c, groups of channel c only')
