@@ -1,0 +1,21 @@
+"""Checkpoint files: safe reading, whole writing, and the authors' layout."""
+
+from .files import (
+    CheckpointError,
+    allow_checkpoint_classes,
+    load_checkpoint_file,
+    save_checkpoint_file,
+)
+from .pretrained import NetworkShape, load_pretrained
+from .release import load_release_checkpoint, to_state_dict
+
+__all__ = [
+    'CheckpointError',
+    'NetworkShape',
+    'allow_checkpoint_classes',
+    'load_checkpoint_file',
+    'load_pretrained',
+    'load_release_checkpoint',
+    'save_checkpoint_file',
+    'to_state_dict',
+]

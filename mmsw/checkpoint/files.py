@@ -1,0 +1,127 @@
+"""Reading checkpoint files without running what is in them, and writing them whole or not at all."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import pickle
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.logging import HistoryBuffer
+
+PUBLISHED_FILE = (
+    'The published SW-tiny v2 (ImageNet-1k, 300 epochs) is linked from the README of the authors\' '
+    'repository, github.com/lidc54/shift-wiseConv; it lies on a file-sharing site, so download it by '
+    'hand. To train without it, drop init_cfg: --cfg-options model.backbone.init_cfg=None'
+)
+
+
+class CheckpointError(ValueError):
+    """A checkpoint file is missing, damaged, unsafe, or of another network; the message says which."""
+
+
+def allow_checkpoint_classes() -> None:
+    """Tell torch which harmless classes mmengine's and the release's checkpoints hold besides tensors.
+
+    Since torch 2.6 ``torch.load`` refuses every class it does not know, and mmengine 0.10.7 cannot resume
+    from its own files. Only data containers are added: log histories, numpy arrays, and the command line
+    of the release. mmengine pickles the names of four statistics as ``getattr(HistoryBuffer, name)``;
+    that ``getattr`` is replaced by a function that answers for these four and nothing else.
+    """
+    rebuild = (np.zeros(1).__reduce__()[0], np.float64(0).__reduce__()[0])
+    codes = ('f2', 'f4', 'f8', 'i1', 'i2', 'i4', 'i8', 'u1', 'u2', 'u4', 'u8', '?')
+    torch.serialization.add_safe_globals(
+        [
+            argparse.Namespace,
+            HistoryBuffer,
+            np.ndarray,
+            np.dtype,
+            *(type(np.dtype(code)) for code in codes),
+            *(
+                (function, f'numpy.{core}.multiarray.{function.__name__}')
+                for function in rebuild
+                for core in ('core', '_core')  # numpy 1 and 2
+            ),
+            (_history_statistic, 'builtins.getattr'),
+            (_history_statistic, '__builtin__.getattr'),
+        ]
+    )
+
+
+def _history_statistic(owner: type, name: str) -> Any:
+    if owner is HistoryBuffer and name in ('min', 'max', 'current', 'mean'):
+        return getattr(HistoryBuffer, name)
+    raise pickle.UnpicklingError(f'getattr({owner!r}, {name!r}) is not data')
+
+
+def load_checkpoint_file(path: str | os.PathLike[str], trust: bool = False) -> Any:
+    """Read a checkpoint file onto the CPU.
+
+    Args:
+        path: A local file.
+        trust: Unpickle whatever the file asks for. That can run any code: for files of known origin only.
+
+    Returns:
+        What the file holds.
+
+    Raises:
+        CheckpointError: If the file is missing, damaged, or asks for more than data.
+    """
+    path = Path(path)
+    if not path.is_file():
+        what = 'is a folder' if path.is_dir() else 'does not exist'
+        raise CheckpointError(
+            f'checkpoint file {path} {what} (working folder: {Path.cwd()}). {PUBLISHED_FILE}'
+        )
+    allow_checkpoint_classes()
+    try:
+        return torch.load(path, map_location='cpu', weights_only=not trust)
+    except pickle.UnpicklingError as error:
+        if 'weights_only' not in str(error) and 'Unsupported' not in str(error):
+            raise _damaged(path, error) from error
+        raise CheckpointError(
+            f'checkpoint file {path} asks to load more than tensors and plain data, which can run any '
+            f'code ({_first_sentence(error)}). If you trust its origin, convert it once: '
+            f'python tools/convert_checkpoint.py {path} DST.pth --trust'
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError) as error:
+        raise _damaged(path, error) from error
+
+
+def save_checkpoint_file(checkpoint: Any, path: str | os.PathLike[str]) -> None:
+    """Write a checkpoint under a temporary name, then rename: a file of this name is always whole.
+
+    Args:
+        checkpoint: What ``torch.save`` accepts.
+        path: Destination; its folder is created.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
+    os.close(handle)
+    try:
+        torch.save(checkpoint, temporary)
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def _damaged(path: Path, error: Exception) -> CheckpointError:
+    return CheckpointError(
+        f'checkpoint file {path} ({path.stat().st_size} bytes) is truncated or no PyTorch file: '
+        f'{_first_sentence(error)}. Download or copy it again'
+    )
+
+
+def _first_sentence(error: Exception) -> str:
+    text = ' '.join(str(error).split()) or type(error).__name__
+    marker = text.find('Unsupported')
+    return text[max(marker, 0) :].split('. ')[0][:200].rstrip('.')

@@ -1,0 +1,93 @@
+"""Report the sparsity of a network while it trains, and stop the run before a file loses it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+from torch import Tensor, nn
+
+from mmsw import sparsity
+
+_STATE_DICTS = ('state_dict', 'ema_state_dict')
+
+
+class SparsityLostError(RuntimeError):
+    """Weights that were pruned at the start are no longer zero."""
+
+
+@HOOKS.register_module()
+class SparsityReportHook(Hook):
+    """Log the density per stage at the start and at each save, and guard what is pruned.
+
+    The layers keep their zeros by themselves (they own the masks); this hook makes sure of it. At the
+    start of training it remembers which weights are pruned. Before every checkpoint is written it looks
+    at the very tensors that go into the file, averaged weights included: if a pruned weight is not zero
+    or has left its mask, the run stops and the file is not written.
+
+    Its priority is below that of mmengine's ``EMAHook``, which exchanges weights right before saving,
+    and above that of ``CheckpointHook``.
+
+    Args:
+        require_sparse: Stop at the start if nothing is pruned. Without it a dense network trains dense
+            and the log says so once.
+        fixed_masks: Pruned weights stay pruned for the whole run. False for training that prunes and
+            regrows: then weights must be zero where the masks of the moment say so.
+    """
+
+    priority = 'LOW'
+
+    def __init__(self, require_sparse: bool = False, fixed_masks: bool = True) -> None:
+        self.require_sparse = require_sparse
+        self.fixed_masks = fixed_masks
+        self._masks: dict[str, Tensor] = {}
+
+    def before_train(self, runner: Runner) -> None:
+        """Remember what is pruned, log it, and check the demand for sparsity."""
+        net = _unwrapped(runner.model)
+        report = sparsity.report(net)
+        if not report.total.is_sparse:
+            problem = (
+                'the network is dense: nothing is pruned'
+                if report.total.total
+                else 'the network has no shift-wise layer'
+            )
+            if self.require_sparse:
+                raise SparsityLostError(
+                    f'{problem}, but require_sparse=True. Give a sparse checkpoint '
+                    '(model.backbone.init_cfg.checkpoint) or drop the demand'
+                )
+            runner.logger.warning(f'Sparsity: {problem}; it trains dense.')
+            return
+        runner.logger.info(f'Sparsity at the start:\n{report}')
+        self._masks = sparsity.masks(net)
+        self._check(net.state_dict(), 'at the start of training')
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Check every set of weights that is about to be written."""
+        if not self._masks:
+            return
+        net = _unwrapped(runner.model)
+        if not self.fixed_masks:
+            self._masks = sparsity.masks(net)
+        for name in _STATE_DICTS:
+            if name in checkpoint:
+                self._check(checkpoint[name], f'in {name} at iteration {runner.iter}')
+        runner.logger.info(f'Sparsity of the checkpoint, verified:\n{sparsity.report(net)}')
+
+    def _check(self, state: Mapping[str, Tensor], where: str) -> None:
+        lost = sparsity.lost_zeros(state, self._masks)
+        if lost:
+            examples = ', '.join(f'{name} ({count})' for name, count in list(lost.items())[:3])
+            raise SparsityLostError(
+                f'{sum(lost.values())} pruned weights in {len(lost)} layers are not zero {where}: '
+                f'{examples}. Nothing was written. Something changed weights or masks behind the '
+                'layers; set masks with mmsw.sparsity.set_masks only'
+            )
+
+
+def _unwrapped(model: nn.Module) -> nn.Module:
+    return model.module if is_model_wrapper(model) else model

@@ -1,0 +1,314 @@
+"""The shift-wise network, both published generations, as a backbone for dense prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from mmengine.model import BaseModule
+from mmengine.registry import MODELS
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from mmsw.checkpoint import load_pretrained
+from mmsw.models.layers import LayerNorm2d, ShiftWiseConv2d
+from mmsw.models.layers.shiftwise_conv import VERSIONS
+
+from .shiftwise_block import ShiftWiseBlockV1, ShiftWiseBlockV2
+
+_MIN_SIZE = 32
+_INIT_STD = 0.02
+_BLOCKS_PER_LAYER = 3  # blocks of the deep stage that share one depth in layer-wise decay
+
+
+@MODELS.register_module()
+class ShiftWiseNet(BaseModule):
+    """Shift-wise network (Shift-ConvNets / ShiftwiseConv, arXiv 2401.12736, sections 3 and 4).
+
+    Four stages at strides 4, 8, 16 and 32. ``v1`` has the macro design of ConvNeXt, ``v2`` that of the
+    CVPR 2025 release (convolutional stem, channel attention, GRN). Both sides of an image must have at
+    least 32 pixels; smaller ones are refused, since the last stage would be left without a position.
+
+    Args:
+        arch: ``'tiny'``, ``'small'``, ``'base'``, ``'large'``, or ``dict(depths=[...], dims=[...])`` with
+            four numbers each.
+        version: ``'v1'`` or ``'v2'``.
+        big_kernels: Focus length M of every stage, in positions of the stage's map.
+        small_kernel: Side N of the small kernels; ``None`` for that of the version (5 for v1, 3 for v2).
+        ghost_ratio: Share of channels that bypass the operator.
+        num_paths: Parallel sets of small kernels per layer.
+        num_reps: Repetitions of the shift pattern.
+        in_channels: Image channels.
+        drop_path_rate: Stochastic depth rate of the last block; rises linearly from 0.
+        layer_scale_init_value: Initial layer scale; 0 or less for none.
+        out_indices: Stages whose maps are returned.
+        frozen_stages: -1 trains everything, 0 freezes the stem, k freezes the stem and the first k
+            stages (with the downsampling before them); their norm statistics stay as well.
+        norm_eval: Keep all batch norms of the backbone in evaluation mode while training.
+        with_cp: Recompute blocks in the backward pass to save memory.
+        norm_cfg: Norm of the branches, and of the block in v2. The layer norms of the published design
+            (stem, downsampling, v1 block, outputs) are layer norms whatever it says.
+        backend: Operator backend, see :func:`mmsw.ops.available_backends`.
+        init_cfg: ``dict(type='Pretrained', checkpoint=PATH)`` loads a published file as it is, or one of
+            this project; other kinds go to mmengine.
+
+    Raises:
+        ValueError: If an argument has a value that the network cannot honour.
+    """
+
+    arch_settings = {
+        ('v1', 'tiny'): dict(depths=[3, 3, 9, 3], dims=[96, 192, 384, 768]),
+        ('v1', 'small'): dict(depths=[3, 3, 27, 3], dims=[96, 192, 384, 768]),
+        ('v1', 'base'): dict(depths=[3, 3, 27, 3], dims=[128, 256, 512, 1024]),
+        ('v1', 'large'): dict(depths=[3, 3, 27, 3], dims=[192, 384, 768, 1536]),
+        ('v2', 'tiny'): dict(depths=[3, 3, 18, 3], dims=[80, 160, 320, 640]),
+        ('v2', 'small'): dict(depths=[3, 3, 27, 3], dims=[96, 192, 384, 768]),
+        ('v2', 'base'): dict(depths=[3, 3, 27, 3], dims=[128, 256, 512, 1024]),
+        ('v2', 'large'): dict(depths=[3, 3, 27, 3], dims=[192, 384, 768, 1536]),
+    }
+    default_small_kernel = {'v1': 5, 'v2': 3}
+
+    def __init__(
+        self,
+        arch: str | dict = 'tiny',
+        version: str = 'v2',
+        big_kernels: Sequence[int] = (51, 49, 47, 13),
+        small_kernel: int | None = None,
+        ghost_ratio: float = 0.23,
+        num_paths: int = 2,
+        num_reps: int = 4,
+        in_channels: int = 3,
+        drop_path_rate: float = 0.0,
+        layer_scale_init_value: float = 1e-6,
+        out_indices: Sequence[int] = (0, 1, 2, 3),
+        frozen_stages: int = -1,
+        norm_eval: bool = False,
+        with_cp: bool = False,
+        norm_cfg: dict | None = None,
+        backend: str | None = 'auto',
+        init_cfg: dict | list[dict] | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        self.depths, self.dims = self._arch(arch, version)
+        num_stages = len(self.depths)
+        if len(big_kernels) != num_stages:
+            raise ValueError(
+                f'big_kernels needs one focus length per stage ({num_stages}), got {big_kernels}'
+            )
+        out_indices = tuple(out_indices)
+        if not out_indices or not set(out_indices) <= set(range(num_stages)):
+            raise ValueError(
+                f'out_indices must name stages 0 to {num_stages - 1}, got {out_indices}'
+            )
+        if frozen_stages not in range(-1, num_stages + 1):
+            raise ValueError(
+                f'frozen_stages must be between -1 and {num_stages}, got {frozen_stages}'
+            )
+        if not 0 <= drop_path_rate < 1:
+            raise ValueError(f'drop_path_rate must be in [0, 1), got {drop_path_rate}')
+        self.version = version
+        self.big_kernels = tuple(big_kernels)
+        self.small_kernel = small_kernel or self.default_small_kernel[version]
+        self.num_paths = num_paths
+        self.num_reps = num_reps
+        self.out_indices = out_indices
+        self.frozen_stages = frozen_stages
+        self.norm_eval = norm_eval
+        norm_cfg = dict(type='BN') if norm_cfg is None else norm_cfg
+
+        build_downsample = _downsample_v1 if version == 'v1' else _downsample_v2
+        block = ShiftWiseBlockV1 if version == 'v1' else ShiftWiseBlockV2
+        rates = iter(torch.linspace(0, drop_path_rate, sum(self.depths)).tolist())
+        self.downsample_layers = nn.ModuleList()
+        self.stages = nn.ModuleList()
+        for stage, (depth, dim) in enumerate(zip(self.depths, self.dims, strict=True)):
+            previous = in_channels if stage == 0 else self.dims[stage - 1]
+            self.downsample_layers.append(build_downsample(stage, previous, dim))
+            shift_wise = dict(
+                kernel_size=self.big_kernels[stage],
+                small_kernel=self.small_kernel,
+                ghost_ratio=ghost_ratio,
+                num_paths=num_paths,
+                num_reps=num_reps,
+                version=version,
+                norm_cfg=norm_cfg,
+                backend=backend,
+            )
+            self.stages.append(
+                nn.Sequential(
+                    *(
+                        block(
+                            dim,
+                            norm_cfg,
+                            drop_path_rate=next(rates),
+                            layer_scale_init_value=layer_scale_init_value,
+                            with_cp=with_cp,
+                            shift_wise=shift_wise,
+                        )
+                        for _ in range(depth)
+                    )
+                )
+            )
+        for stage in out_indices:
+            self.add_module(f'norm{stage}', LayerNorm2d(self.dims[stage]))
+        self._draw_weights()
+        self._freeze_stages()
+
+    @classmethod
+    def _arch(cls, arch: str | dict, version: str) -> tuple[list[int], list[int]]:
+        if version not in VERSIONS:
+            raise ValueError(f'version must be one of {VERSIONS}, got {version!r}')
+        if isinstance(arch, str):
+            if (version, arch) not in cls.arch_settings:
+                names = sorted(name for known, name in cls.arch_settings if known == version)
+                raise ValueError(
+                    f'arch must be one of {names} or dict(depths=..., dims=...), got {arch!r}'
+                )
+            arch = cls.arch_settings[version, arch]
+        if set(arch) != {'depths', 'dims'}:
+            raise ValueError(
+                f'a custom arch needs exactly the keys depths and dims, got {sorted(arch)}'
+            )
+        depths, dims = list(arch['depths']), list(arch['dims'])
+        if len(depths) != 4 or len(dims) != 4 or min(depths) < 1:
+            raise ValueError(
+                f'arch needs four depths (at least 1) and four dims, got {depths} and {dims}'
+            )
+        return depths, dims
+
+    def init_weights(self) -> None:
+        """Redraw the weights, or load what ``init_cfg`` names, with every check of the loader."""
+        if self._is_init:
+            return
+        init_cfg = self.init_cfg
+        if isinstance(init_cfg, dict) and init_cfg.get('type') == 'Pretrained':
+            load_pretrained(self, init_cfg['checkpoint'])
+            self._is_init = True
+            return
+        self._draw_weights()
+        super().init_weights()
+
+    @torch.no_grad()
+    def _draw_weights(self) -> None:
+        """Truncated normal of deviation 0.02 for every weight of a convolution or linear layer."""
+        for module in self.modules():
+            if isinstance(module, (nn.Conv2d, nn.Linear)):
+                nn.init.trunc_normal_(module.weight, std=_INIT_STD)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+            elif isinstance(module, ShiftWiseConv2d):
+                module.init_weights()
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Feature maps of ``out_indices``.
+
+        Args:
+            x: Images ``[B, in_channels, H, W]``, ``H`` and ``W`` at least 32 pixels.
+
+        Returns:
+            Layer-normalised maps ``[B, dims[i], H / s, W / s]`` at strides s = 4, 8, 16, 32; sizes that
+            are no multiple of the stride are rounded down by v1 and up by v2.
+
+        Raises:
+            ValueError: If a side of the image is shorter than 32 pixels.
+        """
+        if min(x.shape[2:]) < _MIN_SIZE:
+            raise ValueError(
+                f'ShiftWiseNet needs images of at least {_MIN_SIZE} x {_MIN_SIZE} pixels '
+                f'(total stride 32), got {tuple(x.shape[2:])}; pad or enlarge them'
+            )
+        outputs = []
+        for stage, (downsample, blocks) in enumerate(
+            zip(self.downsample_layers, self.stages, strict=True)
+        ):
+            x = blocks(downsample(x))
+            if stage in self.out_indices:
+                outputs.append(getattr(self, f'norm{stage}')(x).contiguous())
+        return tuple(outputs)
+
+    def train(self, mode: bool = True) -> ShiftWiseNet:
+        super().train(mode)
+        if mode:
+            for module in self._frozen_modules():
+                module.eval()
+            if self.norm_eval:
+                for module in self.modules():
+                    if isinstance(module, _BatchNorm):
+                        module.eval()
+        return self
+
+    def _frozen_modules(self) -> list[nn.Module]:
+        if self.frozen_stages < 0:
+            return []
+        last = max(self.frozen_stages, 1)
+        return [*self.downsample_layers[:last], *self.stages[: self.frozen_stages]]
+
+    def _freeze_stages(self) -> None:
+        for module in self._frozen_modules():
+            module.eval()
+            module.requires_grad_(False)
+
+    def switch_to_deploy(self) -> ShiftWiseNet:
+        """Fold every shift-wise layer for inference, see :meth:`ShiftWiseConv2d.switch_to_deploy`.
+
+        Outputs in evaluation mode stay the same up to float32 rounding. The network cannot be trained
+        afterwards; calling it twice is fine.
+
+        Returns:
+            The network itself.
+        """
+        for module in self.modules():
+            if isinstance(module, ShiftWiseConv2d):
+                module.switch_to_deploy()
+        return self
+
+    def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
+        """Depth of a parameter for layer-wise learning rate decay.
+
+        The stem is layer 0, the first two stages one layer each, the third one layer per three blocks,
+        the last stage one more: 9 layers for SW-T v2. Downsampling belongs to the stage it leads to.
+        Output norms and everything outside the backbone come last.
+
+        Args:
+            param_name: Name of the parameter in the whole model.
+            prefix: What precedes the backbone's own names, e.g. ``'backbone.'``.
+
+        Returns:
+            Depth of the parameter, and the number of depths.
+        """
+        deep = -(-self.depths[2] // _BLOCKS_PER_LAYER)
+        last = 3 + deep  # the layer of the final stage
+        num_layers = last + 2
+        if not param_name.startswith(prefix):
+            return num_layers - 1, num_layers
+        kind, *rest = param_name[len(prefix) :].split('.')
+        if kind == 'downsample_layers':
+            return (0, 2, 3, last)[int(rest[0])], num_layers
+        if kind == 'stages':
+            stage, block = int(rest[0]), int(rest[1])
+            return (1, 2, 3 + block // _BLOCKS_PER_LAYER, last)[stage], num_layers
+        return num_layers - 1, num_layers
+
+
+def _downsample_v1(stage: int, in_channels: int, out_channels: int) -> nn.Sequential:
+    if stage == 0:
+        return nn.Sequential(
+            nn.Conv2d(in_channels, out_channels, 4, stride=4), LayerNorm2d(out_channels)
+        )
+    return nn.Sequential(
+        LayerNorm2d(in_channels), nn.Conv2d(in_channels, out_channels, 2, stride=2)
+    )
+
+
+def _downsample_v2(stage: int, in_channels: int, out_channels: int) -> nn.Sequential:
+    if stage == 0:
+        return nn.Sequential(
+            nn.Conv2d(in_channels, out_channels // 2, 3, stride=2, padding=1),
+            LayerNorm2d(out_channels // 2),
+            nn.GELU(),
+            nn.Conv2d(out_channels // 2, out_channels, 3, stride=2, padding=1),
+            LayerNorm2d(out_channels),
+        )
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, 3, stride=2, padding=1), LayerNorm2d(out_channels)
+    )

@@ -1,0 +1,14 @@
+"""Building blocks of the shift-wise networks."""
+
+from .masked_filters import MaskedFilters
+from .norms import GlobalResponseNorm, LayerNorm2d
+from .shiftwise_conv import ShiftWiseConv2d
+from .squeeze_excitation import SqueezeExcitation
+
+__all__ = [
+    'GlobalResponseNorm',
+    'LayerNorm2d',
+    'MaskedFilters',
+    'ShiftWiseConv2d',
+    'SqueezeExcitation',
+]

@@ -1,0 +1,89 @@
+"""Small depthwise kernels that own their pruning mask."""
+
+from __future__ import annotations
+
+import torch
+from mmengine.logging import print_log
+from torch import Tensor, nn
+
+
+class MaskedFilters(nn.Module):
+    """Weight of one path of a shift-wise layer together with a boolean mask.
+
+    Pruned weights are exactly zero, take part as zero, and get a gradient of exactly zero (whatever the
+    incoming gradient is), so momentum, weight decay, averaging and mixed precision leave them at zero.
+    The mask is saved with the weight. When a state dict brings a weight without a mask, as published
+    checkpoints do, its exact zeros become the mask: whole filters or single weights, as found.
+
+    Args:
+        num_filters: Small kernels, ``C * nk``.
+        small_kernel: Side N of a kernel.
+    """
+
+    mask: Tensor
+
+    def __init__(self, num_filters: int, small_kernel: int) -> None:
+        super().__init__()
+        shape = (num_filters, 1, small_kernel, small_kernel)
+        self.weight = nn.Parameter(torch.empty(shape))
+        self.register_buffer('mask', torch.ones(shape, dtype=torch.bool))
+
+    def forward(self) -> Tensor:
+        """Weight with exact zeros where it is pruned, ``[C * nk, 1, N, N]``."""
+        return torch.where(self.mask, self.weight, 0.0)
+
+    @torch.no_grad()
+    def set_mask(self, mask: Tensor) -> None:
+        """Prune to ``mask`` (True = keep): the mask is copied, pruned weights become zero at once.
+
+        Args:
+            mask: Boolean, ``[C * nk, 1, N, N]`` or ``[C * nk, 1, 1, 1]`` (whole filters).
+
+        Raises:
+            TypeError: If the mask is not boolean.
+            ValueError: If it does not broadcast to the weight.
+        """
+        if mask.dtype != torch.bool:
+            raise TypeError(f'mask must be boolean (True = keep), got {mask.dtype}')
+        whole = (self.weight.shape[0], 1, 1, 1)
+        if tuple(mask.shape) not in (tuple(self.weight.shape), whole):
+            raise ValueError(
+                f'mask must be {list(self.weight.shape)} or {list(whole)}, got {list(mask.shape)}'
+            )
+        self.mask.copy_(mask.expand_as(self.mask))
+        self.weight.masked_fill_(~self.mask, 0.0)
+
+    def extra_repr(self) -> str:
+        filters, _, side, _ = self.weight.shape
+        return f'num_filters={filters}, small_kernel={side}'
+
+    def _load_from_state_dict(
+        self,
+        state_dict: dict,
+        prefix: str,
+        local_metadata: dict,
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        weight = state_dict.get(f'{prefix}weight')
+        mask = state_dict.get(f'{prefix}mask')
+        fits = weight is not None and weight.shape == self.weight.shape
+        if mask is None and fits:
+            state_dict = {**state_dict, f'{prefix}mask': weight != 0}
+        elif mask is not None and fits and mask.shape == weight.shape:
+            lost = int(torch.count_nonzero(weight[~mask.bool()]))
+            if lost:
+                print_log(
+                    f'{prefix}weight has {lost} non-zero values where its mask prunes; they are '
+                    'set to zero',
+                    logger='current',
+                    level=30,
+                )
+                state_dict = {**state_dict, f'{prefix}weight': weight.masked_fill(~mask.bool(), 0)}
+        super()._load_from_state_dict(
+            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        )
+        if weight is None and mask is None:
+            missing_keys[:] = [key for key in missing_keys if key != f'{prefix}mask']

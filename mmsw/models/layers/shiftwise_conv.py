@@ -1,0 +1,267 @@
+"""The shift-wise layer: small kernels, shifts, three normalised branches, identity channels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from mmcv.cnn import build_norm_layer
+from mmengine.registry import MODELS
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from mmsw.ops import ShiftPattern, cross_conv2d, shift_wise_conv2d
+from mmsw.ops.assemble import assemble
+
+from .masked_filters import MaskedFilters
+
+VERSIONS = ('v1', 'v2')
+_GHOST_SEED = 123
+_INIT_STD = 0.02
+
+
+@MODELS.register_module()
+class ShiftWiseConv2d(nn.Module):
+    """Depthwise convolution with the reach of a large kernel, made of small kernels and shifts.
+
+    Part of the channels runs through :func:`mmsw.ops.shift_wise_conv2d`; its horizontal, vertical and
+    identity outputs are normalised and added to the input. The other ("ghost") channels pass unchanged.
+    The output holds the processed channels first, then the ghost channels (Shift-ConvNets, arXiv
+    2401.12736, section 2, "Shift-wise" and "Intermodule Feature Manipulation").
+
+    The layer keeps the spatial size: it acts as stride 1, "same" padding. It is registered as an mmcv
+    convolution layer, ``build_conv_layer(dict(type='ShiftWiseConv2d'), C, C, M)``, so it accepts the
+    arguments that mmcv passes and refuses those values that it cannot honour.
+
+    Building a layer draws nothing from the global random generators; the small kernels start from a
+    private one. :meth:`init_weights` redraws them from torch's global generator.
+
+    Args:
+        in_channels: Channels C of the map.
+        out_channels: The same number.
+        kernel_size: Focus length M, in pixels.
+        small_kernel: Side N of the small kernels; odd.
+        ghost_ratio: Share of channels that pass unchanged, in ``[0, 1)``.
+        num_paths: Parallel sets of small kernels whose outputs are summed.
+        num_reps: Repetitions R of the shift pattern.
+        version: ``'v1'`` or ``'v2'``: how ``ghost_ratio`` is rounded to channels.
+        norm_cfg: Norm layer of the three branches.
+        backend: Operator backend, see :func:`mmsw.ops.available_backends`.
+        stride: 1.
+        padding: ``None`` or the "same" padding ``kernel_size // 2``.
+        dilation: 1.
+        groups: 1 or C; the operator is depthwise.
+        bias: False; the norm layers carry the bias.
+
+    Raises:
+        ValueError: If an argument has a value that the layer cannot honour.
+    """
+
+    channel_order: Tensor
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int],
+        small_kernel: int = 3,
+        ghost_ratio: float = 0.23,
+        num_paths: int = 2,
+        num_reps: int = 4,
+        version: str = 'v2',
+        norm_cfg: dict | None = None,
+        backend: str | None = 'auto',
+        stride: int | tuple[int, int] = 1,
+        padding: int | tuple[int, int] | None = None,
+        dilation: int | tuple[int, int] = 1,
+        groups: int = 1,
+        bias: bool = False,
+    ) -> None:
+        super().__init__()
+        if in_channels != out_channels:
+            raise ValueError(
+                'ShiftWiseConv2d is depthwise: out_channels must equal in_channels, '
+                f'got {in_channels} -> {out_channels}'
+            )
+        if version not in VERSIONS:
+            raise ValueError(f'version must be one of {VERSIONS}, got {version!r}')
+        if not 0 <= ghost_ratio < 1:
+            raise ValueError(f'ghost_ratio must be in [0, 1), got {ghost_ratio}')
+        if num_paths < 1:
+            raise ValueError(f'num_paths must be at least 1, got {num_paths}')
+        big_kernel = _square(kernel_size, 'kernel_size')
+        for name, value, accepted in (
+            ('stride', stride, (1,)),
+            ('dilation', dilation, (1,)),
+            ('padding', padding, (None, big_kernel // 2)),
+            ('groups', groups, (1, in_channels)),
+            ('bias', bool(bias), (False,)),
+        ):
+            if (None if value is None else _square(value, name)) not in accepted:
+                expected = ' or '.join(str(option) for option in accepted)
+                raise ValueError(f'ShiftWiseConv2d needs {name}={expected}, got {value}')
+
+        self.in_channels = self.out_channels = in_channels
+        self.kernel_size = (big_kernel, big_kernel)
+        self.stride = self.dilation = (1, 1)
+        self.padding = (big_kernel // 2, big_kernel // 2)
+        self.output_padding = (0, 0)
+        self.groups = in_channels
+        self.transposed = False
+        self.bias = None
+        self.backend = backend
+
+        ghosts = ghost_channels(in_channels, ghost_ratio, version)
+        active = sorted(set(range(in_channels)) - set(ghosts))
+        if not active:
+            raise ValueError(
+                f'ghost_ratio {ghost_ratio} leaves none of {in_channels} channels for the operator'
+            )
+        self.num_active = len(active)
+        self.register_buffer('channel_order', torch.tensor(active + ghosts))
+        self.pattern = ShiftPattern.draw(big_kernel, small_kernel, self.num_active, num_reps)
+        num_filters = self.num_active * self.pattern.num_groups
+        self.paths = nn.ModuleList(
+            MaskedFilters(num_filters, small_kernel) for _ in range(num_paths)
+        )
+        norm_cfg = dict(type='BN') if norm_cfg is None else norm_cfg
+        self.norm_h, self.norm_v, self.norm_i = (
+            build_norm_layer(norm_cfg, self.num_active)[1] for _ in range(3)
+        )
+        self.deployed = False
+        self._draw_weights(torch.Generator().manual_seed(_GHOST_SEED))
+
+    def init_weights(self) -> None:
+        """Redraw the small kernels from torch's global generator; pruned weights stay zero."""
+        self._draw_weights(None)
+
+    @torch.no_grad()
+    def _draw_weights(self, generator: torch.Generator | None) -> None:
+        for path in self.paths:
+            nn.init.trunc_normal_(path.weight, std=_INIT_STD, generator=generator)
+            path.weight.masked_fill_(~path.mask, 0.0)
+
+    def merged_weight(self) -> Tensor:
+        """Sum of the masked paths, ``[C' * nk, 1, N, N]`` for the ``C'`` processed channels."""
+        weight = self.paths[0]()
+        for path in self.paths[1:]:
+            weight = weight + path()
+        return weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[B, C, H, W]`` to the same shape."""
+        x = x.index_select(1, self.channel_order)
+        active, ghost = x[:, : self.num_active], x[:, self.num_active :]
+        if self.deployed:
+            active = cross_conv2d(active, self.deploy_wide, self.deploy_tall, self.deploy_bias)
+        else:
+            h, v, i = shift_wise_conv2d(active, self.merged_weight(), self.pattern, self.backend)
+            active = self.norm_h(h) + self.norm_v(v) + self.norm_i(i) + active
+        return torch.cat([active, ghost], dim=1)
+
+    @torch.no_grad()
+    def equivalent_kernels(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Fold paths, batch norms and the skip connection into one cross kernel and a bias.
+
+        Returns:
+            Horizontal arm ``[C', taps, N]`` (stored transposed), vertical arm ``[C', taps, N]``, bias
+            ``[C']``, in the dtype of the weights; the inputs of :func:`mmsw.ops.cross_conv2d`.
+
+        Raises:
+            TypeError: If a branch norm is not a batch norm with running statistics.
+        """
+        kernels = assemble(
+            self.merged_weight().double(),
+            self.pattern.shift_hv,
+            self.pattern.identity_index,
+            self.pattern.big_kernel,
+            self.pattern.small_kernel,
+        )
+        scales, biases = zip(
+            *(_affine(norm) for norm in (self.norm_h, self.norm_v, self.norm_i)), strict=True
+        )
+        wide, tall, small = (
+            kernel * scale.view(-1, 1, 1) for kernel, scale in zip(kernels, scales, strict=True)
+        )
+        side, centre = self.pattern.small_kernel, tall.shape[1] // 2
+        tall[:, centre - side // 2 : centre + side // 2 + 1] += small
+        tall[:, centre, side // 2] += 1
+        dtype = self.paths[0].weight.dtype
+        return wide.to(dtype), tall.to(dtype), sum(biases).to(dtype)
+
+    def switch_to_deploy(self) -> None:
+        """Replace the branches by their folded form, for inference only; calling it twice is fine."""
+        if self.deployed:
+            return
+        wide, tall, bias = self.equivalent_kernels()
+        for name, tensor in (('wide', wide), ('tall', tall), ('bias', bias)):
+            self.register_buffer(f'deploy_{name}', tensor)
+        del self.paths, self.norm_h, self.norm_v, self.norm_i, self.pattern
+        self.deployed = True
+
+    def extra_repr(self) -> str:
+        return (
+            f'{self.in_channels}, kernel_size={self.kernel_size[0]}, '
+            f'num_active={self.num_active}, backend={self.backend!r}, deployed={self.deployed}'
+        )
+
+    def _load_from_state_dict(
+        self,
+        state_dict: dict,
+        prefix: str,
+        local_metadata: dict,
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        key = f'{prefix}channel_order'
+        order = state_dict.get(key)
+        if order is None:  # published checkpoints rely on the seed of the draw
+            state_dict = {**state_dict, key: self.channel_order}
+        elif sorted(order.tolist()) != list(range(self.in_channels)):
+            error_msgs.append(f'{key} must be a permutation of {self.in_channels} channels')
+            return
+        super()._load_from_state_dict(
+            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        )
+
+
+def ghost_channels(channels: int, ghost_ratio: float, version: str) -> list[int]:
+    """Channels that pass unchanged, ascending, as the published networks draw them.
+
+    Args:
+        channels: Channels C of the map.
+        ghost_ratio: Share that passes.
+        version: v1 rounds the passing channels down, v2 makes the others an even number.
+    """
+    if version == 'v1':
+        num_ghosts = int(channels * ghost_ratio)
+    else:
+        num_ghosts = channels - int(channels * (1 - ghost_ratio)) // 2 * 2
+    draw = np.random.RandomState(_GHOST_SEED).choice(channels, num_ghosts, replace=False)
+    return sorted(draw.tolist())
+
+
+def _affine(norm: nn.Module) -> tuple[Tensor, Tensor]:
+    """Scale and bias, in float64, of a batch norm in inference."""
+    if not isinstance(norm, _BatchNorm) or norm.running_var is None:
+        raise TypeError(
+            f'only batch norms with running statistics can be folded, got {type(norm).__name__}; '
+            'keep the training form'
+        )
+    scale = (norm.running_var.double() + norm.eps).rsqrt()
+    if norm.affine:
+        scale = scale * norm.weight.double()
+    bias = -norm.running_mean.double() * scale
+    if norm.affine:
+        bias = bias + norm.bias.double()
+    return scale, bias
+
+
+def _square(value: int | Sequence[int], name: str) -> int:
+    values = {value} if isinstance(value, int) else set(value)
+    if len(values) != 1:
+        raise ValueError(f'{name} must be the same in both directions, got {value}')
+    return values.pop()

@@ -1,0 +1,107 @@
+"""How much of a network is left: filters and weights per layer, per stage and in all."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from torch import nn
+
+from .masks import masked_layers
+
+_STAGE = re.compile(r'(?:^|\.)stages\.(\d+)\.')
+_PATH = re.compile(r'\.paths\.\d+$')
+
+
+@dataclass(frozen=True)
+class Density:
+    """Kept and existing small filters (and single weights) of a layer, a stage or a network.
+
+    Attributes:
+        kept: Filters with at least one weight left.
+        total: Filters.
+        weights_kept: Weights left.
+        weights_total: Weights.
+    """
+
+    kept: int = 0
+    total: int = 0
+    weights_kept: int = 0
+    weights_total: int = 0
+
+    @property
+    def density(self) -> float:
+        """Share of filters kept; 1 where there are none."""
+        return self.kept / self.total if self.total else 1.0
+
+    @property
+    def weight_density(self) -> float:
+        """Share of weights kept; lower than :attr:`density` where single weights are pruned."""
+        return self.weights_kept / self.weights_total if self.weights_total else 1.0
+
+    @property
+    def is_sparse(self) -> bool:
+        """Whether anything is pruned."""
+        return self.weights_kept < self.weights_total
+
+    def __add__(self, other: Density) -> Density:
+        return Density(
+            self.kept + other.kept,
+            self.total + other.total,
+            self.weights_kept + other.weights_kept,
+            self.weights_total + other.weights_total,
+        )
+
+    def __str__(self) -> str:
+        text = f'{self.kept}/{self.total} filters ({self.density:.2%})'
+        if self.weight_density != self.density:
+            text += f', {self.weights_kept}/{self.weights_total} weights ({self.weight_density:.2%})'
+        return text
+
+
+@dataclass(frozen=True)
+class SparsityReport:
+    """Densities of a network.
+
+    Attributes:
+        layers: By layer name; the paths of a layer are counted together.
+        stages: By stage number; layers outside numbered stages are under -1.
+        total: In all.
+    """
+
+    layers: dict[str, Density] = field(default_factory=dict)
+    stages: dict[int, Density] = field(default_factory=dict)
+    total: Density = Density()
+
+    def __str__(self) -> str:
+        rows = [
+            (f'stage {stage}' if stage >= 0 else 'elsewhere', density)
+            for stage, density in sorted(self.stages.items())
+        ]
+        rows.append(('in all', self.total))
+        return '\n'.join(f'{name:<9} {density}' for name, density in rows)
+
+
+def report(net: nn.Module) -> SparsityReport:
+    """Count the small filters that the masks of a network keep.
+
+    Args:
+        net: A backbone or a whole model; layers that are not shift-wise do not count.
+
+    Returns:
+        Densities per layer, per stage and in all; its text is a table of the stages.
+    """
+    layers: dict[str, Density] = {}
+    for name, path in masked_layers(net):
+        mask = path.mask.flatten(1)
+        density = Density(
+            int(mask.any(1).sum()), mask.shape[0], int(mask.sum()), mask.numel()
+        )
+        layer = _PATH.sub('', name)
+        layers[layer] = layers.get(layer, Density()) + density
+    stages: dict[int, Density] = {}
+    for name, density in layers.items():
+        match = _STAGE.search(name + '.')
+        stage = int(match[1]) if match else -1
+        stages[stage] = stages.get(stage, Density()) + density
+    return SparsityReport(layers, stages, sum(layers.values(), Density()))
