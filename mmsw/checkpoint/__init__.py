@@ -6,16 +6,18 @@ from .files import (
     load_checkpoint_file,
     save_checkpoint_file,
 )
-from .pretrained import NetworkShape, load_pretrained
-from .release import load_release_checkpoint, to_state_dict
+from .pretrained import NetworkShape, fill_network, load_pretrained
+from .release import load_release_checkpoint, to_state_dict, training_arguments
 
 __all__ = [
     'CheckpointError',
     'NetworkShape',
     'allow_checkpoint_classes',
+    'fill_network',
     'load_checkpoint_file',
     'load_pretrained',
     'load_release_checkpoint',
     'save_checkpoint_file',
     'to_state_dict',
+    'training_arguments',
 ]

@@ -1,10 +1,11 @@
-"""Reading checkpoint files without running what is in them, and writing them whole or not at all."""
+"""Reading checkpoint files without running what is in them, and writing them whole or not."""
 
 from __future__ import annotations
 
 import argparse
 import os
 import pickle
+import re
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -14,23 +15,32 @@ import torch
 from mmengine.logging import HistoryBuffer
 
 PUBLISHED_FILE = (
-    'The published SW-tiny v2 (ImageNet-1k, 300 epochs) is linked from the README of the authors\' '
-    'repository, github.com/lidc54/shift-wiseConv; it lies on a file-sharing site, so download it by '
-    'hand. To train without it, drop init_cfg: --cfg-options model.backbone.init_cfg=None'
+    "The published SW-tiny v2 (ImageNet-1k, 300 epochs) is linked from the README of the authors' "
+    'repository, github.com/lidc54/shift-wiseConv; it lies on a file-sharing site, so download it '
+    'by hand and name it with --pretrained. To train without it: tools/train.py CONFIG '
+    '--from-scratch, or init_cfg=None in the backbone of your config'
+)
+
+# What torch's messages say where a file asks for more than data; other messages are about damage.
+_FORBIDDEN = re.compile(
+    r'GLOBAL [\w.]+|reduce for unrecognized function .+|allowlisted .*but got .+'
+    r'|getattr\(.+ is not data'
 )
 
 
 class CheckpointError(ValueError):
-    """A checkpoint file is missing, damaged, unsafe, or of another network; the message says which."""
+    """A checkpoint file is missing, damaged, unsafe or of another network; the message tells."""
 
 
 def allow_checkpoint_classes() -> None:
-    """Tell torch which harmless classes mmengine's and the release's checkpoints hold besides tensors.
+    """Tell torch which harmless classes mmengine's and the release's checkpoints hold besides
+    tensors.
 
-    Since torch 2.6 ``torch.load`` refuses every class it does not know, and mmengine 0.10.7 cannot resume
-    from its own files. Only data containers are added: log histories, numpy arrays, and the command line
-    of the release. mmengine pickles the names of four statistics as ``getattr(HistoryBuffer, name)``;
-    that ``getattr`` is replaced by a function that answers for these four and nothing else.
+    Since torch 2.6 ``torch.load`` refuses every class it does not know, and mmengine 0.10.7 cannot
+    resume from its own files. Only data containers are added: log histories, numpy arrays, and the
+    command line of the release. mmengine pickles the names of four statistics as
+    ``getattr(HistoryBuffer, name)``; that ``getattr`` is replaced by a function that answers for
+    these four and nothing else.
     """
     rebuild = (np.zeros(1).__reduce__()[0], np.float64(0).__reduce__()[0])
     codes = ('f2', 'f4', 'f8', 'i1', 'i2', 'i4', 'i8', 'u1', 'u2', 'u4', 'u8', '?')
@@ -63,7 +73,8 @@ def load_checkpoint_file(path: str | os.PathLike[str], trust: bool = False) -> A
 
     Args:
         path: A local file.
-        trust: Unpickle whatever the file asks for. That can run any code: for files of known origin only.
+        trust: Unpickle whatever the file asks for. That can run any code: for files of known origin
+            only.
 
     Returns:
         What the file holds.
@@ -80,16 +91,22 @@ def load_checkpoint_file(path: str | os.PathLike[str], trust: bool = False) -> A
     allow_checkpoint_classes()
     try:
         return torch.load(path, map_location='cpu', weights_only=not trust)
-    except pickle.UnpicklingError as error:
-        if 'weights_only' not in str(error) and 'Unsupported' not in str(error):
-            raise _damaged(path, error) from error
+    except Exception as error:  # a damaged pickle can fail in any way
+        forbidden = _FORBIDDEN.search(str(error))
+        if isinstance(error, pickle.UnpicklingError) and forbidden:
+            raise CheckpointError(
+                f'checkpoint file {path} asks to load more than tensors and plain data, which can '
+                f'run any code ({forbidden[0]}). If you trust its origin, convert it once: '
+                f'python tools/convert_checkpoint.py {path} DST.pth --trust'
+            ) from error
+        if trust and isinstance(error, (ImportError, AttributeError)):
+            raise CheckpointError(
+                f'checkpoint file {path} needs code that is not installed here: {error}'
+            ) from error
         raise CheckpointError(
-            f'checkpoint file {path} asks to load more than tensors and plain data, which can run any '
-            f'code ({_first_sentence(error)}). If you trust its origin, convert it once: '
-            f'python tools/convert_checkpoint.py {path} DST.pth --trust'
+            f'checkpoint file {path} ({path.stat().st_size} bytes) cannot be read '
+            f'({_short(error)}): it is truncated, or no PyTorch file. Download or copy it again'
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError) as error:
-        raise _damaged(path, error) from error
 
 
 def save_checkpoint_file(checkpoint: Any, path: str | os.PathLike[str]) -> None:
@@ -114,14 +131,6 @@ def save_checkpoint_file(checkpoint: Any, path: str | os.PathLike[str]) -> None:
         raise
 
 
-def _damaged(path: Path, error: Exception) -> CheckpointError:
-    return CheckpointError(
-        f'checkpoint file {path} ({path.stat().st_size} bytes) is truncated or no PyTorch file: '
-        f'{_first_sentence(error)}. Download or copy it again'
-    )
-
-
-def _first_sentence(error: Exception) -> str:
-    text = ' '.join(str(error).split()) or type(error).__name__
-    marker = text.find('Unsupported')
-    return text[max(marker, 0) :].split('. ')[0][:200].rstrip('.')
+def _short(error: Exception) -> str:
+    first_sentence = ' '.join(str(error).split()).split('. ')[0][:120]
+    return f'{type(error).__name__}: {first_sentence}' if first_sentence else type(error).__name__

@@ -45,8 +45,19 @@ class NetworkShape:
     num_paths: int
 
     @classmethod
-    def of(cls, state: Mapping[str, Tensor]) -> NetworkShape:
-        """Read it off a state dict of this project (without prefix)."""
+    def of(cls, state: Mapping[str, Tensor], source: str = 'state dict') -> NetworkShape:
+        """Read it off a state dict of this project (without prefix); ``source`` is for messages.
+
+        Raises:
+            CheckpointError: If the state dict lacks tensors that every shift-wise network has.
+        """
+        try:
+            return cls._of(state)
+        except KeyError as error:
+            raise CheckpointError(f'{source} is incomplete: it has no tensor {error}') from error
+
+    @classmethod
+    def _of(cls, state: Mapping[str, Tensor]) -> NetworkShape:
         found = [match for match in map(_PATH.match, state) if match]
         stages = sorted({int(match[1]) for match in found})
         blocks = {s: {int(m[2]) for m in found if int(m[1]) == s} for s in stages}
@@ -75,9 +86,9 @@ class NetworkShape:
 def load_pretrained(net: nn.Module, path: str | os.PathLike[str]) -> None:
     """Fill a :class:`~mmsw.models.ShiftWiseNet` from a published file or one of this project.
 
-    Parameters that no classification checkpoint has (the output norms) keep their initial values; the
-    classifier is left out. Another number of paths is matched by summing or evenly splitting them, which
-    leaves the function as it is. The exact zeros of every path become its mask.
+    Parameters that no classification checkpoint has (the output norms) keep their initial values;
+    the classifier is left out. Another number of paths is matched by summing or evenly splitting
+    them, which leaves the function as it is. The exact zeros of every path become its mask.
 
     Args:
         net: The network.
@@ -87,21 +98,44 @@ def load_pretrained(net: nn.Module, path: str | os.PathLike[str]) -> None:
         CheckpointError: If the file cannot be read, or is of a network of another generation, size,
             width or kernel; the network is left as it was.
     """
-    with _local_file(path) as local:
+    with get_local_path(str(path)) as local:
         checkpoint = load_checkpoint_file(local)
-    state = to_state_dict(checkpoint, source=str(path))
+    fill_network(net, checkpoint, source=str(path))
+
+
+def fill_network(net: nn.Module, checkpoint: Any, source: str) -> tuple[list[str], list[str]]:
+    """Fill a network from the contents of a checkpoint file, see :func:`load_pretrained`.
+
+    Args:
+        net: The network.
+        checkpoint: What the file holds.
+        source: Its name, for messages.
+
+    Returns:
+        Names that the network has and the file lacks, and the reverse.
+
+    Raises:
+        CheckpointError: If the two do not fit; the network is left as it was.
+    """
+    state = to_state_dict(checkpoint, source)
     own = net.state_dict()
-    _check_fit(state, own, checkpoint, net, str(path))
+    _check_fit(state, own, checkpoint, net, source)
     missing, unused = fit_report(state, own)
-    net.load_state_dict(state, strict=False)
+    before = {key: tensor.clone() for key, tensor in own.items()}
+    try:
+        net.load_state_dict(state, strict=False)
+    except RuntimeError as error:  # a layer found its tables unfit; others are filled already
+        net.load_state_dict(before)
+        raise CheckpointError(f'{source} does not fit: {error}') from error
     weights = [state[key] for key in state if _PATH.match(key)]
     kept = sum(int(torch.count_nonzero(weight)) for weight in weights)
     print_log(
-        f'loaded {path}: {len(own) - len(missing)} of {len(own)} tensors; not in the file: '
+        f'loaded {source}: {len(own) - len(missing)} of {len(own)} tensors; not in the file: '
         f'{_summary(missing)}; not used: {_summary(unused)}; '
         f'weight density of the small kernels {kept / sum(w.numel() for w in weights):.4f}',
         logger='current',
     )
+    return missing, unused
 
 
 def fit_report(state: StateDict, own: Mapping[str, Tensor]) -> tuple[list[str], list[str]]:
@@ -118,18 +152,19 @@ def _check_fit(
             f'{source}: the network to fill has no small kernels any more (deployed?); load first, '
             'then call switch_to_deploy()'
         )
-    found, expected = NetworkShape.of(state), NetworkShape.of(own)
+    found, expected = NetworkShape.of(state, source), NetworkShape.of(own)
     problems = [
         f'{name} {getattr(found, name)} instead of {getattr(expected, name)}'
         for name in ('version', 'depths', 'dims', 'num_active', 'small_kernel', 'num_filters')
         if getattr(found, name) != getattr(expected, name)
     ]
-    problems += _other_arguments(checkpoint, net)
+    problems += _recorded_differences(checkpoint, net)
+    problems += _pattern_differences(state, found.small_kernel, net)
     if problems:
         raise CheckpointError(
             f'{source} is of another network: {"; ".join(problems)}.\n  found:    {found}\n'
-            f'  expected: {expected}\nChoose arch, version, big_kernels, small_kernel and ghost_ratio '
-            'of the backbone to match the file, or take the file that matches them'
+            f'  expected: {expected}\nChoose arch, version, big_kernels, small_kernel, num_reps '
+            'and ghost_ratio of the backbone to match the file, or take the file that matches them'
         )
     _match_paths(state, found.num_paths, expected.num_paths, source)
     missing, unused = fit_report(state, own)
@@ -158,29 +193,44 @@ def _match_paths(state: StateDict, found: int, expected: int, source: str) -> No
     )
     layers = {key.rsplit('.', 2)[0] for key in state if _PATH.match(key)}
     for layer in layers:
-        old = [state.pop(f'{layer}.{p}.weight') for p in range(found)]
-        for p in range(found):
-            state.pop(f'{layer}.{p}.mask', None)
+        old = [
+            torch.where(state.pop(f'{layer}.{p}.mask'), state.pop(f'{layer}.{p}.weight'), 0.0)
+            for p in range(found)
+        ]
         for p, weight in enumerate(merged_paths(old, expected)):
             state[f'{layer}.{p}.weight'] = weight
             state[f'{layer}.{p}.mask'] = weight != 0
 
 
-def _other_arguments(checkpoint: Any, net: nn.Module) -> list[str]:
+def _recorded_differences(checkpoint: Any, net: nn.Module) -> list[str]:
     """Differences that leave no trace in any shape, from the release's own command line."""
     arguments = training_arguments(checkpoint)
     problems = []
     kernels = arguments.get('kernel_size')
-    if kernels is not None and tuple(kernels[:-1]) != tuple(net.big_kernels):
-        problems.append(f'big_kernels {tuple(kernels[:-1])} instead of {tuple(net.big_kernels)}')
+    if isinstance(kernels, (list, tuple)) and tuple(kernels[:-1]) != net.big_kernels:
+        problems.append(f'big_kernels {tuple(kernels[:-1])} instead of {net.big_kernels}')
     repetitions = arguments.get('N_rep')
     if repetitions is not None and repetitions != net.num_reps:
         problems.append(f'num_reps {repetitions} instead of {net.num_reps}')
     return problems
 
 
-def _local_file(path: str | os.PathLike[str]) -> Any:
-    return get_local_path(str(path))
+def _pattern_differences(state: StateDict, small_kernel: int, net: nn.Module) -> list[str]:
+    """The same, from the shift patterns of this project's own files."""
+    problems = []
+    for stage, big_kernel in enumerate(net.big_kernels):
+        pattern = f'stages.{stage}.0.shift_wise.pattern.'
+        if f'{pattern}shift_hv' not in state or f'{pattern}identity_index' not in state:
+            continue
+        half = int(state[f'{pattern}shift_hv'].max()) + small_kernel - 1
+        if half != big_kernel // 2:
+            problems.append(
+                f'big kernel {2 * half} or {2 * half + 1} in stage {stage} instead of {big_kernel}'
+            )
+        num_reps = state[f'{pattern}identity_index'].shape[-1]
+        if num_reps != net.num_reps:
+            problems.append(f'num_reps {num_reps} instead of {net.num_reps}')
+    return list(dict.fromkeys(problems))
 
 
 def _summary(names: list[str]) -> str:

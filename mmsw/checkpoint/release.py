@@ -1,4 +1,4 @@
-"""The authors' checkpoint layout, translated to this project's names. Their names live here only."""
+"""The authors' checkpoint layout in this project's names. Their names live here only."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ def load_release_checkpoint(path: str | os.PathLike[str], trust: bool = False) -
     """Read a published checkpoint, or one of this project, as this project's state dict.
 
     Args:
-        path: File as published: bare or under ``model`` / ``state_dict``, with or without ``module.`` and
-            ``backbone.`` before the keys, paths apart or merged.
+        path: File as published: bare or under ``model`` / ``state_dict``, with or without
+            ``module.`` and ``backbone.`` before the keys, paths apart or merged.
         trust: See :func:`mmsw.checkpoint.load_checkpoint_file`.
 
     Returns:
-        State dict of the backbone, a mask beside every path (taken from its exact zeros where the file
-        has none), and the classifier under ``head.`` (its layer norm under ``head.norm.``).
+        State dict of the backbone, a mask beside every path (taken from its exact zeros where the
+        file has none), and the classifier under ``head.`` (its layer norm under ``head.norm.``).
 
     Raises:
         CheckpointError: If the file cannot be read or holds no shift-wise network.
@@ -67,11 +67,15 @@ def to_state_dict(checkpoint: Any, source: str = 'checkpoint') -> StateDict:
             if '.grn.' in key:
                 renamed[key] = tensor.flatten()
     else:
-        kind = 'a SLaK network' if any(_SLAK.search(key) for key in tensors) else 'another network'
+        kind = 'another network'
+        if any(_SLAK.search(key) for key in tensors):
+            kind = 'a SLaK network'
+        elif any(key.endswith('.deploy_wide') for key in tensors):
+            kind = 'a folded network (saved after switch_to_deploy)'
         raise CheckpointError(
             f'{source} holds {kind} ({len(tensors)} tensors, the first is '
-            f'{next(iter(tensors), "none")!r}); a shift-wise network was expected, with keys such as '
-            'stages.0.0.large_kernel.LoRAs.0.weight'
+            f'{next(iter(tensors))!r}); a shift-wise network in training form was expected, with '
+            'keys such as stages.0.0.large_kernel.LoRAs.0.weight'
         )
     for key in [key for key in renamed if _OWN.search(key)]:
         renamed.setdefault(key.removesuffix('weight') + 'mask', renamed[key] != 0)
@@ -90,8 +94,8 @@ def _unwrap(checkpoint: Any, source: str) -> StateDict:
             checkpoint = checkpoint[wrapper]
     if not isinstance(checkpoint, Mapping):
         raise CheckpointError(
-            f'{source} holds a {type(checkpoint).__name__}, expected a dict of tensors, bare or under '
-            f'{" or ".join(_WRAPPERS)}'
+            f'{source} holds a {type(checkpoint).__name__}, expected a dict of tensors, bare or '
+            f'under {" or ".join(_WRAPPERS)}'
         )
     tensors = {key: value for key, value in checkpoint.items() if isinstance(value, Tensor)}
     if not tensors:
@@ -125,7 +129,7 @@ def _rename(key: str) -> str:
 
 
 def merged_paths(paths: list[Tensor], num_paths: int) -> list[Tensor]:
-    """The same function in another number of paths: they are linear, so their sum is what counts."""
+    """The same function in another number of paths: they are linear, only their sum counts."""
     if len(paths) == num_paths:
         return paths
     whole = torch.stack(paths).sum(0)

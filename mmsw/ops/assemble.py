@@ -1,9 +1,10 @@
 """From small kernels to the cross kernel: the algebra that makes the operator fast.
 
-Both steps of the shift-wise operator are linear, so shifting the output of a small kernel equals moving
-the kernel. Per channel this gives a wide kernel (N x L, the horizontal arm), a tall one (L x N, the
-vertical arm) and a small one (N x N, the identity). The slots of an arm tile it without overlap, hence
-assembly is a scatter of blocks, one permutation per repetition, and a sum over the repetitions.
+Both steps of the shift-wise operator are linear, so shifting the output of a small kernel equals
+moving the kernel. Per channel this gives a wide kernel (N x L, the horizontal arm), a tall one
+(L x N, the vertical arm) and a small one (N x N, the identity). The slots of an arm tile it without
+overlap, hence assembly is a scatter of blocks, one permutation per repetition, and a sum over the
+repetitions.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ class CrossKernels(NamedTuple):
     """Depthwise kernels of the three outputs; tap ``taps // 2`` of an arm is offset 0.
 
     Attributes:
-        wide: Horizontal arm ``[C, taps, N]``, stored transposed (taps run along the columns of the map),
-            so that both arms share one tall layout.
+        wide: Horizontal arm ``[C, taps, N]``, stored transposed (taps run along the columns of the
+            map), so that both arms share one tall layout.
         tall: Vertical arm ``[C, taps, N]`` (taps run along the rows).
         small: Identity kernel ``[C, N, N]``.
     """
@@ -42,8 +43,8 @@ def assemble(
 ) -> CrossKernels:
     """Place the small kernels on the arms of the cross.
 
-    Differentiable. Scatter (forward) and gather (backward) hit every element once per repetition, so
-    both directions are deterministic. A pruned small kernel leaves a block of exact zeros.
+    Differentiable. Scatter (forward) and gather (backward) hit every element once per repetition,
+    so both directions are deterministic. A pruned small kernel leaves a block of exact zeros.
 
     Args:
         weight: Small kernels ``[C * nk, 1, N, N]``.
@@ -51,8 +52,8 @@ def assemble(
         identity_index: Identity groups ``[C, R]``.
         big_kernel: Focus length M.
         small_kernel: Side N.
-        map_size: ``(H, W)`` of the map, to drop taps that would only ever read padding; ``None`` keeps
-            all of them.
+        map_size: ``(H, W)`` of the map, to drop taps that would only ever read padding; ``None``
+            keeps all of them.
 
     Returns:
         The three kernels.

@@ -56,12 +56,12 @@ def shift_wise_conv2d(
 ) -> Outputs:
     """Shift-wise convolution: small depthwise convolutions, shifted and added (both steps).
 
-    Equals ``shift_add(F.conv2d(x, weight, padding=N - 1, groups=C), pattern)`` without ever holding the
-    ``nk``-fold intermediate. Differentiable to any order in ``x`` and ``weight``. Inside
+    Equals ``shift_add(F.conv2d(x, weight, padding=N - 1, groups=C), pattern)`` without ever holding
+    the ``nk``-fold intermediate. Differentiable to any order in ``x`` and ``weight``. Inside
     ``torch.autocast`` both are cast to the autocast dtype, as for ``F.conv2d``.
 
-    While PyTorch compiles or exports, the ``torch`` backend is traced as plain ATen operators, so an
-    exported program does not need mmsw.
+    While PyTorch compiles or exports, the ``torch`` backend is traced as plain ATen operators, so
+    an exported program does not need mmsw.
 
     Args:
         x: ``[B, C, H, W]``, any memory layout, any floating dtype; ``B = 0`` is allowed.
@@ -82,9 +82,7 @@ def shift_wise_conv2d(
     side = pattern.small_kernel
     expected = (pattern.channels * pattern.num_groups, 1, side, side)
     if tuple(weight.shape) != expected:
-        raise ValueError(
-            f'weight must be {list(expected)} for {pattern}, got {list(weight.shape)}'
-        )
+        raise ValueError(f'weight must be {list(expected)} for {pattern}, got {list(weight.shape)}')
     if x.ndim != 4 or x.shape[1] != pattern.channels or min(x.shape[2:]) < 1:
         raise ValueError(
             f'x must be [B, {pattern.channels}, H, W] with H, W >= 1 for {pattern}, '

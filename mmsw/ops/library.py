@@ -1,9 +1,9 @@
-"""The operators as ``torch.library`` sees them: one schema each, fake kernels, autograd of any order.
+"""The operators as ``torch.library`` sees them: schemas, fake kernels, autograd of any order.
 
-``shift_add`` is linear and ``shift_wise_conv2d`` is linear in the map and in the weight. So the gradient
-of every gradient is one of the same operators again, and the set below is closed under differentiation.
-The name of the backend is an argument of the operator: an implementation adds rows to the backend table,
-never a schema.
+``shift_add`` is linear and ``shift_wise_conv2d`` is linear in the map and in the weight. So the
+gradient of every gradient is one of the same operators again, and the set below is closed under
+differentiation. The name of the backend is an argument of the operator: an implementation adds rows
+to the backend table, never a schema.
 """
 
 # No `from __future__ import annotations` here: torch 2.4 reads the schemas off the annotations.

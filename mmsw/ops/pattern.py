@@ -9,26 +9,27 @@ from torch import Tensor, nn
 class ShiftPattern(nn.Module):
     """Where every small kernel of a shift-wise operator is placed.
 
-    A large kernel of focus length ``big_kernel`` (M) is covered by ``num_groups = ceil(M / N)`` small
-    kernels of side ``small_kernel`` (N). Each repetition permutes the groups of every channel over the
-    slots of the horizontal and of the vertical arm, and picks one group per channel for the identity
-    output (Shift-ConvNets, arXiv 2401.12736, section 2, "Shift-wise").
+    A large kernel of focus length ``big_kernel`` (M) is covered by ``num_groups = ceil(M / N)``
+    small kernels of side ``small_kernel`` (N). Each repetition permutes the groups of every channel
+    over the slots of the horizontal and of the vertical arm, and picks one group per channel for
+    the identity output (Shift-ConvNets, arXiv 2401.12736, section 2, "Shift-wise").
 
     The pattern is a module without parameters so that it follows its layer through ``.to()``, deep
-    copies and state dicts: ``shift_hv`` and ``identity_index`` are saved with the weights, are checked
-    when a state dict brings them, and are kept as they are when it does not (the published checkpoints
-    hold none: they rely on the generator's seed).
+    copies and state dicts: ``shift_hv`` and ``identity_index`` are saved with the weights, are
+    checked when a state dict brings them, and are kept as they are when it does not (the published
+    checkpoints hold none: they rely on the generator's seed).
 
     Args:
         big_kernel: Focus length M, in pixels.
         small_kernel: Side N of the small kernels, in pixels; odd.
-        shift_hv: int32 ``[C * nk, 2 * R]``. Row ``c * nk + j`` holds the shift ("pad") of group ``j`` of
-            channel ``c``, in pixels: R horizontal values, then R vertical ones.
-        identity_index: ``[C, R]``, values ``c * nk + g``: the groups summed into the identity output. A
-            group drawn twice counts twice.
+        shift_hv: int32 ``[C * nk, 2 * R]``. Row ``c * nk + j`` holds the shift ("pad") of group
+            ``j`` of channel ``c``, in pixels: R horizontal values, then R vertical ones.
+        identity_index: ``[C, R]``, values ``c * nk + g``: the groups summed into the identity
+            output. A group drawn twice counts twice.
 
     Raises:
-        ValueError: If sizes do not fit together or a column of ``shift_hv`` is no permutation of the slots.
+        ValueError: If sizes do not fit together or a column of ``shift_hv`` is no permutation of
+            the slots.
     """
 
     shift_hv: Tensor
@@ -53,9 +54,10 @@ class ShiftPattern(nn.Module):
         """Draw the pattern that the published checkpoints were trained with.
 
         A private CPU generator is used; the global random states of torch, numpy and Python stay as
-        they are. The order of the draws is part of the checkpoint format (all horizontal permutations,
-        repetition by repetition and channel by channel, then all vertical ones, then the identities).
-        The buffers lie on the default device, like the parameters that are created beside them.
+        they are. The order of the draws is part of the checkpoint format (all horizontal
+        permutations, repetition by repetition and channel by channel, then all vertical ones, then
+        the identities). The buffers lie on the default device, like the parameters that are created
+        beside them.
 
         Args:
             big_kernel: Focus length M, in pixels.
@@ -82,7 +84,7 @@ class ShiftPattern(nn.Module):
         first_group = torch.arange(channels, device='cpu').unsqueeze(1) * groups
         identity_index = torch.stack(picked, dim=1) + first_group
         pattern = cls(big_kernel, small_kernel, shift_hv, identity_index)
-        return pattern.to(torch.get_default_device())
+        return pattern.to(torch.empty(0).device)
 
     @property
     def num_groups(self) -> int:
@@ -128,7 +130,7 @@ class ShiftPattern(nn.Module):
         )
 
     def _check_loaded(self, shift_hv: Tensor | None, identity_index: Tensor | None) -> None:
-        """Raise ``ValueError`` unless a state dict holds a whole, fitting pattern or none at all."""
+        """Raise ``ValueError`` unless a state dict holds a whole, fitting pattern or none."""
         if shift_hv is None and identity_index is None:
             return
         if shift_hv is None or identity_index is None:

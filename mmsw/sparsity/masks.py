@@ -50,12 +50,15 @@ def lost_zeros(state: Mapping[str, Tensor], pruned: Mapping[str, Tensor]) -> dic
 
     Returns:
         Number of such weights by layer name; layers without any are left out. A NaN counts.
+
+    Raises:
+        KeyError: If the state dict has no weight of a layer in ``pruned``: nothing can be verified.
     """
     lost = {}
     for name, mask in pruned.items():
         weight = state.get(name + _WEIGHT, state.get(f'module.{name}{_WEIGHT}'))
         if weight is None:
-            continue
+            raise KeyError(f'the state dict has no weight of the masked layer {name!r}')
         count = int(torch.count_nonzero(weight[~mask.to(weight.device)]))
         if count:
             lost[name] = count

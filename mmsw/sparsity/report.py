@@ -55,7 +55,9 @@ class Density:
     def __str__(self) -> str:
         text = f'{self.kept}/{self.total} filters ({self.density:.2%})'
         if self.weight_density != self.density:
-            text += f', {self.weights_kept}/{self.weights_total} weights ({self.weight_density:.2%})'
+            text += (
+                f', {self.weights_kept}/{self.weights_total} weights ({self.weight_density:.2%})'
+            )
         return text
 
 
@@ -94,9 +96,7 @@ def report(net: nn.Module) -> SparsityReport:
     layers: dict[str, Density] = {}
     for name, path in masked_layers(net):
         mask = path.mask.flatten(1)
-        density = Density(
-            int(mask.any(1).sum()), mask.shape[0], int(mask.sum()), mask.numel()
-        )
+        density = Density(int(mask.any(1).sum()), mask.shape[0], int(mask.sum()), mask.numel())
         layer = _PATH.sub('', name)
         layers[layer] = layers.get(layer, Density()) + density
     stages: dict[int, Density] = {}

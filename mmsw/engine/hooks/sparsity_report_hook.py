@@ -23,18 +23,19 @@ class SparsityLostError(RuntimeError):
 class SparsityReportHook(Hook):
     """Log the density per stage at the start and at each save, and guard what is pruned.
 
-    The layers keep their zeros by themselves (they own the masks); this hook makes sure of it. At the
-    start of training it remembers which weights are pruned. Before every checkpoint is written it looks
-    at the very tensors that go into the file, averaged weights included: if a pruned weight is not zero
-    or has left its mask, the run stops and the file is not written.
+    The layers keep their zeros by themselves (they own the masks); this hook makes sure of it. At
+    the start of training it remembers which weights are pruned. Before every checkpoint is written
+    it looks at the very tensors that go into the file, averaged weights included: if a pruned
+    weight is not zero or has left its mask, the run stops and the file is not written.
 
-    Its priority is below that of mmengine's ``EMAHook``, which exchanges weights right before saving,
-    and above that of ``CheckpointHook``.
+    Its priority is below that of mmengine's ``EMAHook``, which exchanges weights right before
+    saving, and above that of ``CheckpointHook``.
 
     Args:
-        require_sparse: Stop at the start if nothing is pruned. Without it a dense network trains dense
-            and the log says so once.
-        fixed_masks: Pruned weights stay pruned for the whole run. False for training that prunes and
+        require_sparse: Stop at the start if nothing is pruned. Without it a dense network trains
+            dense and the log says so once.
+        fixed_masks: Pruned weights stay pruned for the whole run. False for training that prunes
+            and
             regrows: then weights must be zero where the masks of the moment say so.
     """
 

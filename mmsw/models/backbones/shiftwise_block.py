@@ -106,9 +106,7 @@ class ShiftWiseBlockV2(ShiftWiseBlock):
 @contextmanager
 def _keep_running_statistics(module: nn.Module) -> Iterator[None]:
     """Recomputing a block must not count its batch a second time in the batch norms."""
-    norms = [
-        norm for norm in module.modules() if isinstance(norm, _BatchNorm) and norm.training
-    ]
+    norms = [norm for norm in module.modules() if isinstance(norm, _BatchNorm) and norm.training]
     momenta = [norm.momentum for norm in norms]
     counts = [norm.num_batches_tracked for norm in norms]
     for norm in norms:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from mmengine.model import BaseModule
+from mmengine.model import BaseModule, PretrainedInit
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -17,6 +17,7 @@ from mmsw.models.layers.shiftwise_conv import VERSIONS
 from .shiftwise_block import ShiftWiseBlockV1, ShiftWiseBlockV2
 
 _MIN_SIZE = 32
+_MIN_DIM = 4  # the channel attention of v2 works on a quarter
 _INIT_STD = 0.02
 _BLOCKS_PER_LAYER = 3  # blocks of the deep stage that share one depth in layer-wise decay
 
@@ -25,32 +26,34 @@ _BLOCKS_PER_LAYER = 3  # blocks of the deep stage that share one depth in layer-
 class ShiftWiseNet(BaseModule):
     """Shift-wise network (Shift-ConvNets / ShiftwiseConv, arXiv 2401.12736, sections 3 and 4).
 
-    Four stages at strides 4, 8, 16 and 32. ``v1`` has the macro design of ConvNeXt, ``v2`` that of the
-    CVPR 2025 release (convolutional stem, channel attention, GRN). Both sides of an image must have at
-    least 32 pixels; smaller ones are refused, since the last stage would be left without a position.
+    Four stages at strides 4, 8, 16 and 32. ``v1`` has the macro design of ConvNeXt, ``v2`` that of
+    the CVPR 2025 release (convolutional stem, channel attention, GRN). Both sides of an image must
+    have at least 32 pixels; smaller ones are refused, since the last stage would be left without a
+    position.
 
     Args:
-        arch: ``'tiny'``, ``'small'``, ``'base'``, ``'large'``, or ``dict(depths=[...], dims=[...])`` with
-            four numbers each.
+        arch: ``'tiny'``, ``'small'``, ``'base'``, ``'large'``, or ``dict(depths=[...],
+            dims=[...])`` with four numbers each.
         version: ``'v1'`` or ``'v2'``.
         big_kernels: Focus length M of every stage, in positions of the stage's map.
-        small_kernel: Side N of the small kernels; ``None`` for that of the version (5 for v1, 3 for v2).
+        small_kernel: Side N of the small kernels; ``None`` for that of the version (5 for v1, 3 for
+            v2).
         ghost_ratio: Share of channels that bypass the operator.
         num_paths: Parallel sets of small kernels per layer.
         num_reps: Repetitions of the shift pattern.
         in_channels: Image channels.
         drop_path_rate: Stochastic depth rate of the last block; rises linearly from 0.
         layer_scale_init_value: Initial layer scale; 0 or less for none.
-        out_indices: Stages whose maps are returned.
+        out_indices: Stages whose maps are returned, always in ascending order.
         frozen_stages: -1 trains everything, 0 freezes the stem, k freezes the stem and the first k
             stages (with the downsampling before them); their norm statistics stay as well.
         norm_eval: Keep all batch norms of the backbone in evaluation mode while training.
         with_cp: Recompute blocks in the backward pass to save memory.
-        norm_cfg: Norm of the branches, and of the block in v2. The layer norms of the published design
-            (stem, downsampling, v1 block, outputs) are layer norms whatever it says.
+        norm_cfg: Norm of the branches, and of the block in v2. The layer norms of the published
+            design (stem, downsampling, v1 block, outputs) are layer norms whatever it says.
         backend: Operator backend, see :func:`mmsw.ops.available_backends`.
-        init_cfg: ``dict(type='Pretrained', checkpoint=PATH)`` loads a published file as it is, or one of
-            this project; other kinds go to mmengine.
+        init_cfg: ``dict(type='Pretrained', checkpoint=PATH)`` loads a published file as it is, or
+            one of this project; other kinds go to mmengine.
 
     Raises:
         ValueError: If an argument has a value that the network cannot honour.
@@ -91,11 +94,11 @@ class ShiftWiseNet(BaseModule):
         super().__init__(init_cfg)
         self.depths, self.dims = self._arch(arch, version)
         num_stages = len(self.depths)
-        if len(big_kernels) != num_stages:
+        if isinstance(big_kernels, int) or len(big_kernels) != num_stages:
             raise ValueError(
                 f'big_kernels needs one focus length per stage ({num_stages}), got {big_kernels}'
             )
-        out_indices = tuple(out_indices)
+        out_indices = (out_indices,) if isinstance(out_indices, int) else tuple(out_indices)
         if not out_indices or not set(out_indices) <= set(range(num_stages)):
             raise ValueError(
                 f'out_indices must name stages 0 to {num_stages - 1}, got {out_indices}'
@@ -108,7 +111,9 @@ class ShiftWiseNet(BaseModule):
             raise ValueError(f'drop_path_rate must be in [0, 1), got {drop_path_rate}')
         self.version = version
         self.big_kernels = tuple(big_kernels)
-        self.small_kernel = small_kernel or self.default_small_kernel[version]
+        self.small_kernel = (
+            self.default_small_kernel[version] if small_kernel is None else small_kernel
+        )
         self.num_paths = num_paths
         self.num_reps = num_reps
         self.out_indices = out_indices
@@ -118,7 +123,7 @@ class ShiftWiseNet(BaseModule):
 
         build_downsample = _downsample_v1 if version == 'v1' else _downsample_v2
         block = ShiftWiseBlockV1 if version == 'v1' else ShiftWiseBlockV2
-        rates = iter(torch.linspace(0, drop_path_rate, sum(self.depths)).tolist())
+        rates = iter(torch.linspace(0, drop_path_rate, sum(self.depths), device='cpu').tolist())
         self.downsample_layers = nn.ModuleList()
         self.stages = nn.ModuleList()
         for stage, (depth, dim) in enumerate(zip(self.depths, self.dims, strict=True)):
@@ -165,28 +170,34 @@ class ShiftWiseNet(BaseModule):
                     f'arch must be one of {names} or dict(depths=..., dims=...), got {arch!r}'
                 )
             arch = cls.arch_settings[version, arch]
-        if set(arch) != {'depths', 'dims'}:
+        if not isinstance(arch, dict) or set(arch) != {'depths', 'dims'}:
             raise ValueError(
-                f'a custom arch needs exactly the keys depths and dims, got {sorted(arch)}'
+                f'a custom arch must be a dict with exactly the keys depths and dims, got {arch}'
             )
         depths, dims = list(arch['depths']), list(arch['dims'])
-        if len(depths) != 4 or len(dims) != 4 or min(depths) < 1:
-            raise ValueError(
-                f'arch needs four depths (at least 1) and four dims, got {depths} and {dims}'
-            )
+        for name, numbers, least in (('depths', depths, 1), ('dims', dims, _MIN_DIM)):
+            whole = all(isinstance(number, int) and number >= least for number in numbers)
+            if len(numbers) != 4 or not whole:
+                raise ValueError(
+                    f'arch needs four whole {name} of at least {least} each, got {numbers}'
+                )
         return depths, dims
 
     def init_weights(self) -> None:
         """Redraw the weights, or load what ``init_cfg`` names, with every check of the loader."""
         if self._is_init:
             return
-        init_cfg = self.init_cfg
-        if isinstance(init_cfg, dict) and init_cfg.get('type') == 'Pretrained':
-            load_pretrained(self, init_cfg['checkpoint'])
-            self._is_init = True
-            return
-        self._draw_weights()
-        super().init_weights()
+        cfgs = [self.init_cfg] if isinstance(self.init_cfg, dict) else self.init_cfg or []
+        files = [cfg for cfg in cfgs if cfg['type'] in ('Pretrained', PretrainedInit)]
+        others = [cfg for cfg in cfgs if cfg not in files]
+        if others or not files:
+            self._draw_weights()
+            given, self.init_cfg = self.init_cfg, others
+            super().init_weights()
+            self.init_cfg = given
+        for cfg in files:
+            load_pretrained(self, cfg['checkpoint'])
+        self._is_init = True
 
     @torch.no_grad()
     def _draw_weights(self) -> None:
@@ -206,8 +217,8 @@ class ShiftWiseNet(BaseModule):
             x: Images ``[B, in_channels, H, W]``, ``H`` and ``W`` at least 32 pixels.
 
         Returns:
-            Layer-normalised maps ``[B, dims[i], H / s, W / s]`` at strides s = 4, 8, 16, 32; sizes that
-            are no multiple of the stride are rounded down by v1 and up by v2.
+            Layer-normalised maps ``[B, dims[i], H / s, W / s]`` at strides s = 4, 8, 16, 32; sizes
+            that are no multiple of the stride are rounded down by v1 and up by v2.
 
         Raises:
             ValueError: If a side of the image is shorter than 32 pixels.
@@ -251,8 +262,8 @@ class ShiftWiseNet(BaseModule):
     def switch_to_deploy(self) -> ShiftWiseNet:
         """Fold every shift-wise layer for inference, see :meth:`ShiftWiseConv2d.switch_to_deploy`.
 
-        Outputs in evaluation mode stay the same up to float32 rounding. The network cannot be trained
-        afterwards; calling it twice is fine.
+        Outputs in evaluation mode stay the same up to float32 rounding. The network cannot be
+        trained afterwards; calling it twice is fine.
 
         Returns:
             The network itself.
@@ -265,9 +276,9 @@ class ShiftWiseNet(BaseModule):
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
         """Depth of a parameter for layer-wise learning rate decay.
 
-        The stem is layer 0, the first two stages one layer each, the third one layer per three blocks,
-        the last stage one more: 9 layers for SW-T v2. Downsampling belongs to the stage it leads to.
-        Output norms and everything outside the backbone come last.
+        The stem is layer 0, the first two stages one layer each, the third one layer per three
+        blocks, the last stage one more: 9 layers for SW-T v2. Downsampling belongs to the stage it
+        leads to. Output norms and everything outside the backbone come last.
 
         Args:
             param_name: Name of the parameter in the whole model.

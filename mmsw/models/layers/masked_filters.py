@@ -10,10 +10,11 @@ from torch import Tensor, nn
 class MaskedFilters(nn.Module):
     """Weight of one path of a shift-wise layer together with a boolean mask.
 
-    Pruned weights are exactly zero, take part as zero, and get a gradient of exactly zero (whatever the
-    incoming gradient is), so momentum, weight decay, averaging and mixed precision leave them at zero.
-    The mask is saved with the weight. When a state dict brings a weight without a mask, as published
-    checkpoints do, its exact zeros become the mask: whole filters or single weights, as found.
+    Pruned weights are exactly zero, take part as zero, and get a gradient of exactly zero (whatever
+    the incoming gradient is), so momentum, weight decay, averaging and mixed precision leave them
+    at zero. The mask is saved with the weight. When a state dict brings a weight without a mask, as
+    published checkpoints do, its exact zeros become the mask: whole filters or single weights, as
+    found.
 
     Args:
         num_filters: Small kernels, ``C * nk``.

@@ -25,14 +25,15 @@ _INIT_STD = 0.02
 class ShiftWiseConv2d(nn.Module):
     """Depthwise convolution with the reach of a large kernel, made of small kernels and shifts.
 
-    Part of the channels runs through :func:`mmsw.ops.shift_wise_conv2d`; its horizontal, vertical and
-    identity outputs are normalised and added to the input. The other ("ghost") channels pass unchanged.
-    The output holds the processed channels first, then the ghost channels (Shift-ConvNets, arXiv
-    2401.12736, section 2, "Shift-wise" and "Intermodule Feature Manipulation").
+    Part of the channels runs through :func:`mmsw.ops.shift_wise_conv2d`; its horizontal, vertical
+    and identity outputs are normalised and added to the input. The other ("ghost") channels pass
+    unchanged. The output holds the processed channels first, then the ghost channels
+    (Shift-ConvNets, arXiv 2401.12736, section 2, "Shift-wise" and "Intermodule Feature
+    Manipulation").
 
-    The layer keeps the spatial size: it acts as stride 1, "same" padding. It is registered as an mmcv
-    convolution layer, ``build_conv_layer(dict(type='ShiftWiseConv2d'), C, C, M)``, so it accepts the
-    arguments that mmcv passes and refuses those values that it cannot honour.
+    The layer keeps the spatial size: it acts as stride 1, "same" padding. It is registered as an
+    mmcv convolution layer, ``build_conv_layer(dict(type='ShiftWiseConv2d'), C, C, M)``, so it
+    accepts the arguments that mmcv passes and refuses those values that it cannot honour.
 
     Building a layer draws nothing from the global random generators; the small kernels start from a
     private one. :meth:`init_weights` redraws them from torch's global generator.
@@ -165,8 +166,8 @@ class ShiftWiseConv2d(nn.Module):
         """Fold paths, batch norms and the skip connection into one cross kernel and a bias.
 
         Returns:
-            Horizontal arm ``[C', taps, N]`` (stored transposed), vertical arm ``[C', taps, N]``, bias
-            ``[C']``, in the dtype of the weights; the inputs of :func:`mmsw.ops.cross_conv2d`.
+            Horizontal arm ``[C', taps, N]`` (stored transposed), vertical arm ``[C', taps, N]``,
+            bias ``[C']``, in the dtype of the weights; the inputs of :func:`mmsw.ops.cross_conv2d`.
 
         Raises:
             TypeError: If a branch norm is not a batch norm with running statistics.
@@ -191,7 +192,7 @@ class ShiftWiseConv2d(nn.Module):
         return wide.to(dtype), tall.to(dtype), sum(biases).to(dtype)
 
     def switch_to_deploy(self) -> None:
-        """Replace the branches by their folded form, for inference only; calling it twice is fine."""
+        """Replace the branches by their folded form, for inference; calling it twice is fine."""
         if self.deployed:
             return
         wide, tall, bias = self.equivalent_kernels()

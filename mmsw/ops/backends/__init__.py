@@ -65,8 +65,8 @@ def use_backend(name: str) -> Iterator[None]:
 def choose_backend(name: str | None) -> str:
     """Resolve a backend argument to the name of a backend that runs here.
 
-    An explicit name wins over :func:`use_backend`, that over the environment variable ``MMSW_BACKEND``.
-    A named backend never falls back to another one.
+    An explicit name wins over :func:`use_backend`, that over the environment variable
+    ``MMSW_BACKEND``. A named backend never falls back to another one.
 
     Args:
         name: Backend name, or ``None`` or ``'auto'`` for the default.

@@ -1,15 +1,16 @@
 """The reference backend: plain PyTorch, for any device and floating dtype.
 
-``shift_add`` follows the definition literally. ``shift_wise_conv2d`` runs three depthwise convolutions
-with the assembled cross kernels, so nothing of the size of the small convolutions' output ever exists.
+``shift_add`` follows the definition literally. ``shift_wise_conv2d`` runs three depthwise
+convolutions with the assembled cross kernels, so nothing of the size of the small convolutions'
+output ever exists.
 
 Two facts about convolutions on the CPU shape this file:
 
-* oneDNN's depthwise kernels are about eight times faster for a tall kernel than for a wide one, so the
-  horizontal arm runs as the vertical arm of the transposed map;
-* their weight gradient is **wrong** when more than 15 rows of zero padding are requested of it (torch
-  2.13.0, float32, kernel height 33 and more, many map heights), and slow when the kernel is taller than
-  the map. Rows padded beforehand avoid both.
+* oneDNN's depthwise kernels are about eight times faster for a tall kernel than for a wide one, so
+  the horizontal arm runs as the vertical arm of the transposed map;
+* their weight gradient is **wrong** when more than 15 rows of zero padding are requested of it
+  (torch 2.13.0, float32, kernel height 33 and more, many map heights), and slow when the kernel is
+  taller than the map. Rows padded beforehand avoid both.
 """
 
 from __future__ import annotations
@@ -110,7 +111,11 @@ def shift_wise_conv2d(
     dtype = x.dtype
     x, weight = _compute_dtype(x), _compute_dtype(weight)
     kernels = assemble(weight, shift_hv, identity_index, big_kernel, small_kernel, x.shape[2:])
-    outputs = depthwise_wide(x, kernels.wide), depthwise_tall(x, kernels.tall), depthwise_tall(x, kernels.small)
+    outputs = (
+        depthwise_wide(x, kernels.wide),
+        depthwise_tall(x, kernels.tall),
+        depthwise_tall(x, kernels.small),
+    )
     return tuple(out.to(dtype).contiguous() for out in outputs)
 
 
@@ -131,7 +136,9 @@ def shift_wise_conv2d_grad_input(
         _compute_dtype(weight), shift_hv, identity_index, big_kernel, small_kernel, grad_h.shape[2:]
     )
     wide, tall, small = (kernel.flip(1, 2) for kernel in kernels)
-    grad = depthwise_tall(grad_v, tall) + depthwise_wide(grad_h, wide) + depthwise_tall(grad_i, small)
+    grad = (
+        depthwise_tall(grad_v, tall) + depthwise_wide(grad_h, wide) + depthwise_tall(grad_i, small)
+    )
     return grad.to(dtype).contiguous()
 
 
@@ -166,8 +173,8 @@ def trace_shift_wise_conv2d(
 ) -> Outputs:
     """The same outputs in differentiable ATen operators only, for compilers and exporters.
 
-    Rows are padded beforehand so that autograd's own weight gradient is right on the CPU, and arms keep
-    their full length so that the graph holds for every map size.
+    Rows are padded beforehand so that autograd's own weight gradient is right on the CPU, and arms
+    keep their full length so that the graph holds for every map size.
     """
     wide, tall, small = assemble(weight, shift_hv, identity_index, big_kernel, small_kernel)
     outputs = (

@@ -1,0 +1,106 @@
+# Every target that needs an environment makes it first; see `make help`.
+SHELL := bash
+.DEFAULT_GOAL := help
+
+# Which OpenMMLab packages to use: openmmlab or onedl.
+STACK ?= openmmlab
+# An environment of your own, used as it is; nothing is installed into it.
+PYTHON ?=
+# The interpreter that .venv/$(STACK) is made from (default: python3).
+BASE_PYTHON ?=
+# More arguments for pytest, for instance TEST_ARGS='-k shift'.
+TEST_ARGS ?=
+
+export BASE_PYTHON
+
+ifneq ($(words $(STACK)) $(filter openmmlab onedl,$(STACK)),1 $(STACK))
+$(error STACK='$(STACK)' is unknown; choose STACK=openmmlab or STACK=onedl)
+endif
+
+ifeq ($(PYTHON),)
+RUN := .venv/$(STACK)/bin/python
+RUFF := .venv/lint/bin/ruff
+RUFF_READY := $(RUFF)
+else
+RUN := $(PYTHON)
+RUFF := "$(PYTHON)" -m ruff
+RUFF_READY := python-exists
+export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
+endif
+
+.PHONY: help
+help: ## show this help
+	@echo 'Targets:'
+	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | while IFS=$$'\t' read -r name text; do \
+		printf '  %-11s %s\n' "$$name" "$$text"; done
+	@echo 'Variables:'
+	@echo '  STACK=openmmlab|onedl   the OpenMMLab packages to use (now: $(STACK))'
+	@echo '  PYTHON=/path/to/python  use this environment as it is instead of .venv/STACK'
+	@echo '  BASE_PYTHON=python3.11  the interpreter that .venv/STACK is made from (default: python3)'
+	@echo "  TEST_ARGS='-k shift'    more arguments for pytest"
+
+.PHONY: setup
+setup: ready-test ## make .venv/STACK: torch, the OpenMMLab packages, mmsw (done by the targets below as well)
+	@echo '==> ready: $(RUN)'
+
+# ready-PURPOSE: an environment that has what PURPOSE (demo or test) needs.
+.PHONY: ready-demo ready-test
+ifeq ($(PYTHON),)
+ready-demo ready-test:
+	@tools/setup_env.sh $(STACK)
+else
+ready-demo ready-test: ready-%: python-exists
+	@"$(RUN)" tools/check_env.py --for $* || { \
+		echo "PYTHON=$(PYTHON): nothing is installed into an environment of yours;" \
+			'install what is missing, or leave PYTHON out' >&2; exit 1; }
+endif
+
+.PHONY: python-exists
+python-exists:
+	@command -v "$(PYTHON)" >/dev/null || { \
+		echo "error: PYTHON='$(PYTHON)' was not found or is not executable; name a Python interpreter" >&2; exit 1; }
+
+.PHONY: demo
+demo: ready-demo ## train, evaluate and picture a small sparse network on real photographs (minutes, CPU)
+	@echo '==> 1/4 demo data: data/demo'
+	@"$(RUN)" tools/make_demo_data.py data/demo
+	@echo '==> 2/4 a sparse checkpoint to start from: work_dirs/demo/pretrained_sparse.pth'
+	@"$(RUN)" tools/make_demo_checkpoint.py --data data/demo --out work_dirs/demo/pretrained_sparse.pth
+	@echo '==> 3/4 fine-tuning: work_dirs/demo/finetune'
+	@"$(RUN)" tools/train.py configs/demo/upernet_sw_mini_scenes.py --work-dir work_dirs/demo/finetune
+	@echo '==> 4/4 report: work_dirs/demo'
+	@"$(RUN)" tools/demo_report.py work_dirs/demo
+
+.PHONY: test
+test: ready-test ## run the tests, except the slow ones
+	"$(RUN)" -m pytest -q -m 'not slow' $(TEST_ARGS)
+
+.PHONY: test-slow
+test-slow: ready-test ## run the slow tests only
+	"$(RUN)" -m pytest -q -m slow $(TEST_ARGS)
+
+.venv/lint/bin/ruff: requirements/lint.txt
+	@echo '==> ruff: .venv/lint'
+	@rm -rf .venv/lint
+	@"$(or $(BASE_PYTHON),python3)" -m venv .venv/lint
+	@.venv/lint/bin/python -m pip install -q --disable-pip-version-check -r $<
+	@touch $@
+
+.PHONY: lint
+lint: $(RUFF_READY) ## check style (needs nothing but ruff)
+	$(RUFF) check .
+	$(RUFF) format --check .
+
+.PHONY: format
+format: $(RUFF_READY) ## correct style
+	$(RUFF) check --fix .
+	$(RUFF) format .
+
+.PHONY: clean
+clean: ## remove build products and caches
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache
+	find . -path ./.venv -prune -o -type d -name __pycache__ -exec rm -rf {} +
+
+.PHONY: distclean
+distclean: clean ## also remove the environments and everything the demo wrote
+	rm -rf .venv data/demo work_dirs/demo

@@ -1,0 +1,12 @@
+# UPerNet, SW-S of the second generation, ADE20K: the recipe of SW-T.
+# The authors publish no ImageNet checkpoint of it: bring your own, or train with --from-scratch.
+_base_ = ['upernet_sw_t_ade20k.py']
+
+model = dict(
+    backbone=dict(
+        arch='small',
+        init_cfg=dict(checkpoint='checkpoints/sw_s_v2_imagenet1k.pth'),
+    ),
+    decode_head=dict(in_channels=[96, 192, 384, 768]),
+    auxiliary_head=dict(in_channels=384),
+)

@@ -1,0 +1,20 @@
+"""Building and running experiments from config files; what the tools and notebooks call."""
+
+from .config import load_config, register_toolbox
+from .convert import ConversionReport, convert_checkpoint
+from .data import check_data, set_data_root
+from .errors import UsageError
+from .runner import PortableRunner, build_runner, build_test_runner
+
+__all__ = [
+    'ConversionReport',
+    'PortableRunner',
+    'UsageError',
+    'build_runner',
+    'build_test_runner',
+    'check_data',
+    'convert_checkpoint',
+    'load_config',
+    'register_toolbox',
+    'set_data_root',
+]

@@ -1,0 +1,73 @@
+"""What the command lines of the tools have in common."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+
+import torch
+from mmengine.config import DictAction
+from mmengine.dist import barrier, is_distributed
+
+from mmsw.checkpoint import CheckpointError
+from mmsw.engine.hooks.sparsity_report_hook import SparsityLostError
+
+from .errors import UsageError
+from .runner import LAUNCHERS
+
+
+def add_common_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options that training and testing share."""
+    parser.add_argument(
+        '--work-dir',
+        metavar='DIR',
+        help='folder for logs and checkpoints (default: work_dirs/ plus the name of the config)',
+    )
+    parser.add_argument(
+        '--data-root',
+        metavar='PATH',
+        help='folder of the data set, for every loader and evaluator of the config',
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='changes to the config, e.g. train_cfg.max_iters=100 model.backbone.num_paths=1; '
+        'lists as key=a,b or key="[(a,b),(c,d)]"',
+    )
+    parser.add_argument(
+        '--launcher',
+        choices=LAUNCHERS,
+        default='none',
+        help='how the processes were started (dist_train.sh and dist_test.sh set it)',
+    )
+    parser.add_argument('--local_rank', '--local-rank', type=int, help=argparse.SUPPRESS)
+
+
+def set_local_rank(args: argparse.Namespace) -> None:
+    """Pass on what launchers older than torchrun give as an argument."""
+    if args.local_rank is not None:
+        os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+
+
+def run_reporting_errors(run: Callable[[], object]) -> int:
+    """Run; print an error that the user can act on as one line.
+
+    Processes of one run end together: one that leaves early, with its process group open, may abort
+    and take the others down while the first is still writing.
+
+    Returns:
+        Exit code: 0, or 2 after such an error.
+    """
+    try:
+        run()
+    except (UsageError, CheckpointError, SparsityLostError) as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 2
+    if is_distributed():
+        barrier()
+        torch.distributed.destroy_process_group()
+    return 0

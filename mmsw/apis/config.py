@@ -1,0 +1,196 @@
+"""Reading config files and adapting them to what a user asked for."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.config.utils import ConfigParsingError
+from mmengine.device import get_device
+
+from mmsw.checkpoint import load_checkpoint_file
+
+from .data import iter_datasets, set_data_root
+from .errors import UsageError
+
+# default scope -> the package that has it
+_TOOLBOXES = {'mmseg': 'mmsegmentation', 'mmdet': 'mmdet'}
+_AMP_DEVICES = ('cuda', 'npu', 'mlu', 'musa')
+
+
+def load_config(
+    config: str | os.PathLike[str] | Config,
+    cfg_options: dict[str, Any] | None = None,
+    data_root: str | os.PathLike[str] | None = None,
+) -> Config:
+    """Read a config and apply changes to it.
+
+    Args:
+        config: Path of a config file, or a config, which is copied.
+        cfg_options: Dotted key -> value, as from ``--cfg-options``. ``data_root`` among them means
+            the same as the argument, since replacing the variable alone would change nothing.
+        data_root: Folder of the data set, see :func:`mmsw.apis.set_data_root`.
+
+    Returns:
+        The config.
+
+    Raises:
+        UsageError: If the file is missing or cannot be read, or a change does not apply to it.
+    """
+    cfg = copy.deepcopy(config) if isinstance(config, Config) else _read(Path(config))
+    options = dict(cfg_options or {})
+    root = options.pop('data_root', None)
+    if data_root is not None or root is not None:
+        set_data_root(cfg, root if data_root is None else data_root)
+    try:
+        cfg.merge_from_dict(options)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise UsageError(f'config options {options} do not fit {_name(cfg)}: {error}') from error
+    return cfg
+
+
+def _read(path: Path) -> Config:
+    if not path.is_file():
+        what = 'is a folder' if path.is_dir() else 'does not exist'
+        raise UsageError(f'config file {path} {what} (working folder: {Path.cwd()})')
+    try:
+        return Config.fromfile(path)
+    except (OSError, SyntaxError, ConfigParsingError) as error:
+        raise UsageError(f'config file {path} cannot be read: {error}') from error
+
+
+def _name(cfg: Config) -> str:
+    return str(cfg.filename or 'the config')
+
+
+def register_toolbox(cfg: Config) -> str:
+    """Register the components of the toolbox that the config is for, which ``default_scope`` names.
+
+    Returns:
+        The scope, ``'mmseg'`` or ``'mmdet'``.
+
+    Raises:
+        UsageError: If the scope is another one, or its toolbox is not installed.
+    """
+    scope = cfg.get('default_scope')
+    if scope not in _TOOLBOXES:
+        raise UsageError(
+            f'{_name(cfg)} has default_scope={scope!r}; expected one of {list(_TOOLBOXES)}, which '
+            'says which toolbox the config is for'
+        )
+    try:
+        utils = importlib.import_module(f'{scope}.utils')
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f'{_name(cfg)} is for {_TOOLBOXES[scope]}, which cannot be imported ({error}): '
+            "pip install 'mmsw[openmmlab]' or, for the onedl forks, 'mmsw[onedl]'"
+        ) from error
+    utils.register_all_modules(init_default_scope=False)
+    return scope
+
+
+def set_pretrained(cfg: Config, pretrained: str | os.PathLike[str] | bool) -> None:
+    """Name the file that the backbone starts from; ``False`` for none."""
+    backbone = cfg.model.get('backbone')
+    if backbone is None:
+        raise UsageError(f'the model of {_name(cfg)} has no backbone to give pretrained weights to')
+    if pretrained is False:
+        backbone.init_cfg = None
+    elif pretrained is True:
+        raise UsageError('pretrained must be a path, or False to train from scratch')
+    else:
+        backbone.init_cfg = dict(type='Pretrained', checkpoint=os.fspath(pretrained))
+
+
+def check_pretrained(cfg: Config) -> None:
+    """Raise the loader's own error now if a local file that the model is to start from is missing.
+
+    Raises:
+        mmsw.checkpoint.CheckpointError: If it is.
+    """
+    for path in _pretrained_files(cfg.model):
+        if '://' not in path and not Path(path).is_file():
+            load_checkpoint_file(path)
+
+
+def _pretrained_files(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        if value.get('type') == 'Pretrained' and 'checkpoint' in value:
+            yield str(value['checkpoint'])
+        for item in value.values():
+            yield from _pretrained_files(item)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _pretrained_files(item)
+
+
+def enable_amp(cfg: Config) -> None:
+    """Train in mixed precision."""
+    if get_device() not in _AMP_DEVICES:
+        raise UsageError('mixed precision (--amp) needs a GPU, and none is visible; leave it out')
+    kind = cfg.optim_wrapper.get('type', 'OptimWrapper')
+    if kind not in ('OptimWrapper', 'AmpOptimWrapper'):
+        raise UsageError(f'mixed precision (--amp) does not go with optim_wrapper.type={kind!r}')
+    cfg.optim_wrapper.type = 'AmpOptimWrapper'
+    cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+
+
+def enable_auto_scale_lr(cfg: Config) -> None:
+    """Scale the learning rate by the total batch size over the one it was chosen for."""
+    if not (cfg.get('auto_scale_lr') or {}).get('base_batch_size'):
+        raise UsageError(
+            f'{_name(cfg)} does not say which total batch size its learning rate is for: add '
+            'auto_scale_lr=dict(base_batch_size=...)'
+        )
+    cfg.auto_scale_lr.enable = True
+
+
+def enable_tta(cfg: Config) -> None:
+    """Test with ``tta_model`` and ``tta_pipeline`` of the config."""
+    for key in ('tta_model', 'tta_pipeline'):
+        if key not in cfg:
+            raise UsageError(f'{_name(cfg)} has no {key}, which test-time augmentation needs')
+    cfg.model = dict(**cfg.tta_model, module=cfg.model)
+    for dataset in iter_datasets(cfg.test_dataloader.dataset):
+        dataset['pipeline'] = copy.deepcopy(cfg.tta_pipeline)
+
+
+def enable_drawing(cfg: Config, scope: str, folder: str | os.PathLike[str]) -> None:
+    """Save a picture of every tested image in ``folder``."""
+    folder = _free_folder(folder)
+    hook_type = 'SegVisualizationHook' if scope == 'mmseg' else 'DetVisualizationHook'
+    cfg.setdefault('default_hooks', {})
+    hook = cfg.default_hooks.setdefault('visualization', dict(type=hook_type))
+    hook.update(draw=True, interval=1)
+    if scope == 'mmdet':
+        hook.test_out_dir = folder
+        return
+    cfg.setdefault('visualizer', dict(type='SegLocalVisualizer', name='visualizer'))
+    cfg.visualizer.vis_backends = [dict(type='LocalVisBackend', img_save_dir=folder)]
+
+
+def enable_output(cfg: Config, scope: str, out: str | os.PathLike[str]) -> None:
+    """Save predictions: label maps in a folder for mmseg, one pickle file for mmdet."""
+    evaluators = cfg.test_evaluator
+    evaluators = list(evaluators) if isinstance(evaluators, (list, tuple)) else [evaluators]
+    if scope == 'mmdet':
+        if Path(out).suffix not in ('.pkl', '.pickle'):
+            raise UsageError(f'detections are written to one .pkl file, got {os.fspath(out)!r}')
+        evaluators.append(dict(type='DumpDetResults', out_file_path=os.fspath(out)))
+    else:
+        writers = [item for item in evaluators if item.get('type') == 'IoUMetric']
+        if not writers:
+            raise UsageError(f'test_evaluator of {_name(cfg)} has no IoUMetric to write label maps')
+        writers[0]['output_dir'] = _free_folder(out)
+    cfg.test_evaluator = evaluators
+
+
+def _free_folder(folder: str | os.PathLike[str]) -> str:
+    if Path(folder).exists() and not Path(folder).is_dir():
+        raise UsageError(f'{os.fspath(folder)} is a file, expected a folder to write to')
+    return os.path.abspath(folder)

@@ -1,0 +1,120 @@
+"""Where the data of a config lie, and whether they are there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from .errors import UsageError
+
+_LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+# Top-level keys that may hold paths below the data root, by how they end.
+_PATH_HOLDERS = ('_dataloader', '_evaluator', '_pipeline')
+
+
+def iter_datasets(dataset: dict) -> Iterator[dict]:
+    """The data sets inside of wrappers such as ``ConcatDataset``, or the set itself."""
+    if isinstance(dataset.get('dataset'), dict):
+        yield from iter_datasets(dataset['dataset'])
+    elif isinstance(dataset.get('datasets'), (list, tuple)):
+        for item in dataset['datasets']:
+            yield from iter_datasets(item)
+    else:
+        yield dataset
+
+
+def _datasets_of(cfg: Config, loader: str) -> list[dict]:
+    dataset = (cfg.get(loader) or {}).get('dataset')
+    return list(iter_datasets(dataset)) if isinstance(dataset, dict) else []
+
+
+def set_data_root(cfg: Config, data_root: str | os.PathLike[str]) -> None:
+    """Move all data of a config to another folder, in place.
+
+    mmengine writes the variables of a config out when it reads the file, so setting ``data_root``
+    afterwards reaches nothing. Here every path at or below the old root is moved, in all data
+    loaders (inside of wrappers as well), evaluators and pipelines.
+
+    Args:
+        cfg: Config with a ``data_root``, or whose data sets all have the same one.
+        data_root: The new folder.
+
+    Raises:
+        UsageError: If it is not clear which folder to replace.
+    """
+    new = os.path.expanduser(os.fspath(data_root))
+    old = cfg.get('data_root')
+    if not old:
+        roots = {
+            item['data_root']
+            for loader in _LOADERS
+            for item in _datasets_of(cfg, loader)
+            if item.get('data_root')
+        }
+        if len(roots) != 1:
+            raise UsageError(
+                f'a data root cannot replace {sorted(roots) or "none"}: set the data_root of every '
+                'data set with --cfg-options, for instance train_dataloader.dataset.data_root=PATH'
+            )
+        (old,) = roots
+    old = str(old).rstrip('/')
+
+    def moved(value: Any) -> Any:
+        if isinstance(value, dict):
+            for key in list(value):
+                value[key] = moved(value[key])
+        elif isinstance(value, (list, tuple)):
+            return type(value)(moved(item) for item in value)
+        elif isinstance(value, str):
+            if value.rstrip('/') == old:
+                return new
+            if value.startswith(f'{old}/'):
+                return os.path.join(new, value[len(old) + 1 :])
+        return value
+
+    for key in list(cfg):
+        if key.endswith(_PATH_HOLDERS) and cfg[key] is not None:
+            cfg[key] = moved(cfg[key])
+    cfg.data_root = new
+
+
+def check_data(cfg: Config, loaders: Iterable[str] = _LOADERS) -> None:
+    """Check that the local folders and annotation files of the data loaders exist.
+
+    Args:
+        cfg: The config.
+        loaders: Keys of the loaders that will be used.
+
+    Raises:
+        UsageError: If something is missing; one message for all loaders.
+    """
+    needed: dict[str, list[str]] = {}  # data root -> what must lie below it
+    for loader in loaders:
+        for dataset in _datasets_of(cfg, loader):
+            root = str(dataset.get('data_root') or '')
+            backend = (dataset.get('backend_args') or {}).get('backend', 'local')
+            if '://' in root or backend != 'local':
+                continue
+            parts = needed.setdefault(root, [])
+            parts += [part for part in _parts(dataset) if part not in parts]
+    problems = []
+    for root, parts in needed.items():
+        missing = [part for part in parts if not os.path.exists(os.path.join(root, part))]
+        if root and not os.path.isdir(root):
+            problems.append(f'data folder {root} does not exist; it needs {", ".join(parts)}')
+        elif missing:
+            problems.append(f'data folder {root or "."} lacks {", ".join(missing)}')
+    if problems:
+        raise UsageError(
+            f'{"; ".join(problems)} (working folder: {Path.cwd()}). Put the data there, or name '
+            'their folder with --data-root PATH'
+        )
+
+
+def _parts(dataset: dict) -> list[str]:
+    parts = [dataset.get('ann_file'), *(dataset.get('data_prefix') or {}).values()]
+    return [part for part in parts if isinstance(part, str) and part and '://' not in part]

@@ -1,0 +1,332 @@
+"""mmengine's runner from a config: one process or many, with or without a GPU."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import pickle
+import re
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.dist import is_distributed
+from mmengine.model import BaseTTAModel, is_model_wrapper, revert_sync_batchnorm
+from mmengine.registry import RUNNERS
+from mmengine.runner import CheckpointLoader, Runner, find_latest_checkpoint, load_state_dict
+from torch import nn
+
+from mmsw.checkpoint import CheckpointError, load_checkpoint_file
+
+from .config import (
+    check_pretrained,
+    enable_amp,
+    enable_auto_scale_lr,
+    enable_drawing,
+    enable_output,
+    enable_tta,
+    load_config,
+    register_toolbox,
+    set_pretrained,
+)
+from .data import check_data
+from .errors import UsageError
+
+LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
+# What torch.load raises on a damaged file.
+_READ_ERRORS = (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError)
+_TORCHRUN_VARIABLES = ('RANK', 'LOCAL_RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT')
+
+
+@RUNNERS.register_module()
+class PortableRunner(Runner):
+    """mmengine's runner, which also
+
+    - runs several processes without a GPU: they talk over gloo, and SyncBN, which has no CPU
+      kernel, becomes BN (in a single process mmengine does that itself);
+    - refuses a checkpoint that lacks parameters of the model when it resumes or tests, where
+      mmengine would go on with random ones;
+    - does not ask for pretrained weights when it resumes.
+    """
+
+    needs_whole_checkpoint: bool = False  # when loading without resuming
+
+    def setup_env(self, env_cfg: dict) -> None:
+        """As mmengine's; without a GPU the process group is a gloo one whatever the config says."""
+        if self.distributed and not is_distributed() and get_device() == 'cpu':
+            seconds = env_cfg.get('dist_cfg', {}).get('timeout', 1800)
+            torch.distributed.init_process_group(
+                'gloo', timeout=datetime.timedelta(seconds=seconds)
+            )
+        super().setup_env(env_cfg)
+
+    def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
+        """As mmengine's, which cannot wrap a model on the CPU."""
+        if self.distributed and get_device() == 'cpu' and not is_model_wrapper(model):
+            self.logger.info(
+                f'no GPU: {self.world_size} processes on the CPU over gloo, and SyncBN layers '
+                'become BN layers, each process with the statistics of its own images'
+            )
+            model = revert_sync_batchnorm(model)
+            self.cfg['sync_bn'] = None
+            model_wrapper_cfg = {
+                'type': 'MMDistributedDataParallel',
+                'broadcast_buffers': False,
+                'find_unused_parameters': self.cfg.get('find_unused_parameters', False),
+                **(model_wrapper_cfg or {}),
+                'device_ids': None,
+            }
+        return super().wrap_model(model_wrapper_cfg, model)
+
+    def _init_model_weights(self) -> None:
+        if self._resume and self._load_from is not None:
+            return  # every parameter comes from the checkpoint
+        super()._init_model_weights()
+
+    def load_checkpoint(
+        self,
+        filename: str,
+        map_location: str | Callable = 'cpu',
+        strict: bool = False,
+        revise_keys: list[tuple[str, str]] = [(r'^module\.', '')],  # noqa: B006 (mmengine's signature)
+    ) -> dict:
+        """Load weights into the model.
+
+        Args:
+            filename: Local file or address.
+            map_location: As for ``torch.load``.
+            strict: Also refuse buffers that do not match.
+            revise_keys: (pattern, replacement) for the keys of the file.
+
+        Returns:
+            What the file holds.
+
+        Raises:
+            CheckpointError: If the file is damaged, or the run resumes or tests and the file lacks
+                parameters of the model or has them in another shape.
+        """
+        try:
+            if not (self._resume or self.needs_whole_checkpoint):
+                return super().load_checkpoint(filename, map_location, strict, revise_keys)
+            checkpoint = CheckpointLoader.load_checkpoint(filename, map_location)
+        except _READ_ERRORS:
+            if Path(filename).is_file():
+                load_checkpoint_file(filename)  # says more clearly what is wrong with the file
+            raise
+        self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
+        model = self.model.module if is_model_wrapper(self.model) else self.model
+        state = _state_dict(checkpoint, revise_keys)
+        _check_whole(state, model.module if isinstance(model, BaseTTAModel) else model, filename)
+        load_state_dict(model, state, strict, logger=self.logger)
+        self._has_loaded = True
+        self.logger.info(f'Load checkpoint from {filename}')
+        return checkpoint
+
+
+def _state_dict(checkpoint: Any, revise_keys: list[tuple[str, str]]) -> OrderedDict:
+    state = checkpoint.get('state_dict', checkpoint) if isinstance(checkpoint, dict) else {}
+    revised = OrderedDict()
+    for key, value in state.items():
+        for pattern, replacement in revise_keys:
+            key = re.sub(pattern, replacement, key)
+        revised[key] = value
+    revised._metadata = getattr(state, '_metadata', OrderedDict())
+    return revised
+
+
+def _check_whole(state: dict, model: nn.Module, filename: str) -> None:
+    own = dict(model.named_parameters())
+    missing = [name for name in own if name not in state]
+    other = [
+        f'{name} {tuple(state[name].shape)} instead of {tuple(param.shape)}'
+        for name, param in own.items()
+        if name in state and state[name].shape != param.shape
+    ]
+    if missing or other:
+        first = '; '.join([*(f'no {name}' for name in missing[:3]), *other[:3]])
+        raise CheckpointError(
+            f'{filename} does not fit the {type(model).__name__} of the config: {len(missing)} of '
+            f'{len(own)} parameters are missing and {len(other)} have another shape ({first}). '
+            'Expected is a checkpoint that a training run with this config saved'
+        )
+
+
+def build_runner(
+    config: str | os.PathLike[str] | Config,
+    work_dir: str | os.PathLike[str] | None = None,
+    resume: bool | str | os.PathLike[str] = False,
+    amp: bool = False,
+    launcher: str = 'none',
+    cfg_options: dict[str, Any] | None = None,
+    *,
+    data_root: str | os.PathLike[str] | None = None,
+    pretrained: str | os.PathLike[str] | bool | None = None,
+    auto_scale_lr: bool = False,
+) -> Runner:
+    """Build the runner that trains what a config describes: segmentation or detection.
+
+    Args:
+        config: Config file, or a config. Its ``default_scope`` says which toolbox it is for.
+        work_dir: Where logs and checkpoints go; default: ``work_dir`` of the config, or
+            ``work_dirs/`` plus the name of the file.
+        resume: ``True`` or ``'auto'`` goes on from the latest checkpoint in the work folder, if
+            there is one; a path goes on from that file.
+        amp: Train in mixed precision; needs a GPU.
+        launcher: ``'none'`` for one process, ``'pytorch'`` under ``torchrun``, ``'slurm'`` or
+            ``'mpi'``.
+        cfg_options: Changes to the config, dotted key -> value.
+        data_root: Folder of the data set, for all loaders and evaluators.
+        pretrained: File that the backbone starts from; ``False`` to train from scratch; ``None``
+            for what the config says.
+        auto_scale_lr: Scale the learning rate to the total batch size.
+
+    Returns:
+        The runner; call ``train()``.
+
+    Raises:
+        UsageError: If something asked for is impossible, or data are missing.
+        mmsw.checkpoint.CheckpointError: If the file to start from is missing.
+    """
+    cfg, _ = _prepare(config, work_dir, launcher, cfg_options, data_root)
+    if pretrained is not None:
+        set_pretrained(cfg, pretrained)
+    if amp:
+        enable_amp(cfg)
+    if auto_scale_lr:
+        enable_auto_scale_lr(cfg)
+    resumed = _set_resume(cfg, resume)
+    check_data(cfg, [name for name in ('train_dataloader', 'val_dataloader') if cfg.get(name)])
+    if not resumed:
+        check_pretrained(cfg)
+    runner = _from_cfg(cfg)
+    if resume and not resumed:
+        runner.logger.info(f'nothing to resume in {cfg.work_dir}: starting from the beginning')
+    return runner
+
+
+def build_test_runner(
+    config: str | os.PathLike[str] | Config,
+    checkpoint: str | os.PathLike[str],
+    work_dir: str | os.PathLike[str] | None = None,
+    launcher: str = 'none',
+    cfg_options: dict[str, Any] | None = None,
+    *,
+    data_root: str | os.PathLike[str] | None = None,
+    tta: bool = False,
+    show_dir: str | os.PathLike[str] | None = None,
+    out: str | os.PathLike[str] | None = None,
+) -> Runner:
+    """Build the runner that tests a trained checkpoint.
+
+    Args:
+        config: Config file, or a config. ``use_tta = True`` in it is the same as ``tta=True``.
+        checkpoint: File that a training run saved.
+        work_dir: Where logs go; default as for training.
+        launcher: As for training.
+        cfg_options: Changes to the config, dotted key -> value.
+        data_root: Folder of the data set, for all loaders and evaluators.
+        tta: Average over the scales and flips of ``tta_pipeline``, with the config's ``tta_model``.
+        show_dir: Folder for a picture of every image (those of the first process).
+        out: Where predictions go: a folder of label maps (mmseg), a ``.pkl`` file (mmdet).
+
+    Returns:
+        The runner; call ``test()``.
+
+    Raises:
+        UsageError: If something asked for is impossible, or a file is missing.
+    """
+    cfg, scope = _prepare(config, work_dir, launcher, cfg_options, data_root)
+    if cfg.get('test_dataloader') is None:
+        raise UsageError(f'{cfg.filename or "the config"} has no test_dataloader')
+    cfg.load_from, cfg.resume = _existing(checkpoint, 'checkpoint'), False
+    if tta or cfg.get('use_tta', False):
+        enable_tta(cfg)
+    if show_dir is not None:
+        enable_drawing(cfg, scope, show_dir)
+    if out is not None:
+        enable_output(cfg, scope, out)
+    check_data(cfg, ['test_dataloader'])
+    runner = _from_cfg(cfg)
+    runner.needs_whole_checkpoint = True
+    return runner
+
+
+def _prepare(
+    config: str | os.PathLike[str] | Config,
+    work_dir: str | os.PathLike[str] | None,
+    launcher: str,
+    cfg_options: dict[str, Any] | None,
+    data_root: str | os.PathLike[str] | None,
+) -> tuple[Config, str]:
+    """What training and testing have in common; returns the config and its scope."""
+    cfg = load_config(config, cfg_options, data_root)
+    _check_launcher(launcher)
+    cfg.launcher = launcher
+    if work_dir is not None:
+        cfg.work_dir = os.fspath(work_dir)
+    elif not cfg.get('work_dir'):
+        cfg.work_dir = os.path.join('work_dirs', Path(cfg.filename or 'config').stem)
+    return cfg, register_toolbox(cfg)
+
+
+def _from_cfg(cfg: Config) -> Runner:
+    return RUNNERS.build(cfg) if 'runner_type' in cfg else PortableRunner.from_cfg(cfg)
+
+
+def _check_launcher(launcher: str) -> None:
+    if launcher not in LAUNCHERS:
+        raise UsageError(f'launcher must be one of {list(LAUNCHERS)}, got {launcher!r}')
+    if launcher == 'none' or is_distributed():
+        return
+    if launcher != 'pytorch':
+        if get_device() == 'cpu':
+            raise UsageError(f'launcher {launcher!r} needs GPUs; on CPUs use torchrun and pytorch')
+        return
+    unset = [name for name in _TORCHRUN_VARIABLES if name not in os.environ]
+    if unset:
+        raise UsageError(
+            f'launcher {launcher!r} needs {", ".join(unset)} in the environment: start through '
+            'tools/dist_train.sh, tools/dist_test.sh or torchrun'
+        )
+    local_size = int(os.environ.get('LOCAL_WORLD_SIZE', int(os.environ['LOCAL_RANK']) + 1))
+    if torch.cuda.is_available() and local_size > torch.cuda.device_count():
+        raise UsageError(
+            f'{local_size} processes were started here, but only {torch.cuda.device_count()} GPUs '
+            'are visible: start as many as there are GPUs'
+        )
+
+
+def _set_resume(cfg: Config, resume: bool | str | os.PathLike[str]) -> bool:
+    """Write what to resume from into the config; returns whether there is something."""
+    if not resume and cfg.get('resume'):
+        resume = cfg.get('load_from') or True
+    if not resume:
+        return False
+    if resume is True or os.fspath(resume) == 'auto':
+        latest = _latest_checkpoint(cfg.work_dir)
+        cfg.resume = latest is not None
+        if latest is not None:
+            cfg.load_from = latest
+    else:
+        cfg.load_from, cfg.resume = _existing(resume, 'checkpoint to resume from'), True
+    return cfg.resume
+
+
+def _latest_checkpoint(work_dir: str) -> str | None:
+    if not (Path(work_dir) / 'last_checkpoint').is_file():
+        return None
+    latest = Path(find_latest_checkpoint(work_dir))
+    if not latest.is_file():  # the work folder was moved: the pointer file holds the old path
+        latest = Path(work_dir) / latest.name
+    return _existing(latest, f'latest checkpoint of {work_dir}')
+
+
+def _existing(path: str | os.PathLike[str], what: str) -> str:
+    name = os.fspath(path)
+    if '://' not in name and not Path(name).is_file():
+        raise UsageError(f'{what} {name} does not exist (working folder: {Path.cwd()})')
+    return name

@@ -1,0 +1,67 @@
+"""Which filters to keep: plain functions from weights to masks."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from .masks import masked_layers
+
+
+def keep_largest(scores: Tensor, sparsity: float) -> Tensor:
+    """Mask of the entries with the largest scores.
+
+    Exactly ``round(sparsity * n)`` of the ``n`` entries are dropped, but never all of them. Among
+    equal scores those of lower index are kept.
+
+    Args:
+        scores: ``[n]``, at least one, finite.
+        sparsity: Share to drop, in ``[0, 1)``.
+
+    Returns:
+        Boolean ``[n]``, True = keep.
+
+    Raises:
+        ValueError: If an argument has a value that makes no sense.
+    """
+    if not 0 <= sparsity < 1:
+        raise ValueError(f'sparsity must be in [0, 1), got {sparsity}')
+    if scores.ndim != 1 or not len(scores):
+        raise ValueError(f'scores must be a vector of at least one entry, got {list(scores.shape)}')
+    if not bool(torch.isfinite(scores).all()):
+        raise ValueError('scores must be finite; a network with NaN or infinite weights has none')
+    num_kept = max(1, len(scores) - round(sparsity * len(scores)))
+    order = torch.sort(scores, descending=True, stable=True).indices
+    keep = torch.zeros(len(scores), dtype=torch.bool, device=scores.device)
+    keep[order[:num_kept]] = True
+    return keep
+
+
+def magnitude_masks(net: nn.Module, sparsity: float) -> dict[str, Tensor]:
+    """Masks that drop, in every layer alike, the whole filters of the smallest magnitude.
+
+    Magnitude is the L2 norm of the unpruned weights of a small kernel. What is pruned already stays
+    pruned and counts towards ``sparsity``; every layer keeps at least one filter.
+
+    Args:
+        net: A network; its layers are left as they are, see :func:`mmsw.sparsity.set_masks`.
+        sparsity: Share of the filters of each path of each layer to drop, in ``[0, 1)``, rounded to
+            whole filters.
+
+    Returns:
+        By layer name, a mask of the shape of the weight; True = keep.
+
+    Raises:
+        ValueError: If ``sparsity`` is out of range or a layer has weights that are not finite.
+    """
+    new = {}
+    for name, layer in masked_layers(net):
+        weight = layer.weight.detach().masked_fill(~layer.mask, 0.0).flatten(1)
+        scores = torch.linalg.vector_norm(weight.double(), dim=1)
+        scores[~layer.mask.flatten(1).any(1)] = -1.0  # behind filters that only happen to be zero
+        try:
+            keep = keep_largest(scores, sparsity)
+        except ValueError as error:
+            raise ValueError(f'{name}: {error}') from error
+        new[name] = layer.mask & keep.view(-1, *[1] * (layer.mask.ndim - 1))
+    return new

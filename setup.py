@@ -1,0 +1,87 @@
+"""Packaging of mmsw: version from mmsw/version.py, requirements from requirements/*.txt."""
+
+import runpy
+import shutil
+from pathlib import Path
+
+from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
+
+ROOT = Path(__file__).resolve().parent
+MIM_PARTS = ('configs', 'tools', 'model-index.yml')
+
+
+def read_requirements(name: str) -> list[str]:
+    """Returns the requirement lines of ``requirements/{name}.txt`` without comments."""
+    lines = (ROOT / 'requirements' / f'{name}.txt').read_text(encoding='utf-8').splitlines()
+    return [line.strip() for line in lines if line.strip() and not line.startswith('#')]
+
+
+class BuildWithMim(build_py):
+    """Also copies configs, tools and the model index to ``mmsw/.mim``, where OpenMIM looks.
+
+    An editable install is left alone: the files are in the source tree, beside the package.
+    """
+
+    def run(self) -> None:
+        super().run()
+        if self.editable_mode:
+            return
+        target = self._mim_folder()
+        shutil.rmtree(target, ignore_errors=True)  # files deleted from the tree must not linger
+        target.mkdir(parents=True)
+        for part in MIM_PARTS:
+            source = ROOT / part
+            if source.is_dir():
+                ignore = shutil.ignore_patterns('__pycache__', '*.py[cod]')
+                shutil.copytree(source, target / part, ignore=ignore)
+            else:
+                shutil.copy2(source, target / part)
+
+    def get_outputs(self, *args, **kwargs) -> list[str]:
+        outputs = list(super().get_outputs(*args, **kwargs))
+        if not self.editable_mode:
+            outputs += [str(path) for path in self._mim_folder().rglob('*') if path.is_file()]
+        return outputs
+
+    def _mim_folder(self) -> Path:
+        return Path(self.build_lib) / 'mmsw' / '.mim'
+
+
+setup(
+    name='mmsw',
+    version=runpy.run_path(str(ROOT / 'mmsw' / 'version.py'))['__version__'],
+    description=(
+        'Sparse shift-wise large-kernel backbones for OpenMMLab: train, fine-tune and stay sparse'
+    ),
+    long_description=(ROOT / 'README.md').read_text(encoding='utf-8'),
+    long_description_content_type='text/markdown',
+    license='Apache-2.0',
+    license_files=['LICENSE'],
+    keywords=['computer vision', 'semantic segmentation', 'object detection', 'sparse training'],
+    classifiers=[
+        'Development Status :: 3 - Alpha',
+        'Intended Audience :: Developers',
+        'Intended Audience :: Science/Research',
+        'Operating System :: OS Independent',
+        'Programming Language :: Python :: 3',
+        'Programming Language :: Python :: 3 :: Only',
+        'Programming Language :: Python :: 3.10',
+        'Programming Language :: Python :: 3.11',
+        'Programming Language :: Python :: 3.12',
+        'Topic :: Scientific/Engineering :: Artificial Intelligence',
+        'Topic :: Scientific/Engineering :: Image Recognition',
+    ],
+    python_requires='>=3.10',
+    packages=find_packages(include=['mmsw', 'mmsw.*']),
+    install_requires=read_requirements('runtime'),
+    extras_require={
+        'openmmlab': read_requirements('openmmlab'),
+        'onedl': read_requirements('onedl'),
+        'taichi': read_requirements('taichi'),
+        'demo': read_requirements('demo'),
+        'test': read_requirements('test') + read_requirements('demo'),
+    },
+    cmdclass={'build_py': BuildWithMim},
+    zip_safe=False,
+)

@@ -1,0 +1,372 @@
+"""ShiftWiseNet: arguments, sizes, norms, what it returns and what it refuses."""
+
+import copy
+import re
+
+import pytest
+import torch
+from mmcv.cnn.bricks import DropPath
+from mmengine.registry import MODELS, DefaultScope
+from model_helpers import (
+    MINI,
+    SHORT_KERNELS,
+    mini_net,
+    prune_half,
+    randomise_batch_norms,
+    relative_error,
+)
+from torch import nn
+
+from mmsw.models import ShiftWiseConv2d, ShiftWiseNet
+from mmsw.models.layers import LayerNorm2d, shiftwise_conv
+from mmsw.ops import shift_wise_conv2d
+
+VERSIONS = ('v1', 'v2')
+
+
+def rounded(length: int, version: str) -> list[int]:
+    """Map lengths of the four stages: v1 rounds down, v2 rounds up."""
+    if version == 'v1':
+        lengths = [length // 4]
+        for _ in range(3):
+            lengths.append(lengths[-1] // 2)
+        return lengths
+    lengths = [(((length + 1) // 2) + 1) // 2]
+    for _ in range(3):
+        lengths.append((lengths[-1] + 1) // 2)
+    return lengths
+
+
+@pytest.mark.parametrize('version', VERSIONS)
+@pytest.mark.parametrize('size', [(32, 32), (33, 33), (64, 96), (224, 224), (97, 161), (32, 200)])
+def test_shapes(version, size) -> None:
+    net = mini_net(version=version, big_kernels=SHORT_KERNELS).eval()
+    with torch.no_grad():
+        features = net(torch.randn(1, 3, *size))
+    assert isinstance(features, tuple)
+    heights, widths = (rounded(length, version) for length in size)
+    expected = [(1, c, h, w) for c, h, w in zip(MINI['dims'], heights, widths, strict=True)]
+    assert [tuple(f.shape) for f in features] == expected
+    if all(length % 32 == 0 for length in size):
+        assert [size[0] // h for h in heights] == [4, 8, 16, 32]
+    assert all(f.is_contiguous() and torch.isfinite(f).all() for f in features)
+
+
+@pytest.mark.parametrize('version', VERSIONS)
+@pytest.mark.parametrize('size', [(31, 64), (64, 31), (16, 16)])
+def test_smaller_images_are_refused(version, size) -> None:
+    net = mini_net(version=version, big_kernels=SHORT_KERNELS).eval()
+    with pytest.raises(ValueError, match=rf'at least 32 x 32 pixels.*got \({size[0]}, {size[1]}\)'):
+        net(torch.zeros(1, 3, *size))
+
+
+@pytest.mark.parametrize('version', VERSIONS)
+def test_output_norms_normalise_the_channels(version) -> None:
+    net = mini_net(version=version, big_kernels=SHORT_KERNELS).eval()
+    for feature in net(torch.randn(1, 3, 64, 64)):
+        assert feature.mean(1).abs().max() < 1e-4
+        assert (feature.var(1, correction=0) - 1).abs().max() < 1e-2
+
+
+@pytest.mark.parametrize('out_indices', [(3,), [0, 2], (2, 0), range(1, 3), 1, (0, 1, 2, 3)])
+def test_out_indices(out_indices) -> None:
+    """Whatever the order in the argument, features come in the order of the stages."""
+    net = mini_net(big_kernels=SHORT_KERNELS, out_indices=out_indices).eval()
+    whole = mini_net(big_kernels=SHORT_KERNELS).eval()
+    whole.load_state_dict(net.state_dict(), strict=False)
+    wanted = sorted([out_indices] if isinstance(out_indices, int) else out_indices)
+    x = torch.randn(1, 3, 64, 64)
+    found, everything = net(x), whole(x)
+    assert len(found) == len(wanted)
+    assert all(torch.equal(f, everything[i]) for f, i in zip(found, wanted, strict=True))
+    assert {n for n, _ in net.named_children() if n.startswith('norm')} == {
+        f'norm{i}' for i in wanted
+    }
+
+
+@pytest.mark.parametrize('in_channels', [1, 4])
+@pytest.mark.parametrize('version', VERSIONS)
+def test_in_channels(version, in_channels) -> None:
+    net = mini_net(version=version, big_kernels=SHORT_KERNELS, in_channels=in_channels).eval()
+    assert len(net(torch.randn(1, in_channels, 32, 32))) == 4
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (dict(version='v3'), "version must be one of .*got 'v3'"),
+        (dict(arch='huge'), r"one of \['base', 'large', 'small', 'tiny'\] or dict.*got 'huge'"),
+        (dict(arch=None), 'dict with exactly the keys depths and dims, got None'),
+        (dict(arch=[1, 1, 2, 1]), r'keys depths and dims, got \[1, 1, 2, 1\]'),
+        (dict(arch=dict(depths=[1, 1, 1, 1])), 'exactly the keys depths and dims, got'),
+        (dict(arch=dict(**MINI, kernels=3)), 'exactly the keys depths and dims, got .*kernels'),
+        (dict(arch=dict(MINI, depths=[1, 1, 1])), r'four whole depths.*got \[1, 1, 1\]'),
+        (dict(arch=dict(MINI, depths=[1, 1, 0, 1])), r'depths of at least 1.*got \[1, 1, 0, 1\]'),
+        (dict(arch=dict(MINI, depths=[1, 1.5, 1, 1])), r'four whole depths.*got \[1, 1.5, 1, 1\]'),
+        (dict(arch=dict(MINI, dims=[16, 24, 32])), r'four whole dims.*got \[16, 24, 32\]'),
+        (dict(arch=dict(MINI, dims=[16, 24, 32, 2])), r'dims of at least 4.*got \[16, 24, 32, 2\]'),
+        (dict(big_kernels=(51, 49, 47)), r'one focus length per stage \(4\), got \(51, 49, 47\)'),
+        (dict(big_kernels=51), r'one focus length per stage \(4\), got 51'),
+        (dict(big_kernels=(51, 49, 47, 2)), 'small_kernel must not exceed big_kernel, got 3 > 2'),
+        (dict(small_kernel=4), 'small_kernel must be odd, got 4'),
+        (dict(small_kernel=0), 'small_kernel must be a positive integer, got 0'),
+        (dict(ghost_ratio=1.0), r'ghost_ratio must be in \[0, 1\), got 1.0'),
+        (dict(num_paths=0), 'num_paths must be at least 1, got 0'),
+        (dict(num_reps=0), 'num_reps must be a positive integer, got 0'),
+        (dict(drop_path_rate=1.0), r'drop_path_rate must be in \[0, 1\), got 1.0'),
+        (dict(drop_path_rate=-0.1), r'drop_path_rate must be in \[0, 1\), got -0.1'),
+        (dict(out_indices=(0, 4)), r'out_indices must name stages 0 to 3, got \(0, 4\)'),
+        (dict(out_indices=(-1,)), r'out_indices must name stages 0 to 3, got \(-1,\)'),
+        (dict(out_indices=()), r'out_indices must name stages 0 to 3, got \(\)'),
+        (dict(frozen_stages=5), 'frozen_stages must be between -1 and 4, got 5'),
+        (dict(frozen_stages=-2), 'frozen_stages must be between -1 and 4, got -2'),
+    ],
+)
+def test_what_cannot_be_honoured_is_refused(arguments, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        ShiftWiseNet(**{'arch': MINI, **arguments})
+
+
+def test_arguments_are_not_modified() -> None:
+    arguments = dict(
+        arch=dict(depths=[1, 1, 1, 1], dims=[8, 8, 8, 8]),
+        big_kernels=list(SHORT_KERNELS),
+        out_indices=[3, 1],
+        norm_cfg=dict(type='BN', eps=1e-3),
+        init_cfg=dict(type='TruncNormal', layer='Conv2d', std=0.1),
+    )
+    before = copy.deepcopy(arguments)
+    net = ShiftWiseNet(**arguments)
+    net.init_weights()
+    assert arguments == before
+    net.depths[0] = 7
+    assert arguments == before
+
+
+@pytest.mark.parametrize('version', VERSIONS)
+def test_default_small_kernel(version) -> None:
+    expected = {'v1': 5, 'v2': 3}[version]
+    net = mini_net(version=version)
+    sides = {m.pattern.small_kernel for m in net.modules() if isinstance(m, ShiftWiseConv2d)}
+    assert sides == {expected}
+    assert mini_net(version=version, small_kernel=1).small_kernel == 1
+
+
+def test_layer_arguments_reach_every_layer(monkeypatch) -> None:
+    seen = []
+
+    def record(x, weight, pattern, backend=None):
+        seen.append(backend)
+        return shift_wise_conv2d(x, weight, pattern, 'torch')
+
+    monkeypatch.setattr(shiftwise_conv, 'shift_wise_conv2d', record)
+    net = mini_net(
+        big_kernels=(11, 9, 7, 5), ghost_ratio=0.5, num_paths=3, num_reps=2, backend='cpp'
+    ).eval()
+    net(torch.zeros(1, 3, 32, 32))
+    layers = [m for m in net.modules() if isinstance(m, ShiftWiseConv2d)]
+    assert [layer.pattern.big_kernel for layer in layers] == [11, 9, 7, 7, 5]
+    assert [layer.num_active for layer in layers] == [8, 12, 16, 16, 20]
+    assert {len(layer.paths) for layer in layers} == {3}
+    assert {layer.pattern.num_reps for layer in layers} == {2}
+    assert seen == ['cpp'] * 5
+
+
+@pytest.mark.parametrize(('version', 'norms_per_block'), [('v1', 3), ('v2', 5)])
+@pytest.mark.parametrize(
+    'cfg', [dict(type='SyncBN', momentum=0.03), dict(type='BN', momentum=0.03)]
+)
+def test_norm_cfg_reaches_every_norm(version, norms_per_block, cfg) -> None:
+    net = mini_net(version=version, big_kernels=SHORT_KERNELS, norm_cfg=cfg)
+    kind = {'SyncBN': nn.SyncBatchNorm, 'BN': nn.BatchNorm2d}[cfg['type']]
+    norms = [m for m in net.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    assert len(norms) == 5 * norms_per_block
+    assert all(isinstance(norm, kind) and norm.momentum == 0.03 for norm in norms)
+
+
+def test_group_norm_trains() -> None:
+    net = mini_net(big_kernels=SHORT_KERNELS, norm_cfg=dict(type='GN', num_groups=2))
+    assert not [m for m in net.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    sum(f.sum() for f in net(torch.randn(1, 3, 32, 32))).backward()
+
+
+def test_drop_path_rates_rise_linearly() -> None:
+    net = mini_net(big_kernels=SHORT_KERNELS, drop_path_rate=0.4)
+    blocks = [block for stage in net.stages for block in stage]
+    rates = [b.drop_path.drop_prob if isinstance(b.drop_path, DropPath) else 0.0 for b in blocks]
+    assert rates == pytest.approx([0.0, 0.1, 0.2, 0.3, 0.4])
+
+
+def test_drop_path_skips_whole_samples() -> None:
+    net = mini_net(big_kernels=SHORT_KERNELS, drop_path_rate=0.9)
+    block = net.stages[3][0]
+    x = torch.randn(64, 40, 2, 2)
+    unchanged = (block(x) == x).flatten(1).all(1).float().mean()
+    assert 0.75 < unchanged < 1
+
+
+@pytest.mark.parametrize('version', VERSIONS)
+@pytest.mark.parametrize(('value', 'has_scale'), [(1e-6, True), (1.0, True), (0.0, False)])
+def test_layer_scale(version, value, has_scale) -> None:
+    net = mini_net(version=version, big_kernels=SHORT_KERNELS, layer_scale_init_value=value)
+    layer_scale = re.compile(r'stages\.\d\.\d\.gamma')
+    scales = [p for name, p in net.named_parameters() if layer_scale.fullmatch(name)]
+    assert len(scales) == (5 if has_scale else 0)
+    assert all((scale == value).all() for scale in scales)
+    assert len(net.eval()(torch.randn(1, 3, 32, 32))) == 4
+
+
+@pytest.mark.parametrize('scope', ['mmseg', 'mmdet', 'mmengine'])
+def test_plain_name_builds_under_the_default_scope(scope) -> None:
+    registry = pytest.importorskip(f'{scope}.registry').MODELS
+    cfg = dict(type='ShiftWiseNet', arch=MINI, big_kernels=SHORT_KERNELS)
+    with DefaultScope.overwrite_default_scope(scope):
+        for models in (registry, MODELS):
+            net = models.build(dict(cfg))
+            assert type(net) is ShiftWiseNet
+            layer = dict(type='ShiftWiseConv2d', in_channels=8, out_channels=8, kernel_size=5)
+            assert type(models.build(layer)) is ShiftWiseConv2d
+
+
+@pytest.mark.parametrize('version', VERSIONS)
+def test_state_dict_round_trip(version, tmp_path) -> None:
+    net = mini_net(version=version, big_kernels=SHORT_KERNELS)
+    randomise_batch_norms(net)
+    prune_half(net)
+    torch.save(net.state_dict(), tmp_path / 'net.pth')
+    other = mini_net(version=version, big_kernels=SHORT_KERNELS)
+    other.load_state_dict(torch.load(tmp_path / 'net.pth', weights_only=True), strict=True)
+    x = torch.randn(1, 3, 64, 64)
+    expected = net.eval()(x)
+    assert all(torch.equal(a, b) for a, b in zip(other.eval()(x), expected, strict=True))
+
+
+@pytest.mark.parametrize('version', VERSIONS)
+def test_switch_to_deploy(version) -> None:
+    net = mini_net(version=version)
+    randomise_batch_norms(net)
+    prune_half(net)
+    assert net.eval() is net
+    assert net.train() is net
+    net.eval()
+    x = torch.randn(1, 3, 64, 96)
+    with torch.no_grad():
+        expected = net(x)
+        assert net.switch_to_deploy() is net
+        found = net(x)
+        assert net.switch_to_deploy() is net
+        assert all(torch.equal(a, b) for a, b in zip(net(x), found, strict=True))
+    for out, target in zip(found, expected, strict=True):
+        assert relative_error(out, target) < 1e-5
+    assert not any('paths' in key or 'pattern' in key for key in net.state_dict())
+    other = mini_net(version=version).switch_to_deploy().eval()
+    other.load_state_dict(net.state_dict(), strict=True)
+    assert all(torch.equal(a, b) for a, b in zip(other(x), found, strict=True))
+
+
+def test_deploy_refuses_group_norm_and_changes_nothing() -> None:
+    net = mini_net(big_kernels=SHORT_KERNELS, norm_cfg=dict(type='GN', num_groups=2)).eval()
+    before = set(net.state_dict())
+    with pytest.raises(TypeError, match='only batch norms'):
+        net.switch_to_deploy()
+    assert set(net.state_dict()) == before
+
+
+def test_layer_norm_of_maps() -> None:
+    norm = LayerNorm2d(6)
+    nn.init.normal_(norm.weight)
+    nn.init.normal_(norm.bias)
+    x = torch.randn(2, 6, 3, 4)
+    mean, var = x.mean(1, keepdim=True), x.var(1, correction=0, keepdim=True)
+    expected = (x - mean) / (var + 1e-6).sqrt() * norm.weight.view(1, -1, 1, 1) + norm.bias.view(
+        1, -1, 1, 1
+    )
+    assert relative_error(norm(x), expected) < 1e-5
+
+
+def test_init_weights_redraws_and_follows_the_seed() -> None:
+    nets = []
+    for seed in (1, 1, 2):
+        net = mini_net(big_kernels=SHORT_KERNELS)
+        torch.manual_seed(seed)
+        net.init_weights()
+        nets.append(net.state_dict())
+    weights = [key for key in nets[0] if key.endswith(('pointwise_conv1.weight', 'paths.1.weight'))]
+    assert len(weights) == 10
+    for key in weights:
+        assert torch.equal(nets[0][key], nets[1][key])
+        assert not torch.equal(nets[0][key], nets[2][key])
+        assert 0.01 < nets[0][key].std() < 0.03
+
+
+def test_init_cfg_of_mmengine_is_applied() -> None:
+    net = mini_net(
+        big_kernels=SHORT_KERNELS, init_cfg=dict(type='Constant', layer='Linear', val=0.25)
+    )
+    net.init_weights()
+    assert (net.stages[0][0].pointwise_conv1.weight == 0.25).all()
+    assert net.downsample_layers[1][0].weight.std() > 0
+    net.stages[0][0].pointwise_conv1.weight.data.zero_()
+    net.init_weights()  # a second call keeps what is there
+    assert (net.stages[0][0].pointwise_conv1.weight == 0).all()
+
+
+# SW-T v2: depths 3, 3, 18, 3
+LAYER_DEPTHS = {
+    'downsample_layers.0.0.weight': 0,
+    'downsample_layers.0.4.bias': 0,
+    'stages.0.0.gamma': 1,
+    'stages.0.2.norm.weight': 1,
+    'downsample_layers.1.0.weight': 2,
+    'stages.1.2.se.up.bias': 2,
+    'downsample_layers.2.1.weight': 3,
+    'stages.2.0.shift_wise.paths.0.weight': 3,
+    'stages.2.2.gamma': 3,
+    'stages.2.3.gamma': 4,
+    'stages.2.17.gamma': 8,
+    'downsample_layers.3.0.weight': 9,
+    'stages.3.0.gamma': 9,
+    'stages.3.2.grn.beta': 9,
+    'norm0.weight': 10,
+    'norm3.bias': 10,
+}
+
+
+@pytest.fixture(scope='module')
+def tiny() -> ShiftWiseNet:
+    with torch.device('meta'):
+        return ShiftWiseNet('tiny', 'v2', drop_path_rate=0.4)
+
+
+def test_layer_depth_of_the_published_tiny(tiny) -> None:
+    for prefix in ('', 'backbone.', 'detector.backbone.'):
+        found = {n: tiny.get_layer_depth(prefix + n, prefix) for n in LAYER_DEPTHS}
+        assert found == {name: (depth, 11) for name, depth in LAYER_DEPTHS.items()}
+
+
+def test_layer_depth_of_names_outside_the_backbone_come_last(tiny) -> None:
+    for name in ('decode_head.conv_seg.weight', 'neck.stages.0.0.weight', 'stages.0.0.gamma'):
+        assert tiny.get_layer_depth(name, 'backbone.') == (10, 11)
+
+
+def test_layer_depth_never_falls_along_the_network_and_misses_none(tiny) -> None:
+    def place(name: str) -> tuple:
+        kind, *rest = name.split('.')
+        if kind == 'downsample_layers':
+            return int(rest[0]), -1
+        return (int(rest[0]), int(rest[1])) if kind == 'stages' else (9, 9)
+
+    names = sorted((n for n, _ in tiny.named_parameters()), key=place)
+    depths = [tiny.get_layer_depth(name)[0] for name in names]
+    assert depths == sorted(depths)
+    assert set(depths) == set(range(11))
+
+
+@pytest.mark.parametrize(('depth', 'count'), [(1, 6), (3, 6), (4, 7), (9, 8), (27, 14)])
+def test_number_of_layer_depths(depth, count) -> None:
+    arch = dict(depths=[1, 1, depth, 1], dims=[8, 8, 8, 8])
+    with torch.device('meta'):
+        net = ShiftWiseNet(arch, big_kernels=SHORT_KERNELS)
+    last = f'stages.2.{depth - 1}.gamma'
+    assert net.get_layer_depth(last) == (count - 3, count)
+    assert net.get_layer_depth('stages.3.0.gamma') == (count - 2, count)

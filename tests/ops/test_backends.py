@@ -1,0 +1,239 @@
+"""The backend table: who is there, who is chosen, and what a wrong name gets."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import mmsw.ops.backends as table
+from mmsw.ops import (
+    BackendUnavailableError,
+    ShiftPattern,
+    available_backends,
+    shift_add,
+    shift_wise_conv2d,
+    use_backend,
+)
+from mmsw.ops.backends import choose_backend, torch_backend
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class StandIn:
+    """A backend whose outputs can be told apart, or that cannot run for a reason."""
+
+    def __init__(self, reason: str | None = None) -> None:
+        self.reason = reason
+
+    def __getattr__(self, name: str):
+        return getattr(torch_backend, name)
+
+    def unavailable_reason(self) -> str | None:
+        return self.reason
+
+    def shift_wise_conv2d(self, *arguments):
+        return tuple(7 + 0 * out for out in torch_backend.shift_wise_conv2d(*arguments))
+
+    def shift_add(self, *arguments):
+        return tuple(7 + 0 * out for out in torch_backend.shift_add(*arguments))
+
+
+@pytest.fixture
+def add_backend(monkeypatch: pytest.MonkeyPatch):
+    """Puts backends in front of the others and takes them out again."""
+
+    def add(**backends: StandIn) -> None:
+        monkeypatch.setattr(table, '_MODULES', {**backends, 'torch': torch_backend})
+
+    return add
+
+
+def run_python(script: str, **variables: str) -> subprocess.CompletedProcess:
+    """Runs a script in a process of its own that holds the operator only, none of OpenMMLab."""
+    alone = (
+        'import sys, types\n'
+        "package = types.ModuleType('mmsw')\n"
+        f'package.__path__ = [{str(ROOT / "mmsw")!r}]\n'
+        "sys.modules['mmsw'] = package\n"
+    )
+    env = {key: value for key, value in os.environ.items() if key != 'MMSW_BACKEND'}
+    return subprocess.run(
+        [sys.executable, '-c', alone + script],
+        env={**env, **variables},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+
+
+def call_shift_add(backend: str | None = None) -> float:
+    pattern = ShiftPattern.draw(3, 3, 1, 1)
+    return shift_add(torch.ones(1, 1, 3, 3), pattern, backend=backend)[0].item()
+
+
+def call_shift_wise_conv2d(backend: str | None = None) -> float:
+    pattern = ShiftPattern.draw(3, 3, 1, 1)
+    x, weight = torch.ones(1, 1, 1, 1), torch.ones(1, 1, 3, 3)
+    return shift_wise_conv2d(x, weight, pattern, backend=backend)[0].item()
+
+
+CALLS = [call_shift_add, call_shift_wise_conv2d]
+
+
+def test_the_reference_is_always_there() -> None:
+    backends = available_backends()
+    assert set(backends) == {'torch', 'cpp', 'taichi', 'cuda'}
+    assert backends['torch'] is True
+    for name, answer in backends.items():
+        assert answer is True or (isinstance(answer, str) and answer), name
+
+
+@pytest.mark.parametrize('call', CALLS)
+@pytest.mark.parametrize('name', ['cpp', 'cuda', 'taichi'])
+def test_an_absent_backend_gives_its_reason(call, name: str) -> None:
+    reason = available_backends()[name]
+    if reason is True:
+        pytest.skip(f'backend {name} runs here')
+    with pytest.raises(BackendUnavailableError) as caught:
+        call(name)
+    assert f"backend: backend '{name}' cannot run here: {reason}." in str(caught.value)
+
+
+def test_table_states_reasons(add_backend) -> None:
+    add_backend(fast=StandIn(), lame=StandIn('no compiler was found'))
+    assert available_backends() == {
+        'fast': True,
+        'lame': 'no compiler was found',
+        'torch': True,
+    }
+
+
+@pytest.mark.parametrize('call', CALLS)
+@pytest.mark.parametrize('backend', [None, 'auto', 'torch'])
+def test_calls_run_on_the_reference(call, backend: str | None) -> None:
+    assert call(backend) == 1
+
+
+@pytest.mark.parametrize('call', CALLS)
+def test_auto_takes_the_first_that_can_run(call, add_backend) -> None:
+    add_backend(lame=StandIn('no compiler was found'), fast=StandIn())
+    assert call() == call('auto') == call('fast') == 7
+    assert call('torch') == 1
+
+
+@pytest.mark.parametrize('call', CALLS)
+def test_a_named_backend_never_falls_back(call, add_backend) -> None:
+    add_backend(lame=StandIn('no compiler was found'))
+    message = (
+        "^backend: backend 'lame' cannot run here: no compiler was found. "
+        "Use backend='torch', which always runs, or 'auto'.$"
+    )
+    with pytest.raises(BackendUnavailableError, match=message):
+        call('lame')
+    with (
+        pytest.raises(BackendUnavailableError, match=r"^use_backend: backend 'lame'"),
+        use_backend('lame'),
+    ):
+        pytest.fail('the block must not be entered')
+    assert call() == 1
+
+
+@pytest.mark.parametrize('call', CALLS)
+@pytest.mark.parametrize('name', ['numpy', '', 'Torch'])
+def test_unknown_name(call, name: str) -> None:
+    known = r"known are \['cpp', 'cuda', 'taichi', 'torch'\] and \"auto\""
+    with pytest.raises(ValueError, match=f'^backend: unknown backend {name!r}; {known}$'):
+        call(name)
+    with (
+        pytest.raises(ValueError, match=f'^use_backend: unknown backend {name!r}; {known}$'),
+        use_backend(name),
+    ):
+        pytest.fail('the block must not be entered')
+
+
+def test_use_backend_nests(add_backend) -> None:
+    add_backend(lame=StandIn('no compiler was found'), fast=StandIn())
+    assert choose_backend(None) == 'fast'
+    with use_backend('torch'):
+        assert choose_backend(None) == choose_backend('auto') == 'torch'
+        assert choose_backend('fast') == 'fast'
+        with use_backend('fast'):
+            assert call_shift_add() == call_shift_wise_conv2d() == 7
+        assert call_shift_add() == call_shift_wise_conv2d() == 1
+        with use_backend('auto'):
+            assert choose_backend(None) == 'fast'
+        assert choose_backend(None) == 'torch'
+    assert choose_backend(None) == 'fast'
+
+
+def test_use_backend_is_undone_by_an_exception(add_backend) -> None:
+    add_backend(fast=StandIn())
+    with pytest.raises(KeyError), use_backend('torch'):
+        raise KeyError
+    assert choose_backend(None) == 'fast'
+
+
+def test_gradients_use_the_backend_of_the_forward(add_backend) -> None:
+    class Recorder(StandIn):
+        calls: list[str] = []
+
+        def __getattr__(self, name: str):
+            self.calls.append(name)
+            return super().__getattr__(name)
+
+    add_backend(fast=Recorder())
+    pattern = ShiftPattern.draw(5, 3, 1, 1)
+    x, weight = torch.ones(1, 1, 3, 3).requires_grad_(), torch.ones(2, 1, 3, 3).requires_grad_()
+    outputs = shift_wise_conv2d(x, weight, pattern)
+    conv_out = torch.ones(1, 2, 5, 5).requires_grad_()
+    added = shift_add(conv_out, pattern)
+    with use_backend('torch'):
+        outputs[0].sum().backward()
+        added[0].sum().backward()
+    assert sorted(Recorder.calls) == [
+        'shift_add_grad',
+        'shift_wise_conv2d_grad_input',
+        'shift_wise_conv2d_grad_weight',
+    ]
+
+
+@pytest.mark.parametrize(
+    ('value', 'expected'),
+    [
+        ('', 'fast'),
+        ('torch', 'torch'),
+        ('numpy', "ValueError: use_backend or MMSW_BACKEND: unknown backend 'numpy'; known are"),
+    ],
+)
+def test_environment_variable(value: str, expected: str) -> None:
+    done = run_python(
+        'import mmsw.ops.backends as table\n'
+        "table._MODULES = {'fast': table.torch_backend, **table._MODULES}\n"
+        "print(table.choose_backend('fast'))\n"
+        'print(table.choose_backend(None))\n',
+        MMSW_BACKEND=value,
+    )
+    lines = done.stdout.splitlines()
+    assert lines[0] == 'fast'
+    assert lines[-1].startswith(expected)
+    assert (done.returncode == 0) == (value != 'numpy')
+
+
+def test_import_is_light() -> None:
+    done = run_python(
+        'import torch\n'
+        'before = set(sys.modules)\n'
+        'import mmsw.ops\n'
+        "assert 'mmsw.ops.library' in sys.modules\n"
+        'from mmsw.ops import available_backends\n'
+        'available_backends()\n'
+        "heavy = {'taichi', 'mmengine', 'mmcv', 'mmseg', 'mmdet', 'cv2', 'torch._dynamo'}\n"
+        'print(sorted(heavy & {name for name in set(sys.modules) - before}))\n'
+        'print(torch.cuda.is_initialized())\n'
+    )
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.splitlines() == ['[]', 'False']

@@ -1,0 +1,141 @@
+"""mmsw.sparsity: reading masks, setting them, and counting zeros that were lost."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from mmsw import sparsity
+from mmsw.models import ShiftWiseConv2d, ShiftWiseNet
+from mmsw.models.layers import MaskedFilters
+
+
+@pytest.fixture
+def net() -> nn.Module:
+    """Two masked layers of two filters of 3 x 3 each, beside layers that have none."""
+    first, second = MaskedFilters(2, 3), MaskedFilters(2, 3)
+    for layer in (first, second):
+        nn.init.ones_(layer.weight)
+    return nn.ModuleDict(
+        {'first': first, 'plain': nn.Conv2d(2, 2, 3), 'inner': nn.ModuleDict({'second': second})}
+    )
+
+
+@pytest.fixture
+def one_filter() -> Tensor:
+    return torch.tensor([False, True]).view(2, 1, 1, 1)
+
+
+@pytest.fixture
+def one_weight() -> Tensor:
+    mask = torch.ones(2, 1, 3, 3, dtype=torch.bool)
+    mask[1, 0, 2, 2] = False
+    return mask
+
+
+def test_masks_names_every_masked_layer_and_copies(net) -> None:
+    found = sparsity.masks(net)
+    assert list(found) == ['first', 'inner.second']
+    assert all(mask.all() and mask.shape == (2, 1, 3, 3) for mask in found.values())
+    found['first'].fill_(False)
+    assert net['first'].mask.all()
+
+
+def test_masks_of_a_network_are_one_per_path() -> None:
+    arch = dict(depths=[1, 1, 2, 1], dims=[8, 8, 8, 8])
+    net = ShiftWiseNet(arch, big_kernels=(9, 7, 7, 5), num_paths=3)
+    names = [
+        f'stages.{s}.{b}.shift_wise.paths.{p}'
+        for s, b in ((0, 0), (1, 0), (2, 0), (2, 1), (3, 0))
+        for p in range(3)
+    ]
+    assert list(sparsity.masks(net)) == names
+    assert list(sparsity.masks(nn.ModuleDict({'backbone': net}))) == [
+        f'backbone.{n}' for n in names
+    ]
+
+
+def test_a_deployed_network_has_no_masks() -> None:
+    layer = ShiftWiseConv2d(8, 8, 5)
+    layer.eval().switch_to_deploy()
+    assert sparsity.masks(layer) == {}
+
+
+def test_set_masks_of_some_layers(net, one_filter, one_weight) -> None:
+    sparsity.set_masks(net, {'inner.second': one_filter})
+    sparsity.set_masks(net, {'first': one_weight})
+    assert torch.equal(net['first'].mask, one_weight)
+    assert torch.equal(net['first'].weight != 0, one_weight)
+    assert torch.equal(net['inner']['second'].mask, one_filter.expand(2, 1, 3, 3))
+    assert (net['inner']['second'].weight[0] == 0).all()
+    assert (net['inner']['second'].weight[1] == 1).all()
+
+
+def test_masks_can_be_carried_over(net, one_filter, one_weight) -> None:
+    sparsity.set_masks(net, {'first': one_weight, 'inner.second': one_filter})
+    saved = sparsity.masks(net)
+    for name in saved:
+        net.get_submodule(name).mask.fill_(True)
+    sparsity.set_masks(net, saved)
+    assert all(torch.equal(mask, saved[name]) for name, mask in sparsity.masks(net).items())
+
+
+def test_unknown_names_set_nothing(net, one_filter) -> None:
+    with pytest.raises(KeyError, match=r"no masked layers of these names: \['plain'\]; known are"):
+        sparsity.set_masks(net, {'first': one_filter, 'plain': one_filter})
+    assert net['first'].mask.all()
+
+
+def test_lost_zeros_counts_per_layer(net, one_filter, one_weight) -> None:
+    sparsity.set_masks(net, {'first': one_weight, 'inner.second': one_filter})
+    pruned = sparsity.masks(net)
+    assert sparsity.lost_zeros(net.state_dict(), pruned) == {}
+    with torch.no_grad():
+        net['first'].weight[1, 0, 2, 2] = 1e-30
+        net['inner']['second'].weight[0, 0, 0] = -1.0
+        net['inner']['second'].weight[1] = 5.0  # kept, free to change
+    assert sparsity.lost_zeros(net.state_dict(), pruned) == {'first': 1, 'inner.second': 3}
+
+
+@pytest.mark.parametrize('value', [float('nan'), float('inf'), 1e-40])
+def test_lost_zeros_sees_odd_values(net, one_weight, value) -> None:
+    sparsity.set_masks(net, {'first': one_weight})
+    with torch.no_grad():
+        net['first'].weight[~one_weight] = value
+    assert sparsity.lost_zeros(net.state_dict(), sparsity.masks(net)) == {'first': 1}
+
+
+def test_negative_zero_is_zero(net, one_weight) -> None:
+    sparsity.set_masks(net, {'first': one_weight})
+    with torch.no_grad():
+        net['first'].weight[~one_weight] = -0.0
+    assert sparsity.lost_zeros(net.state_dict(), sparsity.masks(net)) == {}
+
+
+def test_lost_zeros_knows_the_prefix_of_averaged_models(net, one_filter) -> None:
+    sparsity.set_masks(net, {'first': one_filter})
+    pruned = sparsity.masks(net)
+    state = {f'module.{key}': torch.ones_like(t) for key, t in net.state_dict().items()}
+    assert sparsity.lost_zeros(state, pruned) == {'first': 9}
+
+
+def test_lost_zeros_in_half_precision(net, one_filter) -> None:
+    sparsity.set_masks(net, {'first': one_filter})
+    pruned = sparsity.masks(net)
+    assert sparsity.lost_zeros(net.half().state_dict(), pruned) == {}
+
+
+def test_a_state_dict_without_the_weights_proves_nothing(net) -> None:
+    state = {f'other.{key}': tensor for key, tensor in net.state_dict().items()}
+    with pytest.raises(KeyError, match="no weight of the masked layer 'first'"):
+        sparsity.lost_zeros(state, sparsity.masks(net))
+
+
+def test_the_guard_looks_at_weights_not_at_the_masks_of_the_moment(net, one_filter) -> None:
+    sparsity.set_masks(net, {'first': one_filter})
+    pruned = sparsity.masks(net)
+    net['first'].mask.fill_(True)
+    with torch.no_grad():
+        net['first'].weight.fill_(2.0)
+    assert sparsity.lost_zeros(net.state_dict(), pruned) == {'first': 9}

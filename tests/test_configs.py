@@ -1,0 +1,423 @@
+"""Config files: they parse, build, say what the recipe says, and can be pointed at other data."""
+
+import copy
+import functools
+import os
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from mmengine.config import Config
+from mmengine.dist import is_distributed
+from mmengine.model import MMDistributedDataParallel, revert_sync_batchnorm
+from mmengine.registry import MODELS, init_default_scope
+from mmengine.structures import PixelData
+from torch import nn
+
+from mmsw.apis import (
+    UsageError,
+    build_runner,
+    build_test_runner,
+    check_data,
+    load_config,
+    register_toolbox,
+    set_data_root,
+)
+from mmsw.checkpoint import CheckpointError
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIGS = sorted(
+    path.relative_to(ROOT).as_posix()
+    for path in (ROOT / 'configs').rglob('*.py')
+    if '_base_' not in path.parts
+)
+RECIPE = ROOT / 'configs' / 'upernet_sw_t_ade20k.py'
+MULTI_SCALE = ROOT / 'configs' / 'upernet_sw_t_ade20k_ms.py'
+MINI = ROOT / 'tests' / 'data' / 'upernet_mini_ade20k.py'
+METAFILE = yaml.safe_load((ROOT / 'configs' / 'metafile.yml').read_text())
+LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+
+without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason='is about machines without GPU')
+
+
+@functools.cache
+def full_size(path: str) -> tuple[int, bool]:
+    """Parameters of the model of a config, and whether it has SyncBN; built once for all tests."""
+    model = build_model(load_config(ROOT / path))
+    return count_parameters(model), has_sync_bn(model)
+
+
+def build_model(cfg: Config) -> nn.Module:
+    init_default_scope(register_toolbox(cfg))
+    return MODELS.build(cfg.model)
+
+
+def count_parameters(module: nn.Module) -> int:
+    return sum(param.numel() for param in module.parameters())
+
+
+def has_sync_bn(module: nn.Module) -> bool:
+    return any(isinstance(part, nn.SyncBatchNorm) for part in module.modules())
+
+
+def strings(value: object) -> list[str]:
+    """All strings in a config, keys left out."""
+    if isinstance(value, dict):
+        return [text for item in value.values() for text in strings(item)]
+    if isinstance(value, (list, tuple)):
+        return [text for item in value for text in strings(item)]
+    return [value] if isinstance(value, str) else []
+
+
+@pytest.fixture(autouse=True)
+def _plain_config_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every runner prints its config; formatting it takes longer than all the rest."""
+    monkeypatch.setattr(Config, 'pretty_text', property(lambda cfg: repr(cfg.to_dict())))
+
+
+@pytest.fixture
+def ade_layout(tmp_path: Path) -> Path:
+    """Empty folders in the layout of ADE20K."""
+    for kind in ('images', 'annotations'):
+        for split in ('training', 'validation'):
+            (tmp_path / 'ade' / kind / split).mkdir(parents=True)
+    return tmp_path / 'ade'
+
+
+@pytest.mark.parametrize('path', CONFIGS)
+def test_config_parses_and_builds(path: str) -> None:
+    cfg = load_config(ROOT / path)
+    assert 'mmsw' in cfg.custom_imports.imports
+    assert all(cfg[loader].dataset for loader in LOADERS)
+    assert full_size(path)[0] > 0
+
+
+@pytest.mark.parametrize('path', [path for path in CONFIGS if 'upernet' in path])
+def test_reduced_model_trains_and_predicts(path: str) -> None:
+    cfg = load_config(ROOT / path)
+    dims = [8, 8, 8, 8]
+    arch = dict(_delete_=True, depths=[1, 1, 1, 1], dims=dims)
+    cfg.merge_from_dict({'model.backbone': dict(arch=arch, big_kernels=(9, 7, 7, 5))})
+    cfg.model.data_preprocessor.size = (64, 64)
+    cfg.model.decode_head.update(in_channels=dims, channels=8)
+    if cfg.model.auxiliary_head:
+        cfg.model.auxiliary_head.update(in_channels=8, channels=8)
+    model = revert_sync_batchnorm(build_model(cfg))
+
+    from mmseg.structures import SegDataSample
+
+    labels = torch.randint(0, cfg.model.decode_head.num_classes, (1, 48, 64))
+    shape = dict(img_shape=(48, 64), ori_shape=(48, 64))
+    sample = SegDataSample(gt_sem_seg=PixelData(data=labels), metainfo=shape)
+    image = torch.randint(0, 256, (3, 48, 64), dtype=torch.uint8)
+    batch = dict(inputs=[image, image], data_samples=[sample, copy.deepcopy(sample)])
+    data = model.data_preprocessor(batch, training=True)
+    assert data['inputs'].shape == (2, 3, 64, 64)
+    losses = model(**data, mode='loss')
+    loss = sum(value for name, value in losses.items() if 'loss' in name)
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert [name for name, param in model.named_parameters() if param.grad is None] == []
+
+    with torch.no_grad():
+        (result,) = model.eval().test_step(dict(inputs=[image], data_samples=[sample]))
+    assert result.pred_sem_seg.data.shape == (1, 48, 64)
+
+
+def test_recipe() -> None:
+    cfg = load_config(RECIPE)
+    assert cfg.default_scope == 'mmseg'
+    backbone = cfg.model.backbone
+    assert (backbone.arch, backbone.version) == ('tiny', 'v2')
+    assert (backbone.num_paths, backbone.num_reps, backbone.ghost_ratio) == (2, 4, 0.23)
+    assert tuple(backbone.big_kernels) == (51, 49, 47, 13)
+    assert (backbone.drop_path_rate, backbone.layer_scale_init_value) == (0.4, 1.0)
+    assert cfg.model.decode_head.channels == 512
+    head = cfg.model.auxiliary_head
+    assert (head.channels, head.in_index, head.loss_decode.loss_weight) == (256, 2, 0.4)
+    assert cfg.model.test_cfg == dict(mode='slide', crop_size=(512, 512), stride=(341, 341))
+
+    assert cfg.optim_wrapper.type == 'OptimWrapper'  # mixed precision is the user's choice
+    optimizer = cfg.optim_wrapper.optimizer
+    assert (optimizer.type, optimizer.lr, optimizer.weight_decay) == ('AdamW', 1e-4, 0.05)
+    assert tuple(optimizer.betas) == (0.9, 0.999)
+    assert cfg.optim_wrapper.paramwise_cfg.decay_rate == 1
+    warm_up, poly = cfg.param_scheduler
+    assert (warm_up.start_factor, warm_up.end, warm_up.by_epoch) == (1e-6, 1500, False)
+    assert (poly.power, poly.begin, poly.end) == (1.0, 1500, 160000)
+    assert cfg.train_cfg.max_iters == 160000
+    assert cfg.train_dataloader.batch_size * 4 == cfg.auto_scale_lr.base_batch_size == 16
+
+    crops = [t.crop_size for t in cfg.train_dataloader.dataset.pipeline if t.type == 'RandomCrop']
+    assert crops == [(512, 512)] == [cfg.model.data_preprocessor['size']]
+    assert cfg.default_hooks.checkpoint.save_best == 'mIoU'
+    assert [hook.type for hook in cfg.custom_hooks] == ['SparsityReportHook']
+
+
+def test_recipe_has_the_published_number_of_parameters() -> None:
+    assert full_size('configs/upernet_sw_t_ade20k.py') == (62_514_776, True)
+
+
+def test_multi_scale_variant_differs_in_the_test_only() -> None:
+    base, variant = load_config(RECIPE), load_config(MULTI_SCALE)
+    assert variant.model.test_cfg == dict(mode='whole')
+    augmentations = variant.tta_pipeline[1].transforms
+    assert [t.scale[1] / 512 for t in augmentations[0]] == [0.5, 0.75, 1.0, 1.25, 1.5, 1.75]
+    assert [t.scale[0] / t.scale[1] for t in augmentations[0]] == [4.0] * 6
+    assert [t.prob for t in augmentations[1]] == [0.0, 1.0]
+    for cfg in (base, variant):
+        cfg.model.pop('test_cfg')
+    assert variant.pop('use_tta') is True
+    assert variant.to_dict() == base.to_dict()
+
+
+def test_metafile_describes_what_is_there() -> None:
+    index = yaml.safe_load((ROOT / 'model-index.yml').read_text())
+    assert index['Import'] == ['configs/metafile.yml']
+    collections = {item['Name'] for item in METAFILE['Collections']}
+    listed = [model['Config'] for model in METAFILE['Models']]
+    assert sorted(listed) == [path for path in CONFIGS if path.count('/') == 1]
+    for model in METAFILE['Models']:
+        assert (ROOT / model['Config']).stem == model['Name']
+        assert model['In Collection'] in collections
+        assert not {'Results', 'Weights'} & set(model)  # nothing was measured here
+        assert model['Metadata']['Parameters'] == full_size(model['Config'])[0]
+
+
+@pytest.mark.parametrize('path', CONFIGS)
+@pytest.mark.parametrize('as_option', [False, True])
+def test_data_root_reaches_everything(path: str, as_option: bool) -> None:
+    def used(cfg: Config) -> list[str]:
+        return strings([cfg[key] for key in cfg if key.endswith(('_dataloader', '_evaluator'))])
+
+    before = load_config(ROOT / path)
+    new = {'data_root': '/new/place'}
+    cfg = load_config(ROOT / path, new) if as_option else load_config(ROOT / path, **new)
+    expected = [text.replace(before.data_root, '/new/place') for text in used(before)]
+    assert used(cfg) == expected != used(before)
+    assert all(cfg[loader].dataset.data_root == '/new/place' for loader in LOADERS)
+
+
+def test_data_root_moves_wrapped_data_sets_and_annotation_files() -> None:
+    inner = dict(type='CocoDataset', data_root='data/coco/', ann_file='annotations/train.json')
+    other = dict(type='CocoDataset', data_root='data/coconut/', ann_file='a.json')
+    cfg = Config(
+        dict(
+            data_root='data/coco/',
+            train_dataloader=dict(
+                dataset=dict(
+                    type='RepeatDataset',
+                    dataset=dict(type='ConcatDataset', datasets=[inner, other]),
+                )
+            ),
+            val_evaluator=[
+                dict(type='CocoMetric', ann_file='data/coco/annotations/val.json', metric='bbox')
+            ],
+            work_dir='data/coco/runs',
+        )
+    )
+    set_data_root(cfg, '/new')
+    moved, kept = cfg.train_dataloader.dataset.dataset.datasets
+    assert (moved.data_root, moved.ann_file) == ('/new', 'annotations/train.json')
+    assert kept.data_root == 'data/coconut/'
+    assert cfg.val_evaluator[0].ann_file == '/new/annotations/val.json'
+    assert cfg.val_evaluator[0].metric == 'bbox'
+    assert (cfg.data_root, cfg.work_dir) == ('/new', 'data/coco/runs')
+
+
+def test_data_root_is_found_without_a_variable_unless_it_is_unclear() -> None:
+    loaders = {loader: dict(dataset=dict(type='A', data_root='old')) for loader in LOADERS}
+    cfg = Config(copy.deepcopy(loaders))
+    set_data_root(cfg, 'new')
+    assert {cfg[loader].dataset.data_root for loader in LOADERS} == {'new'}
+    loaders['val_dataloader']['dataset']['data_root'] = 'elsewhere'
+    with pytest.raises(UsageError, match=r"\['elsewhere', 'old'\].*--cfg-options"):
+        set_data_root(Config(loaders), 'new')
+
+
+def test_other_options_win_over_the_data_root() -> None:
+    options = {'data_root': 'new', 'val_dataloader.dataset.data_root': 'mine'}
+    cfg = load_config(RECIPE, options)
+    assert cfg.train_dataloader.dataset.data_root == 'new'
+    assert cfg.val_dataloader.dataset.data_root == 'mine'
+    assert 'data_root' in options
+
+
+def test_missing_data_are_named_once(ade_layout: Path) -> None:
+    check_data(load_config(RECIPE, data_root=ade_layout))
+    (ade_layout / 'annotations' / 'validation').rmdir()
+    with pytest.raises(UsageError, match=r'ade lacks annotations/validation \('):
+        check_data(load_config(RECIPE, data_root=ade_layout))
+    check_data(load_config(RECIPE, data_root=ade_layout), ['train_dataloader'])
+    with pytest.raises(UsageError, match=r'/absent does not exist; it needs images/training'):
+        check_data(load_config(RECIPE, data_root='/absent'))
+    check_data(load_config(RECIPE, data_root='s3://bucket/ade'))  # not on this disk
+
+
+def test_unknown_toolbox_is_refused() -> None:
+    cfg = load_config(RECIPE)
+    for scope in ('mmpretrain', None):
+        cfg.default_scope = scope
+        with pytest.raises(UsageError, match=rf'default_scope={scope!r}.*mmseg.*mmdet'):
+            register_toolbox(cfg)
+
+
+def test_missing_toolbox_names_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(name: str) -> None:
+        raise ModuleNotFoundError(f'No module named {name!r}', name=name)
+
+    cfg = load_config(RECIPE)
+    monkeypatch.setattr('importlib.import_module', fail)
+    with pytest.raises(UsageError, match=r"pip install 'mmsw\[openmmlab\]'"):
+        register_toolbox(cfg)
+
+
+def test_options_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(UsageError, match='config options'):
+        load_config(RECIPE, {'param_scheduler.7.end': 3})
+
+
+def test_runner_takes_the_options_of_the_call(ade_layout: Path, tmp_path: Path) -> None:
+    runner = build_runner(
+        MINI,
+        work_dir=tmp_path / 'work',
+        resume='auto',
+        data_root=ade_layout,
+        auto_scale_lr=True,
+        cfg_options={'train_cfg.max_iters': 7},
+    )
+    assert runner.work_dir == str(tmp_path / 'work')
+    assert runner.cfg.train_cfg.max_iters == 7
+    assert runner.cfg.auto_scale_lr.enable
+    assert runner.cfg.train_dataloader.dataset.data_root == str(ade_layout)
+    assert not runner.cfg.resume  # nothing there yet
+    assert not has_sync_bn(runner.model)
+    assert any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in runner.model.modules())
+
+
+def test_backbone_starts_from_what_was_asked_for(ade_layout: Path, tmp_path: Path) -> None:
+    call = dict(work_dir=tmp_path / 'work', data_root=ade_layout)
+    with pytest.raises(
+        CheckpointError, match=r'checkpoints/sw_t_v2_imagenet1k\.pth does not exist'
+    ):
+        build_runner(RECIPE, **call)
+    with pytest.raises(CheckpointError, match=r'mine\.pth does not exist'):
+        build_runner(MINI, pretrained='mine.pth', **call)
+    assert not (tmp_path / 'work').exists()
+    (tmp_path / 'mine.pth').touch()
+    runner = build_runner(MINI, pretrained=tmp_path / 'mine.pth', **call)
+    assert runner.cfg.model.backbone.init_cfg.checkpoint == str(tmp_path / 'mine.pth')
+    runner = build_runner(MINI, pretrained=False, **call)
+    assert runner.cfg.model.backbone.init_cfg is None
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (dict(launcher='ssh'), "launcher must be one of .* got 'ssh'"),
+        (dict(resume='absent.pth'), 'checkpoint to resume from absent.pth does not exist'),
+        (dict(cfg_options={'auto_scale_lr': None}, auto_scale_lr=True), 'base_batch_size'),
+        (dict(pretrained=True), 'pretrained must be a path'),
+        (dict(data_root='/absent'), '/absent does not exist'),
+    ],
+)
+def test_impossible_wishes_are_refused(
+    arguments: dict, message: str, ade_layout: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        build_runner(MINI, tmp_path / 'work', **{'data_root': ade_layout, **arguments})
+    assert not (tmp_path / 'work').exists()
+
+
+@without_gpu
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [(dict(amp=True), '--amp. needs a GPU'), (dict(launcher='slurm'), 'slurm.* needs GPUs')],
+)
+def test_wishes_that_need_a_gpu_are_refused(
+    arguments: dict, message: str, ade_layout: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        build_runner(MINI, tmp_path / 'work', data_root=ade_layout, **arguments)
+
+
+def test_pytorch_launcher_needs_torchrun(
+    ade_layout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv('RANK', raising=False)
+    with pytest.raises(
+        UsageError, match=r'RANK.* in the environment: start through tools/dist_tra'
+    ):
+        build_runner(MINI, tmp_path, data_root=ade_layout, launcher='pytorch')
+
+
+@without_gpu
+def test_process_group_without_gpu(
+    ade_layout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    variables = dict(RANK='0', LOCAL_RANK='0', WORLD_SIZE='1', MASTER_ADDR='127.0.0.1')
+    for name, value in dict(variables, MASTER_PORT='0', OMP_NUM_THREADS='1').items():
+        monkeypatch.setenv(name, value)
+    threads = torch.get_num_threads()
+    runner = build_runner(MINI, tmp_path, data_root=ade_layout, launcher='pytorch')
+    try:
+        assert is_distributed()
+        assert torch.distributed.get_backend() == 'gloo'
+        assert isinstance(runner.model, MMDistributedDataParallel)
+        assert not has_sync_bn(runner.model)
+    finally:
+        torch.distributed.destroy_process_group()
+        torch.set_num_threads(threads)
+        os.environ.pop('MKL_NUM_THREADS', None)
+
+
+def test_test_runner_takes_the_options_of_the_call(ade_layout: Path, tmp_path: Path) -> None:
+    checkpoint = tmp_path / 'some.pth'
+    checkpoint.touch()
+    call = dict(work_dir=tmp_path / 'work', data_root=ade_layout)
+    runner = build_test_runner(
+        MINI, checkpoint, tta=True, show_dir=tmp_path / 'shown', out=tmp_path / 'out', **call
+    )
+    assert type(runner.model).__name__ == 'SegTTAModel'
+    assert runner.cfg.test_dataloader.dataset.pipeline == runner.cfg.tta_pipeline
+    assert runner.cfg.default_hooks.visualization.draw
+    assert runner.cfg.test_evaluator[0].output_dir == str(tmp_path / 'out')
+    assert (runner._load_from, runner._resume) == (str(checkpoint), False)
+    assert type(build_test_runner(MINI, checkpoint, **call).model).__name__ == 'EncoderDecoder'
+    cfg = load_config(MINI)
+    cfg.use_tta = True
+    assert type(build_test_runner(cfg, checkpoint, **call).model).__name__ == 'SegTTAModel'
+
+    with pytest.raises(UsageError, match=r'checkpoint absent\.pth does not exist'):
+        build_test_runner(MINI, 'absent.pth', **call)
+    with pytest.raises(UsageError, match=r'some\.pth is a file, expected a folder'):
+        build_test_runner(MINI, checkpoint, out=checkpoint, **call)
+    cfg.pop('tta_model')
+    with pytest.raises(UsageError, match='has no tta_model'):
+        build_test_runner(cfg, checkpoint, **call)
+
+
+def test_checkpoint_must_fill_the_model(ade_layout: Path, tmp_path: Path) -> None:
+    call = dict(work_dir=tmp_path / 'work', data_root=ade_layout)
+    model = build_model(load_config(MINI))
+    whole = {f'module.{name}': value for name, value in model.state_dict().items()}
+    partial = {name: value for name, value in whole.items() if '.decode_head.' not in name}
+    path = tmp_path / 'some.pth'
+
+    torch.save({'state_dict': partial}, path)
+    runner = build_test_runner(MINI, path, **call)
+    with pytest.raises(CheckpointError, match=r'some\.pth does not fit the EncoderDecoder'):
+        runner.load_or_resume()
+    other = {**whole, 'module.backbone.norm0.weight': torch.ones(3)}
+    torch.save({'state_dict': other}, path)
+    with pytest.raises(CheckpointError, match=r'norm0\.weight \(3,\) instead of \(8,\)'):
+        runner.load_or_resume()
+    path.write_bytes(path.read_bytes()[:3000])
+    with pytest.raises(CheckpointError, match=r'some\.pth .* is truncated'):
+        runner.load_or_resume()
+
+    torch.save({'state_dict': whole}, path)
+    runner.load_or_resume()
+    own = runner.model.state_dict()
+    assert all(torch.equal(own[name], value) for name, value in model.state_dict().items())

@@ -1,0 +1,218 @@
+"""What is installed, what it requires, and how set-up answers to bad input."""
+
+import email
+import os
+import re
+import runpy
+import shutil
+import subprocess
+import sys
+import zipfile
+from email.message import Message
+from importlib import util
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parents[1]
+VERSION = runpy.run_path(str(ROOT / 'mmsw' / 'version.py'))['__version__']
+STACKS = ('openmmlab', 'onedl')
+# variables by which a surrounding `make` or user would reach into the calls below
+STEERING = {'MAKEFLAGS', 'MFLAGS', 'STACK', 'PYTHON', 'BASE_PYTHON', 'CXX', 'TEST_ARGS'}
+
+needs_make = pytest.mark.skipif(shutil.which('make') is None, reason='make is not installed')
+
+
+def read_requirements(name: str) -> list[Requirement]:
+    """Parses ``requirements/{name}.txt``."""
+    lines = (ROOT / 'requirements' / f'{name}.txt').read_text().splitlines()
+    return [Requirement(line) for line in lines if line.strip() and not line.startswith('#')]
+
+
+def run(*command: str, cwd: Path = ROOT, **variables: str) -> subprocess.CompletedProcess:
+    """Runs a command without the variables that steer set-up; output is one text."""
+    env = {key: value for key, value in os.environ.items() if key not in STEERING}
+    return subprocess.run(
+        command,
+        cwd=cwd,
+        env={**env, **variables},
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        check=False,
+    )
+
+
+@pytest.fixture(scope='module')
+def source_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of what belongs to the source distribution: no environment, no build products."""
+    tree = tmp_path_factory.mktemp('source') / 'mmsw'
+    tree.mkdir()
+    ignore = shutil.ignore_patterns('__pycache__')
+    for folder in ('mmsw', 'configs', 'tools', 'requirements', 'tests'):
+        shutil.copytree(ROOT / folder, tree / folder, ignore=ignore)
+    for file in ROOT.iterdir():
+        if file.is_file():
+            shutil.copy2(file, tree)
+    return tree
+
+
+@pytest.fixture(scope='module')
+def wheel(source_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
+    """The wheel built from the source distribution, so that both are tried."""
+    if util.find_spec('pip') is None:
+        pytest.skip('this environment has no pip, which builds the wheel')
+    out = tmp_path_factory.mktemp('dist')
+    build_sdist = f'from setuptools import build_meta; build_meta.build_sdist({str(out)!r})'
+    made = run(sys.executable, '-c', build_sdist, cwd=source_tree)
+    assert made.returncode == 0, made.stdout
+    (sdist,) = out.glob('*.tar.gz')
+    pip_wheel = (
+        'pip',
+        'wheel',
+        '--no-index',
+        '--no-cache-dir',
+        '--no-deps',
+        '--no-build-isolation',
+    )
+    made = run(sys.executable, '-m', *pip_wheel, '-w', str(out), str(sdist), cwd=out)
+    assert made.returncode == 0, made.stdout
+    (path,) = out.glob('*.whl')
+    with zipfile.ZipFile(path) as archive:
+        yield archive
+
+
+@pytest.fixture(scope='module')
+def wheel_metadata(wheel: zipfile.ZipFile) -> Message:
+    return email.message_from_bytes(wheel.read(f'mmsw-{VERSION}.dist-info/METADATA'))
+
+
+def test_version_is_the_same_everywhere(wheel_metadata: Message) -> None:
+    assert wheel_metadata['Version'] == VERSION
+    latest = re.search(r'^## (\S+)', (ROOT / 'CHANGELOG.md').read_text(), flags=re.MULTILINE)
+    assert latest is not None
+    assert latest[1] == VERSION
+
+
+def test_wheel_metadata(wheel_metadata: Message) -> None:
+    assert wheel_metadata['Name'] == 'mmsw'
+    assert 'Apache-2.0' in (wheel_metadata['License'] or wheel_metadata['License-Expression'])
+    assert wheel_metadata['Requires-Python'] == '>=3.10'
+    assert wheel_metadata['Description-Content-Type'] == 'text/markdown'
+
+
+def test_installing_mmsw_pulls_in_no_stack(wheel_metadata: Message) -> None:
+    requirements = map(Requirement, wheel_metadata.get_all('Requires-Dist'))
+    unconditional = [str(item) for item in requirements if item.marker is None]
+    assert sorted(unconditional) == ['numpy', 'torch>=2.4']
+
+
+@pytest.mark.parametrize('extra', [*STACKS, 'taichi', 'demo', 'test'])
+def test_extra_is_its_requirements_file(wheel_metadata: Message, extra: str) -> None:
+    expected = read_requirements(extra)
+    if extra == 'test':
+        expected += read_requirements('demo')
+    found = set()
+    for item in map(Requirement, wheel_metadata.get_all('Requires-Dist')):
+        if item.marker is not None and item.marker.evaluate({'extra': extra}):
+            item.marker = None
+            found.add(str(item))
+    assert found == {str(item) for item in expected}
+
+
+def test_wheel_ships_configs_tools_and_model_index(wheel: zipfile.ZipFile) -> None:
+    expected = {'mmsw/.mim/model-index.yml'}
+    for folder in ('configs', 'tools'):
+        expected |= {
+            f'mmsw/.mim/{path.relative_to(ROOT).as_posix()}'
+            for path in (ROOT / folder).rglob('*')
+            if path.is_file() and path.suffix != '.pyc'
+        }
+    names = set(wheel.namelist())
+    assert {name for name in names if name.startswith('mmsw/.mim/')} == expected
+    assert {name.split('/')[0] for name in names} == {'mmsw', f'mmsw-{VERSION}.dist-info'}
+    record = wheel.read(f'mmsw-{VERSION}.dist-info/RECORD').decode()
+    assert all(f'{name},' in record for name in expected)
+
+
+@pytest.mark.parametrize('stack', STACKS)
+def test_stack_is_pinned_once(stack: str) -> None:
+    direct = read_requirements(stack)
+    toolboxes = [item for item in direct if 'mm' in item.name]
+    assert len(toolboxes) == 4
+    for item in toolboxes:
+        assert [spec.operator for spec in item.specifier] == ['==']
+    constrained = {
+        canonicalize_name(item.name) for item in read_requirements(f'constraints-{stack}')
+    }
+    assert not constrained & {canonicalize_name(item.name) for item in toolboxes}
+
+
+def test_ruff_is_the_same_in_make_and_pre_commit() -> None:
+    (ruff,) = read_requirements('lint')
+    hooks = (ROOT / '.pre-commit-config.yaml').read_text()
+    revision = re.search(r'ruff-pre-commit\s+rev: v(\S+)', hooks)
+    assert revision is not None
+    assert str(ruff.specifier) == f'=={revision[1]}'
+
+
+@needs_make
+@pytest.mark.parametrize('stack', ['bogus', '', 'openmmlab onedl'])
+def test_unknown_stack_is_refused(stack: str) -> None:
+    made = run('make', 'setup', f'STACK={stack}')
+    assert made.returncode != 0
+    assert f"STACK='{stack}' is unknown; choose STACK=openmmlab or STACK=onedl" in made.stdout
+
+
+@needs_make
+def test_python_that_does_not_exist_is_refused() -> None:
+    made = run('make', 'test', 'PYTHON=/nonexistent/python')
+    assert made.returncode != 0
+    assert "PYTHON='/nonexistent/python' was not found" in made.stdout
+    assert 'pytest' not in made.stdout
+
+
+@needs_make
+def test_python_that_lacks_packages_is_told_which(tmp_path: Path) -> None:
+    bare = tmp_path / 'python'  # an interpreter that sees the standard library only
+    bare.write_text(f'#!/bin/sh\nexec "{sys.executable}" -I -S "$@"\n')
+    bare.chmod(0o755)
+    made = run('make', 'demo', f'PYTHON={bare}')
+    assert made.returncode != 0
+    for module, package in (('mmseg', 'mmsegmentation'), ('skimage', 'scikit-image')):
+        assert f'module {module} is missing (package {package})' in made.stdout
+    assert 'nothing is installed' in made.stdout
+    assert 'demo data' not in made.stdout
+
+
+@pytest.mark.parametrize(
+    ('variables', 'message'),
+    [
+        ({'BASE_PYTHON': '/nonexistent/python'}, "BASE_PYTHON='/nonexistent/python' was not found"),
+        (
+            {'BASE_PYTHON': sys.executable, 'CXX': '/nonexistent/c++'},
+            "no C++ compiler '/nonexistent/c++'",
+        ),
+    ],
+)
+def test_setup_finds_faults_before_it_installs(
+    source_tree: Path, variables: dict[str, str], message: str
+) -> None:
+    made = run('tools/setup_env.sh', 'onedl', cwd=source_tree, **variables)
+    assert made.returncode == 1
+    assert message in made.stdout
+    assert not (source_tree / '.venv').exists()
+
+
+def test_setup_refuses_an_old_interpreter(source_tree: Path, tmp_path: Path) -> None:
+    old = tmp_path / 'python'  # answers every question as a Python before 3.10 would
+    old.write_text(
+        '#!/bin/sh\ncase "$2" in *sys.exit*) exit 1 ;; *) echo 3.9 ;; esac\n', encoding='utf-8'
+    )
+    old.chmod(0o755)
+    made = run('tools/setup_env.sh', 'onedl', cwd=source_tree, BASE_PYTHON=str(old))
+    assert made.returncode == 1
+    assert f"BASE_PYTHON='{old}' is Python 3.9; mmsw needs 3.10 or newer" in made.stdout
+    assert not (source_tree / '.venv').exists()

@@ -1,0 +1,153 @@
+"""tools/train.py, tools/test.py and the torchrun scripts as a user calls them."""
+
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+RECIPE = 'configs/upernet_sw_t_ade20k.py'
+MINI = 'tests/data/upernet_mini_ade20k.py'
+
+
+def run(*command: object, cwd: Path = ROOT, **variables: str) -> subprocess.CompletedProcess:
+    """Runs a command without PYTHONPATH, in English, on one thread."""
+    env = {key: value for key, value in os.environ.items() if key != 'PYTHONPATH'}
+    env |= {'OMP_NUM_THREADS': '1', 'PYTHON': sys.executable, **variables}
+    command = [str(part) for part in command]
+    return subprocess.run(command, cwd=cwd, env=env, text=True, capture_output=True, check=False)
+
+
+def tool(name: str, *arguments: object, **options) -> subprocess.CompletedProcess:
+    return run(sys.executable, ROOT / 'tools' / name, *arguments, **options)
+
+
+def call(name: str, *arguments: object) -> int:
+    """Calls the main function of a tool in this process; returns the exit code."""
+    main = runpy.run_path(str(ROOT / 'tools' / name))['main']
+    return main([str(argument) for argument in arguments])
+
+
+def assert_one_error(returncode: int, stderr: str, *parts: str) -> None:
+    """Exit code 2 and one line that says what is wrong, no traceback."""
+    assert returncode == 2, stderr
+    assert 'Traceback' not in stderr
+    line = stderr.splitlines()[-1]
+    assert line.startswith('error: '), stderr
+    for part in parts:
+        assert part in line
+
+
+@pytest.fixture
+def ade(tmp_path: Path) -> Path:
+    """Four training and two validation images in the layout of ADE20K."""
+    rng = np.random.default_rng(0)
+    root = tmp_path / 'ade'
+    for split, count in (('training', 4), ('validation', 2)):
+        for kind in ('images', 'annotations'):
+            (root / kind / split).mkdir(parents=True)
+        for index in range(count):
+            image = rng.integers(0, 256, (70, 90, 3), dtype=np.uint8)
+            labels = rng.integers(0, 151, (70, 90), dtype=np.uint8)
+            cv2.imwrite(str(root / 'images' / split / f'{index}.jpg'), image)
+            cv2.imwrite(str(root / 'annotations' / split / f'{index}.png'), labels)
+    return root
+
+
+def test_help_from_anywhere_without_installation(tmp_path: Path) -> None:
+    for name, option in (('train.py', '--from-scratch'), ('test.py', '--show-dir')):
+        done = tool(name, '--help', cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert option in done.stdout
+        assert '--data-root' in done.stdout
+
+
+def test_nothing_needs_torchvision(tmp_path: Path) -> None:
+    script = (
+        f'import sys; sys.modules["torchvision"] = None; sys.path.insert(0, {str(ROOT)!r})\n'
+        'from mmsw.apis import load_config, register_toolbox\n'
+        f'cfg = load_config({str(ROOT / RECIPE)!r})\n'
+        'for cfg.default_scope in ("mmseg", "mmdet"): register_toolbox(cfg)\n'
+    )
+    done = run(sys.executable, '-c', script, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_train_without_data(tmp_path: Path) -> None:
+    done = tool('train.py', ROOT / RECIPE, '--from-scratch', cwd=tmp_path)
+    parts = ('data/ade/ADEChallengeData2016 does not exist', 'images/training', '--data-root')
+    assert_one_error(done.returncode, done.stderr, *parts)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_test_without_checkpoint(ade: Path) -> None:
+    done = tool('test.py', MINI, 'absent.pth', '--data-root', ade)
+    assert_one_error(done.returncode, done.stderr, 'checkpoint absent.pth does not exist')
+
+
+def test_config_that_does_not_exist(capsys: pytest.CaptureFixture) -> None:
+    for name, more in (('train.py', ()), ('test.py', ('a.pth',))):
+        code = call(name, 'absent.py', *more)
+        assert_one_error(code, capsys.readouterr().err, 'config file absent.py does not exist')
+    assert_one_error(call('train.py', ROOT), capsys.readouterr().err, 'is a folder')
+
+
+def test_train_without_published_checkpoint(
+    ade: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    code = call('train.py', ROOT / RECIPE, '--data-root', ade, '--work-dir', tmp_path / 'work')
+    parts = ('checkpoints/sw_t_v2_imagenet1k.pth does not exist', 'published')
+    assert_one_error(code, capsys.readouterr().err, *parts)
+    assert not (tmp_path / 'work').exists()
+
+
+@pytest.mark.parametrize('script', ['dist_train.sh', 'dist_test.sh'])
+def test_scripts_explain_themselves(script: str) -> None:
+    for arguments in ([], ['config.py'], ['config.py', 'a.pth', 'two'], ['config.py', '0', '0']):
+        done = run(ROOT / 'tools' / script, *arguments)
+        assert done.returncode == 2
+        assert done.stderr.startswith('usage: ')
+
+
+def test_script_passes_everything_to_torchrun(tmp_path: Path) -> None:
+    python = tmp_path / 'python'
+    python.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    python.chmod(0o755)
+    nodes = dict(NNODES='2', NODE_RANK='1', MASTER_ADDR='host', PORT='1234')
+    options = ['--nnodes=2', '--node_rank=1', '--master_addr=host', '--master_port=1234']
+    for script, target in (('dist_train.sh', ['c.py']), ('dist_test.sh', ['c.py', 'a b.pth'])):
+        done = run(
+            ROOT / 'tools' / script, *target, '8', '--work-dir', 'w d', PYTHON=str(python), **nodes
+        )
+        module, name, *rest = done.stdout.splitlines()
+        assert (module, name) == ('-m', 'torch.distributed.run')
+        assert rest[:5] == [*options, '--nproc_per_node=8']
+        assert Path(rest[5]).resolve() == ROOT / 'tools' / script[5:].replace('.sh', '.py')
+        assert rest[6:] == [*target, '--launcher', 'pytorch', '--work-dir', 'w d']
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(torch.cuda.is_available(), reason='is about machines without GPU')
+def test_two_processes_without_gpu_train_test_and_draw(ade: Path, tmp_path: Path) -> None:
+    work = tmp_path / 'work'
+    common = ('--data-root', ade, '--work-dir', work)
+    done = run('tools/dist_train.sh', MINI, '2', *common, PORT='29531')
+    assert done.returncode == 0, done.stderr
+    assert 'no GPU: 2 processes on the CPU over gloo' in done.stdout
+    assert (work / 'iter_2.pth').is_file()
+
+    outputs = ('--show-dir', tmp_path / 'shown', '--out', tmp_path / 'out')
+    single = tool('test.py', MINI, work / 'iter_2.pth', *common, *outputs)
+    assert single.returncode == 0, single.stderr
+    assert len(list((tmp_path / 'shown').glob('*.png'))) == 2
+    assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == ['0.png', '1.png']
+    both = run('tools/dist_test.sh', MINI, work / 'iter_2.pth', '2', *common, PORT='29532')
+    assert both.returncode == 0, both.stderr
+    scores = [done.stdout.rsplit('aAcc:', 1)[1].split('data_time')[0] for done in (single, both)]
+    assert scores[0] == scores[1]

@@ -1,0 +1,143 @@
+"""Says whether the running Python has what mmsw's tools, demo or tests need, and what is missing.
+
+Exit status: 0 all present; 1 something is missing or mixed up; 3 mmcv's compiled operators do not
+work with the torch beside them. Needs nothing but the standard library to run.
+"""
+
+import argparse
+import importlib
+import sys
+from importlib import metadata, util
+from pathlib import Path
+
+MIN_PYTHON = (3, 10)
+MIN_TORCH = (2, 4)
+OPS_UNUSABLE = 3
+
+# import name -> what to pass to pip
+STACK_MODULES = {
+    'torch': 'torch',
+    'numpy': 'numpy',
+    'mmengine': 'mmengine',
+    'mmcv': 'mmcv',
+    'mmdet': 'mmdet',
+    'mmseg': 'mmsegmentation',
+    'regex': 'regex',
+    'ftfy': 'ftfy',
+}
+DEMO_MODULES = {
+    'skimage': 'scikit-image',
+    'sklearn': 'scikit-learn',
+    'imgviz': 'imgviz',
+    'matplotlib': 'matplotlib',
+}
+TEST_MODULES = {'pytest': 'pytest'}
+PURPOSES = {
+    'run': STACK_MODULES,
+    'demo': {**STACK_MODULES, **DEMO_MODULES},
+    'test': {**STACK_MODULES, **DEMO_MODULES, **TEST_MODULES},
+}
+STACK_PACKAGES = ('mmengine', 'mmcv', 'mmdet', 'mmsegmentation')
+ONEDL_PACKAGES = ('onedl-mmengine', 'onedl-mmcv', 'onedl-mmdetection', 'onedl-mmsegmentation')
+
+
+def installed_version(distribution: str) -> 'str | None':
+    """Returns the installed version of a distribution, or None."""
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def find_problems(modules: 'dict[str, str]') -> 'list[str]':
+    """Lists what keeps these modules from being used, without importing any of them."""
+    problems = []
+    for module, package in modules.items():
+        if util.find_spec(module) is None:
+            problems.append(f'module {module} is missing (package {package})')
+    torch_version = installed_version('torch')
+    if torch_version and tuple(map(int, torch_version.split('.')[:2])) < MIN_TORCH:
+        wanted = '.'.join(map(str, MIN_TORCH))
+        problems.append(f'torch {torch_version} is too old, {wanted} or newer is needed')
+    mmcv = util.find_spec('mmcv')
+    if mmcv and not any(
+        list(Path(place).glob('_ext.*')) for place in mmcv.submodule_search_locations or ()
+    ):
+        problems.append(
+            'mmcv has no compiled operators (no mmcv/_ext): install the full mmcv, not mmcv-lite, '
+            'with torch already in place and --no-build-isolation'
+        )
+    official = [name for name in STACK_PACKAGES if installed_version(name)]
+    onedl = [name for name in ONEDL_PACKAGES if installed_version(name)]
+    if official and onedl:
+        problems.append(
+            f'packages of both stacks are installed and overwrite each other: '
+            f'{", ".join(official)} and {", ".join(onedl)}; start from a new environment'
+        )
+    return problems
+
+
+def describe() -> str:
+    """Returns one line that names Python, torch, numpy and the stack with their versions."""
+    stack = ONEDL_PACKAGES if installed_version('onedl-mmcv') else STACK_PACKAGES
+    found = [f'{name} {installed_version(name)}' for name in ('torch', 'numpy', *stack)]
+    return ', '.join([f'Python {sys.version.split()[0]}', *found])
+
+
+def import_all(modules: 'dict[str, str]') -> 'list[str]':
+    """Imports every module and lists those that fail, with the reason."""
+    problems = []
+    for module in modules:
+        try:
+            importlib.import_module(module)
+        except Exception as error:  # whatever a broken installation raises is the finding
+            problems.append(f'import {module} fails: {type(error).__name__}: {error}')
+    return problems
+
+
+def ops_problem() -> 'str | None':
+    """Runs one compiled operator of mmcv; returns what went wrong, or None."""
+    try:
+        import torch
+        from mmcv.ops import nms
+
+        boxes = torch.tensor([[0.0, 0.0, 4.0, 4.0], [0.0, 0.0, 4.0, 3.0], [8.0, 8.0, 9.0, 9.0]])
+        _, kept = nms(boxes, torch.tensor([0.9, 0.8, 0.7]), 0.5)
+    except Exception as error:  # an extension built for another torch fails in many ways
+        return f'{type(error).__name__}: {error}'
+    return None if kept.tolist() == [0, 2] else f'nms kept boxes {kept.tolist()}, expected [0, 2]'
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--for', dest='purpose', choices=PURPOSES, default='run')
+    parser.add_argument(
+        '--import', dest='do_import', action='store_true', help='also import every module (slow)'
+    )
+    args = parser.parse_args()
+    if sys.version_info < MIN_PYTHON:
+        print(
+            f'error: {sys.executable} is Python {sys.version.split()[0]}; '
+            f'mmsw needs {".".join(map(str, MIN_PYTHON))} or newer',
+            file=sys.stderr,
+        )
+        return 1
+    modules = PURPOSES[args.purpose]
+    problems = find_problems(modules)
+    if not problems and args.do_import:
+        problem = ops_problem()
+        if problem:
+            print(f'error: the operators of mmcv do not work here: {problem}', file=sys.stderr)
+            return OPS_UNUSABLE
+        problems = import_all(modules)
+    if problems:
+        print(f'error: {sys.executable} cannot be used:', file=sys.stderr)
+        for problem in problems:
+            print(f'  - {problem}', file=sys.stderr)
+        return 1
+    print(describe())
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,38 @@
+"""Report on a finished demo: scores and density before and after, and a picture of held-out scenes.
+
+Runs from a clone as it is, installed or not.
+"""
+
+import argparse
+import importlib.util
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+if importlib.util.find_spec('mmsw') is None:  # a clone that is not installed
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from mmsw.apis.cli import run_reporting_errors
+from mmsw.apis.demo_report import PICTURE, RUN_FOLDER, demo_report
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        'work_dir',
+        metavar='WORK_DIR',
+        help=f'folder with the run of tools/train.py in {RUN_FOLDER}/; gets {PICTURE}',
+    )
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run; returns the exit code."""
+    args = parse_args(argv)
+    return run_reporting_errors(lambda: print(demo_report(args.work_dir)))
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,54 @@
+"""Make the demonstration data set (ADE20K and COCO layout) from installed packages."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from mmsw.datasets import make_demo_data
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('out_dir', metavar='OUT_DIR', help='folder to make')
+    parser.add_argument('--num-train', type=int, default=300, help='training scenes (%(default)s)')
+    parser.add_argument('--num-val', type=int, default=60, help='validation scenes (%(default)s)')
+    parser.add_argument('--size', type=int, default=160, help='side in pixels (%(default)s)')
+    parser.add_argument('--seed', type=int, default=0, help='random seed (%(default)s)')
+    parser.add_argument(
+        '--force', action='store_true', help='replace demo data made with other settings'
+    )
+    return parser.parse_args(argv)
+
+
+def show_progress(split: str, done: int, total: int) -> None:
+    """Report on one line of a terminal, or once in 100 scenes elsewhere."""
+    if sys.stderr.isatty():
+        print(
+            f'\r{split}: {done}/{total} scenes', end='\n' if done == total else '', file=sys.stderr
+        )
+    elif done % 100 == 0 or done == total:
+        print(f'{split}: {done}/{total} scenes', file=sys.stderr, flush=True)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run; returns the exit code."""
+    options = vars(parse_args(argv))
+    try:
+        data = make_demo_data(**options, progress=show_progress)
+    except (ValueError, ImportError, OSError) as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print('\ninterrupted; nothing was written', file=sys.stderr)
+        return 130
+    if data.reused:
+        print(f'{data.path} is already there with these settings; left as it is')
+    for split, counts in data.counts.items():
+        print(f'{split}: {counts["images"]} images, {counts["objects"]} objects')
+    if not data.reused:
+        print(f'written to {data.path}')
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

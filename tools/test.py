@@ -1,0 +1,68 @@
+"""Test a checkpoint that tools/train.py saved: segmentation or detection.
+
+Runs from a clone as it is, installed or not. Several processes: tools/dist_test.sh.
+"""
+
+import argparse
+import importlib.util
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+if importlib.util.find_spec('mmsw') is None:  # a clone that is not installed
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+try:
+    from mmsw.apis import build_test_runner
+    from mmsw.apis.cli import add_common_arguments, run_reporting_errors, set_local_rank
+except ModuleNotFoundError as error:
+    sys.exit(f"error: {error}; mmsw and its toolboxes come with pip install 'mmsw[openmmlab]'")
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('config', help='config file that the checkpoint was trained with')
+    parser.add_argument('checkpoint', help='checkpoint file')
+    add_common_arguments(parser)
+    parser.add_argument(
+        '--tta',
+        action='store_true',
+        help='average over the scales and flips of tta_pipeline in the config',
+    )
+    parser.add_argument(
+        '--show-dir',
+        metavar='DIR',
+        help='save a picture of every image here, truth beside prediction '
+        '(with several processes: the images of the first)',
+    )
+    parser.add_argument(
+        '--out',
+        metavar='PATH',
+        help='save predictions: a folder of label maps (segmentation), a .pkl file (detection)',
+    )
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run; returns the exit code."""
+    args = parse_args(argv)
+    set_local_rank(args)
+    return run_reporting_errors(
+        lambda: build_test_runner(
+            args.config,
+            args.checkpoint,
+            work_dir=args.work_dir,
+            launcher=args.launcher,
+            cfg_options=args.cfg_options,
+            data_root=args.data_root,
+            tta=args.tta,
+            show_dir=args.show_dir,
+            out=args.out,
+        ).test()
+    )
+
+
+if __name__ == '__main__':
+    sys.exit(main())
