@@ -35,6 +35,7 @@ CONFIGS = sorted(
 RECIPE = ROOT / 'configs' / 'upernet_sw_t_ade20k.py'
 MULTI_SCALE = ROOT / 'configs' / 'upernet_sw_t_ade20k_ms.py'
 MINI = ROOT / 'tests' / 'data' / 'upernet_mini_ade20k.py'
+DETECTOR = ROOT / 'tests' / 'data' / 'retinanet_mini_coco.py'
 METAFILE = yaml.safe_load((ROOT / 'configs' / 'metafile.yml').read_text())
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
@@ -421,3 +422,32 @@ def test_checkpoint_must_fill_the_model(ade_layout: Path, tmp_path: Path) -> Non
     runner.load_or_resume()
     own = runner.model.state_dict()
     assert all(torch.equal(own[name], value) for name, value in model.state_dict().items())
+
+
+def test_detection_goes_the_same_way(tmp_path: Path) -> None:
+    for part in ('annotations', 'train', 'val'):
+        (tmp_path / 'coco' / part).mkdir(parents=True)
+    call = dict(work_dir=tmp_path / 'work', data_root=tmp_path / 'coco')
+    with pytest.raises(UsageError, match=r'lacks annotations/train\.json, annotations/val\.json'):
+        build_runner(DETECTOR, **call)
+    for split in ('train', 'val'):
+        (tmp_path / 'coco' / 'annotations' / f'{split}.json').write_text('{}')
+    runner = build_runner(DETECTOR, **call)
+    assert type(runner.model).__name__ == 'RetinaNet'
+    assert not has_sync_bn(runner.model)
+    annotations = str(tmp_path / 'coco' / 'annotations' / 'val.json')
+    assert runner.cfg.test_evaluator.ann_file == annotations
+
+    checkpoint = tmp_path / 'some.pth'
+    checkpoint.touch()
+    out = tmp_path / 'boxes.pkl'
+    runner = build_test_runner(DETECTOR, checkpoint, show_dir=tmp_path / 'shown', out=out, **call)
+    hook = runner.cfg.default_hooks.visualization
+    assert (hook.type, hook.draw) == ('DetVisualizationHook', True)
+    assert hook.test_out_dir == str(tmp_path / 'shown')
+    coco, dump = runner.cfg.test_evaluator
+    assert (coco.ann_file, dump.out_file_path) == (annotations, str(out))
+    with pytest.raises(UsageError, match=r"one \.pkl file, got 'folder'"):
+        build_test_runner(DETECTOR, checkpoint, out='folder', **call)
+    with pytest.raises(UsageError, match='has no tta_model'):
+        build_test_runner(DETECTOR, checkpoint, tta=True, **call)

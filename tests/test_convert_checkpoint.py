@@ -93,7 +93,8 @@ def test_command_line(data_dir, tmp_path) -> None:
 
     refused = run(tmp_path / 'raw.pth', tmp_path / 'own.pth')
     assert refused.returncode == 2
-    assert '--trust' in refused.stderr and 'Traceback' not in refused.stderr
+    assert '--trust' in refused.stderr
+    assert 'Traceback' not in refused.stderr
     assert not (tmp_path / 'own.pth').exists()
 
     trusted = run(tmp_path / 'raw.pth', tmp_path / 'own.pth', '--trust')
@@ -103,4 +104,5 @@ def test_command_line(data_dir, tmp_path) -> None:
 
     missing = run(tmp_path / 'nothing.pth', tmp_path / 'own2.pth')
     assert missing.returncode == 2
-    assert 'nothing.pth does not exist' in missing.stderr and 'Traceback' not in missing.stderr
+    assert 'nothing.pth does not exist' in missing.stderr
+    assert 'Traceback' not in missing.stderr

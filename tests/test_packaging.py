@@ -9,7 +9,7 @@ import subprocess
 import sys
 import zipfile
 from email.message import Message
-from importlib import util
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -62,7 +62,7 @@ def source_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope='module')
 def wheel(source_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
     """The wheel built from the source distribution, so that both are tried."""
-    if util.find_spec('pip') is None:
+    if not any(metadata.distributions(name='pip')):
         pytest.skip('this environment has no pip, which builds the wheel')
     out = tmp_path_factory.mktemp('dist')
     build_sdist = f'from setuptools import build_meta; build_meta.build_sdist({str(out)!r})'

@@ -1,6 +1,8 @@
 """tools/train.py, tools/test.py and the torchrun scripts as a user calls them."""
 
+import json
 import os
+import pickle
 import runpy
 import subprocess
 import sys
@@ -14,6 +16,7 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 RECIPE = 'configs/upernet_sw_t_ade20k.py'
 MINI = 'tests/data/upernet_mini_ade20k.py'
+DETECTOR = 'tests/data/retinanet_mini_coco.py'
 
 
 def run(*command: object, cwd: Path = ROOT, **variables: str) -> subprocess.CompletedProcess:
@@ -57,6 +60,28 @@ def ade(tmp_path: Path) -> Path:
             labels = rng.integers(0, 151, (70, 90), dtype=np.uint8)
             cv2.imwrite(str(root / 'images' / split / f'{index}.jpg'), image)
             cv2.imwrite(str(root / 'annotations' / split / f'{index}.png'), labels)
+    return root
+
+
+@pytest.fixture
+def coco(tmp_path: Path) -> Path:
+    """Four training and two validation images with one box each, in COCO format."""
+    rng = np.random.default_rng(0)
+    root = tmp_path / 'coco'
+    (root / 'annotations').mkdir(parents=True)
+    for split, count in (('train', 4), ('val', 2)):
+        (root / split).mkdir()
+        images, annotations = [], []
+        for index in range(count):
+            image = rng.integers(0, 256, (64, 96, 3), dtype=np.uint8)
+            cv2.imwrite(str(root / split / f'{index}.jpg'), image)
+            images.append(dict(id=index, file_name=f'{index}.jpg', height=64, width=96))
+            box = dict(bbox=[10, 10, 40, 30], area=1200, iscrowd=0, category_id=1)
+            annotations.append(dict(id=index, image_id=index, **box))
+        everything = dict(
+            images=images, annotations=annotations, categories=[dict(id=1, name='square')]
+        )
+        (root / 'annotations' / f'{split}.json').write_text(json.dumps(everything))
     return root
 
 
@@ -151,3 +176,17 @@ def test_two_processes_without_gpu_train_test_and_draw(ade: Path, tmp_path: Path
     assert both.returncode == 0, both.stderr
     scores = [done.stdout.rsplit('aAcc:', 1)[1].split('data_time')[0] for done in (single, both)]
     assert scores[0] == scores[1]
+
+
+@pytest.mark.slow
+def test_detector_trains_tests_and_draws(coco: Path, tmp_path: Path) -> None:
+    common = ('--data-root', coco, '--work-dir', tmp_path / 'work')
+    done = tool('train.py', DETECTOR, *common)
+    assert done.returncode == 0, done.stderr
+    assert 'layer-wise decay 0.8 in backbone' in done.stdout
+    outputs = ('--show-dir', tmp_path / 'shown', '--out', tmp_path / 'boxes.pkl')
+    done = tool('test.py', DETECTOR, tmp_path / 'work' / 'epoch_1.pth', *common, *outputs)
+    assert done.returncode == 0, done.stderr
+    assert 'coco/bbox_mAP' in done.stdout
+    assert sorted(path.name for path in (tmp_path / 'shown').iterdir()) == ['0.jpg', '1.jpg']
+    assert len(pickle.loads((tmp_path / 'boxes.pkl').read_bytes())) == 2

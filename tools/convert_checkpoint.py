@@ -6,6 +6,8 @@ from __future__ import annotations
 import argparse
 import sys
 
+import _clone  # noqa: F401  (before mmsw)
+
 from mmsw.apis.convert import convert_checkpoint
 from mmsw.checkpoint import CheckpointError
 
@@ -25,7 +27,7 @@ def parse_args() -> argparse.Namespace:
         type=int,
         nargs=4,
         metavar='M',
-        help="focus length of each stage (default: the file's training arguments, else 51 49 47 13)",
+        help="focus length of each stage (default: the file's own, else 51 49 47 13)",
     )
     parser.add_argument('--ghost-ratio', type=float, default=0.23, help='default: %(default)s')
     parser.add_argument('--num-reps', type=int, default=4, help='default: %(default)s')

@@ -4,13 +4,10 @@ Runs from a clone as it is, installed or not.
 """
 
 import argparse
-import importlib.util
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-if importlib.util.find_spec('mmsw') is None:  # a clone that is not installed
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import _clone  # noqa: F401  (before mmsw)
 
 from mmsw.apis.cli import run_reporting_errors
 from mmsw.apis.demo_report import PICTURE, RUN_FOLDER, demo_report

@@ -4,13 +4,15 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+import _clone  # noqa: F401  (before mmsw)
+
 from mmsw.datasets import make_demo_data
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('out_dir', metavar='OUT_DIR', help='folder to make')
-    parser.add_argument('--num-train', type=int, default=300, help='training scenes (%(default)s)')
+    parser.add_argument('--num-train', type=int, default=600, help='training scenes (%(default)s)')
     parser.add_argument('--num-val', type=int, default=60, help='validation scenes (%(default)s)')
     parser.add_argument('--size', type=int, default=160, help='side in pixels (%(default)s)')
     parser.add_argument('--seed', type=int, default=0, help='random seed (%(default)s)')

@@ -4,13 +4,10 @@ Runs from a clone as it is, installed or not. Several processes: tools/dist_trai
 """
 
 import argparse
-import importlib.util
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-if importlib.util.find_spec('mmsw') is None:  # a clone that is not installed
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import _clone  # noqa: F401  (before mmsw)
 
 try:
     from mmsw.apis import build_runner

@@ -164,14 +164,16 @@ def enable_drawing(cfg: Config, scope: str, folder: str | os.PathLike[str]) -> N
     """Save a picture of every tested image in ``folder``."""
     folder = _free_folder(folder)
     hook_type = 'SegVisualizationHook' if scope == 'mmseg' else 'DetVisualizationHook'
-    cfg.setdefault('default_hooks', {})
-    hook = cfg.default_hooks.setdefault('visualization', dict(type=hook_type))
-    hook.update(draw=True, interval=1)
+    hooks = dict(cfg.get('default_hooks') or {})
+    hook = dict(hooks.get('visualization') or {}, draw=True, interval=1)
+    hook.setdefault('type', hook_type)
     if scope == 'mmdet':
-        hook.test_out_dir = folder
-        return
-    cfg.setdefault('visualizer', dict(type='SegLocalVisualizer', name='visualizer'))
-    cfg.visualizer.vis_backends = [dict(type='LocalVisBackend', img_save_dir=folder)]
+        hook['test_out_dir'] = folder
+    else:
+        visualizer = dict(cfg.get('visualizer') or {'type': 'SegLocalVisualizer'})
+        visualizer['vis_backends'] = [dict(type='LocalVisBackend', img_save_dir=folder)]
+        cfg.visualizer = visualizer
+    cfg.default_hooks = dict(hooks, visualization=hook)
 
 
 def enable_output(cfg: Config, scope: str, out: str | os.PathLike[str]) -> None:

@@ -34,6 +34,7 @@ _SIDE = 64  # of a cutout that the network sees, in pixels
 _CONTEXT = 1.3  # side of what it sees / longer side of the object
 _STORED = 1.6  # side of what is kept for random views / side of what it sees
 _BATCH = 32
+_TILES = 2  # cutouts per side of a mosaic
 _LEARNING_RATE = 3e-3
 _WARM_UP = 0.1  # share of the schedule
 _WEIGHT_DECAY = 0.05
@@ -120,10 +121,12 @@ def make_demo_checkpoint(
         trainer.train(epochs - num_dense)
         final = accuracy(classifier, held_out)
         progress(f'accuracy at the end, sparse: {final:.1%}')
+    settings = _settings(cfg)
+    settings.pop('type')
     meta = {
         'mmsw_version': mmsw.__version__,
         'source': 'demonstration scenes',
-        'backbone': _settings(cfg),
+        'backbone': settings,
         'sparsity': sparsity,
         'seed': seed,
         'epochs': epochs,
@@ -132,7 +135,9 @@ def make_demo_checkpoint(
     head = {f'head.{key}': value for key, value in classifier.head.state_dict().items()}
     state = {**classifier.backbone.state_dict(), **head}
     save_checkpoint_file({'meta': meta, 'state_dict': state}, out)
-    return DemoCheckpoint(out, dense, pruned, final, _read_back(cfg, out))
+    with torch.random.fork_rng(devices=[]):
+        sparsity_report = _read_back(cfg, out)
+    return DemoCheckpoint(out, dense, pruned, final, sparsity_report)
 
 
 def _read_back(cfg: Config, path: Path) -> SparsityReport:
@@ -273,8 +278,19 @@ def _sample(images: Tensor, matrix: Tensor) -> Tensor:
     return F.grid_sample(images, grid, padding_mode='border', align_corners=False)
 
 
+def to_mosaics(images: Tensor, tiles: int) -> Tensor:
+    """Lay images ``[n * tiles^2, C, s, s]`` out, row by row: ``[n, C, tiles * s, tiles * s]``."""
+    channels, side = images.shape[1], images.shape[2]
+    grid = images.view(-1, tiles, tiles, channels, side, side)
+    return grid.permute(0, 3, 1, 4, 2, 5).reshape(-1, channels, tiles * side, tiles * side)
+
+
 class _Classifier(nn.Module):
-    """Backbone of a config, and a linear classifier on the mean of its last map."""
+    """Backbone of a config, and a linear classifier on its last map.
+
+    The network sees square mosaics, so that its large kernels have something to look at beyond the
+    object, as they have in a scene.
+    """
 
     def __init__(self, cfg: Config, num_classes: int) -> None:
         super().__init__()
@@ -288,9 +304,12 @@ class _Classifier(nn.Module):
         self.swap = bool(preprocessor.get('bgr_to_rgb'))
 
     def forward(self, x: Tensor) -> Tensor:
-        """BGR ``[n, 3, H, W]`` in 0..255 to logits ``[n, classes]``."""
-        x = x.flip(1) if self.swap else x
-        return self.head(self.backbone((x - self.mean) / self.std)[-1].mean((2, 3)))
+        """Cutouts, BGR ``[n, 3, side, side]`` in 0..255, to logits ``[n, classes]``."""
+        x = ((x.flip(1) if self.swap else x) - self.mean) / self.std
+        number = len(x)
+        x = torch.cat([x, x.new_zeros(-number % _TILES**2, *x.shape[1:])])
+        features = F.adaptive_avg_pool2d(self.backbone(to_mosaics(x, _TILES))[-1], _TILES)
+        return self.head(features.permute(0, 2, 3, 1).flatten(0, 2)[:number])
 
 
 def _settings(cfg: Config) -> dict:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import codecs
+import functools
 import os
 import pickle
 import re
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +26,8 @@ PUBLISHED_FILE = (
 
 # What torch's messages say where a file asks for more than data; other messages are about damage.
 _FORBIDDEN = re.compile(
-    r'GLOBAL [\w.]+|reduce for unrecognized function .+|allowlisted .*but got .+'
-    r'|getattr\(.+ is not data'
+    r'GLOBAL [\w.]+|unrecognized function .+|unsupported class .+'
+    r'|Can only (?:build|create new object) .+|getattr\(.+ is not data'
 )
 
 
@@ -33,8 +36,7 @@ class CheckpointError(ValueError):
 
 
 def allow_checkpoint_classes() -> None:
-    """Tell torch which harmless classes mmengine's and the release's checkpoints hold besides
-    tensors.
+    """Tell torch which harmless classes mmengine's and the release's checkpoints hold.
 
     Since torch 2.6 ``torch.load`` refuses every class it does not know, and mmengine 0.10.7 cannot
     resume from its own files. Only data containers are added: log histories, numpy arrays, and the
@@ -42,24 +44,38 @@ def allow_checkpoint_classes() -> None:
     ``getattr(HistoryBuffer, name)``; that ``getattr`` is replaced by a function that answers for
     these four and nothing else.
     """
-    rebuild = (np.zeros(1).__reduce__()[0], np.float64(0).__reduce__()[0])
+    torch.serialization.add_safe_globals(list(_harmless()))
+
+
+@functools.cache
+def _harmless() -> tuple[Any, ...]:
     codes = ('f2', 'f4', 'f8', 'i1', 'i2', 'i4', 'i8', 'u1', 'u2', 'u4', 'u8', '?')
-    torch.serialization.add_safe_globals(
-        [
-            argparse.Namespace,
-            HistoryBuffer,
-            np.ndarray,
-            np.dtype,
-            *(type(np.dtype(code)) for code in codes),
-            *(
-                (function, f'numpy.{core}.multiarray.{function.__name__}')
-                for function in rebuild
-                for core in ('core', '_core')  # numpy 1 and 2
-            ),
-            (_history_statistic, 'builtins.getattr'),
-            (_history_statistic, '__builtin__.getattr'),
-        ]
+    rebuild = (np.zeros(1).__reduce__()[0], np.float64(0).__reduce__()[0])
+    return (
+        argparse.Namespace,
+        HistoryBuffer,
+        np.ndarray,
+        np.dtype,
+        *(type(np.dtype(code)) for code in codes),
+        *(
+            _known_as(f'numpy.{core}.multiarray', function.__name__, function)
+            for function in rebuild
+            for core in ('core', '_core')  # numpy 1 and 2
+        ),
+        _known_as('_codecs', 'encode', codecs.encode),  # bytes; torch 2.4 does not know it
+        _known_as('builtins', 'getattr', _history_statistic),
+        _known_as('__builtin__', 'getattr', _history_statistic),
     )
+
+
+def _known_as(module: str, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """``function`` under the name by which files ask for it; torch before 2.6 knows no aliases."""
+
+    def stand_in(*args: Any) -> Any:
+        return function(*args)
+
+    stand_in.__module__, stand_in.__name__, stand_in.__qualname__ = module, name, name
+    return stand_in
 
 
 def _history_statistic(owner: type, name: str) -> Any:

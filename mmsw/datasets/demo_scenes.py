@@ -66,7 +66,7 @@ class DemoData:
 
 def make_demo_data(
     out_dir: str | os.PathLike,
-    num_train: int = 300,
+    num_train: int = 600,
     num_val: int = 60,
     size: int = 160,
     seed: int = 0,

@@ -1,5 +1,6 @@
-"""Training-time components for mmengine."""
+"""Training-time components for mmengine: hooks and optimizer constructors."""
 
 from .hooks import SparsityReportHook
+from .optimizers import LayerDepthDecayOptimWrapperConstructor
 
-__all__ = ['SparsityReportHook']
+__all__ = ['LayerDepthDecayOptimWrapperConstructor', 'SparsityReportHook']

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,7 @@ MINI = dict(depths=[1, 1, 2, 1], dims=[16, 24, 32, 40])
 
 
 def read(path: Path) -> dict[str, Any]:
-    with torch.serialization.safe_globals([Namespace]):
-        return torch.load(path, map_location='cpu', weights_only=True)
+    return torch.load(path, map_location='cpu', weights_only=True)
 
 
 @pytest.fixture

@@ -18,7 +18,12 @@ from mmengine.runner import load_checkpoint as mmengine_load_checkpoint
 from mmengine.runner import save_checkpoint as mmengine_save_checkpoint
 from torch import nn
 
-from mmsw.checkpoint import CheckpointError, load_checkpoint_file, save_checkpoint_file
+from mmsw.checkpoint import (
+    CheckpointError,
+    allow_checkpoint_classes,
+    load_checkpoint_file,
+    save_checkpoint_file,
+)
 
 
 class RunsCommand:
@@ -192,6 +197,17 @@ class TestMmengineFiles:
             modules.reverse()
         assert rewrite_pickle(saved, *modules) > 0
         self.assert_complete(load_checkpoint_file(saved))
+
+
+def test_the_allow_list_is_short_and_repeating_it_adds_nothing() -> None:
+    allow_checkpoint_classes()
+    known = torch.serialization.get_safe_globals()
+    assert not [entry for entry in known if isinstance(entry, tuple)], 'torch 2.4 knows no tuples'
+    names = {f'{entry.__module__}.{entry.__name__}' for entry in known}
+    for module in ('numpy.core.multiarray', 'numpy._core.multiarray'):
+        assert {f'{module}._reconstruct', f'{module}.scalar'} <= names
+    allow_checkpoint_classes()
+    assert set(torch.serialization.get_safe_globals()) == set(known)
 
 
 class TestUnreadable:

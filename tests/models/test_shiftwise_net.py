@@ -161,7 +161,7 @@ def test_layer_arguments_reach_every_layer(monkeypatch) -> None:
 
     monkeypatch.setattr(shiftwise_conv, 'shift_wise_conv2d', record)
     net = mini_net(
-        big_kernels=(11, 9, 7, 5), ghost_ratio=0.5, num_paths=3, num_reps=2, backend='cpp'
+        big_kernels=(11, 9, 7, 5), ghost_ratio=0.5, num_paths=3, num_reps=2, backend='torch'
     ).eval()
     net(torch.zeros(1, 3, 32, 32))
     layers = [m for m in net.modules() if isinstance(m, ShiftWiseConv2d)]
@@ -169,7 +169,7 @@ def test_layer_arguments_reach_every_layer(monkeypatch) -> None:
     assert [layer.num_active for layer in layers] == [8, 12, 16, 16, 20]
     assert {len(layer.paths) for layer in layers} == {3}
     assert {layer.pattern.num_reps for layer in layers} == {2}
-    assert seen == ['cpp'] * 5
+    assert seen == ['torch'] * 5
 
 
 @pytest.mark.parametrize(('version', 'norms_per_block'), [('v1', 3), ('v2', 5)])

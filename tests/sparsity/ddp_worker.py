@@ -9,9 +9,9 @@ import torch
 import torch.distributed as dist
 
 sys.path.insert(0, str(Path(__file__).parent))
-from toy import build_runner  # noqa: E402
+from toy import build_runner
 
-from mmsw import sparsity  # noqa: E402
+from mmsw import sparsity
 
 
 def main(work_dir: str, checkpoint: str) -> None:

@@ -73,7 +73,7 @@ def test_every_saved_file_is_sparse(
 
 @pytest.mark.parametrize('init_scale', [2.0**10, 3e38], ids=['steps', 'first-step-overflows'])
 def test_amp_wrapper(tmp_path, sparse_checkpoint, lost_zeros, monkeypatch, init_scale) -> None:
-    """mmengine's wrapper insists on a GPU; its code runs here with torch's gradient scaler for CPUs."""
+    """mmengine's wrapper insists on a GPU; its code runs here with torch's scaler for CPUs."""
     monkeypatch.setattr(amp_module, 'is_cuda_available', lambda: True)
     scaler = functools.partial(torch.amp.GradScaler, 'cpu')
     monkeypatch.setattr(amp_module, 'GradScaler', scaler)
@@ -109,8 +109,10 @@ def test_two_processes(tmp_path, sparse_checkpoint, lost_zeros) -> None:
     environment['PYTHONPATH'] = os.pathsep.join([str(Path.cwd()), os.environ.get('PYTHONPATH', '')])
     worker = Path(__file__).with_name('ddp_worker.py')
     done = subprocess.run(
-        [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2']
-        + [str(worker), str(tmp_path), str(sparse_checkpoint)],
+        [
+            *(sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2'),
+            *(str(worker), str(tmp_path), str(sparse_checkpoint)),
+        ],
         env=environment,
         capture_output=True,
         text=True,
@@ -129,7 +131,7 @@ def test_without_masks_the_zeros_are_lost(tmp_path, sparse_checkpoint, lost_zero
 def test_hook_stops_a_run_that_loses_its_zeros(tmp_path, sparse_checkpoint, lost_zeros) -> None:
     hooks = [SparsityReportHook(), FillMasks(after_iter=2)]
     runner = build_runner(tmp_path, sparse_checkpoint, hooks=hooks)
-    with pytest.raises(SparsityLostError, match='pruned weights in .* are not zero in state_dict'):
+    with pytest.raises(SparsityLostError, match=r'pruned weights in .* are not zero in state_dict'):
         runner.train()
     assert lost_zeros(tmp_path / 'iter_2.pth') == {'state_dict': 0}
     assert not (tmp_path / 'iter_4.pth').exists()

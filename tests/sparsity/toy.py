@@ -69,9 +69,7 @@ def build_runner(
         ),
         train_cfg=dict(type='IterBasedTrainLoop', max_iters=max_iters),
         optim_wrapper=optim_wrapper
-        or dict(
-            type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-2, weight_decay=0.05)
-        ),
+        or dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-2, weight_decay=0.05)),
         default_hooks=dict(
             checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=2),
             logger=dict(type='LoggerHook', interval=100),

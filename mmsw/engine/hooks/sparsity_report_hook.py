@@ -26,7 +26,7 @@ class SparsityReportHook(Hook):
     The layers keep their zeros by themselves (they own the masks); this hook makes sure of it. At
     the start of training it remembers which weights are pruned. Before every checkpoint is written
     it looks at the very tensors that go into the file, averaged weights included: if a pruned
-    weight is not zero or has left its mask, the run stops and the file is not written.
+    weight is not zero, the run stops and the file is not written.
 
     Its priority is below that of mmengine's ``EMAHook``, which exchanges weights right before
     saving, and above that of ``CheckpointHook``.
@@ -35,8 +35,7 @@ class SparsityReportHook(Hook):
         require_sparse: Stop at the start if nothing is pruned. Without it a dense network trains
             dense and the log says so once.
         fixed_masks: Pruned weights stay pruned for the whole run. False for training that prunes
-            and
-            regrows: then weights must be zero where the masks of the moment say so.
+            and regrows: then weights must be zero where the masks of the moment say so.
     """
 
     priority = 'LOW'

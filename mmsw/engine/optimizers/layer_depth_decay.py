@@ -115,7 +115,10 @@ class LayerDepthDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         lines = [f'parameter groups (layer-wise decay {self.decay_rate:g} in {where}):']
         defaults = {'lr': self.base_lr, 'weight_decay': self.base_wd}
         for group in groups:
-            settings = ', '.join(f'{k} {v}' for k, v in {**defaults, **_settings(group)}.items())
+            settings = ', '.join(
+                f'{key} {value:.4g}' if isinstance(value, float) else f'{key} {value}'
+                for key, value in {**defaults, **_settings(group)}.items()
+            )
             values = sum(param.numel() for param in group['params'])
             lines.append(f'  {settings}: {len(group["params"])} tensors, {values} values')
         return '\n'.join(lines)

@@ -235,6 +235,8 @@ class ShiftWiseNet(BaseModule):
             x = blocks(downsample(x))
             if stage in self.out_indices:
                 outputs.append(getattr(self, f'norm{stage}')(x).contiguous())
+            if len(outputs) == len(self.out_indices):
+                break  # later stages would run for nothing
         return tuple(outputs)
 
     def train(self, mode: bool = True) -> ShiftWiseNet:

@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmsw.ops import ShiftPattern, cross_conv2d, shift_wise_conv2d
 from mmsw.ops.assemble import assemble
+from mmsw.ops.backends import choose_backend
 
 from .masked_filters import MaskedFilters
 
@@ -111,6 +112,7 @@ class ShiftWiseConv2d(nn.Module):
         self.groups = in_channels
         self.transposed = False
         self.bias = None
+        choose_backend(backend)  # an unknown or missing one is an error now, not in a forward pass
         self.backend = backend
 
         ghosts = ghost_channels(in_channels, ghost_ratio, version)
