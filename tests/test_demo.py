@@ -252,10 +252,13 @@ def test_report_notices_a_lost_zero(work_dir, tmp_path):
 def test_report_without_a_run(tmp_path, capsys):
     assert load_tool('demo_report').main([str(tmp_path / 'nothing')]) == 2
     shown = capsys.readouterr()
-    assert re.fullmatch(r'error: .*nothing/finetune holds 0 configs.*tools/train\.py.*\n', shown.err)
+    assert re.fullmatch(
+        r'error: .*nothing/finetune holds 0 configs.*tools/train\.py.*\n', shown.err
+    )
+    (tmp_path / 'finetune').mkdir()
+    text = CONFIG.read_text().replace('../', f'{REPOSITORY}/configs/')
+    (tmp_path / 'finetune/config.py').write_text(text)
     with pytest.raises(UsageError, match='holds no checkpoint yet'):
-        (tmp_path / 'finetune').mkdir()
-        (tmp_path / 'finetune/config.py').write_text(CONFIG.read_text().replace('../', f'{REPOSITORY}/configs/'))
         demo_report(tmp_path)
 
 

@@ -43,7 +43,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         '--epochs',
         type=int,
-        default=24,
+        default=8,
         help='passes over the objects, a quarter of them after pruning (%(default)s)',
     )
     return parser.parse_args(argv)

@@ -19,7 +19,7 @@ dims = [24, 48, 96, 160]
 model = dict(
     data_preprocessor=dict(size=crop_size),
     backbone=dict(
-        arch=dict(_delete_=True, depths=[1, 1, 2, 1], dims=dims),
+        arch=dict(_delete_=True, depths=[2, 2, 2, 1], dims=dims),
         # About three quarters of each stage's map of a 160-pixel scene: 40, 20, 10 and 5 positions.
         big_kernels=(31, 15, 7, 5),
         drop_path_rate=0.0,
@@ -74,7 +74,7 @@ tta_pipeline = [
     dict(
         type='TestTimeAug',
         transforms=[
-            [dict(type='Resize', scale_factor=ratio, keep_ratio=True) for ratio in (0.75, 1.0, 1.25)],
+            [dict(type='Resize', scale_factor=r, keep_ratio=True) for r in (0.75, 1.0, 1.25)],
             [dict(type='LoadAnnotations')],
             [dict(type='PackSegInputs')],
         ],
@@ -87,8 +87,8 @@ train_dataloader = dict(
 val_dataloader = dict(num_workers=1, dataset=dict(**scenes, pipeline=test_pipeline))
 test_dataloader = val_dataloader
 
-max_iters = 900
-val_interval = 300
+max_iters = 1500
+val_interval = 500
 optim_wrapper = dict(
     optimizer=dict(lr=2e-3),
     clip_grad=dict(max_norm=5.0),

@@ -65,7 +65,7 @@ class ScenePlan:
 
 @dataclass(frozen=True)
 class SceneObject:
-    """One note of a scene: class of its digit (0..9), sample, and bool mask [H, W] of visible pixels."""
+    """One note: class of its digit (0..9), sample, and bool mask [H, W] of visible pixels."""
 
     digit: int
     sample: int
@@ -277,9 +277,7 @@ def _render_note(
     note = np.zeros_like(field)
     note[border:-border, border:-border] = 1
     field, paper = (
-        cv2.warpAffine(
-            plane, np.column_stack([matrix, shift]), (out, out), flags=cv2.INTER_LINEAR
-        )
+        cv2.warpAffine(plane, np.column_stack([matrix, shift]), (out, out), flags=cv2.INTER_LINEAR)
         for plane in (field, note)
     )
     ramp = 10 / height  # turns the slope of the field into an edge of about 1.5 pixels

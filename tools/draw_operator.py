@@ -1,0 +1,35 @@
+#!/usr/bin/env python
+"""Draw how small kernels, shifted and added, become one cross-shaped kernel (docs/shift_wise.png)."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+import _clone  # noqa: F401  (before mmsw)
+
+from mmsw.analysis import draw_operator
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('path', metavar='PATH', help='PNG to write')
+    parser.add_argument('--big-kernel', type=int, default=51, help='focus length (%(default)s)')
+    parser.add_argument('--small-kernel', type=int, default=3, help='side (%(default)s)')
+    parser.add_argument('--num-reps', type=int, default=4, help='repetitions (%(default)s)')
+    parser.add_argument('--sparsity', type=float, default=0.3, help='share pruned (%(default)s)')
+    parser.add_argument('--seed', type=int, default=0, help='of the example weights (%(default)s)')
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run; returns the exit code."""
+    try:
+        draw_operator(**vars(parse_args(argv)))
+    except (ImportError, ValueError, OSError) as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
