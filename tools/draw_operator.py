@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Draw how small kernels, shifted and added, become one cross-shaped kernel (docs/shift_wise.png)."""
+"""Draw how small kernels, shifted and added, become one cross-shaped kernel."""
 
 import argparse
 import sys

@@ -35,7 +35,7 @@ _SIDE = 64  # of a cutout that the network sees, in pixels
 _CONTEXT = 1.3  # side of what it sees / longer side of the object
 _STORED = 1.6  # side of what is kept for random views / side of what it sees
 _BATCH = 64
-_TILES = int(__import__('os').environ.get('TILES','1'))  # cutouts per side of a mosaic
+_TILES = int(__import__('os').environ.get('TILES', '1'))  # cutouts per side of a mosaic
 _LEARNING_RATE = 4e-3
 _ARM_SCALE = 0.1  # norm weight of the long arms at the start
 _WARM_UP = 0.1  # share of the schedule
@@ -334,7 +334,7 @@ def _build_backbone(cfg: Config) -> nn.Module:
 def draw_small_network(net: nn.Module) -> None:
     """Initial values with which a narrow network learns within a few hundred iterations.
 
-    The published deviation of 0.02 is for hundreds of channels: with a few dozen the blocks start out
+    The published deviation of 0.02 is for hundreds of channels: with a few dozen the blocks start
     almost linear. And random long arms drown what is near, so they start faint.
 
     Args:
