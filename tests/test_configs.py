@@ -156,8 +156,16 @@ def test_recipe() -> None:
     assert [hook.type for hook in cfg.custom_hooks] == ['SparsityReportHook']
 
 
-def test_recipe_has_the_published_number_of_parameters() -> None:
-    assert full_size('configs/upernet_sw_t_ade20k.py') == (62_514_776, True)
+@pytest.mark.parametrize(
+    ('config', 'parameters'),
+    [
+        ('configs/upernet_sw_t_ade20k.py', 62_514_776),  # as published
+        ('configs/upernet_sw_s_ade20k.py', 88_966_400),
+        ('configs/upernet_sw_v1_t_ade20k.py', 61_884_572),
+    ],
+)
+def test_number_of_parameters(config: str, parameters: int) -> None:
+    assert full_size(config) == (parameters, True)
 
 
 def test_multi_scale_variant_differs_in_the_test_only() -> None:
