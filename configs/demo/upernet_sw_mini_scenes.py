@@ -87,8 +87,8 @@ train_dataloader = dict(
 val_dataloader = dict(num_workers=1, dataset=dict(**scenes, pipeline=test_pipeline))
 test_dataloader = val_dataloader
 
-max_iters = 1500
-val_interval = 500
+max_iters = 900
+val_interval = 300
 optim_wrapper = dict(
     optimizer=dict(lr=2e-3),
     clip_grad=dict(max_norm=5.0),
