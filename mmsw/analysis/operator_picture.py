@@ -173,10 +173,9 @@ def _draw_places(axis, pattern: ShiftPattern, kept: Tensor, colours: np.ndarray)
     from matplotlib.patches import Polygon
 
     n, side = pattern.small_kernel, pattern.num_groups * pattern.small_kernel
-    # Slots count from tap M // 2 - M // 2 of a centred arm; the middle N rows are the other arm's.
     start = pattern.big_kernel // 2 - n // 2
     horizontal, vertical = slots(pattern)
-    crossing = start // n
+    crossing = start // n if start % n == 0 else None
     for arm, places in enumerate((horizontal, vertical)):
         for group, slot in enumerate(places):
             along = slot * n

@@ -13,7 +13,7 @@ import numpy as np
 _DIM = 0.4  # brightness of a photograph under a label map
 _OPACITY = 0.88  # of the classes on it
 _COLUMN_INCHES = 2.1
-_DPI = 110
+_DPI = 96
 _INK = '#222222'
 
 
@@ -112,5 +112,5 @@ def _save(figure, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix='.picture.') as folder:
         temporary = Path(folder) / 'picture.png'
-        figure.savefig(temporary, dpi=_DPI)
+        figure.savefig(temporary, dpi=_DPI, pil_kwargs={'optimize': True})
         temporary.replace(path)

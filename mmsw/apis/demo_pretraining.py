@@ -35,7 +35,6 @@ _SIDE = 64  # of a cutout that the network sees, in pixels
 _CONTEXT = 1.3  # side of what it sees / longer side of the object
 _STORED = 1.6  # side of what is kept for random views / side of what it sees
 _BATCH = 64
-_TILES = int(__import__('os').environ.get('TILES', '1'))  # cutouts per side of a mosaic
 _LEARNING_RATE = 4e-3
 _ARM_SCALE = 0.1  # norm weight of the long arms at the start
 _WARM_UP = 0.1  # share of the schedule
@@ -280,19 +279,8 @@ def _sample(images: Tensor, matrix: Tensor) -> Tensor:
     return F.grid_sample(images, grid, padding_mode='border', align_corners=False)
 
 
-def to_mosaics(images: Tensor, tiles: int) -> Tensor:
-    """Lay images ``[n * tiles^2, C, s, s]`` out, row by row: ``[n, C, tiles * s, tiles * s]``."""
-    channels, side = images.shape[1], images.shape[2]
-    grid = images.view(-1, tiles, tiles, channels, side, side)
-    return grid.permute(0, 3, 1, 4, 2, 5).reshape(-1, channels, tiles * side, tiles * side)
-
-
 class _Classifier(nn.Module):
-    """Backbone of a config, and a linear classifier on its last map.
-
-    The network sees square mosaics, so that its large kernels have something to look at beyond the
-    object, as they have in a scene.
-    """
+    """Backbone of a config, and a linear classifier on the mean of its last map."""
 
     def __init__(self, cfg: Config, num_classes: int) -> None:
         super().__init__()
@@ -309,10 +297,7 @@ class _Classifier(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Cutouts, BGR ``[n, 3, side, side]`` in 0..255, to logits ``[n, classes]``."""
         x = ((x.flip(1) if self.swap else x) - self.mean) / self.std
-        number = len(x)
-        x = torch.cat([x, x.new_zeros(-number % _TILES**2, *x.shape[1:])])
-        features = F.adaptive_avg_pool2d(self.backbone(to_mosaics(x, _TILES))[-1], _TILES)
-        return self.head(features.permute(0, 2, 3, 1).flatten(0, 2)[:number])
+        return self.head(self.backbone(x)[-1].mean((2, 3)))
 
 
 def _settings(cfg: Config) -> dict:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,8 +107,13 @@ def demo_report(work_dir: str | os.PathLike[str], num_pictured: int = 4) -> Demo
     densities = tuple(_densities(state) for state in files)
     num_zeros = _check_zeros(*files, names=(start, end))
 
-    MMLogger.get_instance('demo_report', log_level='WARNING')
-    with DefaultScope.overwrite_default_scope(register_toolbox(cfg)), torch.random.fork_rng():
+    MMLogger.get_instance('demo_report', log_level='ERROR')
+    with (
+        DefaultScope.overwrite_default_scope(register_toolbox(cfg)),
+        torch.random.fork_rng(),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter('ignore')  # mmseg's, about its own code
         torch.manual_seed(0)
         dataset = DATASETS.build(copy.deepcopy(cfg.test_dataloader.dataset))
         model = revert_sync_batchnorm(MODELS.build(copy.deepcopy(cfg.model)))
@@ -123,7 +129,7 @@ def demo_report(work_dir: str | os.PathLike[str], num_pictured: int = 4) -> Demo
         start,
         end,
         len(dataset),
-        {name: (before[name], after[name]) for name in after},
+        {name: (before[name], after[name]) for name in sorted(after, key='mIoU'.__ne__)},
         densities,
         num_zeros,
         work_dir / PICTURE,
