@@ -1,5 +1,12 @@
-"""Packaging of mmsw: version from mmsw/version.py, requirements from requirements/*.txt."""
+"""Packaging of mmsw: version from mmsw/version.py, requirements from requirements/*.txt.
 
+Where torch can be imported (``pip install --no-build-isolation``) the compiled backends of the
+operators are built as well: ``mmsw.ops._cpp`` with any C++ compiler, ``mmsw.ops._cuda`` where torch
+is a CUDA build and nvcc is found. Without torch, or with ``MMSW_BUILD_OPS=0``, mmsw is installed
+without them and says so when they are asked for.
+"""
+
+import os
 import runpy
 import shutil
 from pathlib import Path
@@ -15,6 +22,52 @@ def read_requirements(name: str) -> list[str]:
     """Returns the requirement lines of ``requirements/{name}.txt`` without comments."""
     lines = (ROOT / 'requirements' / f'{name}.txt').read_text(encoding='utf-8').splitlines()
     return [line.strip() for line in lines if line.strip() and not line.startswith('#')]
+
+
+def compiled_backends() -> dict:
+    """Returns the arguments of ``setup`` that build the compiled backends, or none."""
+    if os.environ.get('MMSW_BUILD_OPS', '1') == '0':
+        return {}
+    try:
+        import torch
+        from torch.utils import cpp_extension
+    except ImportError:
+        return {}
+    sources = ROOT / 'mmsw' / 'ops' / 'csrc'
+
+    def names(*patterns: str) -> list[str]:
+        found = (path for pattern in patterns for path in sources.glob(pattern))
+        return sorted(str(path.relative_to(ROOT)) for path in found)
+
+    # Contraction to fused multiply-add is meant; nothing else of -ffast-math is.
+    flags = ['-O3', '-ffp-contract=fast', '-Wno-psabi']
+    # torch >= 2.4 builds its parallel loops with OpenMP; without the flag they would run serially.
+    openmp = ['-fopenmp'] if torch.backends.openmp.is_available() else []
+    extensions = [
+        cpp_extension.CppExtension(
+            'mmsw.ops._cpp',
+            names('cpu/*.cpp'),
+            depends=names('cpu/*.h'),
+            extra_compile_args=flags + openmp,
+            extra_link_args=openmp,
+        )
+    ]
+    cuda_sources = names('cuda/*.cu', 'cuda/binding.cpp')
+    if cuda_sources and torch.version.cuda and cpp_extension.CUDA_HOME:
+        extensions.append(
+            cpp_extension.CUDAExtension(
+                'mmsw.ops._cuda',
+                cuda_sources,
+                depends=names('cuda/*.h', 'cuda/*.cuh'),
+                extra_compile_args={'cxx': ['-O3'], 'nvcc': ['-O3']},
+            )
+        )
+    # Libraries of operators, not Python modules: one file serves every Python version.
+    build = cpp_extension.BuildExtension.with_options(no_python_abi_suffix=True)
+    return {'ext_modules': extensions, 'build_ext': build}
+
+
+COMPILED = compiled_backends()
 
 
 class BuildWithMim(build_py):
@@ -82,6 +135,10 @@ setup(
         'demo': read_requirements('demo'),
         'test': read_requirements('test') + read_requirements('demo'),
     },
-    cmdclass={'build_py': BuildWithMim},
+    ext_modules=COMPILED.get('ext_modules', []),
+    cmdclass={
+        'build_py': BuildWithMim,
+        **({'build_ext': COMPILED['build_ext']} if COMPILED else {}),
+    },
     zip_safe=False,
 )

@@ -42,9 +42,12 @@ stack_digest() {
     } | digest
 }
 
-# What the installed entry of mmsw depends on; its code is used in place.
+# What the installed entry of mmsw and its compiled operators depend on; the Python code is used in place.
 mmsw_digest() {
-    cat setup.py pyproject.toml mmsw/version.py requirements/{runtime,openmmlab,onedl,taichi,demo,test}.txt | digest
+    {
+        cat setup.py pyproject.toml mmsw/version.py requirements/{runtime,openmmlab,onedl,taichi,demo,test}.txt
+        find mmsw/ops/csrc -type f | LC_ALL=C sort | xargs cat
+    } | digest
 }
 
 base_version() { "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])'; }
@@ -152,7 +155,7 @@ failed() {
 
 pip_install() { "$py" -m pip install --no-input --disable-pip-version-check -c "$constraints" "$@"; }
 
-install_mmsw() { step 'mmsw itself' pip_install --no-build-isolation --no-deps -e .; }
+install_mmsw() { step 'mmsw itself, with its C++ operators' pip_install --no-build-isolation --no-deps -e .; }
 
 # Where torch sees a GPU, mmcv compiles for it and fails without nvcc.
 hide_gpu_without_nvcc() {

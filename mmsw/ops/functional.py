@@ -5,13 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .backends import choose_backend
-from .backends.torch_backend import (
-    depthwise_tall,
-    depthwise_wide,
-    trace_shift_wise_conv2d,
-)
-from .library import shift_add_op, shift_wise_conv2d_op
+from .backends import choose_backend, torch_backend
+from .library import cross_conv2d_op, shift_add_op, shift_wise_conv2d_op
 from .pattern import ShiftPattern
 
 Outputs = tuple[Tensor, Tensor, Tensor]
@@ -48,7 +43,8 @@ def shift_add(conv_out: Tensor, pattern: ShiftPattern, backend: str | None = Non
             f'conv_out must be [B, {channels}, H + {border}, W + {border}] with H, W >= 1 for '
             f'{pattern}, got {tuple(conv_out.shape)}'
         )
-    return shift_add_op(conv_out, *_pattern_arguments(pattern), choose_backend(backend))
+    name = choose_backend(backend, conv_out.device.type)
+    return shift_add_op(conv_out, *_pattern_arguments(pattern), name)
 
 
 def shift_wise_conv2d(
@@ -60,8 +56,9 @@ def shift_wise_conv2d(
     the ``nk``-fold intermediate. Differentiable to any order in ``x`` and ``weight``. Inside
     ``torch.autocast`` both are cast to the autocast dtype, as for ``F.conv2d``.
 
-    While PyTorch compiles or exports, the ``torch`` backend is traced as plain ATen operators, so
-    an exported program does not need mmsw.
+    While PyTorch compiles, the ``torch`` backend is traced as plain ATen operators and the others
+    are one operator each. Exporting takes ``torch`` unless another backend is named, so an exported
+    program does not need mmsw.
 
     Args:
         x: ``[B, C, H, W]``, any memory layout, any floating dtype; ``B = 0`` is allowed.
@@ -92,10 +89,55 @@ def shift_wise_conv2d(
     if x.dtype != weight.dtype:
         raise TypeError(f'x and weight must have one dtype, got {x.dtype} and {weight.dtype}')
     arguments = _pattern_arguments(pattern)
-    name = choose_backend(backend)
+    name = choose_backend(backend, x.device.type)
     if name == 'torch' and torch.compiler.is_compiling():
-        return trace_shift_wise_conv2d(x, weight, *arguments)
+        return torch_backend.trace_shift_wise_conv2d(x, weight, *arguments)
     return shift_wise_conv2d_op(x, weight, *arguments, name)
+
+
+def cross_conv2d(
+    x: Tensor, wide: Tensor, tall: Tensor, bias: Tensor | None = None, backend: str | None = None
+) -> Tensor:
+    """Depthwise convolution with a cross-shaped kernel, the folded form of a shift-wise layer.
+
+    For inference; differentiable once, with the gradients of the ``torch`` backend.
+
+    Args:
+        x: ``[B, C, H, W]``.
+        wide: Horizontal arm ``[C, taps, N]``, stored transposed; ``taps`` and ``N`` odd.
+        tall: Vertical arm ``[C, taps, N]``.
+        bias: ``[C]`` or ``None``.
+        backend: A name of :func:`~mmsw.ops.available_backends`; ``None`` or ``'auto'`` chooses.
+
+    Returns:
+        ``[B, C, H, W]``, contiguous.
+
+    Raises:
+        TypeError: If the dtypes differ.
+        ValueError: If sizes do not fit together, or the backend is unknown.
+        BackendUnavailableError: If the named backend cannot run or has no such form.
+    """
+    x, wide, tall = _autocast(x), _autocast(wide), _autocast(tall)
+    if x.ndim != 4 or min(x.shape[1:]) < 1:
+        raise ValueError(f'x must be [B, C, H, W] with C, H, W >= 1, got {list(x.shape)}')
+    for name, arm in (('wide', wide), ('tall', tall)):
+        odd = arm.ndim == 3 and arm.shape[1] % 2 == 1 and arm.shape[2] % 2 == 1
+        if not odd or arm.shape[0] != x.shape[1] or arm.shape[2] != wide.shape[2]:
+            raise ValueError(
+                f'{name} must be [{x.shape[1]}, taps, N] with odd taps and N, N the same for both '
+                f'arms, got {list(arm.shape)}'
+            )
+        if arm.dtype != x.dtype:
+            raise TypeError(f'x and {name} must have one dtype, got {x.dtype} and {arm.dtype}')
+    if bias is None:
+        bias = x.new_zeros(x.shape[1])
+    elif bias.shape != x.shape[1:2]:
+        raise ValueError(f'bias must be [{x.shape[1]}], got {list(bias.shape)}')
+    bias = bias.to(x.dtype)
+    name = choose_backend(backend, x.device.type, 'cross_conv2d')
+    if name == 'torch' and torch.compiler.is_compiling():
+        return torch_backend.cross_conv2d(x, wide, tall, bias)
+    return cross_conv2d_op(x, wide, tall, bias, name)
 
 
 def _check_tensor(name: str, tensor: Tensor, pattern: ShiftPattern) -> None:
@@ -128,20 +170,3 @@ def _autocast(tensor: Tensor) -> Tensor:
     if torch.is_autocast_enabled(device_type):
         return tensor.to(torch.get_autocast_dtype(device_type))
     return tensor
-
-
-def cross_conv2d(x: Tensor, wide: Tensor, tall: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Depthwise convolution with a cross-shaped kernel, the folded form of a shift-wise layer.
-
-    Args:
-        x: ``[B, C, H, W]``.
-        wide: Horizontal arm ``[C, taps, N]``, stored transposed; ``taps`` and ``N`` odd.
-        tall: Vertical arm ``[C, taps, N]``.
-        bias: ``[C]`` or ``None``.
-
-    Returns:
-        ``[B, C, H, W]``.
-    """
-    x, wide, tall = _autocast(x), _autocast(wide), _autocast(tall)
-    out = depthwise_wide(x, wide) + depthwise_tall(x, tall)
-    return out if bias is None else out + bias.to(out.dtype).view(1, -1, 1, 1)

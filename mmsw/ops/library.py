@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .backends import backend_module
+from .backends import backend_module, torch_backend
 from .pattern import conv_margin, num_groups
 
 Outputs = tuple[Tensor, Tensor, Tensor]
@@ -240,3 +240,34 @@ def _grad_weight_backward(ctx: Any, grad: Tensor) -> tuple:
 shift_wise_conv2d_op.register_autograd(_conv_backward, setup_context=_save_tensors)
 grad_input_op.register_autograd(_grad_input_backward, setup_context=_save_tensors)
 grad_weight_op.register_autograd(_grad_weight_backward, setup_context=_save_tensors)
+
+
+@torch.library.custom_op('mmsw::cross_conv2d', mutates_args=())
+def cross_conv2d_op(x: Tensor, wide: Tensor, tall: Tensor, bias: Tensor, backend: str) -> Tensor:
+    with _without_autocast(x.device.type):
+        return backend_module(backend).cross_conv2d(x, wide, tall, bias)
+
+
+@cross_conv2d_op.register_fake
+def _(x: Tensor, wide: Tensor, tall: Tensor, bias: Tensor, backend: str) -> Tensor:
+    return x.new_empty(x.shape)
+
+
+def _save_cross(ctx: Any, inputs: tuple, output: Any) -> None:
+    ctx.save_for_backward(*inputs[:4])
+
+
+def _cross_backward(ctx: Any, grad: Tensor) -> tuple:
+    """The folded form is for inference: its gradients are those of the plain operators."""
+    needed = ctx.needs_input_grad[:4]
+    with torch.enable_grad(), _without_autocast(grad.device.type):
+        leaves = [
+            tensor.detach().requires_grad_(wanted)
+            for tensor, wanted in zip(ctx.saved_tensors, needed, strict=True)
+        ]
+        out = torch_backend.cross_conv2d(*leaves)
+        grads = iter(torch.autograd.grad(out, [t for t in leaves if t.requires_grad], grad))
+    return (*(next(grads) if wanted else None for wanted in needed), None)
+
+
+cross_conv2d_op.register_autograd(_cross_backward, setup_context=_save_cross)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from mmsw.ops import ShiftPattern, shift_add, shift_wise_conv2d, use_backend
 from mmsw.ops.library import (
+    cross_conv2d_op,
     grad_input_op,
     grad_weight_op,
     shift_add_grad_op,
@@ -72,11 +73,13 @@ def operator_cases() -> list:
     ):
 
         def random(*shape: int, dtype=dtype, layout=layout) -> Tensor:
-            made = torch.randn(shape).to(dtype).contiguous(memory_format=layout)
+            made = torch.randn(shape).to(dtype)
+            if len(shape) == 4:
+                made = made.contiguous(memory_format=layout)
             return made.requires_grad_()
 
         pattern = ShiftPattern.draw(5, 3, 3, 2)
-        tables = pattern.shift_hv, pattern.identity_index, 5, 3, 'torch'
+        tables = pattern.shift_hv, pattern.identity_index, 5, 3
         x, weight, conv_out = random(2, 3, 4, 6), random(6, 1, 3, 3), random(2, 6, 6, 8)
         grads = [random(2, 3, 4, 6) for _ in range(3)]
         name = f'{dtype}-{layout}'.replace('torch.', '')
@@ -89,12 +92,14 @@ def operator_cases() -> list:
         ):
             label = f'{op._qualname.removeprefix("mmsw::")}-{name}'
             cases.append(pytest.param(op, (*arguments, *tables), id=label))
+        kernels = random(3, 7, 3), random(3, 5, 3), random(3)
+        cases.append(pytest.param(cross_conv2d_op, (x, *kernels), id=f'cross_conv2d-{name}'))
     return cases
 
 
 @pytest.mark.parametrize(('op', 'arguments'), operator_cases())
-def test_opcheck(op, arguments: tuple) -> None:
-    torch.library.opcheck(op, arguments)
+def test_opcheck(op, arguments: tuple, every_backend: str) -> None:
+    torch.library.opcheck(op, (*arguments, every_backend))
 
 
 def test_every_operator_is_checked() -> None:

@@ -8,6 +8,8 @@ from shift_wise_literal import relative_error
 from mmsw.ops import ShiftPattern, cross_conv2d, shift_wise_conv2d
 from mmsw.ops.assemble import assemble
 
+pytestmark = pytest.mark.usefixtures('every_backend')
+
 ROUNDING = {torch.float64: 1e-12, torch.float32: 4e-6, torch.bfloat16: 2e-2, torch.float16: 1.5e-3}
 
 

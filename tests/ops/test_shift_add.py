@@ -10,6 +10,8 @@ from torch import Tensor
 
 from mmsw.ops import ShiftPattern, shift_add
 
+pytestmark = pytest.mark.usefixtures('every_backend')
+
 GOLDEN = ['13_5_r4', '47_3_r2', '49_3_r4', '51_5_r1', '51_5_r4']
 ROUNDING = {torch.float64: 1e-12, torch.float32: 1e-6, torch.bfloat16: 8e-3, torch.float16: 1e-3}
 

@@ -10,6 +10,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from mmsw.ops import ShiftPattern, shift_add, shift_wise_conv2d
 from mmsw.ops.backends import torch_backend
 
+pytestmark = pytest.mark.usefixtures('every_backend')
+
 # (M, N, C, R): what the networks use, the edges (one group, N = 1, even M), every R
 SIZES = [
     (5, 3, 2, 1),

@@ -112,7 +112,9 @@ class ShiftWiseConv2d(nn.Module):
         self.groups = in_channels
         self.transposed = False
         self.bias = None
-        choose_backend(backend)  # an unknown or missing one is an error now, not in a forward pass
+        # An unknown or missing one is an error now, not in a forward pass. Any device: the layer may
+        # yet move.
+        choose_backend(backend, 'meta')
         self.backend = backend
 
         ghosts = ghost_channels(in_channels, ghost_ratio, version)
@@ -157,7 +159,9 @@ class ShiftWiseConv2d(nn.Module):
         x = x.index_select(1, self.channel_order)
         active, ghost = x[:, : self.num_active], x[:, self.num_active :]
         if self.deployed:
-            active = cross_conv2d(active, self.deploy_wide, self.deploy_tall, self.deploy_bias)
+            active = cross_conv2d(
+                active, self.deploy_wide, self.deploy_tall, self.deploy_bias, self.backend
+            )
         else:
             h, v, i = shift_wise_conv2d(active, self.merged_weight(), self.pattern, self.backend)
             active = self.norm_h(h) + self.norm_v(v) + self.norm_i(i) + active

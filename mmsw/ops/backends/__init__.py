@@ -1,10 +1,11 @@
 """The backend table: who can run an operator, and who is chosen.
 
 A backend is a module with five functions of the same signatures (``shift_add``, ``shift_add_grad``,
-``shift_wise_conv2d``, ``shift_wise_conv2d_grad_input``, ``shift_wise_conv2d_grad_weight``) and
-``unavailable_reason() -> str | None``. The module itself must be cheap to import: what it needs (a
-compiler, the Taichi runtime, a CUDA context) starts inside those functions. They are called while
-``torch.compile`` traces, which cannot look into ``importlib``.
+``shift_wise_conv2d``, ``shift_wise_conv2d_grad_input``, ``shift_wise_conv2d_grad_weight``), the
+device types it runs on (``DEVICES``, ``None`` for all) and ``unavailable_reason() -> str | None``;
+``cross_conv2d`` may be there as well. The module itself must be cheap to import: what it needs (the
+Taichi runtime, a CUDA context) starts inside the functions. ``unavailable_reason`` is called while
+``torch.compile`` traces, which cannot look into ``importlib`` or files: it returns a plain global.
 """
 
 from __future__ import annotations
@@ -14,15 +15,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
 
-from . import torch_backend
+import torch
 
-# Name -> module, fastest first: 'auto' takes the first that can run. A backend without a module is
-# announced but not part of this version.
+from . import cpp_backend, torch_backend
+
+# Name -> module, fastest first: 'auto' takes the first that can run on the device of the tensors.
+# A backend without a module is announced but not part of this version.
+#
+# The order is that of `python tools/benchmark_ops.py` (docs/backends.md holds a run): on the CPU it
+# was the same for every stage shape of the networks, batch size and number of threads, so one order
+# serves all shapes. No GPU was there to measure `cuda` before `torch`; that place is a guess.
 _MODULES: dict[str, ModuleType | None] = {
     'cuda': None,
-    'cpp': None,
-    'taichi': None,
+    'cpp': cpp_backend,
     'torch': torch_backend,
+    'taichi': None,
 }
 _ENVIRONMENT_VARIABLE = 'MMSW_BACKEND'
 
@@ -62,26 +69,41 @@ def use_backend(name: str) -> Iterator[None]:
         _default_backend = previous
 
 
-def choose_backend(name: str | None) -> str:
+def choose_backend(
+    name: str | None, device_type: str = 'cpu', function: str = 'shift_wise_conv2d'
+) -> str:
     """Resolve a backend argument to the name of a backend that runs here.
 
     An explicit name wins over :func:`use_backend`, that over the environment variable
-    ``MMSW_BACKEND``. A named backend never falls back to another one.
+    ``MMSW_BACKEND``. A named backend never falls back to another one. ``'auto'`` takes the fastest;
+    while a program is exported it takes ``'torch'``, whose operators need no mmsw.
 
     Args:
         name: Backend name, or ``None`` or ``'auto'`` for the default.
+        device_type: Type of the device that the tensors are on.
+        function: What the backend has to have.
 
     Raises:
         ValueError: If there is no backend of this name.
-        BackendUnavailableError: If it cannot run here.
+        BackendUnavailableError: If it cannot run here, on this device, or has no such function.
     """
     source = 'backend'
     if name is None or name == 'auto':
         name, source = _default_backend, f'use_backend or {_ENVIRONMENT_VARIABLE}'
     if name != 'auto':
         _require(name, source)
+        reason = _mismatch(name, device_type, function)
+        if reason is not None:
+            raise BackendUnavailableError(_cannot_run(source, name, reason))
         return name
-    return next(candidate for candidate in _MODULES if _unavailable_reason(candidate) is None)
+    if _is_exporting():
+        return 'torch'
+    return next(
+        candidate
+        for candidate in _MODULES
+        if _unavailable_reason(candidate) is None
+        and _mismatch(candidate, device_type, function) is None
+    )
 
 
 def backend_module(name: str) -> ModuleType:
@@ -98,10 +120,7 @@ def _require(name: str, source: str) -> None:
         )
     reason = _unavailable_reason(name)
     if reason is not None:
-        raise BackendUnavailableError(
-            f'{source}: backend {name!r} cannot run here: {reason}. '
-            "Use backend='torch', which always runs, or 'auto'."
-        )
+        raise BackendUnavailableError(_cannot_run(source, name, reason))
 
 
 def _unavailable_reason(name: str) -> str | None:
@@ -109,3 +128,26 @@ def _unavailable_reason(name: str) -> str | None:
     if module is None:
         return 'this version of mmsw does not contain it'
     return module.unavailable_reason()
+
+
+def _mismatch(name: str, device_type: str, function: str) -> str | None:
+    """Why a backend that runs here cannot take this call; meta tensors never reach a backend."""
+    module = _MODULES[name]
+    if not hasattr(module, function):
+        return f'it has no {function}'
+    if device_type == 'meta' or module.DEVICES is None or device_type in module.DEVICES:
+        return None
+    return f'it takes tensors on {" or ".join(module.DEVICES)}, not on {device_type}'
+
+
+def _cannot_run(source: str, name: str, reason: str) -> str:
+    return (
+        f'{source}: backend {name!r} cannot run here: {reason}. '
+        "Use backend='torch', which always runs, or 'auto'."
+    )
+
+
+def _is_exporting() -> bool:
+    # torch < 2.7 does not tell exporting from compiling
+    ask = getattr(torch.compiler, 'is_exporting', torch.compiler.is_compiling)
+    return ask()

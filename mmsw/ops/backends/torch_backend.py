@@ -27,6 +27,8 @@ from ..pattern import conv_margin, num_groups, shift_slot, slot_shift
 
 Outputs = tuple[Tensor, Tensor, Tensor]
 
+DEVICES = None  # every device
+
 
 def unavailable_reason() -> str | None:
     """This backend is always there."""
@@ -161,6 +163,14 @@ def shift_wise_conv2d_grad_weight(
         _conv_grad(x, grad_i, small_kernel, small_kernel),
     )
     return disassemble(grads, shift_hv, identity_index, big_kernel, small_kernel).to(dtype)
+
+
+def cross_conv2d(x: Tensor, wide: Tensor, tall: Tensor, bias: Tensor) -> Tensor:
+    """Depthwise convolution with a cross-shaped kernel; in plain ATen operators, differentiable."""
+    dtype = x.dtype
+    x, wide, tall = _compute_dtype(x), _compute_dtype(wide), _compute_dtype(tall)
+    out = _depthwise(_pad_rows(x.mT, wide), wide, 0).mT + _depthwise(_pad_rows(x, tall), tall, 0)
+    return (out + bias.to(out.dtype).view(1, -1, 1, 1)).to(dtype).contiguous()
 
 
 def trace_shift_wise_conv2d(

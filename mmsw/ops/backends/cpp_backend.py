@@ -1,0 +1,156 @@
+"""The CPU backend in C++ (``mmsw/ops/csrc/cpu``): fused, register-tiled, blind to pruned filters.
+
+The map stays in the cache while a plane's three outputs are computed; arms are assembled per
+channel and only their blocks that are not all zero are visited. So a pruned small kernel costs
+nothing, and an infinite or NaN value of the map does not reach an output through it.
+
+float32 and float64 run as they are; half precision is converted, computed in float32 and rounded
+once. Work is shared out by planes, so results do not depend on the number of threads. Gradients are
+computed for dense weights, whatever is pruned: they are exact for every small kernel.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Outputs = tuple[Tensor, Tensor, Tensor]
+
+DEVICES = ('cpu',)
+
+_REBUILD = (
+    'install mmsw with `pip install --no-build-isolation` (or `-e .`) where torch is installed'
+)
+
+
+def _load() -> str | None:
+    """Load the library; returns why that is not possible, or ``None``."""
+    path = Path(__file__).resolve().parents[1] / '_cpp.so'
+    if not path.exists():
+        return f'its library was not compiled; {_REBUILD}'
+    try:
+        torch.ops.load_library(str(path))
+    except OSError as error:
+        return f'its library does not fit torch {torch.__version__} ({error}); {_REBUILD}'
+    return None
+
+
+_reason = _load()  # here and not at the first call, which a compiler may be tracing
+
+
+def unavailable_reason() -> str | None:
+    """``None`` where the compiled library is there and fits this torch."""
+    return _reason
+
+
+def shift_add(
+    conv_out: Tensor, shift_hv: Tensor, identity_index: Tensor, big_kernel: int, small_kernel: int
+) -> Outputs:
+    """See :func:`mmsw.ops.shift_add`."""
+    outputs = _library().shift_add(
+        _ready(conv_out), shift_hv, identity_index, big_kernel, small_kernel
+    )
+    return tuple(out.to(conv_out.dtype) for out in outputs)
+
+
+def shift_add_grad(
+    grad_h: Tensor,
+    grad_v: Tensor,
+    grad_i: Tensor,
+    shift_hv: Tensor,
+    identity_index: Tensor,
+    big_kernel: int,
+    small_kernel: int,
+) -> Tensor:
+    """Gradient of :func:`shift_add` with respect to ``conv_out``."""
+    grads = (_ready(grad) for grad in (grad_h, grad_v, grad_i))
+    grad = _library().shift_add_grad(*grads, shift_hv, identity_index, big_kernel, small_kernel)
+    return grad.to(grad_h.dtype)
+
+
+def shift_wise_conv2d(
+    x: Tensor,
+    weight: Tensor,
+    shift_hv: Tensor,
+    identity_index: Tensor,
+    big_kernel: int,
+    small_kernel: int,
+) -> Outputs:
+    """See :func:`mmsw.ops.shift_wise_conv2d`."""
+    outputs = _library().shift_wise_conv2d(
+        _ready(x), _ready(weight), shift_hv, identity_index, big_kernel, small_kernel
+    )
+    return tuple(out.to(x.dtype) for out in outputs)
+
+
+def shift_wise_conv2d_grad_input(
+    grad_h: Tensor,
+    grad_v: Tensor,
+    grad_i: Tensor,
+    weight: Tensor,
+    shift_hv: Tensor,
+    identity_index: Tensor,
+    big_kernel: int,
+    small_kernel: int,
+) -> Tensor:
+    """Gradient of :func:`shift_wise_conv2d` with respect to ``x``."""
+    tensors = (_ready(tensor) for tensor in (grad_h, grad_v, grad_i, weight))
+    grad = _library().shift_wise_conv2d_grad_input(
+        *tensors, shift_hv, identity_index, big_kernel, small_kernel
+    )
+    return grad.to(grad_h.dtype)
+
+
+def shift_wise_conv2d_grad_weight(
+    grad_h: Tensor,
+    grad_v: Tensor,
+    grad_i: Tensor,
+    x: Tensor,
+    shift_hv: Tensor,
+    identity_index: Tensor,
+    big_kernel: int,
+    small_kernel: int,
+) -> Tensor:
+    """Gradient of :func:`shift_wise_conv2d` with respect to the small kernels."""
+    tensors = (_ready(tensor) for tensor in (grad_h, grad_v, grad_i, x))
+    grad = _library().shift_wise_conv2d_grad_weight(
+        *tensors, shift_hv, identity_index, big_kernel, small_kernel
+    )
+    return grad.to(x.dtype)
+
+
+def cross_conv2d(x: Tensor, wide: Tensor, tall: Tensor, bias: Tensor) -> Tensor:
+    """See :func:`mmsw.ops.cross_conv2d`."""
+    tensors = (_ready(x), _ready(wide), _ready(tall), _ready(bias).to(_ready(x).dtype))
+    return _library().cross_conv2d(*tensors).to(x.dtype)
+
+
+def instruction_set() -> str:
+    """Instructions in use: ``'avx512'``, ``'avx2'`` or ``'baseline'`` (SSE2, NEON)."""
+    return _library().instruction_set()
+
+
+def set_instruction_set(name: str) -> None:
+    """Choose the instructions for the whole process, for tests and measurements.
+
+    Args:
+        name: A name that :func:`instruction_set` can return, or ``'best'``.
+
+    Raises:
+        ValueError: If this machine or this build does not have them.
+    """
+    if not _library().set_instruction_set(name):
+        raise ValueError(f'instruction set {name!r} is unknown or not supported by this machine')
+
+
+def _ready(tensor: Tensor) -> Tensor:
+    """Contiguous, in the type that is computed in."""
+    dtype = torch.float64 if tensor.dtype == torch.float64 else torch.float32
+    return tensor.detach().to(dtype).contiguous()
+
+
+def _library() -> Any:
+    return torch.ops.mmsw_cpp

@@ -1,0 +1,108 @@
+// From small kernels to cross kernels and back, for one channel: mmsw/ops/assemble.py in C++.
+//
+// An arm holds nk slots of N taps, each tap N weights; its first tap has offset -(M / 2). Taps run
+// along the rows. The wide arm is stored transposed, for the transposed map.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "kernels.h"
+
+namespace mmsw {
+
+// Sizes and tables of a pattern; `shift` is [C * nk, 2 * R], `identity` is [C, R].
+struct Pattern {
+  int64_t big, side, groups, reps;
+  const int32_t* shift;
+  const int64_t* identity;
+
+  int64_t margin() const { return side - 1 - side / 2; }
+  int64_t arm_size() const { return groups * side * side; }
+  int64_t shift_of(int64_t channel, int64_t group, int64_t column) const {
+    return shift[(channel * groups + group) * 2 * reps + column];
+  }
+  int64_t slot_of(int64_t channel, int64_t group, int64_t column) const {
+    return (big / 2 - (side - 1) - shift_of(channel, group, column)) / side;
+  }
+};
+
+// The arms and the identity kernel of one channel.
+template <typename T>
+struct CrossKernel {
+  std::vector<T> wide, tall, small;
+
+  explicit CrossKernel(const Pattern& pattern)
+      : wide(pattern.arm_size()), tall(pattern.arm_size()), small(pattern.side * pattern.side) {}
+
+  void clear() {
+    wide.assign(wide.size(), T(0));
+    tall.assign(tall.size(), T(0));
+    small.assign(small.size(), T(0));
+  }
+};
+
+// Calls visit(weight index in the channel, element of an arm or of the identity) for every
+// contribution of one channel. Assembly adds along it, its transpose gathers along it.
+template <typename T, typename Visit>
+void visit_contributions(const Pattern& pattern, int64_t channel, CrossKernel<T>& kernel,
+                         Visit visit) {
+  const int64_t side = pattern.side, area = side * side;
+  for (int64_t rep = 0; rep < pattern.reps; ++rep) {
+    for (int64_t group = 0; group < pattern.groups; ++group) {
+      T* wide = kernel.wide.data() + pattern.slot_of(channel, group, rep) * area;
+      T* tall = kernel.tall.data() + pattern.slot_of(channel, group, pattern.reps + rep) * area;
+      for (int64_t row = 0; row < side; ++row) {
+        for (int64_t column = 0; column < side; ++column) {
+          const int64_t index = group * area + row * side + column;
+          visit(index, wide[column * side + row]);
+          visit(index, tall[row * side + column]);
+        }
+      }
+    }
+    const int64_t group = pattern.identity[channel * pattern.reps + rep] - channel * pattern.groups;
+    for (int64_t i = 0; i < area; ++i) visit(group * area + i, kernel.small[i]);
+  }
+}
+
+template <typename T>
+void assemble(const Pattern& pattern, int64_t channel, const T* weight, CrossKernel<T>& kernel) {
+  kernel.clear();
+  visit_contributions(pattern, channel, kernel, [&](int64_t i, T& tap) { tap += weight[i]; });
+}
+
+template <typename T>
+void disassemble(const Pattern& pattern, int64_t channel, CrossKernel<T>& grad, T* grad_weight) {
+  visit_contributions(pattern, channel, grad, [&](int64_t i, T& tap) { grad_weight[i] += tap; });
+}
+
+// The N x N blocks of an arm that are not all zero: what is pruned costs nothing from here on.
+// NaN is not zero. `taps` that are no multiple of N leave a last block padded with zeros.
+template <typename T>
+class BlockList {
+ public:
+  void fill(const T* arm, int64_t taps, int64_t side, int64_t first, bool flip) {
+    const int64_t area = side * side, count = (taps + side - 1) / side;
+    weights_.assign(count * area, T(0));
+    blocks_.clear();
+    for (int64_t index = 0; index < count; ++index) {
+      T* weight = weights_.data() + index * area;
+      const int64_t begin = index * area, end = taps * side < begin + area ? taps * side : begin + area;
+      bool empty = true;
+      for (int64_t i = begin; i < end; ++i) {
+        weight[flip ? area - 1 - (i - begin) : i - begin] = arm[i];
+        empty = empty && arm[i] == T(0);
+      }
+      const int64_t offset = first + index * side;
+      if (!empty) blocks_.push_back({flip ? -(offset + side - 1) : offset, weight});
+    }
+  }
+  const Block<T>* data() const { return blocks_.data(); }
+  int64_t size() const { return static_cast<int64_t>(blocks_.size()); }
+
+ private:
+  std::vector<T> weights_;
+  std::vector<Block<T>> blocks_;
+};
+
+}  // namespace mmsw
