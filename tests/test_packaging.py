@@ -122,6 +122,11 @@ def test_extra_is_its_requirements_file(wheel_metadata: Message, extra: str) -> 
     assert found == {str(item) for item in expected}
 
 
+def test_wheel_holds_the_cpp_operators(wheel: zipfile.ZipFile) -> None:
+    assert 'mmsw/ops/_cpp.so' in wheel.namelist()
+    assert not Path(wheel.filename).name.endswith('none-any.whl')
+
+
 def test_wheel_ships_configs_tools_and_model_index(wheel: zipfile.ZipFile) -> None:
     expected = {'mmsw/.mim/model-index.yml'}
     for folder in ('configs', 'tools'):

@@ -4,6 +4,7 @@
 // along the rows. The wide arm is stored transposed, for the transposed map.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
@@ -23,7 +24,8 @@ struct Pattern {
     return shift[(channel * groups + group) * 2 * reps + column];
   }
   int64_t slot_of(int64_t channel, int64_t group, int64_t column) const {
-    return (big / 2 - (side - 1) - shift_of(channel, group, column)) / side;
+    const int64_t distance = big / 2 - (side - 1) - shift_of(channel, group, column);
+    return static_cast<int32_t>(distance) / static_cast<int32_t>(side);  // short divisions are quick
   }
 };
 
@@ -44,10 +46,10 @@ struct CrossKernel {
 
 // Calls visit(weight index in the channel, element of an arm or of the identity) for every
 // contribution of one channel. Assembly adds along it, its transpose gathers along it.
-template <typename T, typename Visit>
+template <int64_t Side, typename T, typename Visit>
 void visit_contributions(const Pattern& pattern, int64_t channel, CrossKernel<T>& kernel,
                          Visit visit) {
-  const int64_t side = pattern.side, area = side * side;
+  const int64_t side = Side > 0 ? Side : pattern.side, area = side * side;
   for (int64_t rep = 0; rep < pattern.reps; ++rep) {
     for (int64_t group = 0; group < pattern.groups; ++group) {
       T* wide = kernel.wide.data() + pattern.slot_of(channel, group, rep) * area;
@@ -63,6 +65,14 @@ void visit_contributions(const Pattern& pattern, int64_t channel, CrossKernel<T>
     const int64_t group = pattern.identity[channel * pattern.reps + rep] - channel * pattern.groups;
     for (int64_t i = 0; i < area; ++i) visit(group * area + i, kernel.small[i]);
   }
+}
+
+template <typename T, typename Visit>
+void visit_contributions(const Pattern& pattern, int64_t channel, CrossKernel<T>& kernel,
+                         Visit visit) {
+  if (pattern.side == 3) return visit_contributions<3>(pattern, channel, kernel, visit);
+  if (pattern.side == 5) return visit_contributions<5>(pattern, channel, kernel, visit);
+  return visit_contributions<0>(pattern, channel, kernel, visit);
 }
 
 template <typename T>
@@ -83,18 +93,20 @@ class BlockList {
  public:
   void fill(const T* arm, int64_t taps, int64_t side, int64_t first, bool flip) {
     const int64_t area = side * side, count = (taps + side - 1) / side;
-    weights_.assign(count * area, T(0));
+    weights_.resize(count * area);
     blocks_.clear();
     for (int64_t index = 0; index < count; ++index) {
       T* weight = weights_.data() + index * area;
-      const int64_t begin = index * area, end = taps * side < begin + area ? taps * side : begin + area;
-      bool empty = true;
-      for (int64_t i = begin; i < end; ++i) {
-        weight[flip ? area - 1 - (i - begin) : i - begin] = arm[i];
-        empty = empty && arm[i] == T(0);
+      const T* from = arm + index * area;
+      const int64_t present = std::min(area, taps * side - index * area);
+      bool kept = false;
+      for (int64_t i = 0; i < present; ++i) kept |= from[i] != T(0);
+      if (!kept) continue;
+      for (int64_t i = 0; i < area; ++i) {
+        weight[flip ? area - 1 - i : i] = i < present ? from[i] : T(0);
       }
       const int64_t offset = first + index * side;
-      if (!empty) blocks_.push_back({flip ? -(offset + side - 1) : offset, weight});
+      blocks_.push_back({flip ? -(offset + side - 1) : offset, weight});
     }
   }
   const Block<T>* data() const { return blocks_.data(); }
