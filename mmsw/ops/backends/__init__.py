@@ -101,8 +101,8 @@ def choose_backend(
     return next(
         candidate
         for candidate in _MODULES
-        if _unavailable_reason(candidate) is None
-        and _mismatch(candidate, device_type, function) is None
+        if _mismatch(candidate, device_type, function) is None
+        and _unavailable_reason(candidate) is None
     )
 
 
@@ -133,7 +133,7 @@ def _unavailable_reason(name: str) -> str | None:
 def _mismatch(name: str, device_type: str, function: str) -> str | None:
     """Why a backend that runs here cannot take this call; meta tensors never reach a backend."""
     module = _MODULES[name]
-    if not hasattr(module, function):
+    if module is None or not hasattr(module, function):
         return f'it has no {function}'
     if device_type == 'meta' or module.DEVICES is None or device_type in module.DEVICES:
         return None
