@@ -38,7 +38,10 @@ def unavailable_reason() -> str | None:
 def shift_add(
     conv_out: Tensor, shift_hv: Tensor, identity_index: Tensor, big_kernel: int, small_kernel: int
 ) -> Outputs:
-    """Shift and add, slot by slot; half precision accumulates in float32."""
+    """Shift and add, slot by slot; half precision accumulates in float32.
+
+    Groups are picked by indexing: ``index_select`` and ``index_add_`` copy a strided view first.
+    """
     margin = conv_margin(small_kernel)
     channels, num_reps = identity_index.shape
     height, width = conv_out.shape[2] - 2 * margin, conv_out.shape[3] - 2 * margin
@@ -54,14 +57,14 @@ def shift_add(
         shift = slot_shift(slot, big_kernel, small_kernel)
         if rep < num_reps:
             first, last = _overlap(width, margin, shift)
-            wide[..., first:last] += rows[..., first - shift : last - shift].index_select(1, group)
+            wide[..., first:last] += rows[..., first - shift : last - shift][:, group]
         else:
             first, last = _overlap(height, margin, shift)
             source = columns[:, :, first - shift : last - shift]
-            tall[:, :, first:last] += source.index_select(1, group)
+            tall[:, :, first:last] += source[:, group]
     centre = rows[..., margin : margin + width]
     for picked in identity_index.unbind(1):
-        small += centre.index_select(1, picked)
+        small += centre[:, picked]
     return wide.to(conv_out.dtype), tall.to(conv_out.dtype), small.to(conv_out.dtype)
 
 
@@ -90,14 +93,14 @@ def shift_add_grad(
         if rep < num_reps:
             first, last = _overlap(width, margin, shift)
             target = rows[..., first - shift : last - shift]
-            target.index_add_(1, group, grad_h[..., first:last].to(dtype))
+            target[:, group] += grad_h[..., first:last].to(dtype)
         else:
             first, last = _overlap(height, margin, shift)
             target = columns[:, :, first - shift : last - shift]
-            target.index_add_(1, group, grad_v[:, :, first:last].to(dtype))
+            target[:, group] += grad_v[:, :, first:last].to(dtype)
     centre = rows[..., margin : margin + width]
     for picked in identity_index.unbind(1):
-        centre.index_add_(1, picked, grad_i.to(dtype))
+        centre[:, picked] += grad_i.to(dtype)
     return grad.to(grad_h.dtype)
 
 

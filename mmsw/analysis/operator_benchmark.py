@@ -1,0 +1,445 @@
+"""The operator benchmark: every backend against every other way, in one run on one machine."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+
+from mmsw.ops import available_backends, shift_wise_conv2d
+
+from .benchmark_contenders import (
+    BOTH,
+    FORWARD,
+    TWO_STEPS,
+    Case,
+    Job,
+    OperatorShape,
+    contenders,
+    stage_shapes,
+)
+from .benchmark_measure import (
+    MachineRates,
+    free_memory,
+    machine,
+    measure,
+    peak_memory,
+    seconds,
+    usable_cpus,
+    use_threads,
+)
+from .benchmark_report import write_report
+
+_VERSIONS = ('v1', 'v2')
+_CROPS = (224, 512)
+_CROP_STEP = 32
+_CHEAP = 0.5  # seconds: calls below are run a second time to measure memory with warm caches
+_RATE_SAMPLES = 3
+_NAMED = ('versions', 'crops', 'batches', 'threads', 'sparsities')
+
+
+@dataclass(frozen=True)
+class BenchmarkSettings:
+    """What a run covers.
+
+    Attributes:
+        versions: Generations of the network, of ``'v1'`` and ``'v2'``.
+        crops: Sides of the image, in pixels.
+        batches: Batch sizes.
+        threads: Threads of torch; ``()`` for as many as torch uses by itself.
+        sparsities: Shares of pruned filters of the sweep, with one repetition.
+        rounds: Most samples of a row.
+        budget: Seconds to spend on a row.
+        few: Only the backends, slices, the SLaK pair and 7x7.
+    """
+
+    versions: tuple[str, ...] = _VERSIONS
+    crops: tuple[int, ...] = _CROPS
+    batches: tuple[int, ...] = (1,)
+    threads: tuple[int, ...] = ()
+    sparsities: tuple[float, ...] = tuple(tenth / 10 for tenth in range(10))
+    rounds: int = 11
+    budget: float = 2.0
+    few: bool = False
+
+
+PRESETS = {
+    'default': BenchmarkSettings(),
+    'quick': BenchmarkSettings(
+        versions=('v2',), crops=(512,), sparsities=(0.0, 0.7, 0.9), rounds=7, budget=0.3, few=True
+    ),
+    'full': BenchmarkSettings(batches=(1, 2, 8), threads=tuple(sorted({1, min(2, usable_cpus())}))),
+}
+
+
+class _Group(NamedTuple):
+    """Rows that are timed in turns with each other."""
+
+    shape: OperatorShape
+    batch: int
+    mode: str
+    sparsities: tuple[float, ...]  # empty outside the sweep
+
+    def __str__(self) -> str:
+        shape = self.shape
+        sweep = ', sparsity sweep' if self.sparsities else ''
+        return (
+            f'{shape}: C={shape.channels} {shape.size}x{shape.size} '
+            f'M={shape.big_kernel} N={shape.small_kernel} R={shape.num_reps}, '
+            f'batch {self.batch}, {self.mode}{sweep}'
+        )
+
+
+def benchmark_ops(
+    out: str | os.PathLike[str],
+    device: str = 'cpu',
+    preset: str = 'default',
+    versions: Sequence[str] | None = None,
+    crops: Sequence[int] | None = None,
+    batches: Sequence[int] | None = None,
+    threads: Sequence[int] | None = None,
+    sparsities: Sequence[float] | None = None,
+    seed: int = 0,
+    shapes: Sequence[OperatorShape] | None = None,
+) -> dict[str, object]:
+    """Measure the operator in all its forms and write the table, the figures and a plot.
+
+    Every contender must produce the numbers of the definition before it is timed; one that does not
+    is listed as an error and gets no row. Contenders of one shape take turns. Progress goes to
+    standard error.
+
+    Args:
+        out: Folder for ``benchmark.md``, ``benchmark.json`` and ``benchmark.png``.
+        device: ``'cpu'`` or ``'cuda'``.
+        preset: ``'quick'``, ``'default'`` or ``'full'``.
+        versions: Instead of the preset's.
+        crops: Instead of the preset's, in pixels.
+        batches: Instead of the preset's.
+        threads: Instead of the preset's.
+        sparsities: Instead of the preset's.
+        seed: Of the maps and kernels.
+        shapes: Layers to measure instead of the networks' stages.
+
+    Returns:
+        What ``benchmark.json`` holds.
+
+    Raises:
+        ValueError: If an argument cannot be honoured.
+        OSError: If the folder cannot be written.
+    """
+    if preset not in PRESETS:
+        raise ValueError(f'preset must be one of {sorted(PRESETS)}, got {preset!r}')
+    target = _device(device)
+    given = dict(zip(_NAMED, (versions, crops, batches, threads, sparsities), strict=True))
+    if target.type == 'cuda' and threads is not None:
+        raise ValueError('threads has no effect on cuda; leave it out')
+    settings = replace(
+        PRESETS[preset],
+        **{name: tuple(values) for name, values in given.items() if values is not None},
+    )
+    _check(settings)
+    if shapes is None:
+        shapes = [
+            shape
+            for version in settings.versions
+            for crop in settings.crops
+            for shape in stage_shapes(version, crop)
+        ]
+    os.makedirs(out, exist_ok=True)  # an unusable folder is found out before the work
+    run = _Run(settings, target, list(shapes), seed)
+    result = run.measure_everything()
+    write_report(result, out)
+    return result
+
+
+class _Run:
+    """One run: its groups, its rows and what it has learnt about their cost."""
+
+    def __init__(
+        self,
+        settings: BenchmarkSettings,
+        device: torch.device,
+        shapes: list[OperatorShape],
+        seed: int,
+    ) -> None:
+        self.settings, self.device, self.shapes, self.seed = settings, device, shapes, seed
+        self.backends, self.unavailable = usable_backends(device)
+        self.rows: list[dict[str, object]] = []
+        self.left_out: list[str] = []
+        self.errors: list[str] = []
+        self._group_seconds: dict[tuple[str, bool], list[tuple[float, float]]] = {}
+        self._started = time.perf_counter()
+
+    def measure_everything(self) -> dict[str, object]:
+        for name, reason in self.unavailable.items():
+            _say(f'backend {name}: not in this run: {reason}')
+        about = machine(self.device)  # the load before this run adds to it
+        threads = self.settings.threads or (torch.get_num_threads(),)
+        plan = [
+            (number, group)
+            for number in threads
+            for group in self._groups(sweep=number == threads[-1])
+        ]
+        rates = MachineRates(self.device)
+        for index, (number, group) in enumerate(plan):
+            left = self._remaining([group for _, group in plan[index:]])
+            _say(f'[{index + 1}/{len(plan)}] {group}, {number} threads{left}')
+            begin = time.perf_counter()
+            with use_threads(number):
+                self._measure(group, number, rates)
+            spent = time.perf_counter() - begin
+            self._group_seconds.setdefault(self._kind(group), []).append((self._size(group), spent))
+        order = {str(shape): index for index, shape in enumerate(self.shapes)}
+        self.rows.sort(
+            key=lambda row: (
+                row['threads'], row['batch'], row['sweep'], row['mode'], order[row['shape']],
+            )
+        )  # fmt: skip
+        return dict(
+            machine=about,
+            settings=dict(
+                versions=self.settings.versions,
+                crops=self.settings.crops,
+                batches=self.settings.batches,
+                threads=threads,
+                sparsities=self.settings.sparsities,
+                rounds=self.settings.rounds,
+                budget_s=self.settings.budget,
+                seed=self.seed,
+            ),
+            backends=self.backends,
+            unavailable=self.unavailable,
+            left_out=self.left_out,
+            errors=self.errors,
+            seconds=round(time.perf_counter() - self._started, 1),
+            rows=self.rows,
+        )
+
+    def _groups(self, sweep: bool) -> list[_Group]:
+        """Small maps first: they show early what does not work."""
+        groups = [
+            _Group(shape, batch, mode, ())
+            for batch in self.settings.batches
+            for mode in (FORWARD, BOTH)
+            for shape in reversed(self.shapes)
+        ]
+        last = self.shapes[-1]
+        if sweep and self.settings.sparsities:
+            groups.extend(
+                _Group(
+                    replace(shape, num_reps=1), self.settings.batches[0], mode,
+                    self.settings.sparsities,
+                )
+                for mode in (FORWARD, BOTH)
+                for shape in reversed(self.shapes)
+                if (shape.version, shape.crop) == (last.version, last.crop)
+            )  # fmt: skip
+        return groups
+
+    def _measure(self, group: _Group, threads: int, rates: MachineRates) -> None:
+        jobs: list[Job] = []
+        for sparsity in group.sparsities or (0.0,):
+            case = Case(group.shape, group.batch, self.device, self.seed, sparsity)
+            for job in contenders(
+                case, group.mode, self.backends, self.settings.few, bool(group.sparsities)
+            ):
+                if isinstance(job, Job):
+                    jobs.append(job)
+                elif job not in self.left_out:
+                    self.left_out.append(job)
+        ready: list[tuple[Job, float, int, float]] = []
+        for job in jobs:
+            needed, free = _needed_memory(job), free_memory(self.device)
+            if free is not None and needed > 0.8 * free:
+                self.left_out.append(
+                    f'{job.name}, {group}: needs about {needed / 2**30:.1f} GiB, '
+                    f'{free / 2**30:.1f} GiB are free'
+                )
+                continue
+            try:
+                ready.append((job, *self._prepare(job)))
+            except torch.cuda.OutOfMemoryError as error:
+                self.left_out.append(f'{job.name}, {group}: {_first_line(error)}')
+            except Exception as error:  # a contender that fails must not cost the others' rows
+                self.errors.append(f'{job.name}, {group}: {_first_line(error)}')
+                _say(f'  error: {self.errors[-1]}')
+        scales = (rates.matmul, rates.copy)
+        estimates = [seconds(scale, self.device) for scale in scales]
+        samples = measure(
+            [*scales, *(job for job, *_ in ready)],
+            [max(each, self.settings.budget / _RATE_SAMPLES) for each in estimates]
+            + [estimate for _, estimate, *_ in ready],
+            self.device,
+            self.settings.rounds,
+            self.settings.budget,
+        )
+        matmul = MachineRates.multiply_adds_per_second(samples[0])
+        copy = MachineRates.bytes_per_second(samples[1])
+        for (job, _, peak, deviation), times in zip(ready, samples[2:], strict=True):
+            row = _row(job, times, threads, matmul, copy, bool(group.sparsities))
+            row |= dict(peak_bytes=peak, deviation=deviation)
+            self.rows.append(row)
+            sparsity = f' {job.case.sparsity:.0%} pruned' if group.sparsities else ''
+            _say(
+                f'  {job.name + sparsity:<42} {row["median_ms"]:10.3f} ms '
+                f'{row["ratio"]:8.2f} x floor  n={len(times)}'
+            )
+
+    def _prepare(self, job: Job) -> tuple[float, int, float]:
+        """Check the numbers; returns rough seconds, peak bytes and the deviation."""
+        begin = time.perf_counter()
+        result, peak = peak_memory(job, self.device)
+        estimate = time.perf_counter() - begin
+        deviation = job.check(result)
+        del result
+        if estimate < _CHEAP:
+            _, peak = peak_memory(job, self.device)
+            estimate = min(seconds(job, self.device) for _ in range(2))
+        return estimate, peak, deviation
+
+    @staticmethod
+    def _kind(group: _Group) -> tuple[str, bool]:
+        return group.mode, bool(group.sparsities)
+
+    @staticmethod
+    def _size(group: _Group) -> float:
+        return group.batch * group.shape.channels * group.shape.size**2
+
+    def _remaining(self, groups: Sequence[_Group]) -> str:
+        """Rough time left, by the cost per position of the finished groups; '' if unknown."""
+        total = 0.0
+        for group in groups:
+            known = self._group_seconds.get(self._kind(group))
+            if not known:  # the other mode, or the sweep: not seen yet
+                known = [pair for pairs in self._group_seconds.values() for pair in pairs]
+            if not known:
+                return ''
+            size = self._size(group)
+            near = min(known, key=lambda pair: abs(pair[0] - size))
+            total += near[1] * max(1.0, size / near[0])
+        return f' (about {_clock(total)} left)'
+
+
+def usable_backends(device: torch.device) -> tuple[list[str], dict[str, str]]:
+    """Backends that run on a device, by trying, and the reasons of the others."""
+    usable, others = [], {}
+    shape = OperatorShape('probe', 0, 0, 2, 5, 7, 3, 1)
+    for name, state in available_backends().items():
+        if state is not True:
+            others[name] = str(state)
+            continue
+        case = Case(shape, 1, device, 0, 0.0)
+        try:
+            shift_wise_conv2d(case.x, case.weight, case.pattern, backend=name)
+        except Exception as error:  # whatever a backend says about a device that it does not serve
+            others[name] = f'does not run on {device}: {_first_line(error)}'
+        else:
+            usable.append(name)
+    return usable, others
+
+
+def _row(
+    job: Job, times: Sequence[float], threads: int, matmul: float, copy: float, sweep: bool
+) -> dict[str, object]:
+    shape, case = job.case.shape, job.case
+    median = statistics.median(times)
+    quarter = statistics.quantiles(times, n=4, method='inclusive') if len(times) > 1 else [0.0] * 3
+    arithmetic, moved = job.arithmetic() / matmul, job.moved_bytes() / copy
+    floor = max(arithmetic, moved)
+    return dict(
+        shape=f'{shape.version} {shape.crop} stage {shape.stage}',
+        version=shape.version,
+        crop=shape.crop,
+        stage=shape.stage,
+        channels=shape.channels,
+        size=shape.size,
+        big_kernel=shape.big_kernel,
+        small_kernel=shape.small_kernel,
+        num_reps=shape.num_reps,
+        batch=case.batch,
+        threads=threads,
+        mode=job.mode,
+        sweep=sweep,
+        sparsity=case.sparsity,
+        name=job.name,
+        kind=job.kind,
+        median_ms=median * 1e3,
+        min_ms=min(times) * 1e3,
+        max_ms=max(times) * 1e3,
+        spread=(quarter[2] - quarter[0]) / median,
+        samples=len(times),
+        multiply_adds=job.arithmetic(),
+        moved_bytes=job.moved_bytes(),
+        matmul_per_s=matmul,
+        copy_bytes_per_s=copy,
+        arithmetic_floor_ms=arithmetic * 1e3,
+        bytes_floor_ms=moved * 1e3,
+        floor_ms=floor * 1e3,
+        ratio=median / floor,
+    )
+
+
+def _needed_memory(job: Job) -> int:
+    """Bytes of the small convolutions' output and of what autograd keeps of its shifted parts."""
+    shape, pattern = job.case.shape, job.case.pattern
+    side = shape.size + 2 * pattern.margin
+    plane = job.case.batch * shape.channels * side**2 * job.inputs[0].element_size()
+    if job.kind != TWO_STEPS and job.name != 'small conv':
+        return 16 * plane
+    copies = 4 * pattern.num_groups
+    if job.mode == BOTH:
+        copies += 2 * shape.num_reps * pattern.num_groups
+    return copies * plane
+
+
+def _device(name: str) -> torch.device:
+    if name not in ('cpu', 'cuda'):
+        raise ValueError(f'device must be cpu or cuda, got {name!r}')
+    if name == 'cuda' and not torch.cuda.is_available():
+        raise ValueError(
+            f'device cuda: torch {torch.__version__} finds no GPU here; use --device cpu'
+        )
+    return torch.device(name)
+
+
+def _check(settings: BenchmarkSettings) -> None:
+    for name in _NAMED:
+        if not getattr(settings, name) and name not in ('threads', 'sparsities'):
+            raise ValueError(f'{name} must name at least one value')
+    for version in settings.versions:
+        if version not in _VERSIONS:
+            raise ValueError(f'versions must be of {_VERSIONS}, got {version!r}')
+    for crop in settings.crops:
+        if crop < _CROP_STEP or crop % _CROP_STEP:
+            raise ValueError(f'crops must be positive multiples of {_CROP_STEP}, got {crop}')
+    for batch in settings.batches:
+        if batch < 1:
+            raise ValueError(f'batches must be at least 1, got {batch}')
+    for number in settings.threads:
+        if not 1 <= number <= usable_cpus():
+            raise ValueError(
+                f'threads must be between 1 and the {usable_cpus()} processors here, got {number}'
+            )
+    for sparsity in settings.sparsities:
+        if not 0 <= sparsity < 1:
+            raise ValueError(f'sparsities must be in [0, 1), got {sparsity}')
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).splitlines()
+    return f'{type(error).__name__}: {lines[0] if lines else ""}'
+
+
+def _clock(total: float) -> str:
+    minutes, rest = divmod(round(total), 60)
+    return f'{minutes} min {rest} s' if minutes else f'{rest} s'
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,282 @@
+"""tools/benchmark_ops.py: the contenders compute the operator, and the reports are whole."""
+
+import importlib.util
+import json
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from mmsw.analysis import benchmark_contenders, operator_benchmark
+from mmsw.analysis.benchmark_contenders import BOTH, FORWARD, Case, Job, OperatorShape, contenders
+from mmsw.analysis.benchmark_measure import measure, peak_memory
+from mmsw.analysis.benchmark_report import markdown, summary
+from mmsw.analysis.operator_benchmark import benchmark_ops, usable_backends
+from mmsw.analysis.shift_alternatives import ALTERNATIVES
+from mmsw.ops import ShiftPattern, available_backends, shift_add
+
+CPU = torch.device('cpu')
+TINY = [
+    OperatorShape('v1', 32, 1, 3, 9, 13, 5, 2),
+    OperatorShape('v2', 64, 1, 4, 12, 13, 3, 2),
+    OperatorShape('v2', 64, 2, 6, 5, 7, 3, 4),
+]
+
+
+@pytest.fixture
+def tool(monkeypatch) -> ModuleType:
+    folder = Path(__file__).parents[1] / 'tools'
+    monkeypatch.syspath_prepend(str(folder))
+    spec = importlib.util.spec_from_file_location('benchmark_ops_tool', folder / 'benchmark_ops.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def tiny(monkeypatch) -> None:
+    """Tiny layers instead of the networks' stages, few samples."""
+    monkeypatch.setattr(
+        operator_benchmark,
+        'stage_shapes',
+        lambda version, crop: [s for s in TINY if (s.version, s.crop) == (version, crop)],
+    )
+    for name, preset in operator_benchmark.PRESETS.items():
+        small = operator_benchmark.replace(preset, rounds=2, budget=0.001)
+        monkeypatch.setitem(operator_benchmark.PRESETS, name, small)
+    monkeypatch.setattr('mmsw.analysis.benchmark_measure._MATMUL_SIDE', 32)
+    monkeypatch.setattr('mmsw.analysis.benchmark_measure._COPY_NUMBERS', 1000)
+
+
+@pytest.mark.parametrize('name', ALTERNATIVES)
+@pytest.mark.parametrize(
+    ('big', 'small', 'reps', 'channels', 'batch', 'height', 'width'),
+    [
+        (13, 3, 2, 4, 2, 9, 7),
+        (13, 5, 3, 3, 1, 5, 20),
+        (51, 3, 4, 2, 2, 6, 70),  # shifts beyond the map
+        (7, 3, 1, 2, 1, 1, 1),
+    ],
+)
+def test_alternative_shifts_exactly(name, big, small, reps, channels, batch, height, width):
+    if name == 'deformable conv':
+        pytest.importorskip('mmcv.ops', reason='mmcv was installed without compiled operators')
+    pattern = ShiftPattern.draw(big, small, channels, reps)
+    margin = 2 * pattern.margin
+    size = (batch, channels * pattern.num_groups, height + margin, width + margin)
+    conv_out = torch.randn(size, requires_grad=True)
+    expected = shift_add(conv_out, pattern, backend='torch')
+    found = ALTERNATIVES[name](pattern, height, width)(conv_out)
+    grads = [torch.randn_like(out) for out in expected]
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, atol=2e-5, rtol=0)
+    torch.testing.assert_close(
+        *(torch.autograd.grad(outputs, conv_out, grads)[0] for outputs in (found, expected)),
+        atol=2e-5,
+        rtol=0,
+    )
+
+
+@pytest.mark.parametrize('mode', [FORWARD, BOTH])
+@pytest.mark.parametrize('shape', TINY, ids=str)
+def test_every_contender_agrees_with_the_definition(shape, mode):
+    case = Case(shape, 2, CPU, seed=0, sparsity=0.3)
+    backends, _ = usable_backends(CPU)
+    jobs = [job for job in contenders(case, mode, backends) if isinstance(job, Job)]
+    names = [job.name for job in jobs]
+    assert len(set(names)) == len(names)
+    expected = {'mmsw torch', 'small conv', 'SLaK pair', 'depthwise 31x31', 'depthwise 7x7'}
+    expected |= {f'small conv + {name}' for name in ALTERNATIVES if name != 'deformable conv'}
+    assert expected <= set(names)
+    for job in jobs:
+        assert job.check(job()) < 3e-4
+
+
+def test_tall_kernel_gradients_are_right_at_full_height():
+    """Heights at which oneDNN's weight gradient is wrong unless rows are padded beforehand."""
+    case = Case(OperatorShape('v2', 0, 1, 2, 64, 51, 3, 1), 1, CPU, seed=0, sparsity=0.0)
+    for job in contenders(case, BOTH, ['torch']):
+        assert isinstance(job, str) or job.check(job()) < 3e-4
+
+
+def test_wrong_numbers_are_an_error_and_no_row(tool, tiny, tmp_path, monkeypatch, capsys):
+    right = ALTERNATIVES['torch.roll']
+
+    def wrong(pattern, height, width):
+        shift = right(pattern, height, width)
+        return lambda conv_out: shift(conv_out.roll(1, 3))
+
+    monkeypatch.setitem(ALTERNATIVES, 'torch.roll', wrong)
+    code = tool.main(['--out', str(tmp_path), '--version', 'v1', '--crop', '32', '--sparsity'])
+    assert code == 1
+    assert 'error: small conv + torch.roll' in capsys.readouterr().err
+    result = json.loads((tmp_path / 'benchmark.json').read_text())
+    names = {row['name'] for row in result['rows']}
+    assert 'small conv + torch.roll' not in names
+    assert {'small conv + slices', 'mmsw torch'} <= names
+    assert len(result['errors']) == 2
+    assert '## Errors' in (tmp_path / 'benchmark.md').read_text()
+
+
+def test_run_writes_whole_reports(tool, tiny, tmp_path, capsys):
+    out = tmp_path / 'new' / 'folder'
+    before = torch.get_num_threads()
+    arguments = ['--version', 'v2', '--crop', '64', '--batch', '1', '2', '--threads', '1']
+    assert tool.main(['--out', str(out), *arguments, '--sparsity', '0', '0.5']) == 0
+    assert torch.get_num_threads() == before
+    progress = capsys.readouterr().err
+    assert '[1/12] v2 64 stage 2' in progress
+    assert 'x floor  n=' in progress
+    assert 'left)' in progress
+
+    result = json.loads((out / 'benchmark.json').read_text())
+    assert result['machine']['torch'] == torch.__version__
+    assert {'cpu', 'cpus', 'date'} <= set(result['machine'])
+    states = available_backends()
+    assert set(result['backends']) | set(result['unavailable']) == set(states)
+    assert 'torch' in result['backends']
+    for row in result['rows']:
+        assert row['threads'] == 1
+        assert row['samples'] >= 1
+        assert 0 < row['min_ms'] <= row['median_ms'] <= row['max_ms']
+        assert row['floor_ms'] == max(row['arithmetic_floor_ms'], row['bytes_floor_ms'])
+        assert row['ratio'] == pytest.approx(row['median_ms'] / row['floor_ms'])
+        assert row['peak_bytes'] > 0
+    dense = {
+        (row['stage'], row['batch'], row['mode'])
+        for row in result['rows']
+        if row['name'] == 'mmsw torch' and not row['sweep']
+    }
+    assert len(dense) == 8
+    swept = [row for row in result['rows'] if row['sweep']]
+    assert {row['sparsity'] for row in swept} == {0, 0.5}
+    assert {row['num_reps'] for row in swept} == {1}
+    half, whole = (
+        next(r for r in swept if (r['sparsity'], r['stage'], r['mode']) == (share, 1, FORWARD))
+        for share in (0.5, 0)
+    )
+    assert half['multiply_adds'] == whole['multiply_adds'] / 2 == 4 * 12**2 * (6 * 17 + 9) / 2
+
+    text = (out / 'benchmark.md').read_text()
+    for name, reason in result['unavailable'].items():
+        assert f'- {name}: {reason}' in text
+    assert text == markdown(result)
+    files = {'benchmark.json', 'benchmark.md'}
+    if importlib.util.find_spec('matplotlib'):
+        files.add('benchmark.png')
+        assert (out / 'benchmark.png').read_bytes().startswith(b'\x89PNG')
+    assert {path.name for path in out.iterdir()} == files
+
+
+def test_quick_and_full_cover_what_they_promise(tool, tiny, tmp_path):
+    few = operator_benchmark.PRESETS['quick']
+    assert (few.versions, few.crops, few.batches) == (('v2',), (512,), (1,))
+    full = operator_benchmark.PRESETS['full']
+    assert (full.versions, full.crops, full.batches) == (('v1', 'v2'), (224, 512), (1, 2, 8))
+    assert 1 in full.threads
+    assert tool.main(['--quick', '--crop', '64', '--out', str(tmp_path)]) == 0
+    names = {row['name'] for row in json.loads((tmp_path / 'benchmark.json').read_text())['rows']}
+    assert {'mmsw torch', 'small conv + slices', 'SLaK pair', 'depthwise 7x7'} <= names
+    assert 'depthwise 31x31' not in names
+
+
+def test_summary_compares_totals_over_the_stages():
+    def row(name, stage, time, floor):
+        return dict(
+            version='v2', crop=512, batch=1, threads=2, mode=FORWARD, sweep=False, kind='fused',
+            name=name, stage=stage, median_ms=time, floor_ms=floor,
+        )  # fmt: skip
+
+    rows = [
+        row('mmsw torch', 1, 4.0, 1.0), row('mmsw torch', 2, 2.0, 1.0),
+        row('mmsw fast', 1, 1.0, 1.0), row('mmsw fast', 2, 2.0, 1.0),
+        row('small conv + slices', 1, 20.0, 1.0), row('small conv + slices', 2, 10.0, 1.0),
+        row('SLaK pair', 1, 5.0, 1.0),
+    ]  # fmt: skip
+    entries = {entry['name']: entry for entry in summary(rows)}
+    assert 'SLaK pair' not in entries  # lacks a stage
+    fast = entries['mmsw fast']
+    assert (fast['total_ms'], fast['floor_ratio']) == (3.0, 1.5)
+    assert (fast['over_slices'], fast['over_slak'], fast['over_torch']) == (10.0, None, 2.0)
+
+
+def test_stages_come_from_the_network():
+    stages = benchmark_contenders.stage_shapes('v2', 512)
+    assert [(s.channels, s.size, s.big_kernel, s.small_kernel) for s in stages] == [
+        (60, 128, 51, 3), (122, 64, 49, 3), (246, 32, 47, 3), (492, 16, 13, 3),
+    ]  # fmt: skip
+    assert [s.size for s in benchmark_contenders.stage_shapes('v1', 224)] == [56, 28, 14, 7]
+    assert {s.small_kernel for s in benchmark_contenders.stage_shapes('v1', 224)} == {5}
+
+
+def test_slow_calls_take_fewer_samples_spread_over_the_rounds():
+    order = []
+    calls = [lambda: order.append('a'), lambda: order.append('b')]
+    samples = measure(calls, [0.5, 3.0], CPU, rounds=8, budget=4.0)
+    assert [len(times) for times in samples] == [8, 1]
+    assert order.index('b') > order.index('a')
+
+
+def test_peak_memory_counts_what_is_held_at_once():
+    x = torch.zeros(256, 1024)  # 1 MiB
+
+    def call():
+        first = x + 1
+        second = first + 1
+        del first
+        return second + 1
+
+    result, peak = peak_memory(call, CPU)
+    assert result.shape == x.shape
+    assert 2 * 2**20 <= peak < 2.1 * 2**20
+
+
+def test_bad_arguments_are_named(tool, tmp_path, capsys):
+    for arguments, message in (
+        (['--device', 'tpu'], "device must be cpu or cuda, got 'tpu'"),
+        (['--version', 'v3'], "versions must be of ('v1', 'v2'), got 'v3'"),
+        (['--crop', '100'], 'crops must be positive multiples of 32, got 100'),
+        (['--batch', '0'], 'batches must be at least 1, got 0'),
+        (['--threads', '0'], 'processors here, got 0'),
+        (['--sparsity', '1.0'], 'sparsities must be in [0, 1), got 1.0'),
+    ):
+        assert tool.main(['--out', str(tmp_path / 'none'), *arguments]) == 2
+        error = capsys.readouterr().err
+        assert error.startswith('error: ')
+        assert message in error
+        assert error.count('\n') == 1
+    assert not (tmp_path / 'none').exists()
+    (tmp_path / 'file').touch()
+    assert tool.main(['--out', str(tmp_path / 'file'), '--quick']) == 2
+    assert 'file' in capsys.readouterr().err
+    with pytest.raises(ValueError, match='preset must be one of'):
+        benchmark_ops(tmp_path, preset='fast')
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='is about machines without GPU')
+def test_cuda_without_gpu_says_what_to_do(tool, tmp_path, capsys):
+    assert tool.main(['--out', str(tmp_path), '--device', 'cuda']) == 2
+    assert 'finds no GPU here; use --device cpu' in capsys.readouterr().err
+
+
+def test_help(tool, capsys):
+    with pytest.raises(SystemExit) as stop:
+        tool.main(['--help'])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    for option in ('--quick', '--full', '--device', '--batch', '--threads', '--sparsity', '--out'):
+        assert option in text
+
+
+def test_baseline_convolutions_are_what_their_names_say():
+    case = Case(TINY[1], 1, CPU, seed=0, sparsity=0.0)
+    jobs = {job.name: job for job in contenders(case, FORWARD, ['torch']) if isinstance(job, Job)}
+    x, tall, wide = jobs['SLaK pair'].inputs
+    assert (tuple(tall.shape[2:]), tuple(wide.shape[2:])) == ((13, 5), (5, 13))
+    expected = F.conv2d(x, tall, padding=(6, 2), groups=4)
+    expected = expected + F.conv2d(x, wide, padding=(2, 6), groups=4)
+    torch.testing.assert_close(jobs['SLaK pair']()[0], expected)
+    assert jobs['SLaK pair'].arithmetic() == 4 * 12**2 * 2 * 13 * 5
+    assert jobs['depthwise 31x31'].arithmetic() == 4 * 12**2 * 31**2
