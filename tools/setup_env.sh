@@ -38,7 +38,7 @@ digest() { "$py" -c 'import hashlib, sys; print(hashlib.sha256(sys.stdin.buffer.
 stack_digest() {
     {
         pwd
-        cat tools/setup_env.sh requirements/{runtime,build,"$stack",demo,test}.txt "$constraints"
+        cat tools/setup_env.sh requirements/{runtime,build,"$stack",taichi,demo,test}.txt "$constraints"
     } | digest
 }
 
@@ -175,8 +175,8 @@ install_all() {
         hide_gpu_without_nvcc &&
         step "$mmcv from source, $MAX_JOBS compilers at once (minutes, unless pip's cache has it)" \
             pip_install -v --no-build-isolation "$mmcv" &&
-        step 'the rest of the stack, demo and test packages' pip_install --no-build-isolation \
-            -r "requirements/$stack.txt" -r requirements/demo.txt -r requirements/test.txt &&
+        step 'the rest of the stack, Taichi, demo and test packages' pip_install --no-build-isolation \
+            -r "requirements/$stack.txt" -r requirements/taichi.txt -r requirements/demo.txt -r requirements/test.txt &&
         install_mmsw
 }
 

@@ -112,8 +112,7 @@ class ShiftWiseConv2d(nn.Module):
         self.groups = in_channels
         self.transposed = False
         self.bias = None
-        # An unknown or missing one is an error now, not in a forward pass. Any device: the layer may
-        # yet move.
+        # An unknown or missing one is an error now, not in a forward pass. Any device: it may move.
         choose_backend(backend, 'meta')
         self.backend = backend
 

@@ -17,19 +17,18 @@ from types import ModuleType
 
 import torch
 
-from . import cpp_backend, torch_backend
+from . import cpp_backend, cuda_backend, taichi_backend, torch_backend
 
 # Name -> module, fastest first: 'auto' takes the first that can run on the device of the tensors.
-# A backend without a module is announced but not part of this version.
 #
 # The order is that of `python tools/benchmark_ops.py` (docs/backends.md holds a run): on the CPU it
 # was the same for every stage shape of the networks, batch size and number of threads, so one order
 # serves all shapes. No GPU was there to measure `cuda` before `torch`; that place is a guess.
-_MODULES: dict[str, ModuleType | None] = {
-    'cuda': None,
+_MODULES: dict[str, ModuleType] = {
+    'cuda': cuda_backend,
     'cpp': cpp_backend,
     'torch': torch_backend,
-    'taichi': None,
+    'taichi': taichi_backend,
 }
 _ENVIRONMENT_VARIABLE = 'MMSW_BACKEND'
 
@@ -108,9 +107,7 @@ def choose_backend(
 
 def backend_module(name: str) -> ModuleType:
     """Module of an available backend."""
-    module = _MODULES[name]
-    assert module is not None, name
-    return module
+    return _MODULES[name]
 
 
 def _require(name: str, source: str) -> None:
@@ -124,16 +121,13 @@ def _require(name: str, source: str) -> None:
 
 
 def _unavailable_reason(name: str) -> str | None:
-    module = _MODULES[name]
-    if module is None:
-        return 'this version of mmsw does not contain it'
-    return module.unavailable_reason()
+    return _MODULES[name].unavailable_reason()
 
 
 def _mismatch(name: str, device_type: str, function: str) -> str | None:
     """Why a backend that runs here cannot take this call; meta tensors never reach a backend."""
     module = _MODULES[name]
-    if module is None or not hasattr(module, function):
+    if not hasattr(module, function):
         return f'it has no {function}'
     if device_type == 'meta' or module.DEVICES is None or device_type in module.DEVICES:
         return None

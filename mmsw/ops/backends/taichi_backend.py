@@ -1,0 +1,520 @@
+"""The Taichi backend: one kernel source for Taichi's CPU and CUDA archs.
+
+Taichi is imported and started by the first call, never by importing this module. If the program
+has started Taichi itself, that runtime is used as it is; otherwise ``ti.init`` runs with the arch
+of the first tensor and, on the CPU, with as many threads as torch has at that time. One process has
+one Taichi arch: a tensor on another kind of device raises an error.
+
+Kernels work on torch's memory. On CUDA, Taichi has a stream of its own: the current torch stream is
+synchronized before every launch (``torch.cuda.current_stream().synchronize()``) and Taichi after it
+(``ti.sync()``), so the order of torch's stream holds, at the price of waiting on the host.
+
+``shift_wise_conv2d`` and its gradients run on the assembled cross kernels, cut into blocks of
+N x N taps. Blocks of zeros are not in the lists that the kernels walk, so pruned kernels cost
+nothing. float32 and float64 are computed as they are, half types in float32. Every sum has one
+owner and a fixed order: results repeat bit for bit, whatever the number of threads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import io
+import os
+import threading
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from types import ModuleType
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..assemble import CrossKernels, arm_taps, assemble, disassemble
+from ..pattern import conv_margin, num_groups
+
+DEVICES = ('cpu', 'cuda')
+
+Outputs = tuple[Tensor, Tensor, Tensor]
+
+_UNAVAILABLE_REASON = (
+    None
+    if importlib.util.find_spec('taichi') is not None
+    else 'the package taichi is not installed; install it with "pip install taichi"'
+)
+# Taichi's runtime must not be entered by two threads at once.
+_LOCK = threading.RLock()
+
+
+def unavailable_reason() -> str | None:
+    """Why the backend cannot run here; ``None`` if it can."""
+    return _UNAVAILABLE_REASON
+
+
+def shift_add(
+    conv_out: Tensor, shift_hv: Tensor, identity_index: Tensor, big_kernel: int, small_kernel: int
+) -> Outputs:
+    """Shift and add, one work item per row of the outputs."""
+    margin, groups = conv_margin(small_kernel), num_groups(big_kernel, small_kernel)
+    channels, num_reps = identity_index.shape
+    batch = conv_out.shape[0]
+    height, width = conv_out.shape[2] - 2 * margin, conv_out.shape[3] - 2 * margin
+    source = conv_out.detach().to(_work_dtype(conv_out.dtype)).contiguous()
+    outputs = tuple(source.new_empty(batch, channels, height, width) for _ in range(3))
+    if not batch:
+        return tuple(out.to(conv_out.dtype) for out in outputs)
+    tables = _flat(shift_hv.to(torch.int32)), _flat(identity_index.to(torch.int32))
+    with _kernels(source) as kernels:
+        launch = kernels.row_kernels(_taichi_dtype(source)).shift_add
+        for sample in range(0, batch, _samples(kernels, source)):
+            chunk = slice(sample, sample + _samples(kernels, source))
+            _launch(
+                launch,
+                _flat(source[chunk]),
+                *tables,
+                *(_flat(out[chunk]) for out in outputs),
+                outputs[0][chunk].shape[0] * channels,
+                channels,
+                groups,
+                num_reps,
+                height,
+                width,
+                margin,
+            )
+    return tuple(out.to(conv_out.dtype) for out in outputs)
+
+
+def shift_add_grad(
+    grad_h: Tensor,
+    grad_v: Tensor,
+    grad_i: Tensor,
+    shift_hv: Tensor,
+    identity_index: Tensor,
+    big_kernel: int,
+    small_kernel: int,
+) -> Tensor:
+    """Gradient of :func:`shift_add`, one work item per row of ``conv_out``."""
+    margin, groups = conv_margin(small_kernel), num_groups(big_kernel, small_kernel)
+    channels, num_reps = identity_index.shape
+    batch, _, height, width = grad_h.shape
+    dtype = _work_dtype(grad_h.dtype)
+    grads = [grad.detach().to(dtype).contiguous() for grad in (grad_h, grad_v, grad_i)]
+    out = grads[0].new_empty(batch, channels * groups, height + 2 * margin, width + 2 * margin)
+    if not batch:
+        return out.to(grad_h.dtype)
+    tables = _flat(shift_hv.to(torch.int32)), _flat(identity_index.to(torch.int32))
+    with _kernels(out) as kernels:
+        launch = kernels.row_kernels(_taichi_dtype(out)).shift_add_grad
+        for sample in range(0, batch, _samples(kernels, out)):
+            chunk = slice(sample, sample + _samples(kernels, out))
+            _launch(
+                launch,
+                *(_flat(grad[chunk]) for grad in grads),
+                *tables,
+                _flat(out[chunk]),
+                out[chunk].shape[0] * channels,
+                channels,
+                groups,
+                num_reps,
+                height,
+                width,
+                margin,
+            )
+    return out.to(grad_h.dtype)
+
+
+def shift_wise_conv2d(
+    x: Tensor,
+    weight: Tensor,
+    shift_hv: Tensor,
+    identity_index: Tensor,
+    big_kernel: int,
+    small_kernel: int,
+) -> Outputs:
+    """Both steps through the blocks of the cross kernels."""
+    if not x.numel():
+        return tuple(x.new_empty(x.shape) for _ in range(3))
+    dtype = _work_dtype(x.dtype)
+    arms = _arms(x, weight, shift_hv, identity_index, big_kernel, small_kernel)
+    outputs = []
+    with _kernels(x) as kernels:
+        source = _pad(x.detach().to(dtype), arms[0].left, arms[1].above)
+        for arm in arms:
+            out = _new_map(x, dtype)
+            arm.correlate(kernels, source, out, arms[0].left, arms[1].above, x.shape, False)
+            outputs.append(_crop(out, x))
+    return tuple(outputs)
+
+
+def shift_wise_conv2d_grad_input(
+    grad_h: Tensor,
+    grad_v: Tensor,
+    grad_i: Tensor,
+    weight: Tensor,
+    shift_hv: Tensor,
+    identity_index: Tensor,
+    big_kernel: int,
+    small_kernel: int,
+) -> Tensor:
+    """Gradient with respect to ``x``: the same kernels with the blocks turned around."""
+    if not grad_h.numel():
+        return grad_h.new_empty(grad_h.shape)
+    dtype = _work_dtype(grad_h.dtype)
+    arms = _arms(grad_h, weight, shift_hv, identity_index, big_kernel, small_kernel, True)
+    out = _new_map(grad_h, dtype)
+    with _kernels(grad_h) as kernels:
+        for arm, grad in zip(arms, (grad_h, grad_v, grad_i), strict=True):
+            source = _pad(grad.detach().to(dtype), arm.left, arm.above)
+            add = arm is not arms[0]
+            arm.correlate(kernels, source, out, arm.left, arm.above, grad.shape, add)
+    return _crop(out, grad_h)
+
+
+def shift_wise_conv2d_grad_weight(
+    grad_h: Tensor,
+    grad_v: Tensor,
+    grad_i: Tensor,
+    x: Tensor,
+    shift_hv: Tensor,
+    identity_index: Tensor,
+    big_kernel: int,
+    small_kernel: int,
+) -> Tensor:
+    """Gradient with respect to the small kernels: that of the blocks, gathered."""
+    channels, groups = x.shape[1], num_groups(big_kernel, small_kernel)
+    if not x.numel():
+        return x.new_zeros(channels * groups, 1, small_kernel, small_kernel)
+    dtype = _work_dtype(x.dtype)
+    n = small_kernel
+    arms = [_Arm(kind, None, big_kernel, n, *x.shape[2:]) for kind in range(3)]
+    left, above = arms[0].left, arms[1].above
+    blocks = []
+    with _kernels(x) as kernels:
+        source = _pad(x.detach().to(dtype), left, above)
+        for arm, grad in zip(arms, (grad_h, grad_v, grad_i), strict=True):
+            columns = _columns(x.shape[3])
+            grad = F.pad(grad.detach().to(dtype), (0, -x.shape[3] % columns)).contiguous()
+            blocks.append(arm.correlate_grad(kernels, source, grad, left, above, x.shape))
+    length = groups * n
+    wide = _centre(blocks[0].transpose(2, 3).reshape(channels, length, n), big_kernel, n)
+    tall = _centre(blocks[1].reshape(channels, length, n), big_kernel, n)
+    grads = CrossKernels(wide, tall, blocks[2].view(channels, n, n))
+    return disassemble(grads, shift_hv, identity_index, big_kernel, n).to(x.dtype)
+
+
+class _Arm:
+    """One output's kernel as blocks of ``side`` x ``side`` taps, and where they lie.
+
+    Args:
+        kind: 0 wide, 1 tall, 2 identity.
+        kernel: ``[C, slots, N, N]`` (rows, columns) in compute dtype; ``None`` for gradients.
+        big_kernel: Focus length M.
+        small_kernel: Side N.
+        height: Rows of the map.
+        width: Columns of the map.
+        flip: Whether the kernel is turned around both axes.
+    """
+
+    def __init__(
+        self,
+        kind: int,
+        kernel: Tensor | None,
+        big_kernel: int,
+        small_kernel: int,
+        height: int,
+        width: int,
+        flip: bool = False,
+    ) -> None:
+        n = small_kernel
+        self.side = next(side for side in (5, 3, 1) if n % side == 0)
+        self.parts = n // self.side
+        self.slots = 1 if kind == 2 else num_groups(big_kernel, n)
+        self.n = n
+        first = -(n // 2) if kind == 2 else -(big_kernel // 2)
+        last = first + self.slots * n - 1
+        if flip:
+            first, last = -last, -first
+        reach = max(-first, last, n // 2)
+        along = width if kind == 0 else height
+        self.left, self.above = n // 2, n // 2
+        if kind == 0:
+            self.left = min(reach, along + n)
+        elif kind == 1:
+            self.above = min(reach, along + n)
+        self.kind, self.first, self.along, self.flip = kind, first, along, flip
+        self.weight = None
+        if kernel is not None:
+            if flip:
+                kernel = kernel.flip(1, 2, 3)
+            self.weight = self._split(kernel)
+
+    def _split(self, kernel: Tensor) -> Tensor:
+        """``[C, slots, N, N]`` to contiguous ``[C, slots * parts ** 2, side, side]``."""
+        shape = (kernel.shape[0], self.slots, self.parts, self.side, self.parts, self.side)
+        parts = kernel.reshape(shape).transpose(3, 4)
+        return parts.reshape(shape[0], -1, self.side, self.side).contiguous()
+
+    def _join(self, parts: Tensor) -> Tensor:
+        """Inverse of :meth:`_split`."""
+        shape = (parts.shape[0], self.slots, self.parts, self.parts, self.side, self.side)
+        return parts.view(shape).transpose(3, 4).reshape(shape[0], self.slots, self.n, self.n)
+
+    def _place(self, left: int, above: int) -> tuple[list[bool], list[int]]:
+        """Per block: whether it reaches the map, and its offset in the padded map."""
+        used, place = [], []
+        for slot in range(self.slots):
+            tap = self.first + slot * self.n
+            inside = tap < self.along and tap + self.n > -self.along + 1
+            for down in range(self.parts):
+                for right in range(self.parts):
+                    across = (tap if self.kind == 0 else -(self.n // 2)) + right * self.side
+                    along = (tap if self.kind != 0 else -(self.n // 2)) + down * self.side
+                    used.append(self.kind == 2 or inside)
+                    place += [above + along, left + across] if used[-1] else [above, left]
+        return used, place
+
+    def correlate(
+        self,
+        kernels: ModuleType,
+        source: Tensor,
+        out: Tensor,
+        left: int,
+        above: int,
+        shape: torch.Size,
+        add: bool,
+    ) -> None:
+        """Write or add to ``out`` the padded map ``source``, correlated with the kernel."""
+        used, place = self._place(left, above)
+        device = source.device
+        slots = len(used)
+        index = torch.arange(slots, device=device).masked_fill(
+            ~torch.tensor(used, device=device), slots
+        )
+        zero = (self.weight == 0).flatten(2).all(2)
+        index = index.expand(shape[1], -1).masked_fill(zero, slots).sort(1).values
+        blocks = F.pad(index.masked_fill(index == slots, -1), (0, 1), value=-1).to(torch.int32)
+        columns = _columns(shape[3])
+        launch = kernels.tile_kernels(_taichi_dtype(source), self.side, columns).correlate
+        tables = (
+            _flat(self.weight),
+            _flat(blocks),
+            torch.tensor(place, dtype=torch.int32, device=device),
+        )
+        step = _samples(kernels, source)
+        for sample in range(0, shape[0], step):
+            chunk = slice(sample, sample + step)
+            _launch(
+                launch,
+                _flat(source[chunk]),
+                *tables,
+                _flat(out[chunk]),
+                out[chunk].shape[0] * shape[1],
+                shape[1],
+                slots,
+                shape[2],
+                shape[3],
+                above,
+                left,
+                int(add),
+                1,
+            )
+
+    def correlate_grad(
+        self,
+        kernels: ModuleType,
+        source: Tensor,
+        grad: Tensor,
+        left: int,
+        above: int,
+        shape: torch.Size,
+    ) -> Tensor:
+        """Gradient of the kernel: ``[C, slots, N, N]``."""
+        used, place = self._place(left, above)
+        columns = _columns(shape[3])
+        launch = kernels.tile_kernels(_taichi_dtype(source), self.side, columns).correlate_grad
+        table = torch.tensor(place, dtype=torch.int32, device=source.device)
+        total = None
+        step = _samples(kernels, source)
+        for sample in range(0, shape[0], step):
+            chunk = slice(sample, sample + step)
+            lanes = source.new_empty(shape[1], len(used), self.side, self.side, columns)
+            _launch(
+                launch,
+                _flat(source[chunk]),
+                _flat(grad[chunk]),
+                table,
+                _flat(lanes),
+                source[chunk].shape[0],
+                shape[1],
+                len(used),
+                shape[2],
+                shape[3],
+                above,
+                left,
+                1,
+            )
+            part = lanes.sum(4)
+            total = part if total is None else total + part
+        unused = ~torch.tensor(used, device=source.device)
+        return self._join(total.masked_fill(unused.view(1, -1, 1, 1), 0))
+
+
+def _arms(
+    x: Tensor,
+    weight: Tensor,
+    shift_hv: Tensor,
+    identity_index: Tensor,
+    big_kernel: int,
+    small_kernel: int,
+    flip: bool = False,
+) -> list[_Arm]:
+    """The three kernels as blocks, assembled in the compute dtype."""
+    n = small_kernel
+    weight = weight.detach().to(_work_dtype(x.dtype))
+    kernels = assemble(weight, shift_hv, identity_index, big_kernel, n)
+    channels, slots = x.shape[1], num_groups(big_kernel, n)
+    before = arm_taps(big_kernel, n) // 2 - big_kernel // 2
+    wide, tall = (
+        arm[:, before : before + slots * n].reshape(channels, slots, n, n) for arm in kernels[:2]
+    )
+    blocks = (wide.transpose(2, 3), tall, kernels.small.unsqueeze(1))
+    return [_Arm(k, blocks[k], big_kernel, n, *x.shape[2:], flip) for k in range(3)]
+
+
+def _centre(arm: Tensor, big_kernel: int, small_kernel: int) -> Tensor:
+    """Pad the slots ``[C, nk * N, N]`` to the full arm that ``disassemble`` takes."""
+    taps = arm_taps(big_kernel, small_kernel)
+    before = taps // 2 - big_kernel // 2
+    return F.pad(arm, (0, 0, before, taps - arm.shape[1] - before))
+
+
+def _columns(width: int) -> int:
+    """Columns of a tile: 16, or 8 where that rounds the width up by less."""
+    return 8 if 0 < width % 16 <= 8 else 16
+
+
+def _pad(x: Tensor, left: int, above: int) -> Tensor:
+    """Zeros around a map whose size is rounded up to whole tiles."""
+    return F.pad(
+        x.contiguous(),
+        (left, left + -x.shape[3] % _columns(x.shape[3]), above, above + -x.shape[2] % 4),
+    )
+
+
+def _new_map(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """An output ``[B, C, H, W]`` whose width is rounded up to whole tiles."""
+    width = x.shape[3] + -x.shape[3] % _columns(x.shape[3])
+    return x.new_empty((*x.shape[:3], width), dtype=dtype)
+
+
+def _crop(out: Tensor, x: Tensor) -> Tensor:
+    return out[..., : x.shape[3]].to(x.dtype).contiguous()
+
+
+def _flat(tensor: Tensor) -> Tensor:
+    return tensor.contiguous().view(-1)
+
+
+def _samples(kernels: ModuleType, largest: Tensor) -> int:
+    """Samples of a batch that one launch takes: Taichi's indices are 32-bit."""
+    sample = largest[0].numel()
+    if sample >= kernels.INDEX_LIMIT:
+        raise ValueError(
+            f'backend "taichi" handles up to {kernels.INDEX_LIMIT} elements per sample, a map of '
+            f'shape {tuple(largest.shape[1:])} (padding included) has {sample}; '
+            'use a smaller map or another backend'
+        )
+    return (kernels.INDEX_LIMIT - 1) // sample
+
+
+def _work_dtype(dtype: torch.dtype) -> torch.dtype:
+    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
+
+
+def _taichi_dtype(tensor: Tensor) -> object:
+    import taichi as ti
+
+    return ti.f64 if tensor.dtype == torch.float64 else ti.f32
+
+
+@contextlib.contextmanager
+def _kernels(tensor: Tensor) -> Iterator[ModuleType]:
+    """The kernels, for the tensor's device; one thread at a time."""
+    with _LOCK:
+        _start(tensor.device)
+        from . import taichi_kernels
+
+        yield taichi_kernels
+
+
+def _launch(kernel: Callable[..., None], *arguments: Tensor | int) -> None:
+    """Run a kernel after what torch has queued and before what it queues next."""
+    stream = None
+    if arguments[0].device.type == 'cuda':
+        stream = torch.cuda.current_stream(arguments[0].device)
+        stream.synchronize()
+    kernel(*arguments)
+    if stream is not None:
+        import taichi as ti
+
+        ti.sync()
+
+
+def _start(device: torch.device) -> None:
+    """Start Taichi unless it runs already, and refuse a device that does not fit its arch."""
+    ti = _import_taichi()
+    runtime = ti.lang.impl.get_runtime()
+    if runtime.prog is None:
+        if device.type not in ('cpu', 'cuda'):
+            _refuse(device, 'runs on cpu and cuda')
+        options = dict(log_level=ti.ERROR, offline_cache=True, fast_math=False)
+        if device.type == 'cpu':
+            options.update(arch=ti.cpu, cpu_max_num_threads=torch.get_num_threads())
+        else:
+            options.update(arch=ti.cuda)
+        with _environment('TI_SKIP_VERSION_CHECK', 'ON'), _quiet():
+            ti.init(enable_fallback=False, **options)
+    arch = ti.cfg.arch
+    if arch in (ti.x64, ti.arm64):
+        if device.type != 'cpu':
+            _refuse(device, 'has been started on the CPU in this process')
+    elif arch == ti.cuda:
+        if device.type != 'cuda' or device.index not in (None, 0):
+            _refuse(device, 'has been started on cuda:0 in this process')
+    else:
+        _refuse(device, f'has been started on {arch} in this process, which mmsw does not support')
+
+
+def _refuse(device: torch.device, state: str) -> None:
+    from . import BackendUnavailableError
+
+    raise BackendUnavailableError(
+        f"backend 'taichi' cannot take tensors on {device}: Taichi {state}; "
+        "move the tensors or use backend='torch' for them"
+    )
+
+
+@lru_cache(maxsize=1)
+def _import_taichi() -> ModuleType:
+    with _environment('ENABLE_TAICHI_HEADER_PRINT', '0'):
+        import taichi
+    return taichi
+
+
+@contextlib.contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    """Set an environment variable that Taichi reads, and put it back."""
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
+
+
+def _quiet() -> contextlib.AbstractContextManager:
+    """Taichi announces itself with ``print``."""
+    return contextlib.redirect_stdout(io.StringIO())
