@@ -1,0 +1,69 @@
+// From run-time types and sizes to template arguments, and how many blocks a launch gets.
+#pragma once
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
+#include <type_traits>
+
+#include "launch.h"
+
+namespace mmsw {
+
+template <>
+struct Convert<__half> {
+  MMSW_HOST_DEVICE static float load(__half value) { return __half2float(value); }
+  MMSW_HOST_DEVICE static __half store(float value) { return __float2half_rn(value); }
+};
+
+template <>
+struct Convert<__nv_bfloat16> {
+  MMSW_HOST_DEVICE static float load(__nv_bfloat16 value) { return __bfloat162float(value); }
+  MMSW_HOST_DEVICE static __nv_bfloat16 store(float value) { return __float2bfloat16_rn(value); }
+};
+
+// Blocks walk over the work with the stride of the grid, so any amount of it fits a launch.
+inline unsigned grid_size(int64_t work) {
+  constexpr int64_t kMostBlocks = (int64_t{1} << 31) - 1;
+  return static_cast<unsigned>(work < kMostBlocks ? work : kMostBlocks);
+}
+
+template <typename T>
+struct TypeTag {
+  using type = T;
+};
+
+template <typename Function>
+cudaError_t with_type(Dtype dtype, Function function) {
+  switch (dtype) {
+    case Dtype::kFloat32:
+      return function(TypeTag<float>());
+    case Dtype::kFloat16:
+      return function(TypeTag<__half>());
+    case Dtype::kBFloat16:
+      return function(TypeTag<__nv_bfloat16>());
+    case Dtype::kFloat64:
+      return function(TypeTag<double>());
+  }
+  return cudaErrorInvalidValue;
+}
+
+// The sides that the published networks use are compiled in, 0 stands for any other one. float64,
+// which is there for checks, always takes the loops for any side.
+template <typename T, typename Function>
+cudaError_t with_side(int side, Function function) {
+  if constexpr (!std::is_same<T, double>::value) {
+    if (side == 3) return function(std::integral_constant<int, 3>());
+    if (side == 5) return function(std::integral_constant<int, 5>());
+  }
+  return function(std::integral_constant<int, 0>());
+}
+
+inline int accumulator_bytes(Dtype dtype) { return dtype == Dtype::kFloat64 ? 8 : 4; }
+
+// Whether `with_side` compiled the side in.
+inline bool whole_slots(const ConvSizes& sizes, Dtype dtype) {
+  return dtype != Dtype::kFloat64 && (sizes.side == 3 || sizes.side == 5);
+}
+
+}  // namespace mmsw
