@@ -303,6 +303,12 @@ def test_starts_on_the_first_call_and_in_silence() -> None:
 
 
 @needs_taichi
+def test_denormal_numbers_are_left_alone() -> None:
+    small = 'print((torch.tensor([1e-40]) * 1).ne(0).item())\n'
+    assert run_python('import torch\n' + small + CALL + small) == 'True\nTrue\n'
+
+
+@needs_taichi
 def test_keeps_a_runtime_that_the_program_started() -> None:
     script = (
         'import taichi as ti\n'

@@ -21,6 +21,7 @@ import contextlib
 import importlib.util
 import io
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from functools import lru_cache
@@ -440,7 +441,7 @@ def _taichi_dtype(tensor: Tensor) -> object:
 @contextlib.contextmanager
 def _kernels(tensor: Tensor) -> Iterator[ModuleType]:
     """The kernels, for the tensor's device; one thread at a time."""
-    with _LOCK:
+    with _LOCK, _denormals_kept():
         _start(tensor.device)
         from . import taichi_kernels
 
@@ -513,6 +514,21 @@ def _environment(name: str, value: str) -> Iterator[None]:
             del os.environ[name]
         else:
             os.environ[name] = before
+
+
+@contextlib.contextmanager
+def _denormals_kept() -> Iterator[None]:
+    """Taichi makes the thread that starts it flush denormal numbers to zero; undo that."""
+    kept = _keeps_denormals()
+    try:
+        yield
+    finally:
+        if kept and not _keeps_denormals():
+            torch.set_flush_denormal(False)
+
+
+def _keeps_denormals() -> bool:
+    return sys.float_info.min / 2 > 0
 
 
 def _quiet() -> contextlib.AbstractContextManager:
