@@ -62,7 +62,7 @@ def compiled_backends() -> dict:
                 extra_compile_args={'cxx': ['-O3'], 'nvcc': ['-O3']},
             )
         )
-    # Libraries of operators, not Python modules: one file serves every Python version.
+    # Plain file names: the C++ library is no Python module and serves every Python version.
     build = cpp_extension.BuildExtension.with_options(no_python_abi_suffix=True)
     return {'ext_modules': extensions, 'build_ext': build}
 

@@ -124,7 +124,7 @@ def shift_wise_conv2d_grad_weight(
 
 def cross_conv2d(x: Tensor, wide: Tensor, tall: Tensor, bias: Tensor) -> Tensor:
     """See :func:`mmsw.ops.cross_conv2d`."""
-    tensors = (_ready(x), _ready(wide), _ready(tall), _ready(bias).to(_ready(x).dtype))
+    tensors = (_ready(tensor) for tensor in (x, wide, tall, bias))  # of one dtype: the caller's
     return _library().cross_conv2d(*tensors).to(x.dtype)
 
 
