@@ -10,7 +10,7 @@ _base_ = [
     '_base_/models/upernet_shiftwise.py',
     '_base_/datasets/ade20k.py',
     '_base_/schedules/adamw_160k.py',
-    '_base_/default_runtime.py',
+    '_base_/segmentation_runtime.py',
 ]
 
 model = dict(

@@ -122,7 +122,9 @@ def test_reduced_model_trains_and_predicts(path: str) -> None:
     assert [name for name, param in model.named_parameters() if param.grad is None] == []
 
     with torch.no_grad():
-        (result,) = model.eval().test_step(dict(inputs=[image], data_samples=[sample]))
+        logits = model.eval()(**data, mode='tensor')
+        (result,) = model.test_step(dict(inputs=[image], data_samples=[sample]))
+    assert logits.shape[:2] == (2, cfg.model.decode_head.num_classes)
     assert result.pred_sem_seg.data.shape == (1, 48, 64)
 
 
@@ -162,6 +164,9 @@ def test_recipe() -> None:
         ('configs/upernet_sw_t_ade20k.py', 62_514_776),  # as published
         ('configs/upernet_sw_s_ade20k.py', 88_966_400),
         ('configs/upernet_sw_v1_t_ade20k.py', 61_884_572),
+        # 86.89 M and 110.48 M are published: docs/complexity.md says where the rest comes from
+        ('configs/cascade_mask_rcnn_sw_t_coco.py', 89_198_046),
+        ('configs/cascade_mask_rcnn_sw_s_coco.py', 114_654_342),
     ],
 )
 def test_number_of_parameters(config: str, parameters: int) -> None:
@@ -198,12 +203,14 @@ def test_metafile_describes_what_is_there() -> None:
 @pytest.mark.parametrize('as_option', [False, True])
 def test_data_root_reaches_everything(path: str, as_option: bool) -> None:
     def used(cfg: Config) -> list[str]:
-        return strings([cfg[key] for key in cfg if key.endswith(('_dataloader', '_evaluator'))])
+        holders = [cfg[key] for key in cfg if key.endswith(('_dataloader', '_evaluator'))]
+        return [text.rstrip('/') for text in strings(holders)]
 
     before = load_config(ROOT / path)
     new = {'data_root': '/new/place'}
     cfg = load_config(ROOT / path, new) if as_option else load_config(ROOT / path, **new)
-    expected = [text.replace(before.data_root, '/new/place') for text in used(before)]
+    root = before.data_root.rstrip('/')
+    expected = [text.replace(root, '/new/place') for text in used(before)]
     assert used(cfg) == expected != used(before)
     assert all(cfg[loader].dataset.data_root == '/new/place' for loader in LOADERS)
 

@@ -99,7 +99,7 @@ def work_dir(trained: tuple[Path, float]) -> Path:
 def test_config_fits_the_data():
     cfg = load_config(CONFIG)
     assert tuple(cfg.metainfo.classes) == CLASSES
-    assert cfg.metainfo.palette == PALETTE
+    assert [list(colour) for colour in cfg.metainfo.palette] == PALETTE
     assert cfg.model.decode_head.num_classes == len(CLASSES)
     for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
         dataset = cfg[loader].dataset

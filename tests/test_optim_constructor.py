@@ -181,6 +181,34 @@ def test_shift_wise_net() -> None:
     assert all(found[name][1] == WEIGHT_DECAY for name in kernels)
 
 
+def test_layers_of_a_recipe_for_a_deeper_network() -> None:
+    net = ShiftWiseNet(arch=dict(depths=[1, 1, 4, 1], dims=[8, 8, 8, 8]), big_kernels=(7, 7, 5, 3))
+    found = settings(net, build(net, decay_rate=DECAY, num_layers=7))
+    by_layer = {  # the network has five layers between the stem and the output norms
+        'downsample_layers.0.0.weight': DECAY**8,
+        'stages.0.0.gamma': DECAY**7,
+        'stages.1.0.gamma': DECAY**6,
+        'stages.2.0.gamma': DECAY**5,
+        'stages.2.3.gamma': DECAY**4,
+        'downsample_layers.3.0.weight': DECAY,
+        'stages.3.0.gamma': DECAY,
+        'norm0.weight': LR,
+    }
+    assert {name: found[name][0] for name in by_layer} == by_layer
+    own = settings(net, build(net, decay_rate=DECAY, num_layers=5))
+    assert own == settings(net, build(net, decay_rate=DECAY))
+
+
+def test_too_few_layers_are_refused() -> None:
+    net = ShiftWiseNet(arch=dict(depths=[1, 1, 4, 1], dims=[8, 8, 8, 8]), big_kernels=(7, 7, 5, 3))
+    with pytest.raises(
+        ValueError, match='num_layers=4.*less than the 5 layers of the ShiftWiseNet'
+    ):
+        build(net, decay_rate=DECAY, num_layers=4)
+    with pytest.raises(ValueError, match="num_layers.*must be an integer, got '12'"):
+        build(net, decay_rate=DECAY, num_layers='12')
+
+
 @pytest.mark.parametrize('rate', [None, 0, -0.5, 1.5, True, '0.9', float('nan')])
 def test_bad_decay_rate_is_refused(rate: object) -> None:
     with pytest.raises(ValueError, match=rf'decay_rate in \(0, 1\].*got {rate!r}'):

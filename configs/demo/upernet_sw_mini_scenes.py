@@ -9,22 +9,18 @@ _base_ = [
     '../_base_/models/upernet_shiftwise.py',
     '../_base_/datasets/ade20k.py',
     '../_base_/schedules/adamw_160k.py',
-    '../_base_/default_runtime.py',
+    '../_base_/segmentation_runtime.py',
+    '../_base_/models/shiftwise_mini.py',
+    '../_base_/datasets/demo_scenes.py',
 ]
 
 crop_size = (128, 128)
 channels = 64
-dims = [24, 48, 96, 160]
+dims = _base_.mini_backbone.arch.dims
 
 model = dict(
     data_preprocessor=dict(size=crop_size),
-    backbone=dict(
-        arch=dict(_delete_=True, depths=[2, 2, 2, 1], dims=dims),
-        # About three quarters of each stage's map of a 160-pixel scene: 40, 20, 10 and 5 positions.
-        big_kernels=(31, 15, 7, 5),
-        drop_path_rate=0.0,
-        init_cfg=dict(type='Pretrained', checkpoint='work_dirs/demo/pretrained_sparse.pth'),
-    ),
+    backbone=dict(_delete_=True, **_base_.mini_backbone),
     # A short schedule has no time to grow the last layer from mmseg's deviation of 0.01.
     decode_head=dict(
         in_channels=dims,
@@ -40,20 +36,8 @@ model = dict(
 # The ADE20K layout with classes of its own. Digits are never mirrored.
 data_root = 'data/demo/ADEChallengeData2016'
 metainfo = dict(
-    classes=('background', *(f'digit {digit}' for digit in range(10))),
-    palette=[
-        [90, 90, 90],
-        [230, 25, 75],
-        [60, 180, 75],
-        [255, 225, 25],
-        [0, 130, 200],
-        [245, 130, 48],
-        [145, 30, 180],
-        [70, 240, 240],
-        [240, 50, 230],
-        [170, 110, 40],
-        [250, 190, 212],
-    ],
+    classes=('background', *_base_.digits),
+    palette=[(90, 90, 90), *_base_.digit_palette],
 )
 train_pipeline = [
     dict(type='LoadImageFromFile'),

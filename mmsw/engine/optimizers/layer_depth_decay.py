@@ -14,6 +14,8 @@ from mmengine.optim import DefaultOptimWrapperConstructor
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
 from torch import nn
 
+_LAST_STAGE = 1  # its distance from what is trained at the full rate
+
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class LayerDepthDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
@@ -31,12 +33,15 @@ class LayerDepthDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     Args:
         optim_wrapper_cfg: Config of the optimizer wrapper with its ``optimizer``. Left unchanged.
         paramwise_cfg: ``decay_rate`` in (0, 1], where 1 means no decay, and any option of
-            :class:`mmengine.optim.DefaultOptimWrapperConstructor`. Left unchanged.
+            :class:`mmengine.optim.DefaultOptimWrapperConstructor`. ``num_layers``, as in published
+            recipes, says how many layers lie below the head, the stem not counted. If it is more
+            than the network has (9 in SW-T v2, 12 in SW-S), all layers below the last stage lie
+            that much deeper. Left unchanged.
 
     Raises:
         ValueError: If ``decay_rate`` is missing or out of range, or has no ``lr`` to scale; on the
-            call, if the model has no ``get_layer_depth``, or shares a parameter between modules
-            without ``bypass_duplicate=True``.
+            call, if the model has no ``get_layer_depth``, has more layers than ``num_layers``, or
+            shares a parameter between modules without ``bypass_duplicate=True``.
     """
 
     def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None) -> None:
@@ -56,7 +61,13 @@ class LayerDepthDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
                 f'decay_rate={decay_rate} scales the lr of the optimizer, but it has none: '
                 'write optimizer=dict(..., lr=...)'
             )
+        num_layers = self.paramwise_cfg.get('num_layers')
+        if num_layers is not None and (
+            isinstance(num_layers, bool) or not isinstance(num_layers, int)
+        ):
+            raise ValueError(f'num_layers in paramwise_cfg must be an integer, got {num_layers!r}')
         self.decay_rate = float(decay_rate)
+        self.num_layers = num_layers
 
     def add_params(
         self,
@@ -107,8 +118,22 @@ class LayerDepthDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
                         f'{type(backbone).__name__}.get_layer_depth puts {name} at depth {depth} '
                         f'of {num_layers} layers; expected 0 to {num_layers - 1}'
                     )
-                return self.decay_rate ** (num_layers - 1 - depth)
+                distance = num_layers - 1 - depth
+                if distance > _LAST_STAGE:
+                    distance += self._layers_to_add(num_layers, backbone)
+                return self.decay_rate**distance
         return 1.0
+
+    def _layers_to_add(self, num_depths: int, backbone: nn.Module) -> int:
+        own = num_depths - 2  # what recipes count: neither the stem nor what follows the last stage
+        if self.num_layers is None:
+            return 0
+        if self.num_layers < own:
+            raise ValueError(
+                f'num_layers={self.num_layers} in paramwise_cfg is less than the {own} layers of '
+                f'the {type(backbone).__name__}: leave it out, or give at least {own}'
+            )
+        return self.num_layers - own
 
     def _summary(self, groups: list[dict], backbones: dict[str, nn.Module]) -> str:
         where = ', '.join(prefix.rstrip('.') or 'the model' for prefix in backbones)

@@ -1,0 +1,12 @@
+# RetinaNet (one stage), SW-T of the second generation, COCO: 12 epochs at one scale.
+# A recipe of this project: the authors publish none for it.
+_base_ = [
+    '_base_/models/retinanet_shiftwise.py',
+    'mmdet::_base_/datasets/coco_detection.py',
+    '_base_/schedules/adamw_1x.py',
+    '_base_/detection_runtime.py',
+]
+
+model = dict(
+    backbone=dict(init_cfg=dict(type='Pretrained', checkpoint='checkpoints/sw_t_v2_imagenet1k.pth'))
+)
