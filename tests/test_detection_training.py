@@ -1,4 +1,4 @@
-"""Detection from end to end, in miniature: a sparse start, training, evaluation, resuming, pictures."""
+"""Detection end to end, in miniature: a sparse start, training, evaluation, resuming, pictures."""
 
 import re
 from pathlib import Path

@@ -202,10 +202,10 @@ def test_layers_of_a_recipe_for_a_deeper_network() -> None:
 def test_too_few_layers_are_refused() -> None:
     net = ShiftWiseNet(arch=dict(depths=[1, 1, 4, 1], dims=[8, 8, 8, 8]), big_kernels=(7, 7, 5, 3))
     with pytest.raises(
-        ValueError, match='num_layers=4.*less than the 5 layers of the ShiftWiseNet'
+        ValueError, match=r'num_layers=4.*less than the 5 layers of the ShiftWiseNet'
     ):
         build(net, decay_rate=DECAY, num_layers=4)
-    with pytest.raises(ValueError, match="num_layers.*must be an integer, got '12'"):
+    with pytest.raises(ValueError, match=r"num_layers.*must be an integer, got '12'"):
         build(net, decay_rate=DECAY, num_layers='12')
 
 
