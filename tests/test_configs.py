@@ -289,6 +289,14 @@ def test_missing_toolbox_names_how_to_get_it(monkeypatch: pytest.MonkeyPatch) ->
         register_toolbox(cfg)
 
 
+def test_inherited_toolbox_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr('mmengine.config.config.is_installed', lambda package: False)
+    with pytest.raises(
+        UsageError, match=r"mmdet is not installed.*pip install 'mmsw\[openmmlab\]'"
+    ):
+        load_config(ROOT / 'configs/cascade_mask_rcnn_sw_t_coco.py')
+
+
 def test_options_that_do_not_fit_are_refused() -> None:
     with pytest.raises(UsageError, match='config options'):
         load_config(RECIPE, {'param_scheduler.7.end': 3})

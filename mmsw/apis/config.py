@@ -62,6 +62,14 @@ def _read(path: Path) -> Config:
         return Config.fromfile(path)
     except (OSError, SyntaxError, ConfigParsingError) as error:
         raise UsageError(f'config file {path} cannot be read: {error}') from error
+    except ModuleNotFoundError as error:  # of what it inherits, or what it imports
+        raise UsageError(f'config file {path} cannot be read: {_missing(error)}') from error
+
+
+def _missing(error: ModuleNotFoundError) -> str:
+    if error.name == 'pkg_resources':
+        return f"{error}; mmengine needs it here: pip install 'setuptools<81'"
+    return f"{error}; the toolboxes come with pip install 'mmsw[openmmlab]' or 'mmsw[onedl]'"
 
 
 def _name(cfg: Config) -> str:
