@@ -13,6 +13,7 @@ from torch import Tensor
 from mmsw.ops import ShiftPattern, cross_conv2d, shift_add, shift_wise_conv2d
 from mmsw.ops.assemble import arm_taps, assemble
 
+from .operator_work import cross_taps, small_conv_work
 from .shift_alternatives import ALTERNATIVES
 
 Tensors = tuple[Tensor, ...]
@@ -55,9 +56,8 @@ class OperatorShape:
 
     def multiply_adds(self) -> int:
         """Of the fused operator, one image: ``C * H * W * (2 * N * L + N * N)``."""
-        taps = arm_taps(self.big_kernel, self.small_kernel)
-        n = self.small_kernel
-        return self.channels * self.size**2 * (2 * n * taps + n * n)
+        taps = cross_taps(self.big_kernel, self.small_kernel, whole_arms=True)
+        return self.channels * self.size**2 * taps
 
     def __str__(self) -> str:
         return f'{self.version} {self.crop} stage {self.stage}'
@@ -329,14 +329,13 @@ def _own_shift_add(case: Case, mode: str, backend: str) -> Job:
 
 
 def _small_conv(case: Case, mode: str) -> Job:
-    side = case.shape.small_kernel
-    positions = (case.shape.size + 2 * case.pattern.margin) ** 2
+    side, size = case.shape.small_kernel, case.shape.size
     return Job(
         'small conv', BASELINE, mode, case,
         lambda x, weight: (case.small_conv(x, weight),),
         (case.x, case.weight),
         lambda x, weight, some: (F.conv2d(x, weight, padding=side - 1, groups=len(some)),),
-        case.batch * len(case.weight) * positions * side**2,
+        small_conv_work(len(case.weight), side, case.batch, size, size),
     )  # fmt: skip
 
 

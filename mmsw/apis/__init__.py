@@ -4,6 +4,7 @@ from .config import load_config, register_toolbox
 from .convert import ConversionReport, convert_checkpoint
 from .data import check_data, set_data_root
 from .errors import UsageError
+from .inference import inference, init_model, iter_inference
 from .runner import PortableRunner, build_runner, build_test_runner
 
 __all__ = [
@@ -14,6 +15,9 @@ __all__ = [
     'build_test_runner',
     'check_data',
     'convert_checkpoint',
+    'inference',
+    'init_model',
+    'iter_inference',
     'load_config',
     'register_toolbox',
     'set_data_root',

@@ -12,6 +12,7 @@ from mmengine.config import DictAction
 from mmengine.dist import barrier, is_distributed
 
 from mmsw.checkpoint import CheckpointError
+from mmsw.datasets import DataError
 from mmsw.engine.hooks.sparsity_report_hook import SparsityLostError
 
 from .errors import UsageError
@@ -64,10 +65,22 @@ def run_reporting_errors(run: Callable[[], object]) -> int:
     """
     try:
         run()
-    except (UsageError, CheckpointError, SparsityLostError) as error:
-        print(f'error: {error}', file=sys.stderr)
+    except (UsageError, CheckpointError, DataError, SparsityLostError) as error:
+        print(f'error: {_message(error)}', file=sys.stderr)
         return 2
     if is_distributed():
         barrier()
         torch.distributed.destroy_process_group()
     return 0
+
+
+def _message(error: Exception) -> str:
+    """What an error says, without the traceback around it if it comes from a data loader's worker.
+
+    torch raises there a new error of the same type whose text is the whole traceback.
+    """
+    text = str(error)
+    if not (isinstance(error, DataError) and text.startswith('Caught ')):
+        return text
+    kind = type(error)
+    return text.rstrip().splitlines()[-1].removeprefix(f'{kind.__module__}.{kind.__qualname__}: ')

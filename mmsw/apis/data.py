@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,8 +82,10 @@ def set_data_root(cfg: Config, data_root: str | os.PathLike[str]) -> None:
     cfg.data_root = new
 
 
-def check_data(cfg: Config, loaders: Iterable[str] = _LOADERS) -> None:
+def check_data(cfg: Config, loaders: Sequence[str] = _LOADERS) -> None:
     """Check that the local folders and annotation files of the data loaders exist.
+
+    Those of their evaluators as well. No file is read; :mod:`mmsw.apis.dataset_checks` does that.
 
     Args:
         cfg: The config.
@@ -108,6 +110,14 @@ def check_data(cfg: Config, loaders: Iterable[str] = _LOADERS) -> None:
             problems.append(f'data folder {root} does not exist; it needs {", ".join(parts)}')
         elif missing:
             problems.append(f'data folder {root or "."} lacks {", ".join(missing)}')
+    named = {os.path.normpath(os.path.join(root, part)) for root in needed for part in needed[root]}
+    for loader in loaders:
+        key = loader.replace('_dataloader', '_evaluator')
+        problems += [
+            f'{key} needs {path}, which does not exist'
+            for path in evaluator_files(cfg.get(key))
+            if os.path.normpath(path) not in named and not os.path.exists(path)
+        ]
     if problems:
         raise UsageError(
             f'{"; ".join(problems)} (working folder: {Path.cwd()}). Put the data there, or name '
@@ -118,3 +128,10 @@ def check_data(cfg: Config, loaders: Iterable[str] = _LOADERS) -> None:
 def _parts(dataset: dict) -> list[str]:
     parts = [dataset.get('ann_file'), *(dataset.get('data_prefix') or {}).values()]
     return [part for part in parts if isinstance(part, str) and part and '://' not in part]
+
+
+def evaluator_files(evaluator: Any) -> list[str]:
+    """Local annotation files of the metrics in the config of an evaluator."""
+    metrics = evaluator if isinstance(evaluator, (list, tuple)) else [evaluator]
+    paths = [metric.get('ann_file') for metric in metrics if isinstance(metric, dict)]
+    return [path for path in paths if isinstance(path, str) and path and '://' not in path]

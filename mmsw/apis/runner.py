@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import datetime
 import os
-import pickle
-import re
-from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,12 +12,16 @@ import torch
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.dist import is_distributed
+from mmengine.evaluator import DumpResults, Evaluator
 from mmengine.model import BaseTTAModel, is_model_wrapper, revert_sync_batchnorm
 from mmengine.registry import RUNNERS
-from mmengine.runner import CheckpointLoader, Runner, find_latest_checkpoint, load_state_dict
+from mmengine.runner import (
+    BaseLoop,
+    Runner,
+    find_latest_checkpoint,
+    load_state_dict,
+)
 from torch import nn
-
-from mmsw.checkpoint import CheckpointError, load_checkpoint_file
 
 from .config import (
     check_pretrained,
@@ -34,11 +35,17 @@ from .config import (
     set_pretrained,
 )
 from .data import check_data
+from .dataset_checks import check_dataset, explained_errors
 from .errors import UsageError
+from .trained import (
+    REVISE_KEYS,
+    check_whole,
+    existing_file,
+    read_checkpoint,
+    state_dict_of,
+)
 
 LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
-# What torch.load raises on a damaged file.
-_READ_ERRORS = (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError)
 _TORCHRUN_VARIABLES = ('RANK', 'LOCAL_RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT')
 
 
@@ -50,7 +57,9 @@ class PortableRunner(Runner):
       kernel, becomes BN (in a single process mmengine does that itself);
     - refuses a checkpoint that lacks parameters of the model when it resumes or tests, where
       mmengine would go on with random ones;
-    - does not ask for pretrained weights when it resumes.
+    - does not ask for pretrained weights when it resumes;
+    - refuses data sets without an image or an annotation before any training, where mmengine would
+      train on nothing or wait for ever, and says what is wrong with annotation files.
     """
 
     needs_whole_checkpoint: bool = False  # when loading without resuming
@@ -82,6 +91,27 @@ class PortableRunner(Runner):
             }
         return super().wrap_model(model_wrapper_cfg, model)
 
+    def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
+        """As mmengine's; refuses data that nothing can be learned from."""
+        with explained_errors(self._train_dataloader, 'train_dataloader'):
+            loop = super().build_train_loop(loop)
+        check_dataset(loop.dataloader.dataset, 'train_dataloader')
+        return loop
+
+    def build_val_loop(self, loop: BaseLoop | dict) -> BaseLoop:
+        """As mmengine's; refuses data that nothing can be measured on."""
+        with explained_errors(self._val_dataloader, 'val_dataloader', self._val_evaluator):
+            loop = super().build_val_loop(loop)
+        check_dataset(loop.dataloader.dataset, 'val_dataloader', _compares(loop.evaluator))
+        return loop
+
+    def build_test_loop(self, loop: BaseLoop | dict) -> BaseLoop:
+        """As mmengine's; refuses data that nothing can be measured on."""
+        with explained_errors(self._test_dataloader, 'test_dataloader', self._test_evaluator):
+            loop = super().build_test_loop(loop)
+        check_dataset(loop.dataloader.dataset, 'test_dataloader', _compares(loop.evaluator))
+        return loop
+
     def _init_model_weights(self) -> None:
         if self._resume and self._load_from is not None:
             return  # every parameter comes from the checkpoint
@@ -92,13 +122,13 @@ class PortableRunner(Runner):
         filename: str,
         map_location: str | Callable = 'cpu',
         strict: bool = False,
-        revise_keys: list[tuple[str, str]] = [(r'^module\.', '')],  # noqa: B006 (mmengine's signature)
+        revise_keys: list[tuple[str, str]] = REVISE_KEYS,
     ) -> dict:
         """Load weights into the model.
 
         Args:
             filename: Local file or address.
-            map_location: As for ``torch.load``.
+            map_location: Without effect: files are read onto the CPU, and copied from there.
             strict: Also refuse buffers that do not match.
             revise_keys: (pattern, replacement) for the keys of the file.
 
@@ -106,53 +136,28 @@ class PortableRunner(Runner):
             What the file holds.
 
         Raises:
-            CheckpointError: If the file is damaged, or the run resumes or tests and the file lacks
-                parameters of the model or has them in another shape.
+            CheckpointError: If the file is damaged or asks for more than data, or the run resumes
+                or tests and the file lacks parameters of the model or has them in another shape.
         """
-        try:
-            if not (self._resume or self.needs_whole_checkpoint):
-                return super().load_checkpoint(filename, map_location, strict, revise_keys)
-            checkpoint = CheckpointLoader.load_checkpoint(filename, map_location)
-        except _READ_ERRORS:
-            if Path(filename).is_file():
-                load_checkpoint_file(filename)  # says more clearly what is wrong with the file
-            raise
+        checkpoint = read_checkpoint(filename)
         self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
         model = self.model.module if is_model_wrapper(self.model) else self.model
-        state = _state_dict(checkpoint, revise_keys)
-        _check_whole(state, model.module if isinstance(model, BaseTTAModel) else model, filename)
+        state = state_dict_of(checkpoint, revise_keys)
+        if self._resume or self.needs_whole_checkpoint:
+            part = model.module if isinstance(model, BaseTTAModel) else model
+            check_whole(state, part, filename)
         load_state_dict(model, state, strict, logger=self.logger)
         self._has_loaded = True
         self.logger.info(f'Load checkpoint from {filename}')
         return checkpoint
 
 
-def _state_dict(checkpoint: Any, revise_keys: list[tuple[str, str]]) -> OrderedDict:
-    state = checkpoint.get('state_dict', checkpoint) if isinstance(checkpoint, dict) else {}
-    revised = OrderedDict()
-    for key, value in state.items():
-        for pattern, replacement in revise_keys:
-            key = re.sub(pattern, replacement, key)
-        revised[key] = value
-    revised._metadata = getattr(state, '_metadata', OrderedDict())
-    return revised
-
-
-def _check_whole(state: dict, model: nn.Module, filename: str) -> None:
-    own = dict(model.named_parameters())
-    missing = [name for name in own if name not in state]
-    other = [
-        f'{name} {tuple(state[name].shape)} instead of {tuple(param.shape)}'
-        for name, param in own.items()
-        if name in state and state[name].shape != param.shape
-    ]
-    if missing or other:
-        first = '; '.join([*(f'no {name}' for name in missing[:3]), *other[:3]])
-        raise CheckpointError(
-            f'{filename} does not fit the {type(model).__name__} of the config: {len(missing)} of '
-            f'{len(own)} parameters are missing and {len(other)} have another shape ({first}). '
-            'Expected is a checkpoint that a training run with this config saved'
-        )
+def _compares(evaluator: Evaluator) -> bool:
+    """Whether predictions are compared with truth, and not only written down."""
+    return any(
+        not (getattr(metric, 'format_only', False) or isinstance(metric, DumpResults))
+        for metric in evaluator.metrics
+    )
 
 
 def build_runner(
@@ -242,7 +247,7 @@ def build_test_runner(
     cfg, scope = _prepare(config, work_dir, launcher, cfg_options, data_root)
     if cfg.get('test_dataloader') is None:
         raise UsageError(f'{cfg.filename or "the config"} has no test_dataloader')
-    cfg.load_from, cfg.resume = _existing(checkpoint, 'checkpoint'), False
+    cfg.load_from, cfg.resume = existing_file(checkpoint, 'checkpoint'), False
     if tta or cfg.get('use_tta', False):
         enable_tta(cfg)
     if show_dir is not None:
@@ -312,7 +317,7 @@ def _set_resume(cfg: Config, resume: bool | str | os.PathLike[str]) -> bool:
         if latest is not None:
             cfg.load_from = latest
     else:
-        cfg.load_from, cfg.resume = _existing(resume, 'checkpoint to resume from'), True
+        cfg.load_from, cfg.resume = existing_file(resume, 'checkpoint to resume from'), True
     return cfg.resume
 
 
@@ -322,11 +327,4 @@ def _latest_checkpoint(work_dir: str) -> str | None:
     latest = Path(find_latest_checkpoint(work_dir))
     if not latest.is_file():  # the work folder was moved: the pointer file holds the old path
         latest = Path(work_dir) / latest.name
-    return _existing(latest, f'latest checkpoint of {work_dir}')
-
-
-def _existing(path: str | os.PathLike[str], what: str) -> str:
-    name = os.fspath(path)
-    if '://' not in name and not Path(name).is_file():
-        raise UsageError(f'{what} {name} does not exist (working folder: {Path.cwd()})')
-    return name
+    return existing_file(latest, f'latest checkpoint of {work_dir}')

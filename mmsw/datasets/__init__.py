@@ -1,5 +1,16 @@
-"""Data that needs no download."""
+"""Data that needs no download, and loading that says what is wrong with data."""
 
 from .demo_scenes import CLASSES, COCO_CLASSES, PALETTE, DemoData, make_demo_data
+from .errors import DataError
+from .loading import LoadValidAnnotations, LoadValidImageFromFile
 
-__all__ = ['CLASSES', 'COCO_CLASSES', 'PALETTE', 'DemoData', 'make_demo_data']
+__all__ = [
+    'CLASSES',
+    'COCO_CLASSES',
+    'PALETTE',
+    'DataError',
+    'DemoData',
+    'LoadValidAnnotations',
+    'LoadValidImageFromFile',
+    'make_demo_data',
+]

@@ -53,11 +53,32 @@ def test_shapes(version, size) -> None:
 
 
 @pytest.mark.parametrize('version', VERSIONS)
-@pytest.mark.parametrize('size', [(31, 64), (64, 31), (16, 16)])
-def test_smaller_images_are_refused(version, size) -> None:
+@pytest.mark.parametrize('size', [(31, 64), (64, 31), (16, 16), (1, 70), (33, 1), (1, 1)])
+def test_small_images(version, size) -> None:
+    """No map is empty; sides below 32 pixels round up."""
     net = mini_net(version=version, big_kernels=SHORT_KERNELS).eval()
-    with pytest.raises(ValueError, match=rf'at least 32 x 32 pixels.*got \({size[0]}, {size[1]}\)'):
-        net(torch.zeros(1, 3, *size))
+    with torch.no_grad():
+        features = net(torch.randn(1, 3, *size))
+    sides = [rounded(n, 'v2' if n < 32 else version) for n in size]
+    assert [tuple(f.shape[2:]) for f in features] == list(zip(*sides, strict=True))
+    assert all(f.is_contiguous() and torch.isfinite(f).all() for f in features)
+    sum(f.sum() for f in net(torch.randn(2, 3, *size, requires_grad=True))).backward()
+
+
+def test_padding_of_small_images_is_the_same_as_by_hand() -> None:
+    net = mini_net(version='v1', big_kernels=SHORT_KERNELS).eval()
+    x = torch.randn(2, 3, 20, 40)
+    with torch.no_grad():
+        found, padded = net(x), net(torch.nn.functional.pad(x, (0, 0, 0, 12)))
+    assert [f.shape[2] for f in found] == [5, 3, 2, 1]
+    assert all(torch.equal(f, p[:, :, : f.shape[2]]) for f, p in zip(found, padded, strict=True))
+
+
+@pytest.mark.parametrize('version', VERSIONS)
+def test_images_without_pixels_are_refused(version) -> None:
+    net = mini_net(version=version, big_kernels=SHORT_KERNELS).eval()
+    with pytest.raises(ValueError, match='images with pixels, got 0 x 40'):
+        net(torch.zeros(1, 3, 0, 40))
 
 
 @pytest.mark.parametrize('version', VERSIONS)

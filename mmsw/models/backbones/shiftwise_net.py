@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from mmengine.model import BaseModule, PretrainedInit
 from mmengine.registry import MODELS
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ from mmsw.models.layers.shiftwise_conv import VERSIONS
 
 from .shiftwise_block import ShiftWiseBlockV1, ShiftWiseBlockV2
 
-_MIN_SIZE = 32
+_STRIDES = (4, 8, 16, 32)
 _MIN_DIM = 4  # the channel attention of v2 works on a quarter
 _INIT_STD = 0.02
 _BLOCKS_PER_LAYER = 3  # blocks of the deep stage that share one depth in layer-wise decay
@@ -27,9 +28,9 @@ class ShiftWiseNet(BaseModule):
     """Shift-wise network (Shift-ConvNets / ShiftwiseConv, arXiv 2401.12736, sections 3 and 4).
 
     Four stages at strides 4, 8, 16 and 32. ``v1`` has the macro design of ConvNeXt, ``v2`` that of
-    the CVPR 2025 release (convolutional stem, channel attention, GRN). Both sides of an image must
-    have at least 32 pixels; smaller ones are refused, since the last stage would be left without a
-    position.
+    the CVPR 2025 release (convolutional stem, channel attention, GRN). Images may have any size.
+    The design of ``v1`` would leave a side below 32 pixels without a position in the last stage, so
+    there the image is padded with zeros, and the maps are cut to it again.
 
     Args:
         arch: ``'tiny'``, ``'small'``, ``'base'``, ``'large'``, or ``dict(depths=[...],
@@ -214,27 +215,33 @@ class ShiftWiseNet(BaseModule):
         """Feature maps of ``out_indices``.
 
         Args:
-            x: Images ``[B, in_channels, H, W]``, ``H`` and ``W`` at least 32 pixels.
+            x: Images ``[B, in_channels, H, W]``, ``H`` and ``W`` at least one pixel.
 
         Returns:
             Layer-normalised maps ``[B, dims[i], H / s, W / s]`` at strides s = 4, 8, 16, 32; sizes
-            that are no multiple of the stride are rounded down by v1 and up by v2.
+            that are no multiple of the stride are rounded down by v1 (up on sides below 32 pixels)
+            and up by v2.
 
         Raises:
-            ValueError: If a side of the image is shorter than 32 pixels.
+            ValueError: If the images have no pixel.
         """
-        if min(x.shape[2:]) < _MIN_SIZE:
-            raise ValueError(
-                f'ShiftWiseNet needs images of at least {_MIN_SIZE} x {_MIN_SIZE} pixels '
-                f'(total stride 32), got {tuple(x.shape[2:])}; pad or enlarge them'
-            )
+        height, width = x.shape[2:]
+        if min(height, width) < 1:
+            raise ValueError(f'ShiftWiseNet needs images with pixels, got {height} x {width}')
+        padded = self.version == 'v1' and min(height, width) < _STRIDES[-1]
+        if padded:
+            x = F.pad(x, (0, max(0, _STRIDES[-1] - width), 0, max(0, _STRIDES[-1] - height)))
         outputs = []
         for stage, (downsample, blocks) in enumerate(
             zip(self.downsample_layers, self.stages, strict=True)
         ):
             x = blocks(downsample(x))
             if stage in self.out_indices:
-                outputs.append(getattr(self, f'norm{stage}')(x).contiguous())
+                feature = getattr(self, f'norm{stage}')(x)
+                if padded:
+                    stride = _STRIDES[stage]
+                    feature = feature[:, :, : -(-height // stride), : -(-width // stride)]
+                outputs.append(feature.contiguous())
             if len(outputs) == len(self.out_indices):
                 break  # later stages would run for nothing
         return tuple(outputs)

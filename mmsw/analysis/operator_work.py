@@ -1,0 +1,115 @@
+"""What the shift-wise operator multiplies: as one cross kernel, after pruning, and naively.
+
+One rule for the complexity of networks and for the floor of the operator benchmark. All counts are
+multiply-adds of one forward pass; a tap that meets padding counts like any other.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from mmsw.ops import ShiftPattern
+from mmsw.ops.assemble import arm_taps
+from mmsw.ops.pattern import conv_margin, num_groups, shift_slot
+
+if TYPE_CHECKING:
+    from mmsw.models.layers import ShiftWiseConv2d
+
+
+def cross_taps(big_kernel: int, small_kernel: int, whole_arms: bool = False) -> int:
+    """Multiply-adds per position and channel of the unpruned operator in its cross form.
+
+    An arm consists of ``nk`` blocks of N x N weights, and the identity is one more.
+
+    Args:
+        big_kernel: Focus length M.
+        small_kernel: Side N.
+        whole_arms: Count arms of L taps, ``2 * N * L + N * N``: L is odd, so that an arm has a
+            centre, and up to N - 1 of its taps are zero whatever the weights.
+    """
+    n = small_kernel
+    taps = arm_taps(big_kernel, n) if whole_arms else num_groups(big_kernel, n) * n
+    return 2 * n * taps + n * n
+
+
+def small_conv_work(filters: int, small_kernel: int, batch: int, height: int, width: int) -> int:
+    """Multiply-adds of the small convolutions as such, on the padded map that the shifts need.
+
+    Args:
+        filters: Small kernels, ``C * nk``.
+        small_kernel: Side N.
+        batch: Samples of the map.
+        height: Rows of the map.
+        width: Columns of the map.
+    """
+    border = 2 * conv_margin(small_kernel)
+    return batch * filters * small_kernel**2 * (height + border) * (width + border)
+
+
+def used_blocks(keep: Tensor, pattern: ShiftPattern) -> int:
+    """Blocks of the assembled arms and identities where a small kernel is left.
+
+    A block is empty when every group that any repetition places there is pruned.
+
+    Args:
+        keep: Which small kernels are left, boolean ``[C * nk]``.
+        pattern: Where they are placed.
+
+    Returns:
+        Their number over all channels: ``C * (2 * nk + 1)`` when nothing is pruned.
+    """
+    channels, num_reps, groups = pattern.channels, pattern.num_reps, pattern.num_groups
+    keep = keep.view(channels, groups, 1).cpu()
+    slot = shift_slot(pattern.shift_hv.cpu().long(), pattern.big_kernel, pattern.small_kernel)
+    slot = slot.view(channels, groups, 2, num_reps).permute(2, 0, 1, 3).flatten(2)
+    placed = keep.expand(channels, groups, num_reps).flatten(1).int().expand(2, -1, -1)
+    arms = torch.zeros(2, channels, groups, dtype=torch.int32).scatter_add_(2, slot, placed)
+    group = pattern.identity_index.cpu() % groups
+    identity = keep.squeeze(2).gather(1, group).any(1)
+    return int((arms > 0).sum()) + int(identity.sum())
+
+
+def kept_filters(layer: ShiftWiseConv2d) -> Tensor:
+    """Small kernels of which some path of a layer keeps a weight: boolean ``[C' * nk]``."""
+    return torch.stack([path.mask.flatten(1).any(1) for path in layer.paths]).any(0)
+
+
+def layer_work(layer: ShiftWiseConv2d, batch: int, height: int, width: int) -> tuple[int, int, int]:
+    """Multiply-adds of a shift-wise layer: unpruned, used, naive.
+
+    Unpruned and used are those of the cross form. The folded form has no identity of its own, and
+    its arms are cut into blocks from their first tap, as the ``cpp`` backend does. The naive count
+    is that of the small convolutions, once per path, pruned or not: ``C' * nk * N * N`` for each
+    of the ``(H + 2e) * (W + 2e)`` positions of their output; the folded form counts as one path.
+
+    Args:
+        layer: The layer, in its training or its folded form.
+        batch: Samples of the map.
+        height: Rows of the map.
+        width: Columns of the map.
+    """
+    positions = batch * height * width
+    if layer.deployed:
+        big, n, num_paths = layer.kernel_size[0], layer.deploy_wide.shape[2], 1
+        arms = (layer.deploy_wide, layer.deploy_tall)
+        dense = layer.num_active * sum(-(-arm.shape[1] // n) for arm in arms)
+        used = sum(_blocks_of_arm(arm) for arm in arms)
+    else:
+        big, n = layer.pattern.big_kernel, layer.pattern.small_kernel
+        num_paths = len(layer.paths)
+        dense = layer.num_active * cross_taps(big, n) // n**2
+        used = used_blocks(kept_filters(layer), layer.pattern)
+    filters = num_paths * layer.num_active * num_groups(big, n)
+    naive = small_conv_work(filters, n, batch, height, width)
+    return dense * n**2 * positions, used * n**2 * positions, naive
+
+
+def _blocks_of_arm(arm: Tensor) -> int:
+    """Blocks of N taps that are not all zero in an arm ``[C, taps, N]``."""
+    channels, taps, n = arm.shape
+    blocks = torch.zeros(channels, -(-taps // n) * n, n, dtype=torch.bool)
+    blocks[:, :taps] = (arm.detach() != 0).cpu()
+    return int(blocks.view(channels, -1, n * n).any(2).sum())

@@ -1,0 +1,159 @@
+"""What a config's model costs: built, counted, as a table and as JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.registry import MODELS, DefaultScope
+from torch import nn
+
+from mmsw.analysis.complexity import Complexity, Cost, complexity
+from mmsw.checkpoint import load_pretrained
+
+from .config import load_config, register_toolbox
+from .errors import UsageError
+from .trained import check_whole, existing_file, read_checkpoint, state_dict_of
+
+# What the published figures are for, by toolbox.
+_SHAPES = {'mmseg': (512, 2048), 'mmdet': (1280, 800)}
+_BUILD_ERRORS = (AssertionError, AttributeError, ImportError, KeyError, TypeError, ValueError)
+_LARGE = 10**10  # multiply-adds
+_COLUMNS = ('parameters', 'trainable', 'not pruned', 'dense', 'used', 'naive', "release's")
+
+
+def count_complexity(
+    config: str | os.PathLike[str] | Config,
+    shape: Sequence[int] | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    cfg_options: dict[str, Any] | None = None,
+    *,
+    proposals: int = 1000,
+    mask_proposals: int = 100,
+    deploy: bool = False,
+) -> Complexity:
+    """Count parameters and multiply-adds of the model of a config, see ``docs/complexity.md``.
+
+    The model is built as the config says, with SyncBN where it asks for it, and needs no data. A
+    checkpoint matters only for what is pruned in it.
+
+    Args:
+        config: Config file, or a config. Its ``default_scope`` says which toolbox it is for.
+        shape: ``(H, W)`` of the image in pixels, rounded up to what a detector pads to. ``None``
+            for 512 x 2048 (segmentation) or 1280 x 800 (detection).
+        checkpoint: File that a training run saved, or one of the backbone alone.
+        cfg_options: Changes to the config, dotted key -> value.
+        proposals: Boxes for the box heads of a two-stage detector.
+        mask_proposals: Boxes for its mask heads.
+        deploy: Count the folded form of the shift-wise layers.
+
+    Returns:
+        The counts.
+
+    Raises:
+        UsageError: If the config, a file or an argument is not as expected, or the model does not
+            run on this shape.
+        mmsw.checkpoint.CheckpointError: If the checkpoint is damaged or does not fit.
+    """
+    if checkpoint is not None:
+        checkpoint = existing_file(checkpoint, 'checkpoint')
+    cfg = load_config(config, cfg_options)
+    scope = register_toolbox(cfg)
+    name = cfg.filename or 'the config'
+    if not cfg.get('model'):
+        raise UsageError(f'{name} has no model')
+    with DefaultScope.overwrite_default_scope(scope):
+        try:
+            model = MODELS.build(cfg.model)
+        except _BUILD_ERRORS as error:
+            raise UsageError(f'the model of {name} cannot be built: {error}') from error
+        if checkpoint is not None:
+            _load(model, checkpoint)
+        if deploy:
+            _fold(model, name)
+        shape = _padded(_SHAPES[scope] if shape is None else shape, model)
+        try:
+            return complexity(model, shape, proposals, min(mask_proposals, proposals))
+        except (ValueError, RuntimeError) as error:
+            sizes = ' x '.join(map(str, shape))
+            raise UsageError(f'{name} cannot be counted at {sizes}: {error}') from error
+
+
+def _load(model: nn.Module, filename: str) -> None:
+    state = state_dict_of(read_checkpoint(filename))
+    backbone = getattr(model, 'backbone', None)
+    if hasattr(backbone, 'switch_to_deploy') and not any(k.startswith('backbone.') for k in state):
+        load_pretrained(backbone, filename)
+    else:
+        check_whole(state, model, filename)
+        model.load_state_dict(state, strict=False)
+
+
+def _fold(model: nn.Module, name: str) -> None:
+    if not hasattr(getattr(model, 'backbone', None), 'switch_to_deploy'):
+        raise UsageError(f'the backbone of {name} has no folded form; leave --deploy out')
+    model.backbone.switch_to_deploy()
+
+
+def _padded(shape: Sequence[int], model: nn.Module) -> tuple[int, ...]:
+    """The shape of the batch: detectors pad images to a multiple."""
+    step = getattr(getattr(model, 'data_preprocessor', None), 'pad_size_divisor', 1)
+    return tuple(-(-size // step) * step for size in shape)
+
+
+def complexity_table(result: Complexity, per_module: bool = False) -> str:
+    """The counts as text: parameters, and multiply-adds in units of 10^9, or 10^6 for small nets.
+
+    Args:
+        result: The counts.
+        per_module: A row for every module instead of one for every part.
+    """
+    rows = dict(result.modules if per_module else result.parts, total=result.total)
+    power = 9 if result.macs_dense >= _LARGE else 6
+    cells = [(name or '(itself)', *_cells(cost, power)) for name, cost in rows.items()]
+    body = [('', *_COLUMNS), *cells]
+    widths = [max(map(len, column)) for column in zip(*body, strict=True)]
+    lines = [
+        '  '.join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in body
+    ]
+    channels, height, width = result.shape
+    notes = [f'input {channels} x {height} x {width}; multiply-adds in 10^{power}']
+    if result.proposals is not None:
+        boxes, masks = result.proposals
+        notes.append(f'RoI heads run on {boxes} boxes' + (f', mask heads on {masks}' * bool(masks)))
+    if result.not_run:
+        notes.append(f'not called in a forward pass: {", ".join(result.not_run)}')
+    return '\n'.join([*lines, *notes])
+
+
+def _cells(cost: Cost, power: int) -> list[str]:
+    numbers = (cost.parameters, cost.trainable, cost.parameters_used)
+    work = (cost.macs_dense, cost.macs_used, cost.macs_naive, cost.release_count)
+    return [
+        *(f'{number:,}' for number in numbers),
+        *(f'{number / 10**power:,.3f}' for number in work),
+    ]
+
+
+def check_output(path: str | os.PathLike[str]) -> None:
+    """Raise now if a file could not be written later.
+
+    Raises:
+        UsageError: If the path is a folder, or its folder does not exist.
+    """
+    if Path(path).is_dir():
+        raise UsageError(f'{os.fspath(path)} is a folder, expected a file to write')
+    if not Path(path).absolute().parent.is_dir():
+        raise UsageError(f'the folder of {os.fspath(path)} does not exist; make it first')
+
+
+def write_json(result: Complexity, path: str | os.PathLike[str]) -> None:
+    """Write every count, exactly; an existing file is replaced once the new one is whole."""
+    path = Path(path)
+    whole = path.with_name(f'{path.name}.{os.getpid()}.tmp')
+    whole.write_text(json.dumps(result.to_dict(), indent=1) + '\n')
+    whole.replace(path)

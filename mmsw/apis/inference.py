@@ -1,0 +1,320 @@
+"""Trained models for a few lines of Python: segmentation or detection, images in, results out."""
+
+from __future__ import annotations
+
+import copy
+import os
+import re
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.dataset import Compose
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import DATASETS, MODELS, DefaultScope
+from mmengine.structures import BaseDataElement
+from torch import nn
+
+from mmsw.checkpoint import CheckpointError
+from mmsw.datasets import DataError
+from mmsw.datasets.loading import short
+
+from .config import load_config, register_toolbox
+from .data import iter_datasets
+from .errors import UsageError
+from .trained import check_whole, existing_file, read_checkpoint, state_dict_of
+
+Image = str | os.PathLike[str] | np.ndarray
+
+_ANNOTATION_LOADER = re.compile(r'(.*\.)?Load\w*Annotations?')
+_IMAGE_LOADER = re.compile(r'(.*\.)?Load\w*ImageFromFile')
+
+
+def init_model(
+    config: str | os.PathLike[str] | Config,
+    checkpoint: str | os.PathLike[str] | None = None,
+    device: str | torch.device | None = 'cpu',
+    cfg_options: dict[str, Any] | None = None,
+    *,
+    deploy: bool = False,
+) -> nn.Module:
+    """Build the model of a config, with trained weights, ready for :func:`inference`.
+
+    The pretrained file that the config names in ``init_cfg`` is neither needed nor read. SyncBN
+    becomes BN.
+
+    Args:
+        config: Config file, or a config, which is copied. Its ``default_scope`` says which toolbox
+            it is for.
+        checkpoint: File that a training run saved, or its address. ``None`` leaves random weights
+            and warns.
+        device: Where the model goes; ``None`` for ``'cuda:0'`` where there is a GPU, else the CPU.
+        cfg_options: Changes to the config, dotted key -> value.
+        deploy: Fold the shift-wise layers for speed. Results stay the same up to rounding, and the
+            model cannot be trained. Without effect on a backbone that has nothing to fold.
+
+    Returns:
+        The model in evaluation mode, with ``cfg`` and with ``dataset_meta``: ``classes`` and
+        ``palette`` from the checkpoint, else from the data set of the config.
+
+    Raises:
+        UsageError: If the config is for another toolbox, a file is missing, or there is no such
+            device.
+        mmsw.checkpoint.CheckpointError: If the checkpoint is damaged, or does not fill the model.
+    """
+    cfg = load_config(config, cfg_options)
+    scope = register_toolbox(cfg)
+    if not cfg.get('model'):
+        raise UsageError(f'{cfg.filename or "the config"} has no model')
+    device = _device(device)
+    meta: dict = {}
+    filename = None if checkpoint is None else existing_file(checkpoint, 'checkpoint')
+    with DefaultScope.overwrite_default_scope(scope):
+        model = revert_sync_batchnorm(MODELS.build(copy.deepcopy(cfg.model)))
+        if filename is None:
+            warnings.warn('no checkpoint: the weights of the model are random', stacklevel=2)
+        else:
+            saved = read_checkpoint(filename)
+            state = state_dict_of(saved)
+            check_whole(state, model, filename)
+            _fill(model, state, filename)
+            meta = saved.get('meta') or {}
+        model.dataset_meta = _dataset_meta(meta, cfg)
+    model.cfg = cfg
+    if deploy and hasattr(getattr(model, 'backbone', None), 'switch_to_deploy'):
+        model.backbone.switch_to_deploy()
+    return model.to(device).eval()
+
+
+def inference(
+    model: nn.Module,
+    images: Image | list[Image] | tuple[Image, ...],
+    *,
+    keep_logits: bool = False,
+) -> BaseDataElement | list[BaseDataElement]:
+    """Segment images, or detect objects in them.
+
+    Images take the way of the config's test images, without annotations, one by one: memory grows
+    by the results alone. For more images than one wants results of at a time there is
+    :func:`iter_inference`.
+
+    Args:
+        model: What :func:`init_model` returned.
+        images: Path of an image file, or an array: BGR ``[H, W, 3]`` or grey ``[H, W]``, uint8; or
+            a list or tuple of those.
+        keep_logits: Keep ``seg_logits`` ``[classes, H, W]`` of a segmentation, which takes four
+            bytes per class and pixel.
+
+    Returns:
+        One result for one image, a list for a list; on the CPU, in the size of the original image.
+        ``pred_sem_seg.data`` is ``[1, H, W]``, class per pixel; ``pred_instances`` has ``bboxes``
+        ``[n, 4]`` (x1, y1, x2, y2 in pixels), ``scores``, ``labels``, and, if the model makes them,
+        ``masks`` ``[n, H, W]``. Modes of the model's parts are left as they were.
+
+    Raises:
+        UsageError: If the model was not made by ``init_model``, or an image is no path and no such
+            array; for a list, before the first is processed.
+        mmsw.datasets.DataError: If an image file is missing or damaged; names it.
+    """
+    if not isinstance(images, (list, tuple)):
+        return next(iter_inference(model, [images], keep_logits=keep_logits))
+    check_images(images)
+    return list(iter_inference(model, images, keep_logits=keep_logits))
+
+
+def iter_inference(
+    model: nn.Module, images: Iterable[Image], *, keep_logits: bool = False
+) -> Iterator[BaseDataElement]:
+    """As :func:`inference`, for any number of images: each result comes when it is asked for."""
+    scope, pipelines = _pipelines(model)
+    for place, image in enumerate(images):
+        name = _check(image, place)
+        if isinstance(image, np.ndarray):
+            pipeline, sample = pipelines['array'], {'img': _three_channels(image)}
+        else:
+            pipeline, sample = pipelines['file'], {'img_path': os.fspath(image)}
+        try:
+            packed = pipeline({**sample, 'img_id': place})
+        except DataError:
+            raise
+        except Exception as error:  # transforms fail in their own ways
+            raise DataError(f'{name} cannot be prepared for the model ({short(error)})') from error
+        with torch.no_grad(), _evaluating(model), DefaultScope.overwrite_default_scope(scope):
+            (result,) = model.test_step(
+                {'inputs': [packed['inputs']], 'data_samples': [packed['data_samples']]}
+            )
+        if not keep_logits and 'seg_logits' in result:
+            del result.seg_logits
+        yield result.cpu()
+
+
+def _device(device: str | torch.device | None) -> torch.device:
+    if device is None:
+        device = 'cuda:0' if torch.cuda.is_available() else 'cpu'
+    try:
+        device = torch.device(device)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
+        raise UsageError(
+            f'device {str(device)!r} cannot be used here ({short(error)}); cpu always can'
+        ) from error
+    return device
+
+
+def _fill(model: nn.Module, state: dict, filename: str) -> None:
+    """Load, statistics and patterns included."""
+    try:
+        missing = model.load_state_dict(state, strict=False).missing_keys
+    except RuntimeError as error:
+        raise CheckpointError(
+            f'{filename} does not fit the {type(model).__name__} of the config ({short(error)})'
+        ) from error
+    missing = [name for name in missing if not name.endswith('num_batches_tracked')]
+    if missing:
+        raise CheckpointError(
+            f'{filename} does not fill the {type(model).__name__} of the config: it lacks '
+            f'{len(missing)} buffers, among them {missing[0]}'
+        )
+
+
+def _dataset_meta(meta: dict, cfg: Config) -> dict:
+    """Classes and palette, of one length; the palette is made up where there is none."""
+    found = {key.lower(): value for key, value in (meta.get('dataset_meta') or {}).items()}
+    for key in ('classes', 'palette'):  # as mmseg 0.x and mmdet 2.x saved them
+        if found.get(key) is None and meta.get(key.upper()) is not None:
+            found[key] = meta[key.upper()]
+    own = _config_meta(cfg)
+    if not found.get('classes'):
+        found = {**own, **found, 'classes': own.get('classes')}
+    if not found.get('classes'):
+        raise UsageError(
+            f'neither the checkpoint nor the data set of {cfg.filename or "the config"} tells the '
+            'names of the classes: add metainfo=dict(classes=(...)) to test_dataloader.dataset'
+        )
+    found['classes'] = tuple(found['classes'])
+    if not _fits(found.get('palette'), found['classes']):
+        found['palette'] = own.get('palette')
+        if not _fits(found['palette'], found['classes']):
+            found['palette'] = _palette(len(found['classes']))
+    found['palette'] = [tuple(colour) for colour in found['palette']]  # as mmdet insists
+    return found
+
+
+def _config_meta(cfg: Config) -> dict:
+    for loader in ('test_dataloader', 'val_dataloader', 'train_dataloader'):
+        dataset = (cfg.get(loader) or {}).get('dataset')
+        if dataset:
+            dataset = copy.deepcopy(next(iter_datasets(dataset)))
+            dataset.update(lazy_init=True, pipeline=[])
+            return dict(DATASETS.build(dataset).metainfo)
+    return {}
+
+
+def _fits(palette: Any, classes: tuple[str, ...]) -> bool:
+    return isinstance(palette, (list, tuple)) and len(palette) == len(classes)
+
+
+def _palette(number: int) -> list[tuple[int, ...]]:
+    """RGB colours, each far from the one before."""
+    from colorsys import hsv_to_rgb
+
+    colours = (hsv_to_rgb(0.618034 * i % 1, (0.85, 0.6)[i % 2], 0.95) for i in range(number))
+    return [tuple(round(255 * part) for part in colour) for colour in colours]
+
+
+def _pipelines(model: nn.Module) -> tuple[str, dict[str, Compose]]:
+    """Scope of a model, and the transforms of its test images, for files and for arrays."""
+    cfg = getattr(model, 'cfg', None)
+    if not isinstance(cfg, Config):
+        raise UsageError(
+            f'{type(model).__name__} has no cfg: make the model with mmsw.apis.init_model'
+        )
+    scope = register_toolbox(cfg)
+    steps = [
+        dict(step)
+        for step in _test_pipeline(cfg)
+        if not _ANNOTATION_LOADER.fullmatch(str(step['type']))
+    ]
+    if not (steps and _IMAGE_LOADER.fullmatch(str(steps[0]['type']))):
+        raise UsageError(
+            f'the test pipeline of {cfg.filename or "the config"} must begin with '
+            f'LoadImageFromFile or LoadValidImageFromFile, got {steps[:1]}'
+        )
+    from_file, from_array = dict(steps[0]), {'type': f'{scope}.LoadImageFromNDArray'}
+    if from_file['type'] == 'LoadImageFromFile' and 'file_client_args' not in from_file:
+        from_file['type'] = 'LoadValidImageFromFile'
+    from_file.pop('ignore_empty', None)
+    if 'to_float32' in from_file:
+        from_array['to_float32'] = from_file['to_float32']
+    with DefaultScope.overwrite_default_scope(scope):
+        return scope, {
+            'file': Compose([from_file, *copy.deepcopy(steps[1:])]),
+            'array': Compose([from_array, *copy.deepcopy(steps[1:])]),
+        }
+
+
+def _test_pipeline(cfg: Config) -> list[dict]:
+    dataset = (cfg.get('test_dataloader') or {}).get('dataset')
+    if dataset:
+        pipeline = next(iter_datasets(dataset)).get('pipeline')
+        if pipeline:
+            return pipeline
+    if not cfg.get('test_pipeline'):
+        raise UsageError(
+            f'{cfg.filename or "the config"} has neither test_dataloader.dataset.pipeline nor '
+            'test_pipeline, which say how to prepare an image'
+        )
+    return cfg.test_pipeline
+
+
+def check_images(images: Iterable[Image]) -> None:
+    """Check that images are what :func:`inference` takes; files are not read.
+
+    Raises:
+        UsageError, mmsw.datasets.DataError: As :func:`inference`.
+    """
+    for place, image in enumerate(images):
+        _check(image, place)
+
+
+def _check(image: Any, place: int) -> str:
+    """Name of an image for messages; raises if it is none."""
+    if isinstance(image, (str, os.PathLike)):
+        name = os.fspath(image)
+        if '://' not in name and not Path(name).is_file():
+            what = 'is a folder' if Path(name).is_dir() else 'does not exist'
+            raise DataError(f'image file {name} {what} (working folder: {Path.cwd()})')
+        return f'image file {name}'
+    name = f'image {place}'
+    expected = 'expected a path, or a uint8 array, BGR [H, W, 3] or grey [H, W]'
+    if not isinstance(image, np.ndarray):
+        raise UsageError(f'{name} is a {type(image).__name__}; {expected}')
+    if (
+        image.dtype != np.uint8
+        or image.size == 0
+        or not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3))
+    ):
+        raise UsageError(f'{name} is a {image.dtype} array {list(image.shape)}; {expected}')
+    return f'{name} (array {list(image.shape)})'
+
+
+def _three_channels(image: np.ndarray) -> np.ndarray:
+    if image.ndim == 2:
+        image = np.repeat(image[..., None], 3, axis=2)
+    return np.array(image, order='C')  # a copy: transforms may write into it
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training

@@ -1,0 +1,218 @@
+"""Loading transforms that name the file when something is wrong with it.
+
+They stand in for ``LoadImageFromFile`` and ``LoadAnnotations`` in pipelines of mmseg and mmdet::
+
+    (dict(type='LoadValidImageFromFile'),)
+    (dict(type='LoadValidAnnotations', with_bbox=True, with_mask=True),)
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import mmcv
+import numpy as np
+from mmcv.transforms import BaseTransform, LoadImageFromFile
+from mmengine import fileio
+from mmengine.registry import TRANSFORMS
+
+from .errors import DataError
+
+_MAX_RATIO = 1000  # of the sides; resizing to fit a frame would leave the short one without a pixel
+_JPEG, _PNG = b'\xff\xd8\xff', b'\x89PNG\r\n\x1a\n'
+_JPEG_SCAN, _JPEG_END = 0xDA, b'\xff\xd9'
+_JPEG_ALONE = {0x01, *range(0xD0, 0xD9)}  # markers without a length
+
+
+@TRANSFORMS.register_module()
+class LoadValidImageFromFile(LoadImageFromFile):
+    """mmcv's ``LoadImageFromFile`` that refuses what is not a whole picture.
+
+    Refused are files that are missing, empty, undecodable or cut off (depending on how it reads a
+    JPEG, OpenCV fills the rest with grey and says nothing), whose sides differ by a factor above
+    1000, or whose size is not the one that the annotations state. Damage in the middle of a file of
+    full length is not noticed.
+
+    Args:
+        to_float32: Return float32 instead of uint8.
+        color_type: As for ``mmcv.imfrombytes``.
+        imdecode_backend: As for ``mmcv.imfrombytes``.
+        ignore_empty: Skip what would be refused: mmengine then trains on another image, chosen at
+            random. Testing cannot skip.
+        allow_truncated: Take a JPEG without its end; what is missing becomes grey.
+        backend_args: Where files are, see ``mmengine.fileio``.
+
+    Raises:
+        DataError: From ``transform``; names the file.
+    """
+
+    def __init__(
+        self,
+        to_float32: bool = False,
+        color_type: str = 'color',
+        imdecode_backend: str = 'cv2',
+        ignore_empty: bool = False,
+        allow_truncated: bool = False,
+        *,
+        backend_args: dict | None = None,
+    ) -> None:
+        super().__init__(
+            to_float32, color_type, imdecode_backend, None, ignore_empty, backend_args=backend_args
+        )
+        self.allow_truncated = allow_truncated
+
+    def transform(self, results: dict) -> dict | None:
+        """Load ``img_path`` into ``img`` ``[H, W, C]``; sets ``img_shape`` and ``ori_shape``."""
+        try:
+            image = self._load(os.fspath(results['img_path']))
+            _check_size(image, results)
+        except DataError:
+            if self.ignore_empty:
+                return None
+            raise
+        results['img'] = image.astype(np.float32) if self.to_float32 else image
+        results['img_shape'] = results['ori_shape'] = image.shape[:2]
+        return results
+
+    def _load(self, path: str) -> np.ndarray:
+        try:
+            content = bytes(fileio.get(path, backend_args=self.backend_args))
+        except FileNotFoundError as error:
+            raise DataError(
+                f'image file {path} does not exist: put it there, or correct the path'
+            ) from error
+        except Exception as error:  # storage backends fail in their own ways
+            raise DataError(f'image file {path} cannot be read ({short(error)})') from error
+        if not content:
+            raise DataError(f'image file {path} is empty (0 bytes): copy or download it again')
+        if not is_complete(content):
+            if not self.allow_truncated:
+                raise DataError(
+                    f'image file {path} is cut off: it ends after {len(content)} bytes without the '
+                    'end mark of its format. Copy or download it again, or remove it from the data '
+                    'set; allow_truncated=True in LoadValidImageFromFile takes a JPEG as it is'
+                )
+            content += _JPEG_END
+        try:
+            image = mmcv.imfrombytes(content, flag=self.color_type, backend=self.imdecode_backend)
+        except Exception as error:  # as do decoders
+            raise DataError(_undecodable(path, content, f' ({short(error)})')) from error
+        if image is None or image.size == 0:
+            raise DataError(_undecodable(path, content))
+        return image
+
+    def __repr__(self) -> str:
+        return f'{super().__repr__()[:-1]}, allow_truncated={self.allow_truncated})'
+
+
+@TRANSFORMS.register_module()
+class LoadValidAnnotations(BaseTransform):
+    """``LoadAnnotations`` of the default scope, mmseg or mmdet, with errors that name the files.
+
+    A label map must be as large as its image. One of a single row or column is kept ``[H, W]``,
+    where mmseg's own transform loses a dimension and fails.
+
+    Args:
+        **kwargs: Arguments of the toolbox's ``LoadAnnotations``.
+
+    Raises:
+        DataError: From ``transform``; names the annotation file, or the image they belong to.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        self.loader = TRANSFORMS.build(dict(type='LoadAnnotations', **kwargs))
+
+    def transform(self, results: dict) -> dict:
+        """Load annotations; see the toolbox for the keys. Needs ``ori_shape`` of the image."""
+        image = results.get('img_path')
+        labels = results.get('seg_map_path') if self.loader.with_seg else None
+        what = f'annotations of image {image}'
+        if labels is not None:
+            what = f'label map {labels} of image {image}'
+        try:
+            loaded = self.loader.transform(results)
+        except FileNotFoundError as error:
+            raise DataError(
+                f'{what} does not exist: put it there, or correct the paths (data_root, '
+                'data_prefix, seg_map_suffix)'
+            ) from error
+        except Exception as error:  # whatever is wrong here is wrong with the data
+            raise DataError(f'{what} cannot be loaded ({short(error)})') from error
+        if loaded.get('gt_seg_map') is not None:
+            loaded['gt_seg_map'] = _fitting(loaded['gt_seg_map'], loaded['ori_shape'], what)
+        return loaded
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}({self.loader!r})'
+
+
+def is_complete(content: bytes) -> bool:
+    """Whether JPEG or PNG content has its end mark; True for other formats.
+
+    A thumbnail in the header of a JPEG has an end mark too; it does not count.
+    """
+    if content.startswith(_PNG):
+        return content.rfind(b'IEND') >= 0
+    if not content.startswith(_JPEG):
+        return True
+    place = 2
+    while place + 4 <= len(content):
+        if content[place] != 0xFF:
+            return True  # no proper JPEG: for the decoder to judge
+        marker = content[place + 1]
+        if marker == _JPEG_SCAN:
+            return content.rfind(_JPEG_END, place) >= 0
+        if marker == 0xFF:
+            place += 1
+        elif marker in _JPEG_ALONE:
+            place += 2
+        else:
+            place += 2 + int.from_bytes(content[place + 2 : place + 4], 'big')
+    return False
+
+
+def short(error: BaseException) -> str:
+    """Type and message of an error in one line of moderate length."""
+    text = ' '.join(str(error).split())
+    return f'{type(error).__name__}: {text[:200]}' if text else type(error).__name__
+
+
+def _undecodable(path: str, content: bytes, why: str = '') -> str:
+    return (
+        f'image file {path} ({len(content)} bytes, starting with {content[:8]!r}) is no picture '
+        f'that can be decoded{why}: copy or download it again, or remove it from the data set'
+    )
+
+
+def _check_size(image: np.ndarray, results: dict) -> None:
+    path = results['img_path']
+    height, width = image.shape[:2]
+    if max(height, width) > _MAX_RATIO * min(height, width):
+        raise DataError(
+            f'image file {path} is {width} pixels wide and {height} high; expected are sides that '
+            f'differ at most by a factor of {_MAX_RATIO}. Remove it from the data set'
+        )
+    stated = results.get('width'), results.get('height')
+    if None not in stated and stated != (width, height):
+        raise DataError(
+            f'image file {path} is {width} pixels wide and {height} high, but its annotations say '
+            f'{stated[0]} and {stated[1]}: correct width and height in the annotation file, or '
+            'replace the image'
+        )
+
+
+def _fitting(labels: np.ndarray, shape: tuple[int, int], what: str) -> np.ndarray:
+    if labels.ndim < 2 and 1 in shape and labels.size == shape[0] * shape[1]:
+        return labels.reshape(shape)
+    if labels.shape == tuple(shape):
+        return labels
+    if labels.ndim != 2:
+        raise DataError(
+            f'{what} has shape {labels.shape}, expected one class index per pixel '
+            f'{tuple(shape)}: save it as a picture of one channel'
+        )
+    raise DataError(
+        f'{what} is {labels.shape[1]} pixels wide and {labels.shape[0]} high, the image '
+        f'{shape[1]} and {shape[0]}; expected are equal sizes: replace one of them'
+    )

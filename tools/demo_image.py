@@ -1,0 +1,70 @@
+"""Draw on images what a trained model sees in them: segmentation or detection.
+
+Runs from a clone as it is, installed or not.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+import _clone  # noqa: F401  (before mmsw)
+
+try:
+    from mmengine.config import DictAction
+
+    from mmsw.apis import init_model
+    from mmsw.apis.annotate import annotate_images, check_annotating
+    from mmsw.apis.cli import run_reporting_errors
+except ModuleNotFoundError as error:
+    sys.exit(f"error: {error}; mmsw and its toolboxes come with pip install 'mmsw[openmmlab]'")
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('config', help='config file that the checkpoint was trained with')
+    parser.add_argument('checkpoint', help='checkpoint file that tools/train.py saved')
+    parser.add_argument('images', nargs='+', metavar='IMAGE', help='image files')
+    parser.add_argument(
+        '--out',
+        default='work_dirs/demo_image',
+        metavar='PATH',
+        help='folder for the pictures, or a .png or .jpg file for one image (default: %(default)s)',
+    )
+    parser.add_argument('--device', help='e.g. cuda:1 or cpu (default: a GPU if there is one)')
+    parser.add_argument(
+        '--score-thr',
+        type=float,
+        default=0.3,
+        metavar='SCORE',
+        help='least score of objects to draw (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--opacity', type=float, default=0.5, help='of what is drawn, 0 to 1 (default: %(default)s)'
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='changes to the config, e.g. model.test_cfg.mode=whole',
+    )
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run; returns the exit code."""
+    args = parse_args(argv)
+    drawing = dict(out=args.out, score_thr=args.score_thr, opacity=args.opacity)
+
+    def run() -> None:
+        check_annotating(args.images, **drawing)  # before the model is built
+        model = init_model(args.config, args.checkpoint, args.device, args.cfg_options)
+        annotate_images(model, args.images, **drawing)
+
+    return run_reporting_errors(run)
+
+
+if __name__ == '__main__':
+    sys.exit(main())

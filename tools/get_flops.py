@@ -1,0 +1,99 @@
+"""Count parameters and multiply-adds of the model of a config, without weights or data.
+
+dense      multiply-adds if nothing were pruned
+used       what is left of them after pruning
+naive      dense, but every small convolution computed by itself, not as one cross kernel
+release's  what the tool behind the authors' printed "GFLOPs" counts
+
+The rules are in docs/complexity.md.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+import _clone  # noqa: F401  (before mmsw)
+
+try:
+    from mmengine.config import DictAction
+
+    from mmsw.apis.cli import run_reporting_errors
+    from mmsw.apis.complexity_report import (
+        check_output,
+        complexity_table,
+        count_complexity,
+        write_json,
+    )
+except ModuleNotFoundError as error:
+    sys.exit(f"error: {error}; mmsw and its toolboxes come with pip install 'mmsw[openmmlab]'")
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('config', help='config file, e.g. configs/upernet_sw_t_ade20k.py')
+    parser.add_argument(
+        '--shape',
+        nargs=2,
+        type=int,
+        metavar=('H', 'W'),
+        help='of the image, in pixels (512 2048 for segmentation, 1280 800 for detection)',
+    )
+    parser.add_argument(
+        '--checkpoint',
+        metavar='PATH',
+        help='what is pruned: a file of tools/train.py, or a pretrained backbone',
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='changes to the config, e.g. model.backbone.num_paths=1',
+    )
+    parser.add_argument(
+        '--proposals',
+        type=int,
+        default=1000,
+        metavar='N',
+        help='boxes for the RoI heads of a two-stage detector (%(default)s)',
+    )
+    parser.add_argument(
+        '--mask-proposals',
+        type=int,
+        default=100,
+        metavar='N',
+        help='boxes among them for its mask heads (%(default)s)',
+    )
+    parser.add_argument('--deploy', action='store_true', help='count the folded form')
+    parser.add_argument('--per-module', action='store_true', help='a row for every module')
+    parser.add_argument('--json', metavar='PATH', help='write every count here as well')
+    return parser.parse_args(argv)
+
+
+def run(args: argparse.Namespace) -> None:
+    if args.json is not None:
+        check_output(args.json)
+    result = count_complexity(
+        args.config,
+        args.shape,
+        args.checkpoint,
+        args.cfg_options,
+        proposals=args.proposals,
+        mask_proposals=args.mask_proposals,
+        deploy=args.deploy,
+    )
+    print(complexity_table(result, args.per_module))
+    if args.json is not None:
+        write_json(result, args.json)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run; returns the exit code."""
+    args = parse_args(argv)
+    return run_reporting_errors(lambda: run(args))
+
+
+if __name__ == '__main__':
+    sys.exit(main())
