@@ -32,7 +32,7 @@ endif
 help: ## show this help
 	@echo 'Targets:'
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | while IFS=$$'\t' read -r name text; do \
-		printf '  %-11s %s\n' "$$name" "$$text"; done
+		printf '  %-14s %s\n' "$$name" "$$text"; done
 	@echo 'Variables:'
 	@echo '  STACK=openmmlab|onedl   the OpenMMLab packages to use (now: $(STACK))'
 	@echo '  PYTHON=/path/to/python  use this environment as it is instead of .venv/STACK'
@@ -60,16 +60,27 @@ python-exists:
 	@command -v "$(PYTHON)" >/dev/null || { \
 		echo "error: PYTHON='$(PYTHON)' was not found or is not executable; name a Python interpreter" >&2; exit 1; }
 
-.PHONY: demo
-demo: ready-demo ## train, evaluate and picture a small sparse network on real photographs (minutes, CPU)
-	@echo '==> 1/4 demo data: data/demo'
+.PHONY: demo-start
+demo-start: ready-demo
+	@echo '==> demo data: data/demo'
 	@"$(RUN)" tools/make_demo_data.py data/demo
-	@echo '==> 2/4 a sparse checkpoint to start from: work_dirs/demo/pretrained_sparse.pth'
+	@echo '==> a sparse checkpoint to start from: work_dirs/demo/pretrained_sparse.pth'
 	@"$(RUN)" tools/make_demo_checkpoint.py --data data/demo --out work_dirs/demo/pretrained_sparse.pth
-	@echo '==> 3/4 fine-tuning: work_dirs/demo/finetune'
+
+.PHONY: demo
+demo: demo-start ## train, evaluate and picture a small sparse segmentor on real photographs (minutes, CPU)
+	@echo '==> fine-tuning: work_dirs/demo/finetune'
 	@"$(RUN)" tools/train.py configs/demo/upernet_sw_mini_scenes.py --work-dir work_dirs/demo/finetune
-	@echo '==> 4/4 report: work_dirs/demo'
+	@echo '==> report: work_dirs/demo'
 	@"$(RUN)" tools/demo_report.py work_dirs/demo
+
+.PHONY: demo-detection
+demo-detection: demo-start ## the same for a detector: boxes and masks on the same scenes
+	@echo '==> fine-tuning: work_dirs/demo/detection'
+	@"$(RUN)" tools/train.py configs/demo/mask_rcnn_sw_mini_scenes.py --work-dir work_dirs/demo/detection
+	@echo '==> pictures of the held-out scenes, truth beside prediction: work_dirs/demo/detection/pictures'
+	@"$(RUN)" tools/test.py configs/demo/mask_rcnn_sw_mini_scenes.py work_dirs/demo/detection/iter_600.pth \
+		--work-dir work_dirs/demo/detection/test --show-dir work_dirs/demo/detection/pictures
 
 .PHONY: test
 test: ready-test ## run the tests, except the slow ones

@@ -2,7 +2,7 @@
 # A recipe of this project: the authors publish none for it.
 _base_ = [
     '_base_/models/retinanet_shiftwise.py',
-    'mmdet::_base_/datasets/coco_detection.py',
+    '_base_/datasets/coco_boxes.py',
     '_base_/schedules/adamw_1x.py',
     '_base_/detection_runtime.py',
 ]

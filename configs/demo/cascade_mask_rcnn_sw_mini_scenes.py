@@ -8,9 +8,7 @@ _base_ = [
 ]
 
 channels = 64
-box_head = dict(
-    in_channels=channels, conv_out_channels=channels, fc_out_channels=256, num_classes=10
-)
+box_head = dict(in_channels=channels, conv_out_channels=32, fc_out_channels=256, num_classes=10)
 model = dict(
     backbone=dict(_delete_=True, **_base_.mini_backbone),
     neck=dict(in_channels=_base_.mini_backbone.arch.dims, out_channels=channels, num_outs=4),
@@ -40,3 +38,8 @@ model = dict(
         rcnn=dict(max_per_img=20),
     ),
 )
+
+# An iteration takes longer than one of Mask R-CNN, so there are fewer.
+max_iters = 400
+param_scheduler = [_base_.param_scheduler[0], {**_base_.param_scheduler[1], 'end': max_iters}]
+train_cfg = dict(max_iters=max_iters)

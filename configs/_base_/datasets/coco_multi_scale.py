@@ -1,12 +1,11 @@
 # COCO 2017 instances, trained at many scales: the short side at 480 to 800 pixels, and half of the
 # images cut to a random window in between (the augmentation of DETR and Sparse R-CNN).
-# Below data_root: train2017/, val2017/ and annotations/instances_{train,val}2017.json.
-_base_ = ['mmdet::_base_/datasets/coco_instance.py']
+_base_ = ['coco_instance.py']
 
 scales = [(side, 1333) for side in range(480, 801, 32)]
 train_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
+    dict(type='LoadValidImageFromFile'),
+    dict(type='LoadValidAnnotations', with_bbox=True, with_mask=True),
     dict(type='RandomFlip', prob=0.5),
     dict(
         type='RandomChoice',
