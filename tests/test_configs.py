@@ -97,9 +97,12 @@ def test_config_parses_and_builds(path: str) -> None:
 @pytest.mark.parametrize('path', [path for path in CONFIGS if 'upernet' in path])
 def test_reduced_model_trains_and_predicts(path: str) -> None:
     cfg = load_config(ROOT / path)
-    dims = [8, 8, 8, 8]
-    arch = dict(_delete_=True, depths=[1, 1, 1, 1], dims=dims)
-    cfg.merge_from_dict({'model.backbone': dict(arch=arch, big_kernels=(9, 7, 7, 5))})
+    if cfg.model.backbone.type == 'ShiftWiseNet':
+        dims = [8, 8, 8, 8]
+        arch = dict(_delete_=True, depths=[1, 1, 1, 1], dims=dims)
+        cfg.merge_from_dict({'model.backbone': dict(arch=arch, big_kernels=(9, 7, 7, 5))})
+    else:  # a network to compare with
+        dims = cfg.model.decode_head.in_channels
     cfg.model.data_preprocessor.size = (64, 64)
     cfg.model.decode_head.update(in_channels=dims, channels=8)
     if cfg.model.auxiliary_head:

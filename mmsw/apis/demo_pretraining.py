@@ -121,7 +121,7 @@ def make_demo_checkpoint(
         progress(f'accuracy right after pruning: {pruned:.1%}')
         trainer.train(epochs - num_dense)
         final = accuracy(classifier, held_out)
-        progress(f'accuracy at the end, sparse: {final:.1%}')
+        progress(f'accuracy at the end{", sparse" if sparsity else ""}: {final:.1%}')
     settings = _settings(cfg)
     settings.pop('type')
     meta = {

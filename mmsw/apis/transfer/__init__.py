@@ -1,0 +1,1 @@
+"""The benchmark of downstream transfer, see ``tools/benchmark_transfer.py``."""

@@ -1,0 +1,33 @@
+"""Keeping two processes from working in one folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ..errors import UsageError
+
+
+@contextmanager
+def exclusive(folder: Path) -> Iterator[None]:
+    """Hold a folder for this process alone: not for the ones that it starts, and until it ends.
+
+    Args:
+        folder: It is created.
+
+    Raises:
+        UsageError: If another process holds it.
+    """
+    import fcntl  # not on Windows, where the rest of the package can be imported
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / 'lock').open('w') as lock:
+        try:
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UsageError(
+                f'another benchmark, or a training that a killed one left, is at work in {folder}: '
+                'wait for its end, end it, or name another --out'
+            ) from None
+        yield

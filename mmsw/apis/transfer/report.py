@@ -1,0 +1,248 @@
+"""The report of a benchmark: a Markdown table, JSON with everything, and words that follow."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .files import write_json, write_text
+from .networks import Network
+from .plan import Run, TransferSettings
+from .runs import Failure, result_of
+from .summary import REFERENCE, Row, Spread, conclude, paired_difference
+
+_TASK_TITLES = {'seg': 'Segmentation', 'det': 'Detection'}
+_NONE = '–'
+
+
+def make_rows(networks: Sequence[Network], runs: Sequence[Run], starts: Sequence[str]) -> list[Row]:
+    """One row for every network and start, with what is finished."""
+    rows = []
+    for network in networks:
+        for start in starts:
+            own = [r for r in runs if r.network is network and r.start == start]
+            results = {run.seed: result_of(run) for run in own}
+            done = {seed: result for seed, result in results.items() if result is not None}
+            rows.append(Row(network.name, network.task, start, done, len(own)))
+    return rows
+
+
+def same_conditions(runs: Sequence[Run]) -> list[str]:
+    """Runs of one network and seed that did not begin as the others, but for the backbone."""
+    first: dict[tuple[str, int], tuple[str, Any]] = {}
+    odd = []
+    for run in runs:
+        result = result_of(run)
+        if result is None:
+            continue
+        met = [result[key] for key in ('first_batches', 'heads_at_start', 'random_at_start')]
+        name, other = first.setdefault((run.network.name, run.seed), (run.name, met))
+        if met != other:
+            odd.append(f'{run.name} (unlike {name})')
+    return odd
+
+
+def write_report(
+    networks: Sequence[Network],
+    runs: Sequence[Run],
+    settings: TransferSettings,
+    failures: Sequence[Failure],
+) -> str:
+    """Write ``report.md`` and ``results.json`` from what is finished.
+
+    Args:
+        networks: The networks.
+        runs: The planned runs.
+        settings: What was asked for.
+        failures: Runs that failed in this call.
+
+    Returns:
+        The Markdown text.
+    """
+    rows = make_rows(networks, runs, settings.starts)
+    parts = ['# Downstream transfer', _settings_text(runs, settings)]
+    for task in dict.fromkeys(network.task for network in networks):
+        own = [row for row in rows if row.task == task]
+        parts += [f'## {_TASK_TITLES[task]}', _score_table(own), _cost_table(own)]
+        for network in dict.fromkeys(row.network for row in own):
+            scored = [row for row in own if row.network == network]
+            scores = list(dict.fromkeys(name for row in scored for name in row.scores))
+            parts += [conclude(scored, score) for score in scores]
+    parts.append(_notes(runs, failures))
+    text = '\n\n'.join(part for part in parts if part) + '\n'
+    write_text(settings.out / 'report.md', text)
+    write_json(settings.out / 'results.json', _everything(rows, runs, failures))
+    return text
+
+
+def _settings_text(runs: Sequence[Run], settings: TransferSettings) -> str:
+    done = sum(result_of(run) is not None for run in runs)
+    tasks = dict.fromkeys(run.network.task for run in runs)
+    budgets = ', '.join(f'{task} {settings.budgets[task]}' for task in tasks)
+    device = runs[0].settings['device'] if runs else 'cpu'
+    return (
+        f'{done} of {len(runs)} runs finished. Iterations: {budgets}; seeds: {settings.seeds}; '
+        f'processes per run: {settings.nproc}; device: {device}.'
+    )
+
+
+def _score_table(rows: Sequence[Row]) -> str:
+    scores = list(dict.fromkeys(name for row in rows for name in row.scores)) or ['score']
+    compared = any(row.start == REFERENCE for row in rows)
+    header = ['network', 'start', 'seeds']
+    for score in scores:
+        header += [f'{score} [%]', *([f'{score} − {REFERENCE}'] if compared else [])]
+    header += ['filters before', 'filters after']
+    lines = [header]
+    for row in rows:
+        reference = next(
+            (r for r in rows if r.network == row.network and r.start == REFERENCE), None
+        )
+        cells = [row.network, row.start, _seeds(row)]
+        for score in scores:
+            cells.append(_value(row, row.spread(score)))
+            if compared and (reference is None or row is reference or not row.results):
+                cells.append(_NONE)
+            elif compared:
+                difference = paired_difference(row, reference, score)
+                cells.append(_signed(difference) if difference.n else 'missing')
+        cells += [_share(row, f'density_{when}') for when in ('before', 'after')]
+        lines.append(cells)
+    return _table(lines)
+
+
+def _cost_table(rows: Sequence[Row]) -> str:
+    lines = [
+        [
+            *('network', 'start', 's / iteration', 'peak memory [MB]', 'parameters [M]'),
+            *('used [M]', 'multiply-adds [G]', 'used [G]', 'input'),
+        ]
+    ]
+    for row in rows:
+        sizes = {tuple(result['input_size']) for result in row.results.values()}
+        lines.append(
+            [
+                row.network,
+                row.start,
+                _number(row.mean('seconds_per_iteration'), 1, 3),
+                _number(row.mean('peak_memory'), 1e6, 0),
+                _number(row.mean('parameters'), 1e6, 3),
+                _number(row.mean('parameters_used'), 1e6, 3),
+                _number(row.mean('macs'), 1e9, 3),
+                _number(row.mean('macs_used'), 1e9, 3),
+                ', '.join(f'{size[0]}×{size[1]}' for size in sorted(sizes)) or _NONE,
+            ]
+        )
+    return _table(lines)
+
+
+def _notes(runs: Sequence[Run], failures: Sequence[Failure]) -> str:
+    results = [result for run in runs if (result := result_of(run)) is not None]
+    memory = ', '.join(sorted({result['memory'] for result in results}))
+    notes = [
+        '± is the sample standard deviation over the seeds; differences are taken seed by seed.',
+        'Filters: share of small filters with a weight that is not zero, at the start and in the '
+        'final file. Used: without what is pruned.',
+    ]
+    if results:
+        notes.append(
+            'Seconds: median over all iterations, data included, evaluation and saving excluded. '
+            f'Memory: {memory}, evaluation included.'
+        )
+        odd = same_conditions(runs)
+        notes.append(
+            'NOT the same data order, augmentation or heads at the start: ' + ', '.join(odd)
+            if odd
+            else 'Runs of a network with the same seed saw the same first batches, pixel by pixel, '
+            'and began with the same heads and random generators.'
+        )
+    for failure in failures:
+        notes.append(f'FAILED: {failure.run.name}, exit code {failure.code}, {failure.log}')
+    return '\n'.join(f'- {note}' for note in notes)
+
+
+def _everything(
+    rows: Sequence[Row], runs: Sequence[Run], failures: Sequence[Failure]
+) -> dict[str, Any]:
+    summaries = []
+    for row in rows:
+        reference = next(
+            (r for r in rows if r.network == row.network and r.start == REFERENCE), None
+        )
+        scores = {}
+        for score in row.scores:
+            scores[score] = _numbers(row.spread(score))
+            if reference is not None and row is not reference:
+                difference = paired_difference(row, reference, score)
+                scores[score][f'minus_{REFERENCE}'] = _numbers(difference)
+        summaries.append(
+            {
+                'network': row.network,
+                'task': row.task,
+                'start': row.start,
+                'finished': len(row.results),
+                'wanted': row.wanted,
+                'scores': scores,
+            }
+        )
+    return {
+        'summary': summaries,
+        'runs': [
+            {'name': run.name, 'settings': run.settings, 'result': result_of(run)} for run in runs
+        ],
+        'failed': [{'name': failure.run.name, 'code': failure.code} for failure in failures],
+    }
+
+
+def _numbers(spread: Spread) -> dict[str, Any]:
+    return {
+        'mean': None if math.isnan(spread.mean) else spread.mean,
+        'deviation': None if math.isnan(spread.deviation) else spread.deviation,
+        'n': spread.n,
+    }
+
+
+def _seeds(row: Row) -> str:
+    if not row.wanted:
+        return 'n/a'
+    done = len(row.results)
+    return str(done) if done == row.wanted else f'{done} of {row.wanted}'
+
+
+def _value(row: Row, spread: Spread) -> str:
+    return 'n/a' if not row.wanted else spread.text()
+
+
+def _signed(spread: Spread) -> str:
+    text = f'{spread.mean:+.2f}'
+    return text if math.isnan(spread.deviation) else f'{text} ± {spread.deviation:.2f}'
+
+
+def _share(row: Row, when: str) -> str:
+    if row.results and not row.mean(when, 'filters'):
+        return 'no such filters'
+    value = row.mean(when, 'not_zero')
+    return _NONE if value is None else f'{value:.2%}'
+
+
+def _number(value: float | None, unit: float, digits: int) -> str:
+    return _NONE if value is None else f'{value / unit:.{digits}f}'
+
+
+def _table(lines: list[list[str]]) -> str:
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    text = [
+        '| '
+        + ' | '.join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        + ' |'
+        for line in lines
+    ]
+    text.insert(1, '|' + '|'.join('-' * (width + 2) for width in widths) + '|')
+    return '\n'.join(text)
+
+
+def plot_path(settings: TransferSettings) -> Path:
+    """Where the picture goes."""
+    return settings.out / 'transfer.png'

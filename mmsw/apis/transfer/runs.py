@@ -1,0 +1,211 @@
+"""Executing the runs of a benchmark one after the other, each in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+import mmsw
+
+from ..errors import UsageError
+from .files import read_json, write_json, write_whole
+from .hook import PROGRESS, RESULT
+from .locks import exclusive
+from .plan import Run, TransferSettings, run_config
+
+LOG = 'log.txt'
+_TAIL = 12  # lines of the log of a failed run that are shown
+_POLL = 0.2  # seconds
+_TELL = 30.0  # seconds between lines of progress inside of a run
+_PATIENCE = 20.0  # seconds that a process is given to end
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A run that did not end well.
+
+    Attributes:
+        run: Which.
+        code: Exit code of its process.
+        log: Its whole output.
+        tail: The end of it.
+    """
+
+    run: Run
+    code: int
+    log: Path
+    tail: str
+
+
+def result_of(run: Run) -> dict[str, Any] | None:
+    """The result of a finished run; None if it is not finished.
+
+    Raises:
+        UsageError: If a result is there that was made with other settings.
+    """
+    result = read_json(run.folder / RESULT)
+    if result is not None and result['digest'] != run.digest:
+        raise UsageError(
+            f'{run.folder / RESULT} is of other settings (digest {result["digest"]} instead of '
+            f'{run.digest}): delete that folder, or name another --out'
+        )
+    return result
+
+
+def check_free(runs: list[Run]) -> None:
+    """Make sure that no training outlived a benchmark that was killed.
+
+    Raises:
+        UsageError: If one did.
+    """
+    for run in runs:
+        if run.folder.is_dir():
+            with exclusive(run.folder):
+                pass
+
+
+def execute(
+    runs: list[Run],
+    settings: TransferSettings,
+    progress: Callable[[str], None],
+    finished: Callable[[], object],
+) -> list[Failure]:
+    """Train what is not finished.
+
+    Args:
+        runs: All runs, in order.
+        settings: What was asked for.
+        progress: Called with a line of text now and then.
+        finished: Called after each run.
+
+    Returns:
+        What failed; the other runs went on.
+    """
+    failures = []
+    begun = time.monotonic()
+    to_do = [run for run in runs if result_of(run) is None]
+    if len(to_do) < len(runs):
+        progress(f'{len(runs) - len(to_do)} of {len(runs)} runs are finished already')
+    for number, run in enumerate(to_do, len(runs) - len(to_do) + 1):
+        left = _expected(to_do[to_do.index(run) :], runs)
+        progress(
+            f'[{number}/{len(runs)}] {run.name}: begins; elapsed {_clock(time.monotonic() - begun)}'
+            + (f', about {_clock(left)} left' if left is not None else '')
+        )
+        failure = _train(run, settings, progress)
+        if failure is None:
+            result = result_of(run)
+            scores = ', '.join(f'{name} {score:.2f}' for name, score in result['scores'].items())
+            progress(
+                f'[{number}/{len(runs)}] {run.name}: {scores}; '
+                f'{result["seconds_per_iteration"]:.3f} s per iteration, '
+                f'{_clock(result["wall_seconds"])}'
+            )
+        else:
+            failures.append(failure)
+            progress(
+                f'[{number}/{len(runs)}] {run.name}: FAILED with exit code {failure.code}; the end '
+                f'of {failure.log}:\n{failure.tail}'
+            )
+        finished()
+    return failures
+
+
+def _train(run: Run, settings: TransferSettings, progress: Callable[[str], None]) -> Failure | None:
+    run.folder.mkdir(parents=True, exist_ok=True)
+    write_json(run.folder / 'settings.json', run.settings)
+    config = run.folder / 'config.py'
+    write_whole(config, run_config(run, settings).dump)
+    (run.folder / PROGRESS).unlink(missing_ok=True)
+    log = run.folder / LOG
+    with log.open('a') as output:
+        code = _supervise(_command(config, settings), output, run, progress)
+    if code == 0 and (run.folder / RESULT).is_file():
+        return None
+    lines = log.read_text(errors='replace').splitlines()[-_TAIL:]
+    return Failure(run, code, log, '\n'.join(f'    {line}' for line in lines))
+
+
+def _command(config: Path, settings: TransferSettings) -> list[str]:
+    distributed = settings.nproc > 1
+    command = [sys.executable, *(_torchrun(settings.nproc) if distributed else [])]
+    command += ['-m', 'mmsw.apis.transfer.worker', str(config)]
+    command += ['--launcher', 'pytorch'] if distributed else []
+    command += ['--amp'] if settings.amp else []
+    return command + (['--auto-scale-lr'] if settings.auto_scale_lr else [])
+
+
+def _torchrun(nproc: int) -> list[str]:
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        port = free.getsockname()[1]
+    return [
+        *('-m', 'torch.distributed.run', '--master_addr=127.0.0.1'),
+        *(f'--master_port={port}', f'--nproc_per_node={nproc}'),
+    ]
+
+
+def _supervise(
+    command: list[str], output: TextIO, run: Run, progress: Callable[[str], None]
+) -> int:
+    """Run a command, telling now and then how far it is; ends it when this process is told to."""
+    root = str(Path(mmsw.__file__).resolve().parents[1])
+    paths = [root, *filter(None, [os.environ.get('PYTHONPATH')])]
+    env = {**os.environ, 'PYTHONPATH': os.pathsep.join(paths), 'PYTHONUNBUFFERED': '1'}
+    process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=env)
+    begun = told = time.monotonic()
+    try:
+        while process.poll() is None:
+            time.sleep(_POLL)
+            if time.monotonic() - told > _TELL:
+                told = time.monotonic()
+                progress(f'    {_state(run, told - begun)}')
+        return process.returncode
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(_PATIENCE)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _state(run: Run, seconds: float) -> str:
+    state = read_json(run.folder / PROGRESS)
+    if state is None:
+        return f'starting, {_clock(seconds)}'
+    text = f'iteration {state["done"]}/{state["of"]}, {_clock(seconds)}'
+    if state['last'] is not None:
+        name = next(iter(run.network.scores))
+        text += f'; {name} {state["last"][name]:.2f} at {state["last"]["iteration"]}'
+    return text
+
+
+def _expected(to_do: list[Run], runs: list[Run]) -> float | None:
+    """Seconds that runs will take, as the finished ones of the same network (or any) did."""
+    seconds: dict[str, list[float]] = {}
+    for run in runs:
+        result = result_of(run)
+        if result is not None:
+            seconds.setdefault(run.network.name, []).append(result['wall_seconds'])
+    if not seconds:
+        return None
+    means = {name: statistics.fmean(values) for name, values in seconds.items()}
+    other = statistics.fmean(means.values())
+    return sum(means.get(run.network.name, other) for run in to_do)
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f'{hours}:{minutes:02d}:{rest:02d}' if hours else f'{minutes}:{rest:02d}'

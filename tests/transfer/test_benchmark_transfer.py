@@ -1,0 +1,200 @@
+"""tools/benchmark_transfer.py as a user calls it, stops it and starts it again."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from transfer_helpers import ROOT, SMALL, TOOL, call
+
+from mmsw.apis import UsageError
+from mmsw.apis.transfer import runs
+from mmsw.apis.transfer.files import read_json
+from mmsw.apis.transfer.locks import exclusive
+from mmsw.apis.transfer.plan import TransferSettings
+from mmsw.apis.transfer.runs import result_of
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (['--starts', 'sparse,warm'], r"starts must be some of scratch,.*\['warm'\]"),
+        (['--starts', 'dense,dense'], 'names one twice'),
+        (['--seeds', '0'], 'seeds must be at least 1, got 0'),
+        (['--budget', 'ten'], "number of iterations, got 'ten'"),
+        (['--budget', 'cls=10'], 'expected one of seg, det before ='),
+        (['--budget', 'seg=10', '--task', 'both'], 'no budget for task det'),
+        (['--budget', '0'], 'budget of seg must be at least 1'),
+        (['--sparsity', '1.5'], 'sparsity must be between 0 and 1, got 1.5'),
+        (['--config', 'none.py'], r'none\.py does not exist'),
+        (['--config', f'det={SMALL}'], 'is a config for seg, but was given as det='),
+        (['--config', SMALL, '--task', 'det'], 'is a config for seg, but was given as det='),
+        (['--config', f'seg={SMALL}', '--task', 'det'], '--task det does not go with seg='),
+        (['--config', SMALL, SMALL], 'two configs are named upernet_mini_ade20k'),
+        (
+            ['--config', SMALL, '--starts', 'dense'],
+            "start 'dense' needs .*--pretrained-dense PATH",
+        ),
+        (
+            ['--config', SMALL, '--starts', 'sparse', '--pretrained-sparse', 'none.pth'],
+            r'checkpoint file none\.pth does not exist',
+        ),
+        (['--pretrained-dense', 'r50=a.pth'], 'names no network of this benchmark'),
+    ],
+)
+def test_bad_arguments_are_one_line_and_leave_nothing(
+    tmp_path, monkeypatch, capsys, arguments, message
+):
+    monkeypatch.chdir(tmp_path)
+    assert call('--out', 'out', *arguments) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith('error: ')
+    assert re.search(message, error), error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_dry_run_does_nothing(mini, data, tmp_path, capsys):
+    out = tmp_path / 'out'
+    assert call('--config', mini, '--data', data, '--out', out, '--seeds', 2, '--dry-run') == 0
+    shown = capsys.readouterr().out
+    assert '8 of 8 runs to do, 1600 iterations; nothing was done' in shown
+    assert shown.count('(to be pretrained)') == 2
+    assert not out.exists()
+
+
+def test_second_process_in_a_folder_is_refused(tmp_path):
+    code = (
+        'import fcntl, time; file = open("lock", "w"); fcntl.lockf(file, fcntl.LOCK_EX); '
+        'print("held", flush=True); time.sleep(60)'
+    )
+    other = subprocess.Popen([sys.executable, '-c', code], cwd=tmp_path, stdout=subprocess.PIPE)
+    try:
+        assert other.stdout.readline() == b'held\n'
+        with pytest.raises(UsageError, match='at work in'), exclusive(tmp_path):
+            pass
+    finally:
+        other.kill()
+        other.communicate()
+    with exclusive(tmp_path):
+        pass
+
+
+def test_failing_run_is_reported_and_the_others_go_on(mini, data, tmp_path, monkeypatch, capsys):
+    real = runs._command
+    tail = 'print("one"); print("two"); raise SystemExit(3)'
+
+    def command(config: Path, settings: TransferSettings) -> list[str]:
+        assert real(config, settings)[0] == sys.executable
+        return [sys.executable, '-c', tail]
+
+    monkeypatch.setattr(runs, '_command', command)
+    out = tmp_path / 'out'
+    arguments = ['--config', mini, '--data', data, '--out', out, '--starts', 'scratch']
+    assert call(*arguments, '--seeds', '2') == 1
+    shown = capsys.readouterr().out
+    assert shown.count('FAILED with exit code 3') == 2
+    assert f'{out}/runs/seg-mini-scratch-seed1/log.txt:\n    one\n    two\n' in shown
+    report = (out / 'report.md').read_text()
+    assert '| 0 of 2 | missing' in report
+    assert 'FAILED: seg-mini-scratch-seed0, exit code 3' in report
+    assert [item['name'][-1] for item in read_json(out / 'results.json')['failed']] == ['0', '1']
+
+
+def test_killed_benchmark_goes_on_with_the_next_unfinished_run(
+    mini, data, pretrained, trained, tmp_path, capsys
+):
+    out = tmp_path / 'out'
+    out.mkdir()
+    (out / 'starts').symlink_to(pretrained)
+    command = [sys.executable, TOOL, '--config', mini, '--data', data, '--out', out]
+    command += ['--starts', 'scratch,sparse', '--seeds', 1, '--budget', 4, '--evaluations', 2]
+    command = [str(part) for part in [*command, '--pretrain-epochs', 2]]
+    env = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
+    first, second = (out / 'runs' / f'seg-mini-{s}-seed0' for s in ('scratch', 'sparse'))
+    with (tmp_path / 'log').open('w') as log:
+        process = subprocess.Popen(
+            command, env=env, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+        )
+        try:
+            end = time.monotonic() + 300
+            while not (second / 'config.py').is_file():
+                assert process.poll() is None, (tmp_path / 'log').read_text()
+                assert time.monotonic() < end, (tmp_path / 'log').read_text()
+                time.sleep(0.05)
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    kept = (first / 'result.json').read_bytes(), (first / 'result.json').stat().st_mtime_ns
+    assert not (second / 'result.json').exists()
+
+    arguments = command[2:]
+    assert call(*arguments) == 0
+    shown = capsys.readouterr().out
+    assert '1 of 2 runs are finished already' in shown
+    assert '[2/2] seg-mini-sparse-seed0: begins' in shown
+    assert 'scratch-seed0: begins' not in shown
+    now = (first / 'result.json').read_bytes(), (first / 'result.json').stat().st_mtime_ns
+    assert now == kept
+    for name, folder in (('scratch', first), ('sparse', second)):
+        unkilled, result = result_of(trained[name]), read_json(folder / 'result.json')
+        for key in ('digest', 'scores', 'curve', 'density_after', 'first_batches'):
+            assert result[key] == unkilled[key], (name, key)
+    assert (out / 'transfer.png').is_file()
+
+    assert call(*arguments, '--budget', '6') == 2
+    assert 'budget 4 there, 6 now' in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(torch.cuda.is_available(), reason='is about machines without GPU')
+def test_two_processes_under_torchrun(mini, data, pretrained, tmp_path):
+    out = tmp_path / 'out'
+    out.mkdir()
+    (out / 'starts').symlink_to(pretrained)
+    arguments = ['--config', mini, '--data', data, '--out', out, '--starts', 'sparse-unmasked']
+    arguments += ['--seeds', 1, '--budget', 2, '--evaluations', 1, '--pretrain-epochs', 2]
+    assert call(*arguments, '--nproc', 2) == 0
+    (run,) = read_json(out / 'results.json')['runs']
+    assert run['settings']['nproc'] == 2
+    assert run['result']['density_after']['not_zero'] == 1.0
+    assert 'gloo' in (out / 'runs' / run['name'] / 'log.txt').read_text()
+
+
+def names(path: Path, text: str) -> bool:
+    """Whether the command line of a process holds a text."""
+    try:
+        return text.encode() in path.read_bytes()
+    except OSError:  # it has ended
+        return False
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path('/proc/self').exists(), reason='looks for processes in /proc')
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_benchmark_ends_its_training_and_reports(mini, data, tmp_path, number):
+    out = tmp_path / 'out'
+    command = [sys.executable, TOOL, '--config', mini, '--data', data, '--out', out]
+    command += ['--starts', 'scratch', '--seeds', 1, '--budget', 10000]
+    command += ['--cfg-options', 'train_dataloader.num_workers=1']
+    env = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
+    process = subprocess.Popen(
+        [str(part) for part in command], env=env, stderr=subprocess.PIPE, text=True
+    )
+    progress = out / 'runs/seg-mini-scratch-seed0/progress.json'
+    end = time.monotonic() + 300
+    while not progress.is_file() and process.poll() is None and time.monotonic() < end:
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert 'start again to go on' in errors
+    assert '| 0 of 1 | missing' in (out / 'report.md').read_text()
+    left = [path for path in Path('/proc').glob('[0-9]*/cmdline') if names(path, str(out))]
+    assert left == []  # neither the training nor its data loader

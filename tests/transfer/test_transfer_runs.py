@@ -1,0 +1,159 @@
+"""Runs of a transfer benchmark: equal conditions, masks, measurements, going on."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+from transfer_helpers import DETECTOR, settings_for
+
+from mmsw.apis import build_runner
+from mmsw.apis.transfer import memory
+from mmsw.apis.transfer.networks import read_networks
+from mmsw.apis.transfer.plan import plan_runs, run_config
+from mmsw.apis.transfer.plot import draw
+from mmsw.apis.transfer.report import make_rows, same_conditions, write_report
+from mmsw.apis.transfer.runs import result_of
+from mmsw.apis.transfer.starts import find_starts
+from mmsw.checkpoint import load_checkpoint_file
+
+
+def test_every_start_sees_the_same_data_and_begins_with_the_same_heads(trained):
+    results = {start: result_of(run) for start, run in trained.items()}
+    first = results['scratch']['first_batches']
+    assert len(first) == 3
+    assert all(len(batch['images']) == 2 for batch in first)
+    assert len({batch['inputs'] for batch in first}) == 3
+    for start, result in results.items():
+        assert result['first_batches'] == first, start
+        for key in ('heads_at_start', 'random_at_start'):
+            assert result[key] == results['scratch'][key], (start, key)
+    assert same_conditions(list(trained.values())) == []
+
+
+def test_another_seed_sees_other_data(network, trained, tmp_path):
+    settings = settings_for(tmp_path, seeds=2, budgets={'seg': 1}, evaluations=1)
+    other = plan_runs([network], settings, {})[1]
+    build_runner(run_config(other, settings)).train()
+    result, first = result_of(other), result_of(trained['scratch'])
+    assert result['first_batches'][0] != first['first_batches'][0]
+    assert result['heads_at_start'] != first['heads_at_start']
+
+
+def test_sparse_stays_sparse_and_unmasked_grows_back(trained):
+    results = {start: result_of(run) for start, run in trained.items()}
+    start = results['sparse']['density_before']
+    assert start['by_mask'] == start['not_zero'] == pytest.approx(0.6, abs=0.05)
+    assert results['sparse']['density_after'] == start
+    unmasked = results['sparse-unmasked']
+    assert unmasked['density_before'] == {**start, 'by_mask': 1.0}
+    assert unmasked['density_after']['by_mask'] == unmasked['density_after']['not_zero'] == 1.0
+    for name in ('scratch', 'dense'):
+        for when in ('before', 'after'):
+            assert results[name][f'density_{when}']['zeros'] == 0
+    zeros = 0
+    for key, value in load_checkpoint_file(trained['sparse'].folder / 'final.pth')[
+        'state_dict'
+    ].items():
+        if '.paths.' in key and key.endswith('.weight'):
+            zeros += int((value == 0).sum())
+    assert zeros == start['zeros'] > 0
+
+
+def test_result_is_complete(trained):
+    for run in trained.values():
+        result = result_of(run)
+        assert [point['iteration'] for point in result['curve']] == [2, 4]
+        assert all(point['loss'] > 0 for point in result['curve'])
+        assert result['scores'] == {'mIoU': result['curve'][-1]['mIoU']}
+        assert 0 < result['seconds_per_iteration'] < result['wall_seconds']
+        assert result['iterations_timed'] == 2  # the first after a start or an evaluation is not
+        assert result['peak_memory'] > 1e8
+        assert result['input_size'] == [96, 96]
+        assert result['macs_used'] <= result['macs']
+        assert result['parameters_used'] + result['density_after']['zeros'] == result['parameters']
+        assert not (run.folder / 'latest.pth').exists()
+    sparse = result_of(trained['sparse'])
+    assert sparse['backbone']['parameters_used'] < sparse['backbone']['parameters']
+
+
+@HOOKS.register_module()
+class StopForTest(Hook):
+    """Fails in the middle of a run."""
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
+        if batch_idx == 3:
+            raise RuntimeError('stopped')
+
+
+def test_stopped_run_goes_on_exactly(network, pretrained, trained, tmp_path):
+    whole = trained['sparse-unmasked']
+    out = tmp_path / 'out'
+    out.mkdir()
+    (out / 'starts').symlink_to(pretrained)
+    settings = settings_for(out, ['sparse-unmasked'])
+    (run,) = plan_runs([network], settings, find_starts([network], settings))
+    assert run.digest == whole.digest
+    cfg = run_config(run, settings)
+    cfg.custom_hooks.append(dict(type='StopForTest'))
+    with pytest.raises(RuntimeError, match='stopped'):
+        build_runner(cfg, resume='auto').train()
+    assert result_of(run) is None
+    torch.manual_seed(99)
+    build_runner(run_config(run, settings), resume='auto').train()
+    first, second = result_of(whole), result_of(run)
+    for key in ('scores', 'curve', 'density_before', 'density_after', 'first_batches'):
+        assert first[key] == second[key], key
+    states = [load_checkpoint_file(r.folder / 'final.pth')['state_dict'] for r in (whole, run)]
+    for key, value in states[0].items():
+        assert torch.equal(value, states[1][key]), key
+
+
+def test_report_and_picture(network, trained, tmp_path):
+    planned = list(trained.values())
+    settings = settings_for(tmp_path, trained)
+    text = write_report([network], planned, settings, [])
+    assert (tmp_path / 'report.md').read_text() == text
+    for start in trained:
+        assert text.count(f'| {start} ') == 2
+    assert '4 of 4 runs finished' in text
+    assert 'saw the same first batches' in text
+    everything = json.loads((tmp_path / 'results.json').read_text())
+    assert len(everything['runs']) == len(everything['summary']) == 4
+    sparse = everything['summary'][2]
+    dense = result_of(trained['dense'])['scores']['mIoU']
+    assert sparse['scores']['mIoU']['minus_dense']['mean'] == pytest.approx(
+        result_of(trained['sparse'])['scores']['mIoU'] - dense
+    )
+    draw(make_rows([network], planned, settings.starts), tmp_path / 'transfer.png')
+    assert (tmp_path / 'transfer.png').read_bytes()[:4] == b'\x89PNG'
+
+
+def test_detection(data, tmp_path):
+    pytest.importorskip('mmdet', reason='mmdet is absent; detection needs it')
+    path = tmp_path / 'detector.py'
+    path.write_text(DETECTOR)
+    network = read_networks([('det', path)], {'det': data}, {})[0]
+    settings = settings_for(tmp_path, budgets={'det': 2}, evaluations=1)
+    (run,) = plan_runs([network], settings, {})
+    build_runner(run_config(run, settings)).train()
+    result = result_of(run)
+    assert set(result['scores']) == {'bbox AP', 'segm AP'}
+    assert [point['iteration'] for point in result['curve']] == [2]
+    assert all(0 <= score <= 100 for score in result['scores'].values())
+    assert result['macs'] >= result['backbone']['macs'] > 0
+    assert result['density_after']['not_zero'] == 1.0
+
+
+def test_memory_of_the_parent_process_does_not_count():
+    block = np.ones(40_000_000)  # 320 MB, resident
+    code = f'import runpy; print(runpy.run_path({memory.__file__!r})["resident_peak"]())'
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
+    assert 1e6 < int(done.stdout) < 150e6 < block.nbytes
+    assert memory.resident_peak() > block.nbytes

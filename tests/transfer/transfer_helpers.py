@@ -1,0 +1,59 @@
+"""What the tests of the transfer benchmark have in common."""
+
+from __future__ import annotations
+
+import runpy
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mmsw.apis.transfer.plan import TransferSettings
+
+ROOT = Path(__file__).resolve().parents[2]
+TOOL = ROOT / 'tools/benchmark_transfer.py'
+RECIPE = ROOT / 'configs/upernet_sw_t_ade20k.py'
+SMALL = ROOT / 'tests/data/upernet_mini_ade20k.py'
+COCO_RECIPE = ROOT / 'configs/cascade_mask_rcnn_sw_t_coco.py'
+MINI = f"""
+_base_ = [{str(ROOT / 'configs/demo/upernet_sw_mini_scenes.py')!r}]
+model = dict(
+    backbone=dict(
+        arch=dict(depths=[1, 1, 1, 1], dims=[8, 8, 8, 8]),
+        big_kernels=(7, 7, 5, 3),
+        drop_path_rate=0.3,
+    ),
+    decode_head=dict(in_channels=[8, 8, 8, 8], channels=8),
+)
+train_dataloader = dict(batch_size=2, num_workers=0, persistent_workers=False)
+val_dataloader = dict(num_workers=0, persistent_workers=False)
+"""
+DETECTOR = f"""
+_base_ = [{str(ROOT / 'configs/demo/mask_rcnn_sw_mini_scenes.py')!r}]
+model = dict(
+    backbone=dict(
+        arch=dict(depths=[1, 1, 1, 1], dims=[8, 8, 8, 8]),
+        big_kernels=(7, 7, 5, 3),
+    ),
+    neck=dict(in_channels=[8, 8, 8, 8]),
+)
+train_dataloader = dict(batch_size=2, num_workers=0, persistent_workers=False)
+val_dataloader = dict(num_workers=0, persistent_workers=False)
+"""
+RESNET = f"""
+_base_ = [{str(ROOT / 'configs/demo/upernet_r18_scenes.py')!r}]
+"""
+
+
+def call(*arguments: object) -> int:
+    """Calls the tool in this process; returns the exit code."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        return runpy.run_path(str(TOOL))['main']([str(argument) for argument in arguments])
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def settings_for(out: Path, starts: Sequence[str] = ('scratch',), **more: Any) -> TransferSettings:
+    more = {'seeds': 1, 'budgets': {'seg': 4}, 'evaluations': 2, 'pretrain_epochs': 2, **more}
+    return TransferSettings(out=out, starts=tuple(starts), **more)

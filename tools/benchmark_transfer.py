@@ -1,0 +1,193 @@
+"""Fine-tune several starting points under one budget; tell which is best and what it cost.
+
+By default on the demo scenes, on a CPU. Started again it goes on where it was stopped. Runs from a
+clone as it is, installed or not.
+"""
+
+import argparse
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import _clone  # noqa: F401  (before mmsw)
+
+try:
+    from mmengine.config import DictAction
+
+    from mmsw.apis.cli import run_reporting_errors
+    from mmsw.apis.errors import UsageError
+    from mmsw.apis.transfer.benchmark import benchmark_transfer
+    from mmsw.apis.transfer.plan import STARTS, TransferSettings
+except ModuleNotFoundError as error:
+    sys.exit(f"error: {error}; mmsw and its toolboxes come with pip install 'mmsw[openmmlab]'")
+
+_CONFIGS = Path(__file__).resolve().parents[1] / 'configs/demo'
+_DEMO = {
+    'seg': _CONFIGS / 'upernet_sw_mini_scenes.py',
+    'det': _CONFIGS / 'mask_rcnn_sw_mini_scenes.py',
+}
+_TASKS = tuple(_DEMO)
+_BUDGETS = ('seg=200', 'det=120')
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('--task', choices=(*_TASKS, 'both'), default='both', help='(%(default)s)')
+    parser.add_argument(
+        '--starts',
+        default=','.join(STARTS),
+        metavar='A,B,...',
+        help='some of %(default)s (default: all)',
+    )
+    parser.add_argument('--seeds', type=int, default=3, help='number of seeds (%(default)s)')
+    parser.add_argument(
+        '--budget',
+        action='append',
+        metavar='[TASK=]ITERS',
+        help=f'iterations of every run ({" ".join(_BUDGETS)}, which is for the demo configs)',
+    )
+    parser.add_argument(
+        '--config',
+        nargs='+',
+        action='extend',
+        metavar='[TASK=]PATH',
+        help='networks to train, any number of them (default: the demo config of each task)',
+    )
+    parser.add_argument('--out', type=Path, required=True, metavar='DIR', help='folder to write to')
+    parser.add_argument(
+        '--data',
+        nargs='+',
+        action='extend',
+        metavar='[TASK=]PATH',
+        help='folder of the data: of make_demo_data.py for demo configs (data/demo; made if '
+        'absent), the data root for others (default: as the configs say)',
+    )
+    for kind in ('dense', 'sparse'):
+        parser.add_argument(
+            f'--pretrained-{kind}',
+            nargs='+',
+            action='extend',
+            metavar='[NETWORK=]PATH',
+            help=f'checkpoint of the {kind} start, for all shift-wise networks or for the one of '
+            'that name (default: a pretraining on the demo scenes, where the config is for them)',
+        )
+    parser.add_argument(
+        '--sparsity',
+        type=float,
+        default=0.4,
+        help="share of the filters that the demo's pretraining prunes (%(default)s)",
+    )
+    parser.add_argument(
+        '--pretrain-epochs', type=int, default=8, help='of the same pretraining (%(default)s)'
+    )
+    parser.add_argument(
+        '--evaluations', type=int, default=6, help='points of a learning curve (%(default)s)'
+    )
+    parser.add_argument(
+        '--nproc', type=int, default=1, help='processes of a run, under torchrun (%(default)s)'
+    )
+    parser.add_argument('--amp', action='store_true', help='mixed precision (needs a GPU)')
+    parser.add_argument(
+        '--auto-scale-lr',
+        action='store_true',
+        help='scale the learning rate to the total batch size',
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        default={},
+        metavar='KEY=VALUE',
+        help='changes to every config, as for tools/train.py',
+    )
+    parser.add_argument('--dry-run', action='store_true', help='print the plan and stop')
+    return parser.parse_args(argv)
+
+
+def _named(text: str, names: Sequence[str], option: str) -> tuple[str | None, str]:
+    """``NAME=VALUE`` or ``VALUE``."""
+    name, sign, value = text.partition('=')
+    if not sign:
+        return None, text
+    if name not in names:
+        raise UsageError(f'{option} {text}: expected one of {", ".join(names)} before =')
+    return name, value
+
+
+def _per_task(texts: Sequence[str], option: str) -> dict[str, str]:
+    values: dict[str, str] = {}
+    for text in texts:
+        task, value = _named(text, _TASKS, option)
+        values.update(dict.fromkeys(_TASKS if task is None else (task,), value))
+    return values
+
+
+def _run(args: argparse.Namespace) -> int:
+    tasks = _TASKS if args.task == 'both' else (args.task,)
+    configs = [_named(text, _TASKS, '--config') for text in args.config or ()]
+    if not configs:
+        configs = [(task, str(_DEMO[task])) for task in tasks]
+    elif args.task != 'both':
+        configs = [(task or args.task, path) for task, path in configs]
+        if any(task != args.task for task, _ in configs):
+            raise UsageError(f'--task {args.task} does not go with {" ".join(args.config)}')
+    budgets = {}
+    for task, text in _per_task(args.budget or _BUDGETS, '--budget').items():
+        if not text.isdecimal():
+            raise UsageError(f'--budget must be a number of iterations, got {text!r}')
+        budgets[task] = int(text)
+    pretrained = {}
+    for kind in ('dense', 'sparse'):
+        for text in getattr(args, f'pretrained_{kind}') or ():
+            name, sign, path = text.partition('=')
+            pretrained[(kind, name) if sign else (kind, '')] = Path(path if sign else text)
+    settings = TransferSettings(
+        out=args.out,
+        starts=tuple(args.starts.split(',')),
+        seeds=args.seeds,
+        budgets=budgets,
+        evaluations=args.evaluations,
+        pretrained=pretrained,
+        sparsity=args.sparsity,
+        pretrain_epochs=args.pretrain_epochs,
+        nproc=args.nproc,
+        amp=args.amp,
+        auto_scale_lr=args.auto_scale_lr,
+    )
+    data = {task: Path(path) for task, path in _per_task(args.data or (), '--data').items()}
+    failures = benchmark_transfer(
+        [(task, Path(path)) for task, path in configs],
+        data,
+        args.cfg_options,
+        settings,
+        dry_run=args.dry_run,
+        progress=lambda line: print(line, flush=True),
+    )
+    return 1 if failures else 0
+
+
+def _end(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run; returns the exit code."""
+    args = parse_args(argv)
+    signal.signal(signal.SIGTERM, _end)
+    codes = []
+    try:
+        code = run_reporting_errors(lambda: codes.append(_run(args)))
+    except KeyboardInterrupt:
+        print(
+            f'\ninterrupted; what is finished is in {args.out}: start again to go on',
+            file=sys.stderr,
+        )
+        return 130
+    return code or codes[0]
+
+
+if __name__ == '__main__':
+    sys.exit(main())
