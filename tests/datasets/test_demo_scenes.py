@@ -47,7 +47,7 @@ def files_below(root: Path) -> list[str]:
 
 
 def load_tool():
-    path = Path(__file__).parents[1] / 'tools/make_demo_data.py'
+    path = Path(__file__).parents[2] / 'tools/make_demo_data.py'
     spec = importlib.util.spec_from_file_location('make_demo_data_tool', path)
     tool = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tool)

@@ -1,0 +1,53 @@
+"""Pictures, annotations and configs that the tests of data share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+from mmengine.config import Config
+
+ROOT = Path(__file__).resolve().parents[2]
+SEGMENTOR = ROOT / 'tests' / 'data' / 'upernet_mini_ade20k.py'
+DETECTOR = ROOT / 'tests' / 'data' / 'retinanet_mini_coco.py'
+DETECTORS = ['mask_rcnn', 'cascade_mask_rcnn', 'retinanet']
+BOX = [10, 10, 40, 30]
+SQUARE = [dict(id=1, name='square')]
+
+
+def picture(height: int, width: int) -> np.ndarray:
+    return np.random.randint(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def encoded(suffix: str, height: int = 48, width: int = 64) -> bytes:
+    return cv2.imencode(suffix, picture(height, width))[1].tobytes()
+
+
+def annotation(number: int, image: int, box: list[float] = BOX, category: int = 1) -> dict:
+    x, y, width, height = box
+    polygon = [x, y, x + width, y, x + width, y + height, x, y + height]
+    return dict(
+        id=number, image_id=image, bbox=box, area=width * height, iscrowd=0,
+        category_id=category, segmentation=[polygon],
+    )  # fmt: skip
+
+
+def images_of(*sizes: tuple[int, int]) -> list[dict]:
+    return [
+        dict(id=index, file_name=f'{index}.jpg', height=height, width=width)
+        for index, (height, width) in enumerate(sizes)
+    ]
+
+
+def checked_loading(cfg: Config) -> Config:
+    """The config with the loaders of this project in all pipelines."""
+    names = {
+        'LoadImageFromFile': 'LoadValidImageFromFile',
+        'LoadAnnotations': 'LoadValidAnnotations',
+    }
+    for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        dataset = cfg[loader].dataset
+        for step in (dataset.get('dataset') or dataset).pipeline:
+            step['type'] = names.get(step['type'], step['type'])
+    return cfg
