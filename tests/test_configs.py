@@ -13,6 +13,7 @@ from mmengine.dist import is_distributed
 from mmengine.model import MMDistributedDataParallel, revert_sync_batchnorm
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.structures import PixelData
+from mmengine.visualization import Visualizer
 from torch import nn
 
 from mmsw.apis import (
@@ -423,6 +424,27 @@ def test_test_runner_takes_the_options_of_the_call(ade_layout: Path, tmp_path: P
     cfg.pop('tta_model')
     with pytest.raises(UsageError, match='has no tta_model'):
         build_test_runner(cfg, checkpoint, **call)
+
+
+def test_runners_of_one_process_draw_with_their_own_visualizers(
+    ade_layout: Path, tmp_path: Path
+) -> None:
+    (tmp_path / 'some.pth').touch()
+    for part in ('annotations', 'train', 'val'):
+        (tmp_path / 'coco' / part).mkdir(parents=True)
+    (tmp_path / 'coco' / 'annotations' / 'val.json').write_text('{}')
+    for name in ('visualizer', 'later'):
+        Visualizer.get_instance(name)
+    for config, root, kind in (
+        (MINI, ade_layout, 'Seg'),
+        (DETECTOR, tmp_path / 'coco', 'Det'),
+        (MINI, ade_layout, 'Seg'),
+    ):
+        call = dict(work_dir=tmp_path / 'work', data_root=root, show_dir=tmp_path / kind)
+        runner = build_test_runner(config, tmp_path / 'some.pth', **call)
+        (hook,) = (h for h in runner.hooks if type(h).__name__ == f'{kind}VisualizationHook')
+        assert hook._visualizer is runner.visualizer
+        assert type(runner.visualizer).__name__ == f'{kind}LocalVisualizer'
 
 
 def test_checkpoint_must_fill_the_model(ade_layout: Path, tmp_path: Path) -> None:

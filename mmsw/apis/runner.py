@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import itertools
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,7 @@ from mmengine.runner import (
     find_latest_checkpoint,
     load_state_dict,
 )
+from mmengine.visualization import Visualizer
 from torch import nn
 
 from .config import (
@@ -47,6 +49,8 @@ from .trained import (
 
 LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
 _TORCHRUN_VARIABLES = ('RANK', 'LOCAL_RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT')
+
+_runners = itertools.count(1)  # in this process
 
 
 @RUNNERS.register_module()
@@ -279,7 +283,25 @@ def _prepare(
 
 
 def _from_cfg(cfg: Config) -> Runner:
+    _give_own_names(cfg)
     return RUNNERS.build(cfg) if 'runner_type' in cfg else PortableRunner.from_cfg(cfg)
+
+
+def _give_own_names(cfg: Config) -> None:
+    """Give the experiment and the visualizer names that none in this process has.
+
+    mmengine keeps one scope per experiment and second, one visualizer per name, and its hooks draw
+    with the one whose name came last: a second runner would go on with what the first one left.
+    """
+    number = next(_runners)
+    if number > 1:
+        name = cfg.get('experiment_name') or Path(cfg.filename or 'run').stem
+        cfg.experiment_name = f'{name}_{number}'
+    visualizer = dict(cfg.get('visualizer') or {'type': 'Visualizer'})
+    wanted = visualizer.get('name', 'visualizer')
+    names = itertools.chain([wanted], (f'{wanted}_{number}' for number in itertools.count(2)))
+    free = next(name for name in names if not Visualizer.check_instance_created(name))
+    cfg.visualizer = dict(visualizer, name=free)
 
 
 def _check_launcher(launcher: str) -> None:
