@@ -269,6 +269,11 @@ class _RestoringIterator:
             _restore(self._states)
         return batch
 
+    def skip_iter(self, num_iters: int) -> None:
+        """What onedl's mmengine calls; seen batches are loaded, as their augmentation draws too."""
+        for _ in range(num_iters):
+            next(self)
+
 
 def _random_states() -> dict[str, Any]:
     name, keys, *rest = np.random.get_state()
