@@ -17,14 +17,7 @@ owner and a fixed order: results repeat bit for bit, whatever the number of thre
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
-import io
-import os
-import sys
-import threading
-from collections.abc import Callable, Iterator
-from functools import lru_cache
 from types import ModuleType
 
 import torch
@@ -33,6 +26,7 @@ from torch import Tensor
 
 from ..assemble import CrossKernels, arm_taps, assemble, disassemble
 from ..pattern import conv_margin, num_groups
+from .taichi_runtime import run_kernel, running_kernels
 
 DEVICES = ('cpu', 'cuda')
 
@@ -43,8 +37,6 @@ _UNAVAILABLE_REASON = (
     if importlib.util.find_spec('taichi') is not None
     else 'the package taichi is not installed; install it with "pip install taichi"'
 )
-# Taichi's runtime must not be entered by two threads at once.
-_LOCK = threading.RLock()
 
 
 def unavailable_reason() -> str | None:
@@ -65,11 +57,11 @@ def shift_add(
     if not batch:
         return tuple(out.to(conv_out.dtype) for out in outputs)
     tables = _flat(shift_hv.to(torch.int32)), _flat(identity_index.to(torch.int32))
-    with _kernels(source) as kernels:
+    with running_kernels(source) as kernels:
         launch = kernels.row_kernels(_taichi_dtype(source)).shift_add
         for sample in range(0, batch, _samples(kernels, source)):
             chunk = slice(sample, sample + _samples(kernels, source))
-            _launch(
+            run_kernel(
                 launch,
                 _flat(source[chunk]),
                 *tables,
@@ -104,11 +96,11 @@ def shift_add_grad(
     if not batch:
         return out.to(grad_h.dtype)
     tables = _flat(shift_hv.to(torch.int32)), _flat(identity_index.to(torch.int32))
-    with _kernels(out) as kernels:
+    with running_kernels(out) as kernels:
         launch = kernels.row_kernels(_taichi_dtype(out)).shift_add_grad
         for sample in range(0, batch, _samples(kernels, out)):
             chunk = slice(sample, sample + _samples(kernels, out))
-            _launch(
+            run_kernel(
                 launch,
                 *(_flat(grad[chunk]) for grad in grads),
                 *tables,
@@ -138,7 +130,7 @@ def shift_wise_conv2d(
     dtype = _work_dtype(x.dtype)
     arms = _arms(x, weight, shift_hv, identity_index, big_kernel, small_kernel)
     outputs = []
-    with _kernels(x) as kernels:
+    with running_kernels(x) as kernels:
         source = _pad(x.detach().to(dtype), arms[0].left, arms[1].above)
         for arm in arms:
             out = _new_map(x, dtype)
@@ -163,7 +155,7 @@ def shift_wise_conv2d_grad_input(
     dtype = _work_dtype(grad_h.dtype)
     arms = _arms(grad_h, weight, shift_hv, identity_index, big_kernel, small_kernel, True)
     out = _new_map(grad_h, dtype)
-    with _kernels(grad_h) as kernels:
+    with running_kernels(grad_h) as kernels:
         for arm, grad in zip(arms, (grad_h, grad_v, grad_i), strict=True):
             source = _pad(grad.detach().to(dtype), arm.left, arm.above)
             add = arm is not arms[0]
@@ -190,7 +182,7 @@ def shift_wise_conv2d_grad_weight(
     arms = [_Arm(kind, None, big_kernel, n, *x.shape[2:]) for kind in range(3)]
     left, above = arms[0].left, arms[1].above
     blocks = []
-    with _kernels(x) as kernels:
+    with running_kernels(x) as kernels:
         source = _pad(x.detach().to(dtype), left, above)
         for arm, grad in zip(arms, (grad_h, grad_v, grad_i), strict=True):
             columns = _columns(x.shape[3])
@@ -304,7 +296,7 @@ class _Arm:
         step = _samples(kernels, source)
         for sample in range(0, shape[0], step):
             chunk = slice(sample, sample + step)
-            _launch(
+            run_kernel(
                 launch,
                 _flat(source[chunk]),
                 *tables,
@@ -339,7 +331,7 @@ class _Arm:
         for sample in range(0, shape[0], step):
             chunk = slice(sample, sample + step)
             lanes = source.new_empty(shape[1], len(used), self.side, self.side, columns)
-            _launch(
+            run_kernel(
                 launch,
                 _flat(source[chunk]),
                 _flat(grad[chunk]),
@@ -436,101 +428,3 @@ def _taichi_dtype(tensor: Tensor) -> object:
     import taichi as ti
 
     return ti.f64 if tensor.dtype == torch.float64 else ti.f32
-
-
-@contextlib.contextmanager
-def _kernels(tensor: Tensor) -> Iterator[ModuleType]:
-    """The kernels, for the tensor's device; one thread at a time."""
-    with _LOCK, _denormals_kept():
-        _start(tensor.device)
-        from . import taichi_kernels
-
-        yield taichi_kernels
-
-
-def _launch(kernel: Callable[..., None], *arguments: Tensor | int) -> None:
-    """Run a kernel after what torch has queued and before what it queues next."""
-    stream = None
-    if arguments[0].device.type == 'cuda':
-        stream = torch.cuda.current_stream(arguments[0].device)
-        stream.synchronize()
-    kernel(*arguments)
-    if stream is not None:
-        import taichi as ti
-
-        ti.sync()
-
-
-def _start(device: torch.device) -> None:
-    """Start Taichi unless it runs already, and refuse a device that does not fit its arch."""
-    ti = _import_taichi()
-    runtime = ti.lang.impl.get_runtime()
-    if runtime.prog is None:
-        if device.type not in ('cpu', 'cuda'):
-            _refuse(device, 'runs on cpu and cuda')
-        options = dict(log_level=ti.ERROR, offline_cache=True, fast_math=False)
-        if device.type == 'cpu':
-            options.update(arch=ti.cpu, cpu_max_num_threads=torch.get_num_threads())
-        else:
-            options.update(arch=ti.cuda)
-        with _environment('TI_SKIP_VERSION_CHECK', 'ON'), _quiet():
-            ti.init(enable_fallback=False, **options)
-    arch = ti.cfg.arch
-    if arch in (ti.x64, ti.arm64):
-        if device.type != 'cpu':
-            _refuse(device, 'has been started on the CPU in this process')
-    elif arch == ti.cuda:
-        if device.type != 'cuda' or device.index not in (None, 0):
-            _refuse(device, 'has been started on cuda:0 in this process')
-    else:
-        _refuse(device, f'has been started on {arch} in this process, which mmsw does not support')
-
-
-def _refuse(device: torch.device, state: str) -> None:
-    from . import BackendUnavailableError
-
-    raise BackendUnavailableError(
-        f"backend 'taichi' cannot take tensors on {device}: Taichi {state}; "
-        "move the tensors or use backend='torch' for them"
-    )
-
-
-@lru_cache(maxsize=1)
-def _import_taichi() -> ModuleType:
-    with _environment('ENABLE_TAICHI_HEADER_PRINT', '0'):
-        import taichi
-    return taichi
-
-
-@contextlib.contextmanager
-def _environment(name: str, value: str) -> Iterator[None]:
-    """Set an environment variable that Taichi reads, and put it back."""
-    before = os.environ.get(name)
-    os.environ[name] = value
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
-
-
-@contextlib.contextmanager
-def _denormals_kept() -> Iterator[None]:
-    """Taichi makes the thread that starts it flush denormal numbers to zero; undo that."""
-    kept = _keeps_denormals()
-    try:
-        yield
-    finally:
-        if kept and not _keeps_denormals():
-            torch.set_flush_denormal(False)
-
-
-def _keeps_denormals() -> bool:
-    return sys.float_info.min / 2 > 0
-
-
-def _quiet() -> contextlib.AbstractContextManager:
-    """Taichi announces itself with ``print``."""
-    return contextlib.redirect_stdout(io.StringIO())

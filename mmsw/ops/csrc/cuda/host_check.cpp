@@ -1,7 +1,7 @@
 // Runs the block programs of the CUDA kernels on the CPU, block by block and thread by thread.
 // Part of the tests, not of the extension: built with a plain C++17 compiler and called by ctypes.
 #include "shift_add.cuh"
-#include "shift_wise.cuh"
+#include "shift_wise_grad_weight.cuh"
 
 #include <algorithm>
 #include <limits>

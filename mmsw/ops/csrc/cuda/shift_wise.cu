@@ -1,5 +1,6 @@
 // Kernels and launchers of the fused operator: forward pass and gradient of the input.
 #include "dispatch.cuh"
+#include "shift_wise_grad_weight.cuh"
 
 namespace mmsw {
 namespace {

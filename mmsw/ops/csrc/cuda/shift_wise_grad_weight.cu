@@ -1,6 +1,7 @@
 // Kernels and launcher of the weight gradient of the fused operator: sums per chunk, the chunks in
 // order, then the small kernels' share of every unit. No atomics, so results repeat bit for bit.
 #include "dispatch.cuh"
+#include "shift_wise_grad_weight.cuh"
 
 namespace mmsw {
 namespace {
