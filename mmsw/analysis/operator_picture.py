@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from mmsw.ops import ShiftPattern
 from mmsw.ops.assemble import assemble, shift_slot
+from mmsw.whole_file import write_whole
 
 _INK = '#222222'
 _SOFT = '#777777'
@@ -81,7 +81,7 @@ def draw_operator(
         axis.text(0, -0.03, caption, transform=axis.transAxes, fontsize=10.5, color=_SOFT, va='top')
         axis.set_axis_off()
     _draw_arrows(figure, kernels, places, cross)
-    _save(figure, Path(path))
+    write_whole(Path(path), lambda temporary: figure.savefig(temporary, dpi=_DPI))
 
 
 def cross_kernel(weight: Tensor, pattern: ShiftPattern) -> Tensor:
@@ -234,11 +234,3 @@ def _draw_arrows(figure, *axes) -> None:
                 linewidth=2, color=_INK,
             )
         )  # fmt: skip
-
-
-def _save(figure, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix='.picture.') as folder:
-        temporary = Path(folder) / 'picture.png'
-        figure.savefig(temporary, dpi=_DPI)
-        temporary.replace(path)

@@ -14,6 +14,7 @@ from mmengine.structures import BaseDataElement
 from torch import nn
 
 from mmsw.datasets import LoadValidImageFromFile
+from mmsw.whole_file import write_whole
 
 from .errors import UsageError
 from .inference import check_images, inference
@@ -175,12 +176,5 @@ def _listed(parts: list[str]) -> str:
 
 
 def _write(picture: np.ndarray, path: Path) -> None:
-    """Write under a temporary name, then rename: a picture of this name is always whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     _, content = cv2.imencode(path.suffix.lower(), picture)
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}')
-    try:
-        temporary.write_bytes(content.tobytes())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_whole(path, lambda temporary: temporary.write_bytes(content.tobytes()))

@@ -14,6 +14,7 @@ from torch import nn
 
 from mmsw.analysis.complexity import Complexity, Cost, complexity
 from mmsw.checkpoint import load_pretrained
+from mmsw.whole_file import write_whole
 
 from .config import load_config, register_toolbox
 from .errors import UsageError
@@ -153,7 +154,5 @@ def check_output(path: str | os.PathLike[str]) -> None:
 
 def write_json(result: Complexity, path: str | os.PathLike[str]) -> None:
     """Write every count, exactly; an existing file is replaced once the new one is whole."""
-    path = Path(path)
-    whole = path.with_name(f'{path.name}.{os.getpid()}.tmp')
-    whole.write_text(json.dumps(result.to_dict(), indent=1) + '\n')
-    whole.replace(path)
+    text = json.dumps(result.to_dict(), indent=1) + '\n'
+    write_whole(Path(path), lambda temporary: temporary.write_text(text))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
+from mmsw.whole_file import write_whole
 
 _DIM = 0.4  # brightness of a photograph under a label map
 _OPACITY = 0.88  # of the classes on it
@@ -87,7 +88,8 @@ def draw_scenes(
         left=0.3 / width, right=1 - 0.04 / width, top=1 - 0.04 / height, bottom=0.67 / height,
         wspace=0.03, hspace=0.03,
     )  # fmt: skip
-    _save(figure, Path(path))
+    options = {'dpi': _DPI, 'pil_kwargs': {'optimize': True}}
+    write_whole(Path(path), lambda temporary: figure.savefig(temporary, **options))
 
 
 def paint(photo: np.ndarray, labels: np.ndarray, colours: np.ndarray) -> np.ndarray:
@@ -106,11 +108,3 @@ def paint(photo: np.ndarray, labels: np.ndarray, colours: np.ndarray) -> np.ndar
     layer = colours[np.where(painted, labels, 0)]
     mixed = np.where(painted[..., None], grey + _OPACITY * (layer - grey), grey)
     return mixed.round().astype(np.uint8)
-
-
-def _save(figure, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix='.picture.') as folder:
-        temporary = Path(folder) / 'picture.png'
-        figure.savefig(temporary, dpi=_DPI, pil_kwargs={'optimize': True})
-        temporary.replace(path)

@@ -143,7 +143,7 @@ def make_demo_checkpoint(
 
 def _read_back(cfg: Config, path: Path) -> SparsityReport:
     """Densities of a file as a training run will find it; raises if a pruned weight is not zero."""
-    net = _build_backbone(cfg)
+    net = build_backbone(cfg)
     load_pretrained(net, path)
     lost = lost_zeros(load_checkpoint_file(path)['state_dict'], masks(net))
     if lost:
@@ -284,7 +284,7 @@ class _Classifier(nn.Module):
 
     def __init__(self, cfg: Config, num_classes: int) -> None:
         super().__init__()
-        self.backbone = _build_backbone(cfg)
+        self.backbone = build_backbone(cfg)
         draw_small_network(self.backbone)
         self.head = nn.Linear(self.backbone.dims[-1], num_classes)
         preprocessor = cfg.model.get('data_preprocessor') or {}
@@ -305,11 +305,13 @@ def _settings(cfg: Config) -> dict:
     if backbone is None:
         raise UsageError(f'the model of {cfg.filename} has no backbone to pretrain')
     settings = backbone.to_dict()
-    settings.pop('init_cfg', None)
+    for key in ('init_cfg', 'pretrained'):
+        settings.pop(key, None)
     return settings
 
 
-def _build_backbone(cfg: Config) -> nn.Module:
+def build_backbone(cfg: Config) -> nn.Module:
+    """The backbone of a config as its class's constructor leaves it, with BN for SyncBN."""
     scope = register_toolbox(cfg)
     with DefaultScope.overwrite_default_scope(scope):
         return revert_sync_batchnorm(MODELS.build(copy.deepcopy(_settings(cfg))))

@@ -8,7 +8,6 @@ import functools
 import os
 import pickle
 import re
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
+
+from mmsw.whole_file import write_whole
 
 PUBLISHED_FILE = (
     "The published SW-tiny v2 (ImageNet-1k, 300 epochs) is linked from the README of the authors' "
@@ -132,19 +133,7 @@ def save_checkpoint_file(checkpoint: Any, path: str | os.PathLike[str]) -> None:
         checkpoint: What ``torch.save`` accepts.
         path: Destination; its folder is created.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
-    os.close(handle)
-    try:
-        torch.save(checkpoint, temporary)
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    write_whole(Path(path), lambda temporary: torch.save(checkpoint, temporary))
 
 
 def _short(error: Exception) -> str:

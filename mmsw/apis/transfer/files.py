@@ -1,31 +1,17 @@
-"""Files that are whole or absent, and digests that tell settings apart."""
+"""Text and JSON files that are whole or absent, and digests that tell settings apart."""
 
 from __future__ import annotations
 
 import ast
 import hashlib
 import json
-import os
-import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from mmsw.whole_file import write_whole
+
 _BLOCK = 1 << 20
-
-
-def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Let ``write`` fill a temporary file beside ``path``, then rename it to ``path``.
-
-    Args:
-        path: Destination; its folder is created.
-        write: Called with the name to write to; it ends as that of ``path`` does.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f'.{path.name}.', dir=path.parent) as folder:
-        temporary = Path(folder, path.name)
-        write(temporary)
-        os.replace(temporary, path)
 
 
 def write_text(path: Path, text: str) -> None:

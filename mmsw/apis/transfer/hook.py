@@ -22,10 +22,11 @@ from torch import Tensor, nn
 
 from mmsw.checkpoint import load_pretrained
 from mmsw.sparsity import masked_layers, report, set_masks
+from mmsw.whole_file import write_whole
 
 from ..demo_pretraining import draw_small_network
 from .costs import network_costs
-from .files import write_json, write_text, write_whole
+from .files import write_json, write_text
 from .memory import resident_peak
 
 LATEST = 'latest.pth'

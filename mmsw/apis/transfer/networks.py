@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.model import revert_sync_batchnorm
-from mmengine.registry import MODELS, DefaultScope
-from torch import nn
 
 from mmsw.datasets import CLASSES
 from mmsw.sparsity import masked_layers
 
 from ..config import load_config, register_toolbox
 from ..data import iter_datasets
+from ..demo_pretraining import build_backbone
 from ..errors import UsageError
 
 TASKS = {'mmseg': 'seg', 'mmdet': 'det'}
@@ -118,15 +115,6 @@ def _read(
     backbone = build_backbone(cfg)
     shiftwise = any(True for _ in masked_layers(backbone))
     return Network(path.stem, own, cfg, folder, is_demo, shiftwise)
-
-
-def build_backbone(cfg: Config) -> nn.Module:
-    """The backbone of a config with initial values of its own class's constructor."""
-    settings = copy.deepcopy(cfg.model.backbone.to_dict())
-    settings.pop('init_cfg', None)
-    settings.pop('pretrained', None)
-    with DefaultScope.overwrite_default_scope(register_toolbox(cfg)):
-        return revert_sync_batchnorm(MODELS.build(settings))
 
 
 def _classes(cfg: Config) -> tuple[str, ...]:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .files import write_whole
+from mmsw.whole_file import write_whole
+
 from .summary import Row
 
 # Okabe and Ito's colours, which most readers with colour-blindness tell apart.

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import mmsw
+from mmsw.whole_file import write_whole
 
 from ..errors import UsageError
-from .files import read_json, write_json, write_whole
+from .files import read_json, write_json
 from .hook import PROGRESS, RESULT
 from .locks import exclusive
 from .plan import Run, TransferSettings, run_config

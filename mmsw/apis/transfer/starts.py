@@ -11,11 +11,12 @@ from torch import nn
 import mmsw
 from mmsw.checkpoint import load_checkpoint_file, load_pretrained
 from mmsw.sparsity import report
+from mmsw.whole_file import write_whole
 
-from ..demo_pretraining import make_demo_checkpoint
+from ..demo_pretraining import build_backbone, make_demo_checkpoint
 from ..errors import UsageError
-from .files import digest, file_digest, read_json, source_digest, write_whole
-from .networks import Network, build_backbone
+from .files import digest, file_digest, read_json, source_digest
+from .networks import Network
 from .plan import CHECKPOINTS, TransferSettings, network_digest, package_versions
 
 _SEED = 0  # of the pretraining; all runs share it
