@@ -10,17 +10,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import _clone  # noqa: F401  (before mmsw)
+import _clone  # before mmsw
 
-try:
+with _clone.toolboxes_needed():
     from mmengine.config import DictAction
 
     from mmsw.apis.cli import run_reporting_errors
     from mmsw.apis.errors import UsageError
     from mmsw.apis.transfer.benchmark import benchmark_transfer
     from mmsw.apis.transfer.plan import STARTS, TransferSettings
-except ModuleNotFoundError as error:
-    sys.exit(f"error: {error}; mmsw and its toolboxes come with pip install 'mmsw[openmmlab]'")
 
 _CONFIGS = Path(__file__).resolve().parents[1] / 'configs/demo'
 _DEMO = {

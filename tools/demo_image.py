@@ -7,16 +7,14 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-import _clone  # noqa: F401  (before mmsw)
+import _clone  # before mmsw
 
-try:
+with _clone.toolboxes_needed():
     from mmengine.config import DictAction
 
     from mmsw.apis import init_model
     from mmsw.apis.annotate import annotate_images, check_annotating
     from mmsw.apis.cli import run_reporting_errors
-except ModuleNotFoundError as error:
-    sys.exit(f"error: {error}; mmsw and its toolboxes come with pip install 'mmsw[openmmlab]'")
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:

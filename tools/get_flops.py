@@ -12,9 +12,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-import _clone  # noqa: F401  (before mmsw)
+import _clone  # before mmsw
 
-try:
+with _clone.toolboxes_needed():
     from mmengine.config import DictAction
 
     from mmsw.apis.cli import run_reporting_errors
@@ -24,8 +24,6 @@ try:
         count_complexity,
         write_json,
     )
-except ModuleNotFoundError as error:
-    sys.exit(f"error: {error}; mmsw and its toolboxes come with pip install 'mmsw[openmmlab]'")
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:

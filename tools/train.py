@@ -7,13 +7,11 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-import _clone  # noqa: F401  (before mmsw)
+import _clone  # before mmsw
 
-try:
+with _clone.toolboxes_needed():
     from mmsw.apis import build_runner
     from mmsw.apis.cli import add_common_arguments, run_reporting_errors, set_local_rank
-except ModuleNotFoundError as error:
-    sys.exit(f"error: {error}; mmsw and its toolboxes come with pip install 'mmsw[openmmlab]'")
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
