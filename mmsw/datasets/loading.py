@@ -2,8 +2,10 @@
 
 They stand in for ``LoadImageFromFile`` and ``LoadAnnotations`` in pipelines of mmseg and mmdet::
 
-    (dict(type='LoadValidImageFromFile'),)
-    (dict(type='LoadValidAnnotations', with_bbox=True, with_mask=True),)
+    pipeline = [
+        dict(type='LoadValidImageFromFile'),
+        dict(type='LoadValidAnnotations', with_bbox=True, with_mask=True),
+    ]
 """
 
 from __future__ import annotations

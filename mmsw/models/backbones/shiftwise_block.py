@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
@@ -19,7 +20,7 @@ _SQUEEZE = 4
 _EPS = 1e-6
 
 
-class ShiftWiseBlock(nn.Module):
+class ShiftWiseBlock(nn.Module, ABC):
     """What both generations share: residual, layer scale, stochastic depth, checkpointing.
 
     Args:
@@ -46,9 +47,9 @@ class ShiftWiseBlock(nn.Module):
         if layer_scale_init_value > 0:
             self.gamma = nn.Parameter(torch.full((channels,), float(layer_scale_init_value)))
 
+    @abstractmethod
     def branch(self, x: Tensor) -> Tensor:
         """The residual branch before layer scale, ``[B, C, H, W]`` to the same shape."""
-        raise NotImplementedError(f'{type(self).__name__} must define its residual branch')
 
     def forward(self, x: Tensor) -> Tensor:
         """``[B, C, H, W]`` to the same shape."""
