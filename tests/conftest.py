@@ -1,11 +1,13 @@
 """Fixtures of all tests: where the golden files are, and the same conditions for every test."""
 
 import random
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 
 torch.set_num_threads(min(2, torch.get_num_threads()))
 
@@ -14,6 +16,26 @@ torch.set_num_threads(min(2, torch.get_num_threads()))
 def data_dir() -> Path:
     """Folder of the golden files."""
     return Path(__file__).parent / 'data'
+
+
+@pytest.fixture(scope='module')
+def plain_config_text() -> Iterator[None]:
+    """Every runner prints its config; formatting it takes longer than all the rest."""
+    text = property(
+        lambda cfg: ''.join(f'{key} = {value!r}\n' for key, value in cfg.to_dict().items())
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Config, 'pretty_text', text)
+        yield
+
+
+@pytest.fixture
+def ade_layout(tmp_path: Path) -> Path:
+    """Empty folders in the layout of ADE20K."""
+    for kind in ('images', 'annotations'):
+        for split in ('training', 'validation'):
+            (tmp_path / 'ade' / kind / split).mkdir(parents=True)
+    return tmp_path / 'ade'
 
 
 @pytest.fixture(autouse=True)

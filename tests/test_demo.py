@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from demo_helpers import small_kernels
 
 from mmsw.apis import UsageError, build_runner, load_config
 from mmsw.apis.demo_picture import paint
@@ -41,12 +42,6 @@ def load_tool(name: str) -> ModuleType:
     tool = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tool)
     return tool
-
-
-def small_kernels(path: Path) -> dict[str, torch.Tensor]:
-    state = load_checkpoint_file(path)['state_dict']
-    found = {key.removeprefix('backbone.'): value for key, value in state.items()}
-    return {key: value for key, value in found.items() if re.search(r'paths\.\d\.weight', key)}
 
 
 @pytest.fixture(scope='module')

@@ -1,16 +1,16 @@
 """Detection end to end, in miniature: a sparse start, training, evaluation, resuming, pictures."""
 
-import re
 from pathlib import Path
 
 import cv2
 import pytest
 import torch
+from demo_helpers import small_kernels
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS
 
 from mmsw.apis import build_runner, build_test_runner, load_config
-from mmsw.checkpoint import load_checkpoint_file, save_checkpoint_file
+from mmsw.checkpoint import save_checkpoint_file
 from mmsw.datasets import COCO_CLASSES, PALETTE, make_demo_data
 from mmsw.sparsity import magnitude_masks, report, set_masks
 
@@ -19,12 +19,6 @@ for _package in ('skimage', 'sklearn', 'imgviz', 'mmdet'):
 
 CONFIG = Path(__file__).parents[1] / 'configs/demo/mask_rcnn_sw_mini_scenes.py'
 SPARSITY = 0.4
-
-
-def small_kernels(path: Path) -> dict[str, torch.Tensor]:
-    state = load_checkpoint_file(path)['state_dict']
-    found = {key.removeprefix('backbone.'): value for key, value in state.items()}
-    return {key: value for key, value in found.items() if re.search(r'paths\.\d\.weight', key)}
 
 
 @pytest.fixture(scope='module')

@@ -10,13 +10,6 @@ import cv2
 import numpy as np
 import pytest
 from data_helpers import SQUARE, annotation, images_of, picture
-from mmengine.config import Config
-
-
-@pytest.fixture(autouse=True)
-def _plain_config_text(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every runner prints its config; formatting it takes longer than all the rest."""
-    monkeypatch.setattr(Config, 'pretty_text', property(lambda cfg: repr(cfg.to_dict())))
 
 
 @pytest.fixture

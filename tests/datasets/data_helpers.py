@@ -6,7 +6,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from mmengine.config import Config
 
 ROOT = Path(__file__).resolve().parents[2]
 SEGMENTOR = ROOT / 'tests' / 'data' / 'upernet_mini_ade20k.py'
@@ -38,16 +37,3 @@ def images_of(*sizes: tuple[int, int]) -> list[dict]:
         dict(id=index, file_name=f'{index}.jpg', height=height, width=width)
         for index, (height, width) in enumerate(sizes)
     ]
-
-
-def checked_loading(cfg: Config) -> Config:
-    """The config with the loaders of this project in all pipelines."""
-    names = {
-        'LoadImageFromFile': 'LoadValidImageFromFile',
-        'LoadAnnotations': 'LoadValidAnnotations',
-    }
-    for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
-        dataset = cfg[loader].dataset
-        for step in (dataset.get('dataset') or dataset).pipeline:
-            step['type'] = names.get(step['type'], step['type'])
-    return cfg

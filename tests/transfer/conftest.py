@@ -16,12 +16,8 @@ from mmsw.datasets import make_demo_data
 
 
 @pytest.fixture(autouse=True)
-def _plain_config_text(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every runner prints its config; formatting it takes longer than all the rest."""
-    text = property(
-        lambda cfg: ''.join(f'{key} = {value!r}\n' for key, value in cfg.to_dict().items())
-    )
-    monkeypatch.setattr(Config, 'pretty_text', text)
+def _plain_config_text(plain_config_text: None) -> None:
+    """For every test here."""
 
 
 @pytest.fixture(scope='session')
