@@ -1,6 +1,6 @@
 """Training-time components for mmengine: hooks and optimizer constructors."""
 
-from .hooks import SparsityReportHook
+from .hooks import DynamicSparsityHook, SparsityReportHook
 from .optimizers import LayerDepthDecayOptimWrapperConstructor
 
-__all__ = ['LayerDepthDecayOptimWrapperConstructor', 'SparsityReportHook']
+__all__ = ['DynamicSparsityHook', 'LayerDepthDecayOptimWrapperConstructor', 'SparsityReportHook']

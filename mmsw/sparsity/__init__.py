@@ -1,17 +1,36 @@
 """What is pruned: masks of a network, how they are chosen, and what they leave."""
 
-from .masks import lost_zeros, masked_layers, masks, set_masks
+from .allocate import erk_counts, keep_best, uniform_counts
+from .attach import attach_masks
+from .dense_gradients import DenseGradients
+from .dynamic import DynamicSettings, DynamicSparsity
+from .exchange import drop_and_grow, exchange_rate, num_exchanged, shared_units
+from .masks import layer_of, lost_zeros, masked_layers, masks, set_masks
+from .optimizer_state import reset_state
 from .report import Density, SparsityReport, report
 from .select import keep_largest, magnitude_masks
 
 __all__ = [
+    'DenseGradients',
     'Density',
+    'DynamicSettings',
+    'DynamicSparsity',
     'SparsityReport',
+    'attach_masks',
+    'drop_and_grow',
+    'erk_counts',
+    'exchange_rate',
+    'keep_best',
     'keep_largest',
+    'layer_of',
     'lost_zeros',
     'magnitude_masks',
     'masked_layers',
     'masks',
+    'num_exchanged',
     'report',
+    'reset_state',
     'set_masks',
+    'shared_units',
+    'uniform_counts',
 ]

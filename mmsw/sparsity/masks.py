@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
 
-_MASK = '.mask'
 _WEIGHT = '.weight'
+_PATH = re.compile(r'\.paths\.\d+$')
 
 
 def masked_layers(net: nn.Module) -> Iterator[tuple[str, nn.Module]]:
@@ -23,6 +24,35 @@ def masks(net: nn.Module) -> dict[str, Tensor]:
     return {name: layer.mask.clone() for name, layer in masked_layers(net)}
 
 
+def layer_of(name: str) -> str:
+    """Name of the shift-wise layer that a path (``....paths.0``) belongs to; others' own name."""
+    return _PATH.sub('', name)
+
+
+def checked_mask(mask: Tensor, weight: Tensor) -> Tensor:
+    """A mask in the shape of the weight ``[F, ...]`` that it is meant for.
+
+    Args:
+        mask: Boolean, of the weight's shape or ``[F, 1, ...]`` (whole filters); True = keep.
+        weight: The weight.
+
+    Returns:
+        The mask, expanded.
+
+    Raises:
+        TypeError: If the mask is not boolean.
+        ValueError: If it has another shape.
+    """
+    if mask.dtype != torch.bool:
+        raise TypeError(f'mask must be boolean (True = keep), got {mask.dtype}')
+    whole = (weight.shape[0], *[1] * (weight.ndim - 1))
+    if tuple(mask.shape) not in (tuple(weight.shape), whole):
+        raise ValueError(
+            f'mask must be {list(weight.shape)} or {list(whole)}, got {list(mask.shape)}'
+        )
+    return mask.expand(weight.shape)
+
+
 def set_masks(net: nn.Module, new: Mapping[str, Tensor]) -> None:
     """Set masks by layer name; pruned weights become zero at once.
 
@@ -31,12 +61,19 @@ def set_masks(net: nn.Module, new: Mapping[str, Tensor]) -> None:
         new: Masks of some or all of its layers, see ``MaskedFilters.set_mask``.
 
     Raises:
-        KeyError: If a name is not that of a masked layer; nothing is set then.
+        KeyError: If a name is not that of a masked layer.
+        TypeError: If a mask is not boolean.
+        ValueError: If a mask does not fit its layer. In all three cases nothing is set.
     """
     layers = dict(masked_layers(net))
     unknown = sorted(set(new) - set(layers))
     if unknown:
         raise KeyError(f'no masked layers of these names: {unknown}; known are {sorted(layers)}')
+    for name, mask in new.items():
+        try:
+            checked_mask(mask, layers[name].weight)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f'{name}: {error}') from error
     for name, mask in new.items():
         layers[name].set_mask(mask)
 

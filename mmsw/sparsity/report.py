@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
-from .masks import masked_layers
+from .masks import layer_of, masked_layers
 
 _STAGE = re.compile(r'(?:^|\.)stages\.(\d+)\.')
-_PATH = re.compile(r'\.paths\.\d+$')
 
 
 @dataclass(frozen=True)
@@ -88,7 +87,7 @@ def report(net: nn.Module) -> SparsityReport:
     """Count the small filters that the masks of a network keep.
 
     Args:
-        net: A backbone or a whole model; layers that are not shift-wise do not count.
+        net: A backbone or a whole model; only layers that own a mask count.
 
     Returns:
         Densities per layer, per stage and in all; its text is a table of the stages.
@@ -97,7 +96,7 @@ def report(net: nn.Module) -> SparsityReport:
     for name, path in masked_layers(net):
         mask = path.mask.flatten(1)
         density = Density(int(mask.any(1).sum()), mask.shape[0], int(mask.sum()), mask.numel())
-        layer = _PATH.sub('', name)
+        layer = layer_of(name)
         layers[layer] = layers.get(layer, Density()) + density
     stages: dict[int, Density] = {}
     for name, density in layers.items():

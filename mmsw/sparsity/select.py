@@ -28,12 +28,16 @@ def keep_largest(scores: Tensor, sparsity: float) -> Tensor:
         raise ValueError(f'sparsity must be in [0, 1), got {sparsity}')
     if scores.ndim != 1 or not len(scores):
         raise ValueError(f'scores must be a vector of at least one entry, got {list(scores.shape)}')
+    return keep_largest_number(scores, max(1, len(scores) - round(sparsity * len(scores))))
+
+
+def keep_largest_number(scores: Tensor, number: int) -> Tensor:
+    """Mask of a given number of entries with the largest scores; see :func:`keep_largest`."""
     if not bool(torch.isfinite(scores).all()):
         raise ValueError('scores must be finite; a network with NaN or infinite weights has none')
-    num_kept = max(1, len(scores) - round(sparsity * len(scores)))
     order = torch.sort(scores, descending=True, stable=True).indices
     keep = torch.zeros(len(scores), dtype=torch.bool, device=scores.device)
-    keep[order[:num_kept]] = True
+    keep[order[:number]] = True
     return keep
 
 

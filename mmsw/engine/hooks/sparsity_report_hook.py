@@ -35,12 +35,13 @@ class SparsityReportHook(Hook):
         require_sparse: Stop at the start if nothing is pruned. Without it a dense network trains
             dense and the log says so once.
         fixed_masks: Pruned weights stay pruned for the whole run. False for training that prunes
-            and regrows: then weights must be zero where the masks of the moment say so.
+            and regrows: then weights must be zero where the masks of the moment say so. None: False
+            if another hook of the run changes masks (``DynamicSparsityHook``), else True.
     """
 
     priority = 'LOW'
 
-    def __init__(self, require_sparse: bool = False, fixed_masks: bool = True) -> None:
+    def __init__(self, require_sparse: bool = False, fixed_masks: bool | None = None) -> None:
         self.require_sparse = require_sparse
         self.fixed_masks = fixed_masks
         self._masks: dict[str, Tensor] = {}
@@ -58,7 +59,8 @@ class SparsityReportHook(Hook):
             if self.require_sparse:
                 raise SparsityLostError(
                     f'{problem}, but require_sparse=True. Give a sparse checkpoint '
-                    '(model.backbone.init_cfg.checkpoint) or drop the demand'
+                    '(model.backbone.init_cfg.checkpoint), let DynamicSparsityHook make it sparse, '
+                    'or drop the demand'
                 )
             runner.logger.warning(f'Sparsity: {problem}; it trains dense.')
             return
@@ -71,12 +73,17 @@ class SparsityReportHook(Hook):
         if not self._masks:
             return
         net = _unwrapped(runner.model)
-        if not self.fixed_masks:
+        if not self._fixed(runner):
             self._masks = sparsity.masks(net)
         for name in _STATE_DICTS:
             if name in checkpoint:
                 self._check(checkpoint[name], f'in {name} at iteration {runner.iter}')
         runner.logger.info(f'Sparsity of the checkpoint, verified:\n{sparsity.report(net)}')
+
+    def _fixed(self, runner: Runner) -> bool:
+        if self.fixed_masks is None:
+            return not any(getattr(hook, 'changes_masks', False) for hook in runner.hooks)
+        return self.fixed_masks
 
     def _check(self, state: Mapping[str, Tensor], where: str) -> None:
         lost = sparsity.lost_zeros(state, self._masks)

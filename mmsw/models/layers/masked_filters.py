@@ -6,6 +6,8 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
+from mmsw.sparsity.masks import checked_mask
+
 
 class MaskedFilters(nn.Module):
     """Weight of one path of a shift-wise layer together with a boolean mask.
@@ -44,14 +46,7 @@ class MaskedFilters(nn.Module):
             TypeError: If the mask is not boolean.
             ValueError: If it does not broadcast to the weight.
         """
-        if mask.dtype != torch.bool:
-            raise TypeError(f'mask must be boolean (True = keep), got {mask.dtype}')
-        whole = (self.weight.shape[0], 1, 1, 1)
-        if tuple(mask.shape) not in (tuple(self.weight.shape), whole):
-            raise ValueError(
-                f'mask must be {list(self.weight.shape)} or {list(whole)}, got {list(mask.shape)}'
-            )
-        self.mask.copy_(mask.expand_as(self.mask))
+        self.mask.copy_(checked_mask(mask, self.weight))
         self.weight.masked_fill_(~self.mask, 0.0)
 
     def extra_repr(self) -> str:

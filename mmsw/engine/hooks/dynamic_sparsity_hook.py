@@ -1,0 +1,315 @@
+"""Dynamic sparse training in mmengine's runner: when masks change; mmsw.sparsity says how."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from mmengine.hooks import EMAHook, Hook
+from mmengine.model import is_model_wrapper
+from mmengine.optim import OptimWrapperDict
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+from torch import Tensor, nn
+
+from mmsw.sparsity import DenseGradients, DynamicSettings, DynamicSparsity
+
+from ..saliency import batch_gradients, masks_of_main_process, mean_over_processes
+
+_KEY = 'dynamic_sparsity'  # in a checkpoint
+
+
+@HOOKS.register_module()
+class DynamicSparsityHook(Hook):
+    """Make a network sparse at the start of training, and go on exchanging what is pruned.
+
+    Every ``interval`` iterations each path of a shift-wise layer drops its least important filters
+    and grows as many others; the number that is kept never changes. Removed weights are zero at
+    once, grown ones start at zero, both with a fresh optimizer state. With gradient accumulation an
+    update waits for the next step of the optimizer. Averaged models (``EMAHook``) get the same
+    masks. In several processes the first one chooses and the others follow. A resumed run goes on
+    exactly as the one that was interrupted: masks, counters, generator and momentum are in the
+    checkpoint.
+
+    The settings of the release's pretraining are the defaults (Shift-ConvNets, arXiv 2401.12736),
+    but for ``sparsity``, which it has at 0.3.
+
+    Its priority is above that of ``EMAHook``, whose copy of the model must have the masks that
+    ``scope`` attaches, and above that of all hooks that report or save.
+
+    Args:
+        start: ``'snip'``, ``'erk'``, ``'uniform'`` or ``'from_checkpoint'``, see
+            :class:`mmsw.sparsity.DynamicSettings`.
+        sparsity: Share of the filters (or weights) to prune, in ``[0, 1)``; left out with
+            ``'from_checkpoint'``.
+        interval: Iterations from one update to the next.
+        prune_rate: Share of the kept units of a layer that is exchanged, at the start.
+        end_rate: The same at ``end_iter``; in between lies a half cosine.
+        prune: ``'magnitude'``.
+        grow: ``'random'``, ``'gradient'`` (dense gradients of the iteration of the update; with
+            accumulation, from there to the optimizer's step) or ``'momentum'`` (their running mean
+            over all iterations, which costs memory for one more copy of the masked weights).
+        granularity: ``'filter'`` or ``'weight'``.
+        align_interval: Updates after which the paths of a layer share one mask; ``None``: never.
+        scope: ``None`` for the small kernels, or a regular expression of parameter names.
+        end_iter: Iteration from which on the masks stay as they are; 0 for masks that never change
+            after the start; ``None`` for the whole run.
+        snip_batches: Training batches that ``start='snip'`` looks at, in each process.
+        momentum: Share of the past in the running mean, in ``[0, 1)``.
+        seed: Of the random choices; ``None`` for the seed of the run.
+
+    Raises:
+        ValueError: If an argument has a value that makes no sense.
+    """
+
+    priority = 'ABOVE_NORMAL'
+    changes_masks = True  # SparsityReportHook looks for it
+
+    def __init__(
+        self,
+        start: str = 'snip',
+        sparsity: float | None = None,
+        interval: int = 100,
+        prune_rate: float = 0.3,
+        end_rate: float = 0.005,
+        prune: str = 'magnitude',
+        grow: str = 'random',
+        granularity: str = 'filter',
+        align_interval: int | None = 131,
+        scope: str | None = None,
+        end_iter: int | None = None,
+        snip_batches: int = 1,
+        momentum: float = 0.9,
+        seed: int | None = None,
+    ) -> None:
+        if interval < 1:
+            raise ValueError(f'interval must be at least 1 iteration, got {interval}')
+        if end_iter is not None and end_iter < 0:
+            raise ValueError(f'end_iter must not be negative, got {end_iter}')
+        if snip_batches < 1:
+            raise ValueError(f'snip_batches must be at least 1, got {snip_batches}')
+        if not 0 <= momentum < 1:
+            raise ValueError(f'momentum must be in [0, 1), got {momentum}')
+        settings = dict(
+            start=start,
+            sparsity=sparsity,
+            prune_rate=prune_rate,
+            end_rate=end_rate,
+            prune=prune,
+            grow=grow,
+            granularity=granularity,
+            align_interval=align_interval,
+            scope=scope,
+        )
+        self._settings = DynamicSettings(**settings, seed=0 if seed is None else seed)
+        self._seeded = seed is not None
+        self.interval = interval
+        self.end_iter = end_iter
+        self.snip_batches = snip_batches
+        self.momentum = momentum
+        self._loaded: dict | None = None
+        self._pending = False
+        self._means: dict[str, Tensor] = {}
+
+    def before_run(self, runner: Runner) -> None:
+        """Find the layers, and give masks to those that have none, before anything is loaded."""
+        settings = self._settings
+        if not self._seeded:
+            settings = DynamicSettings(**{**vars(settings), 'seed': runner.seed or 0})
+        self.dynamic = DynamicSparsity(_unwrapped(runner.model), settings)
+        self._recorder = DenseGradients(self.dynamic.layers)
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Take the state of a run that is resumed."""
+        if runner._resume:
+            self._loaded = checkpoint.get(_KEY, {})
+
+    def before_train(self, runner: Runner) -> None:
+        """Choose the first masks, or go on with those of the run that is resumed."""
+        dynamic = self.dynamic
+        self._end = runner.max_iters if self.end_iter is None else self.end_iter
+        if self._end > runner.max_iters:
+            runner.logger.warning(
+                f'Dynamic sparsity: end_iter={self.end_iter} lies behind the end of the run at '
+                f'{runner.max_iters}; the share that is exchanged will not fall to end_rate.'
+            )
+        if self._loaded is not None:
+            self._resume()
+            self._kept = dynamic.num_kept()
+            runner.logger.info(
+                f'Dynamic sparsity: goes on after {dynamic.updates} updates, {self._density()}.'
+            )
+            return
+        gradients = None
+        if self._settings.start == 'snip':
+            gradients = batch_gradients(
+                runner, dynamic.layers, self.snip_batches, dynamic.settings.seed
+            )
+        new, least = dynamic.start_masks(gradients)
+        new = masks_of_main_process(new)
+        dynamic.apply(new, _optimizers(runner), _averaged(runner))
+        self._kept = dynamic.num_kept()
+        runner.logger.info(f'Dynamic sparsity: start={self._settings.start!r}, {self._density()}.')
+        if least:
+            runner.logger.warning(
+                f'Dynamic sparsity: {len(least)} layers keep a single {dynamic.unit} per path, '
+                f'which is the least a layer keeps: {_some(least)}. Consider a lower sparsity, or '
+                "start='uniform'."
+            )
+        if dynamic.frozen:
+            runner.logger.warning(
+                f'Dynamic sparsity: {len(dynamic.frozen)} weights are frozen and keep the masks '
+                f'they have: {_some(dynamic.frozen)}.'
+            )
+        if self._settings.granularity == 'filter' and dynamic.num_partial():
+            runner.logger.warning(
+                f'Dynamic sparsity: {dynamic.num_partial()} filters are pruned in part. They count '
+                "as kept, and stay so until they are dropped; granularity='weight' conserves the "
+                'number of weights.'
+            )
+
+    def _resume(self) -> None:
+        state = self._loaded
+        if not state:
+            raise ValueError(
+                'the checkpoint that the run resumes from was written without '
+                'DynamicSparsityHook, so there is no state to go on from. Start a new run from '
+                "its weights (load_from, without --resume), with start='from_checkpoint' if they "
+                'are sparse'
+            )
+        self.dynamic.load_state_dict(state)
+        self._pending = bool(state['pending'])
+        self._means = {
+            name: mean.to(self.dynamic.layers[name].weight.device)
+            for name, mean in state['momentum'].items()
+        }
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        """Watch dense gradients where growth needs them."""
+        if not self._adapts(runner.iter):
+            self._recorder.stop()
+            return
+        grow = self._settings.grow
+        self._pending = self._pending or self._is_due(runner.iter + 1)
+        if grow == 'momentum' or (grow == 'gradient' and self._pending and not self._watching):
+            self._recorder.watch()
+
+    @property
+    def _watching(self) -> bool:
+        return bool(self._recorder.sums)
+
+    def after_train_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: Any = None,
+        outputs: dict | None = None,
+    ) -> None:
+        """Update the masks if it is time, right after a step of the optimizer."""
+        if not self._adapts(runner.iter):
+            return
+        if self._settings.grow == 'momentum':
+            self._average(runner)
+        if not (self._pending and _has_stepped(runner)):
+            return
+        gradients = self._growth_gradients()
+        if gradients is not None and not _finite(gradients):
+            self._recorder.sums = {}
+            return  # mixed precision overflowed, and the optimizer did nothing: one step later
+        self._pending = False
+        self._recorder.stop()
+        self._recorder.sums = {}
+        self._update(runner, gradients)
+
+    def _adapts(self, step: int) -> bool:
+        """Whether masks may change in or after the iteration that begins after ``step``."""
+        return step < self._end
+
+    def _is_due(self, step: int) -> bool:
+        return step % self.interval == 0 and step < self._end
+
+    def _growth_gradients(self) -> dict[str, Tensor] | None:
+        if self._settings.grow == 'random':
+            return None
+        if self._settings.grow == 'momentum':
+            return self._means
+        zeros = {name: torch.zeros_like(la.weight) for name, la in self.dynamic.layers.items()}
+        return mean_over_processes({**zeros, **self._recorder.sums})
+
+    @torch.no_grad()
+    def _average(self, runner: Runner) -> None:
+        scale = _loss_scale(runner)
+        zeros = {name: torch.zeros_like(la.weight) for name, la in self.dynamic.layers.items()}
+        gradients = mean_over_processes({**zeros, **self._recorder.sums})
+        for name, gradient in gradients.items():
+            gradient = torch.nan_to_num(gradient / scale, 0.0, 0.0, 0.0)  # overflow: no gradient
+            mean = self._means.get(name, zeros[name])
+            self._means[name] = self.momentum * mean + (1 - self.momentum) * gradient
+        self._recorder.stop()
+        self._recorder.sums = {}
+
+    def _update(self, runner: Runner, gradients: dict[str, Tensor] | None) -> None:
+        dynamic = self.dynamic
+        new, rate = dynamic.next_masks(runner.iter + 1, self._end, gradients)
+        new = masks_of_main_process(new)
+        if dynamic.num_kept(new) != self._kept:
+            raise RuntimeError(
+                f'an update would keep {dynamic.num_kept(new)} {dynamic.unit}s instead of '
+                f'{self._kept}; masks were changed behind the hook'
+            )
+        grown = dynamic.apply(new, _optimizers(runner), _averaged(runner))
+        runner.logger.info(
+            f'Dynamic sparsity: update {dynamic.updates} after iteration {runner.iter + 1}, up to '
+            f'{rate:.2%} exchanged, {grown} weights grown, {self._density()}.'
+        )
+
+    def _density(self) -> str:
+        dynamic = self.dynamic
+        kept, total = self._kept, dynamic.num_units()
+        return f'{kept}/{total} {dynamic.unit}s kept ({kept / total:.2%})'
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Save what a resumed run needs beside the masks, which are in the model."""
+        checkpoint[_KEY] = {
+            **self.dynamic.state_dict(),
+            'pending': self._pending,
+            'momentum': {name: mean.cpu() for name, mean in self._means.items()},
+        }
+
+
+def _unwrapped(model: nn.Module) -> nn.Module:
+    return model.module if is_model_wrapper(model) else model
+
+
+def _wrappers(runner: Runner) -> list:
+    wrapper = runner.optim_wrapper
+    return list(wrapper.values()) if isinstance(wrapper, OptimWrapperDict) else [wrapper]
+
+
+def _optimizers(runner: Runner) -> list[torch.optim.Optimizer]:
+    return [wrapper.optimizer for wrapper in _wrappers(runner)]
+
+
+def _has_stepped(runner: Runner) -> bool:
+    """Whether the iteration that just ended was one in which the optimizer takes its step."""
+    return all(wrapper.should_update() for wrapper in _wrappers(runner))
+
+
+def _loss_scale(runner: Runner) -> float:
+    scalers = [getattr(wrapper, 'loss_scaler', None) for wrapper in _wrappers(runner)]
+    return next((scaler.get_scale() for scaler in scalers if scaler is not None), 1.0)
+
+
+def _averaged(runner: Runner) -> Iterator[nn.Module]:
+    for hook in runner.hooks:
+        if isinstance(hook, EMAHook):
+            yield hook.ema_model.module
+
+
+def _finite(gradients: dict[str, Tensor]) -> bool:
+    return all(bool(torch.isfinite(gradient).all()) for gradient in gradients.values())
+
+
+def _some(names: Sequence[str]) -> str:
+    return ', '.join(names[:5]) + (f' and {len(names) - 5} more' if len(names) > 5 else '')

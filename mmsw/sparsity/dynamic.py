@@ -1,0 +1,337 @@
+"""Dynamic sparse training of one network: which filters to start with, which to exchange when.
+
+The choices are made by the functions of :mod:`mmsw.sparsity.allocate` and
+:mod:`mmsw.sparsity.exchange`; this class knows the layers, the order of things and the random
+generator. It needs no training framework: mmengine's hook and the tests use it alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from .allocate import check_sparsity, erk_counts, keep_best, uniform_counts
+from .attach import attach_masks
+from .exchange import drop_and_grow, exchange_rate, num_exchanged, shared_units
+from .masks import layer_of, masked_layers, masks, set_masks
+from .optimizer_state import reset_state
+from .select import keep_largest_number
+from .units import check_granularity, kept_units, mask_of_units, unit_norms, unit_sums
+
+STARTS = ('snip', 'erk', 'uniform', 'from_checkpoint')
+PRUNES = ('magnitude',)
+GROWS = ('random', 'gradient', 'momentum')
+
+
+@dataclass(frozen=True)
+class DynamicSettings:
+    """How a network is made and kept sparse (Shift-ConvNets, arXiv 2401.12736, its coarse pruning).
+
+    Attributes:
+        start: How the first masks come about. ``'snip'``: the units whose removal would change the
+            loss on real batches most stay, ranked over all layers together (arXiv 1810.02340);
+            ``'erk'``, ``'uniform'``: so many per layer, see :mod:`mmsw.sparsity.allocate`, those of
+            the largest magnitude; ``'from_checkpoint'``: the masks that the network has.
+        sparsity: Share of the units to prune, in ``[0, 1)``; ``None`` with ``'from_checkpoint'``.
+        prune_rate: Share of a layer's kept units that the first update exchanges, in ``[0, 1]``.
+        end_rate: The same at the end; in between lies a half cosine.
+        prune: ``'magnitude'``: the smallest go.
+        grow: Which of the others come: ``'random'``, those of the largest ``'gradient'``, or of the
+            largest running mean of gradients, ``'momentum'``.
+        granularity: Unit that is pruned: ``'filter'`` (a whole small kernel) or ``'weight'``.
+        align_interval: Every so many updates the paths of a layer share one mask; in between each
+            path goes its own way. ``None``: always its own way. The start is shared.
+        scope: ``None``: the small kernels of shift-wise layers. A regular expression: all weights
+            of matching name instead, each entry of the first dimension being a filter.
+        seed: Of everything random, not negative.
+    """
+
+    start: str = 'snip'
+    sparsity: float | None = None
+    prune_rate: float = 0.3
+    end_rate: float = 0.005
+    prune: str = 'magnitude'
+    grow: str = 'random'
+    granularity: str = 'filter'
+    align_interval: int | None = 131
+    scope: str | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, known in (('start', STARTS), ('prune', PRUNES), ('grow', GROWS)):
+            if getattr(self, name) not in known:
+                raise ValueError(f'{name} must be one of {known}, got {getattr(self, name)!r}')
+        check_granularity(self.granularity)
+        if self.start == 'from_checkpoint':
+            if self.sparsity is not None:
+                raise ValueError(
+                    "start='from_checkpoint' keeps the sparsity of the checkpoint: leave sparsity "
+                    f'out, got {self.sparsity}'
+                )
+        elif self.sparsity is None:
+            raise ValueError(f'start={self.start!r} needs sparsity, a share in [0, 1)')
+        else:
+            check_sparsity(self.sparsity)
+        if not 0 <= self.end_rate <= self.prune_rate <= 1:
+            raise ValueError(
+                'expected 0 <= end_rate <= prune_rate <= 1, got '
+                f'prune_rate={self.prune_rate}, end_rate={self.end_rate}'
+            )
+        if self.align_interval is not None and self.align_interval < 1:
+            raise ValueError(
+                f'align_interval must be at least 1 update, or None, got {self.align_interval}'
+            )
+        if self.seed < 0:
+            raise ValueError(f'seed must not be negative, got {self.seed}')
+
+
+class DynamicSparsity:
+    """Chooses the masks of a network at the start of training and again and again while it trains.
+
+    Choosing and applying are two steps, so that one of several processes can choose for all. What
+    is chosen depends on the weights, the gradients given and the state of a private random
+    generator, on nothing else.
+
+    Args:
+        net: The network; layers of it that are chosen by ``scope`` get masks at once. Weights that
+            are not trained (frozen stages) keep the masks that they have.
+        settings: How.
+
+    Raises:
+        ValueError: If nothing can be pruned: no masked layer, none that is trained, or a ``scope``
+            that does not fit.
+    """
+
+    def __init__(self, net: nn.Module, settings: DynamicSettings) -> None:
+        self.net, self.settings = net, settings
+        chosen = None if settings.scope is None else set(attach_masks(net, settings.scope))
+        found = {
+            name: layer
+            for name, layer in masked_layers(net)
+            if (not hasattr(layer, 'mask_gate') if chosen is None else name in chosen)
+        }
+        self.layers = {name: la for name, la in found.items() if la.weight.requires_grad}
+        self.frozen = sorted(set(found) - set(self.layers))
+        if not self.layers:
+            raise ValueError(
+                'there is nothing to prune: '
+                + (f'all of {self.frozen[:3]} ... are frozen' if found else 'no shift-wise layer')
+            )
+        self.groups: dict[str, list[str]] = {}  # paths by layer
+        for name in self.layers:
+            self.groups.setdefault(layer_of(name), []).append(name)
+        self.updates = 0
+        self.generator = torch.Generator().manual_seed(settings.seed)
+
+    @property
+    def unit(self) -> str:
+        """What is pruned in one piece: ``'filter'`` or ``'weight'``."""
+        return self.settings.granularity
+
+    def start_masks(
+        self, gradients: Mapping[str, Tensor] | None = None
+    ) -> tuple[dict[str, Tensor], list[str]]:
+        """Masks to start with; nothing is set yet.
+
+        Args:
+            gradients: For ``'snip'``: gradient of the loss by layer name, of the weights' shape.
+
+        Returns:
+            Masks by layer name, and names of layers that keep a single unit per path, the least
+            there is: a stricter choice would have emptied them.
+
+        Raises:
+            ValueError: If a weight or a gradient is not finite, or the network to go on from
+                (``'from_checkpoint'``) is dense.
+        """
+        settings = self.settings
+        if settings.start == 'from_checkpoint':
+            current = self._from_weights()
+            if all(bool(mask.all()) for mask in current.values()):
+                raise ValueError(
+                    "start='from_checkpoint', but nothing is pruned in the network: load a sparse "
+                    "checkpoint (model.backbone.init_cfg), or choose start='snip'"
+                )
+            return current, []
+        kept, least = self._start_units(gradients)
+        return {
+            name: mask_of_units(kept[group], self.layers[name].mask, settings.granularity)
+            for group, names in self.groups.items()
+            for name in names
+        }, least
+
+    def _from_weights(self) -> dict[str, Tensor]:
+        return {
+            name: layer.mask & (layer.weight != 0) if hasattr(layer, 'mask_gate') else layer.mask
+            for name, layer in self.layers.items()
+        }
+
+    def _start_units(
+        self, gradients: Mapping[str, Tensor] | None
+    ) -> tuple[dict[str, Tensor], list[str]]:
+        """Units to keep by layer; all paths of a layer share them."""
+        settings = self.settings
+        if settings.start == 'snip':
+            missing = sorted(set(self.layers) - set(gradients or {}))
+            if missing:
+                raise ValueError(f"start='snip' needs gradients; there are none of {missing[:3]}")
+            return keep_best(
+                {group: self._saliency(names, gradients) for group, names in self.groups.items()},
+                settings.sparsity,
+            )
+        scores = {
+            group: sum(self._importance(name) for name in names)
+            for group, names in self.groups.items()
+        }
+        sizes = {group: len(score) for group, score in scores.items()}
+        if settings.start == 'uniform':
+            counts = uniform_counts(sizes, settings.sparsity)
+        else:
+            shapes = {g: self.layers[names[0]].weight.shape for g, names in self.groups.items()}
+            counts = erk_counts(shapes, sizes, settings.sparsity)
+        least = [group for group, count in counts.items() if count == 1 < sizes[group]]
+        return {group: keep_largest_number(scores[group], counts[group]) for group in sizes}, least
+
+    def _saliency(self, names: Sequence[str], gradients: Mapping[str, Tensor]) -> Tensor:
+        """|derivative of the loss by a factor on the unit|: what its removal changes, to first
+        order; the paths of a layer are removed together."""
+        return sum(
+            unit_sums(
+                self.layers[name].weight.detach().double() * gradients[name].double(),
+                self.settings.granularity,
+            )
+            for name in names
+        ).abs()
+
+    def _importance(self, name: str) -> Tensor:
+        layer = self.layers[name]
+        weight = layer.weight.detach().masked_fill(~layer.mask, 0.0)
+        return unit_norms(weight, self.settings.granularity)
+
+    def next_masks(
+        self, step: int, steps: int, gradients: Mapping[str, Tensor] | None = None
+    ) -> tuple[dict[str, Tensor], float]:
+        """Masks after one more exchange; nothing is set yet, but the generator moves on.
+
+        Args:
+            step: Iterations done.
+            steps: Iterations over which the share falls from ``prune_rate`` to ``end_rate``.
+            gradients: For growth by gradient or momentum: dense ones by layer name.
+
+        Returns:
+            Masks by layer name, and the share of the kept units that was exchanged at most.
+
+        Raises:
+            ValueError: If a weight or a gradient that matters is not finite.
+        """
+        settings = self.settings
+        self.updates += 1
+        aligned = settings.align_interval and self.updates % settings.align_interval == 0
+        rate = exchange_rate(step, steps, settings.prune_rate, settings.end_rate)
+        new = {}
+        for names in self.groups.values():
+            kept = [kept_units(self.layers[n].mask, settings.granularity) for n in names]
+            importance = [self._importance(name) for name in names]
+            if aligned and len(names) > 1:
+                new.update(self._exchange_shared(names, kept, importance, rate, gradients))
+                continue
+            for name, units, values in zip(names, kept, importance, strict=True):
+                number = num_exchanged(int(units.sum()), len(units), rate)
+                growth = self._growth([name], len(units), gradients)
+                new[name] = self._mask(name, drop_and_grow(units, values, growth, number))
+        return new, rate
+
+    def _exchange_shared(
+        self,
+        names: Sequence[str],
+        kept: Sequence[Tensor],
+        importance: Sequence[Tensor],
+        rate: float,
+        gradients: Mapping[str, Tensor] | None,
+    ) -> dict[str, Tensor]:
+        """Give the paths one mask, and exchange the same units in all of them."""
+        shared = shared_units(kept, importance)
+        common = torch.stack(shared).all(0)
+        rest = torch.stack(shared).any(0) & ~common  # of a sum that the paths do not divide
+        values = sum(torch.where(k, v, 0.0) for k, v in zip(kept, importance, strict=True))
+        growth = self._growth(names, len(common), gradients)
+        growth = torch.where(rest, -1.0, growth)
+        free = len(common) - int(common.sum()) - int(rest.sum())
+        number = min(num_exchanged(int(common.sum()), len(common), rate), free)
+        common = drop_and_grow(common, values, growth, number)
+        return {
+            name: self._mask(name, common | (units & rest))
+            for name, units in zip(names, shared, strict=True)
+        }
+
+    def _growth(
+        self, names: Sequence[str], number: int, gradients: Mapping[str, Tensor] | None
+    ) -> Tensor:
+        if self.settings.grow == 'random':
+            return torch.rand(number, generator=self.generator, dtype=torch.float64)
+        return sum(unit_norms(gradients[name], self.settings.granularity) for name in names)
+
+    def _mask(self, name: str, units: Tensor) -> Tensor:
+        return mask_of_units(units, self.layers[name].mask, self.settings.granularity)
+
+    def num_kept(self, new: Mapping[str, Tensor] | None = None) -> int:
+        """Units that the masks of the network, or the given ones, keep in all."""
+        current = {name: layer.mask for name, layer in self.layers.items()} if new is None else new
+        return sum(
+            int(kept_units(mask, self.settings.granularity).sum()) for mask in current.values()
+        )
+
+    def num_units(self) -> int:
+        """Units of the network, kept or not."""
+        sizes = (layer.weight.shape for layer in self.layers.values())
+        return sum(s[0] if self.settings.granularity == 'filter' else s.numel() for s in sizes)
+
+    def num_partial(self) -> int:
+        """Filters that are kept in part: pruned in single weights by an earlier training."""
+        flat = (layer.mask.flatten(1) for layer in self.layers.values())
+        return sum(int((mask.any(1) & ~mask.all(1)).sum()) for mask in flat)
+
+    @torch.no_grad()
+    def apply(
+        self,
+        new: Mapping[str, Tensor],
+        optimizers: Iterable[torch.optim.Optimizer] = (),
+        averaged: Iterable[nn.Module] = (),
+    ) -> int:
+        """Set masks: what is removed is zero at once, what is grown starts at zero, both without
+        a past in the optimizer.
+
+        Args:
+            new: Masks by layer name.
+            optimizers: That train the network.
+            averaged: Networks of the same structure that hold averages of its weights; they get the
+                same masks.
+
+        Returns:
+            Weights that were grown.
+        """
+        old = masks(self.net)
+        optimizers, grown = list(optimizers), 0
+        set_masks(self.net, new)
+        for name, mask in new.items():
+            weight = self.layers[name].weight
+            fresh = mask & ~old[name]
+            weight.masked_fill_(fresh, 0.0)
+            grown += int(fresh.sum())
+            for optimizer in optimizers:
+                reset_state(optimizer, weight, ~(mask & old[name]))
+        for net in averaged:
+            set_masks(net, new)
+        return grown
+
+    def state_dict(self) -> dict:
+        """What is needed, beside the masks in the network, to go on exactly as from here."""
+        return {'updates': self.updates, 'generator': self.generator.get_state()}
+
+    def load_state_dict(self, state: Mapping) -> None:
+        """Go on from a :meth:`state_dict`."""
+        self.updates = int(state['updates'])
+        self.generator.set_state(state['generator'].cpu())
