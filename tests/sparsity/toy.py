@@ -64,7 +64,7 @@ def build_runner(
             batch_size=4,
             num_workers=0,
             collate_fn=dict(type='default_collate'),
-            sampler=dict(type='DefaultSampler', shuffle=True),
+            sampler=dict(type='InfiniteSampler', shuffle=True),
             dataset=ToyData(),
         ),
         train_cfg=dict(type='IterBasedTrainLoop', max_iters=max_iters),

@@ -191,7 +191,7 @@ class DynamicSparsityHook(Hook):
             self._recorder.stop()
             return
         grow = self._settings.grow
-        self._pending = self._pending or self._is_due(runner.iter + 1)
+        self._pending = self._pending or (runner.iter + 1) % self.interval == 0
         if grow == 'momentum' or (grow == 'gradient' and self._pending and not self._watching):
             self._recorder.watch()
 
@@ -211,7 +211,8 @@ class DynamicSparsityHook(Hook):
             return
         if self._settings.grow == 'momentum':
             self._average(runner)
-        if not (self._pending and _has_stepped(runner)):
+        # After the last iteration there is nothing left to train what is grown.
+        if not (self._pending and _has_stepped(runner) and runner.iter + 1 < self._end):
             return
         gradients = self._growth_gradients()
         if gradients is not None and not _finite(gradients):
@@ -225,9 +226,6 @@ class DynamicSparsityHook(Hook):
     def _adapts(self, step: int) -> bool:
         """Whether masks may change in or after the iteration that begins after ``step``."""
         return step < self._end
-
-    def _is_due(self, step: int) -> bool:
-        return step % self.interval == 0 and step < self._end
 
     def _growth_gradients(self) -> dict[str, Tensor] | None:
         if self._settings.grow == 'random':

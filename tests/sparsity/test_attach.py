@@ -1,0 +1,158 @@
+"""Masks for ordinary layers: exact zeros, saved with the layer, copied with it."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmsw.models import ShiftWiseConv2d
+from mmsw.sparsity import DenseGradients, attach_masks, lost_zeros, masked_layers, masks, set_masks
+
+
+@pytest.fixture
+def net() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 5), nn.GELU(), nn.Linear(5, 4))
+
+
+def half(weight: Tensor) -> Tensor:
+    return torch.arange(weight.numel()).view(weight.shape) % 2 == 0
+
+
+def loss_of(net: nn.Module) -> Tensor:
+    return net(torch.arange(12.0).view(2, 6) / 6).square().sum()
+
+
+def test_only_what_the_pattern_names_gets_a_mask(net) -> None:
+    assert attach_masks(net, r'^2\.weight$') == ['2']
+    assert [name for name, _ in masked_layers(net)] == ['2']
+    assert set(net.state_dict()) == {'0.weight', '0.bias', '2.weight', '2.bias', '2.mask'}
+
+
+@pytest.mark.parametrize('optimizer', ['AdamW', 'SGD'])
+def test_pruned_weights_stay_exactly_zero(net, optimizer) -> None:
+    attach_masks(net, r'weight$')
+    set_masks(net, {'0': half(net[0].weight), '2': half(net[2].weight)})
+    arguments = dict(momentum=0.9) if optimizer == 'SGD' else {}
+    optimizer = getattr(torch.optim, optimizer)(
+        net.parameters(), lr=0.1, weight_decay=0.1, **arguments
+    )
+    before = copy.deepcopy(net.state_dict())
+    for _ in range(3):
+        optimizer.zero_grad()
+        loss_of(net).backward()
+        optimizer.step()
+    assert lost_zeros(net.state_dict(), masks(net)) == {}
+    assert not torch.equal(net[0].weight, before['0.weight'])
+
+
+def test_without_the_gate_the_zeros_are_lost(net) -> None:
+    """The control: the same zeros, nobody to keep them."""
+    pruned = {'0': half(net[0].weight)}
+    with torch.no_grad():
+        net[0].weight.masked_fill_(~pruned['0'], 0.0)
+    optimizer = torch.optim.AdamW(net.parameters(), lr=0.1)
+    loss_of(net).backward()
+    optimizer.step()
+    assert lost_zeros(net.state_dict(), pruned)['0'] > 10
+
+
+def test_a_gradient_of_nan_stays_out_of_pruned_weights(net) -> None:
+    attach_masks(net, r'^0\.weight$')
+    set_masks(net, {'0': half(net[0].weight)})
+    (loss_of(net) * float('nan')).backward()
+    assert torch.equal(net[0].weight.grad == 0, ~half(net[0].weight))
+
+
+def test_copies_have_the_mask_and_their_own(net) -> None:
+    attach_masks(net, r'^0\.weight$')
+    average = copy.deepcopy(net)
+    set_masks(average, {'0': half(net[0].weight)})
+    assert net[0].mask.all()
+    assert torch.count_nonzero(average[0].weight) == 15
+
+
+def test_masks_travel_in_the_state_dict(net) -> None:
+    attach_masks(net, r'^0\.weight$')
+    set_masks(net, {'0': half(net[0].weight)})
+    other = nn.Sequential(nn.Linear(6, 5), nn.GELU(), nn.Linear(5, 4))
+    attach_masks(other, r'^0\.weight$')
+    other.load_state_dict(net.state_dict())
+    assert torch.equal(other[0].mask, half(net[0].weight))
+
+
+def test_attaching_twice_changes_nothing(net) -> None:
+    attach_masks(net, r'^0\.weight$')
+    set_masks(net, {'0': half(net[0].weight)})
+    assert attach_masks(net, r'weight$') == ['0', '2']
+    assert torch.equal(net[0].mask, half(net[0].weight))
+
+
+def test_layers_that_own_their_mask_are_chosen_but_not_changed() -> None:
+    net = nn.ModuleDict({'layer': ShiftWiseConv2d(8, 8, 5)})
+    names = attach_masks(net, r'paths\.\d+\.weight$')
+    assert names == ['layer.paths.0', 'layer.paths.1']
+    assert not any(hasattr(layer, 'mask_gate') for _, layer in masked_layers(net))
+
+
+@pytest.mark.parametrize(
+    ('pattern', 'message'),
+    [
+        ('[', r"must be a regular expression, got '\['"),
+        ('nowhere', r"scope 'nowhere' matches no parameter"),
+        ('bias', r"cannot be pruned: \['0\.bias', '2\.bias'\]"),
+    ],
+)
+def test_patterns_that_make_no_sense(net, pattern, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        attach_masks(net, pattern)
+    assert not list(masked_layers(net))
+
+
+def test_shared_weights_and_taken_names_are_refused(net) -> None:
+    net[2] = nn.Linear(6, 5)
+    net[2].weight = net[0].weight
+    with pytest.raises(ValueError, match=r"cannot be pruned: \['0\.weight', '2\.weight'\]"):
+        attach_masks(net, 'weight')
+    other = nn.Sequential(nn.Linear(2, 2))
+    other[0].mask = 'mine'
+    with pytest.raises(ValueError, match=r"something else called mask: \['0'\]"):
+        attach_masks(other, 'weight')
+
+
+def test_dense_gradients_of_attached_and_own_masks() -> None:
+    """What pruned weights would get is seen, summed over passes, while they get zero."""
+    torch.manual_seed(0)
+    layer = ShiftWiseConv2d(8, 8, 5, num_paths=1)
+    net = nn.Sequential(nn.Conv2d(3, 8, 1), layer)
+    attach_masks(net, r'^0\.weight$')
+    x = torch.randn(2, 3, 9, 7)
+
+    def gradients() -> dict[str, Tensor]:
+        net.zero_grad()
+        F.gelu(net(x)).square().mean().backward()
+        return {'0': net[0].weight.grad, '1.paths.0': layer.paths[0].weight.grad}
+
+    layers = dict(masked_layers(net))
+    chosen = {name: half(la.weight) for name, la in layers.items()}
+    set_masks(net, chosen)
+    net.eval()  # batch norms that do not see each other's batches
+    with torch.no_grad():
+        for la in layers.values():
+            la.mask.fill_(True)  # weights as pruned, gradients as dense: the truth
+    truth = gradients()
+    set_masks(net, chosen)
+    recorder = DenseGradients(layers)
+    recorder.watch()
+    for _ in range(2):
+        masked = gradients()
+    recorder.stop()
+    gradients()  # nobody looks any longer
+    for name, mask in chosen.items():
+        torch.testing.assert_close(recorder.sums[name], 2 * truth[name])
+        assert torch.count_nonzero(masked[name][~mask]) == 0
+        assert torch.count_nonzero(recorder.sums[name][~mask]) > 0

@@ -1,0 +1,376 @@
+"""Dynamic sparse training under mmengine's real Runner."""
+
+from __future__ import annotations
+
+import functools
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import mmengine.optim.optimizer.amp_optimizer_wrapper as amp_module
+import numpy as np
+import pytest
+import torch
+from mmengine.hooks import Hook
+from toy import ToyData, build_runner
+
+from mmsw import sparsity
+from mmsw.checkpoint import load_checkpoint_file
+from mmsw.engine.hooks import DynamicSparsityHook, SparsityLostError
+from mmsw.sparsity import masks, report
+
+ADAMW = dict(type='AdamW', lr=1e-2, weight_decay=0.05)
+SGD = dict(type='SGD', lr=1e-2, momentum=0.9, weight_decay=1e-2)
+EMA = dict(type='EMAHook', momentum=0.3)
+POINTWISE = r'backbone\.stages\.\d+\.\d+\.pointwise_conv1\.weight$'
+TOTAL = 2856  # filters of the toy network
+
+
+class Watch(Hook):
+    """Notes after every iteration which weights are kept, and that no other one is not zero."""
+
+    priority = 'LOWEST'
+
+    def __init__(self) -> None:
+        self.seen: list[dict[str, torch.Tensor]] = []
+
+    def before_train(self, runner) -> None:
+        self._look(runner)
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+        self._look(runner)
+        for state in runner.optim_wrapper.optimizer.state.values():
+            for key in ('exp_avg', 'exp_avg_sq', 'momentum_buffer'):
+                assert state.get(key) is None or torch.isfinite(state[key]).all()
+
+    def _look(self, runner) -> None:
+        now = masks(runner.model)
+        assert sparsity.lost_zeros(runner.model.state_dict(), now) == {}
+        optimizer = runner.optim_wrapper.optimizer
+        for name, layer in sparsity.masked_layers(runner.model):
+            for value in optimizer.state.get(layer.weight, {}).values():
+                if value is not None and value.shape == layer.weight.shape:
+                    assert torch.count_nonzero(value[~now[name]]) == 0
+        self.seen.append(now)
+
+    def changes(self) -> list[int]:
+        """Iterations after which the masks were others than before."""
+        pairs = zip(self.seen, self.seen[1:], strict=False)
+        return [
+            step
+            for step, (old, new) in enumerate(pairs, 1)
+            if any(not torch.equal(old[name], new[name]) for name in old)
+        ]
+
+
+def hook(**settings) -> dict:
+    settings = {'start': 'uniform', 'sparsity': 0.5, 'interval': 2, **settings}
+    return dict(type='DynamicSparsityHook', **settings)
+
+
+def train(work_dir: Path, *hooks, checkpoint=None, optimizer=None, max_iters=6, **kwargs):
+    watch = Watch()
+    runner = build_runner(
+        work_dir,
+        checkpoint,
+        dict(type='OptimWrapper', optimizer=ADAMW) if optimizer is None else optimizer,
+        max_iters=max_iters,
+        hooks=[dict(type='SparsityReportHook'), *hooks, watch],
+        **kwargs,
+    )
+    runner.train()
+    return runner, watch
+
+
+@pytest.mark.parametrize('granularity', ['filter', 'weight'])
+@pytest.mark.parametrize('grow', ['random', 'gradient', 'momentum'])
+@pytest.mark.parametrize('start', ['snip', 'erk', 'uniform'])
+def test_density_is_conserved_and_zeros_are_exact(tmp_path, start, grow, granularity) -> None:
+    settings = hook(start=start, grow=grow, granularity=granularity, align_interval=2)
+    runner, watch = train(tmp_path, settings)
+    assert watch.changes() == [2, 4], 'the last iteration has nothing left to train'
+    units = 1 if granularity == 'filter' else 9
+    for seen in watch.seen:
+        assert sum(int(mask.sum()) for mask in seen.values()) == TOTAL * 9 // 2
+        if units == 1:
+            assert all(torch.equal(m.flatten(1).any(1), m.flatten(1).all(1)) for m in seen.values())
+    for iteration in (2, 4, 6):
+        checkpoint = load_checkpoint_file(tmp_path / f'iter_{iteration}.pth')
+        saved = {n: m for n, m in checkpoint['state_dict'].items() if n.endswith('.mask')}
+        assert all(torch.equal(watch.seen[iteration][n.removesuffix('.mask')], m)
+                   for n, m in saved.items())  # fmt: skip
+    assert report(runner.model).total.weight_density == 0.5
+
+
+@pytest.mark.parametrize(
+    ('optimizer', 'hooks'),
+    [
+        pytest.param(dict(optimizer=SGD), [], id='sgd-momentum'),
+        pytest.param(dict(optimizer=SGD, clip_grad=dict(max_norm=0.1)), [], id='clipping'),
+        pytest.param(dict(optimizer=ADAMW), [EMA], id='ema-before'),
+        pytest.param(dict(optimizer=ADAMW), [dict(**EMA, priority='HIGH')], id='ema-first'),
+        pytest.param(dict(optimizer=ADAMW), [dict(**EMA, begin_iter=4)], id='ema-later'),
+    ],
+)
+@pytest.mark.parametrize('scope', [None, POINTWISE], ids=['small-kernels', 'pointwise'])
+def test_with_other_training_tools(tmp_path, optimizer, hooks, scope) -> None:
+    if scope and hooks and 'priority' in hooks[0]:
+        pytest.skip('masks that the hook attaches must be there before EMAHook copies the model')
+    train(
+        tmp_path,
+        *hooks,
+        hook(grow='gradient', scope=scope),
+        optimizer=dict(type='OptimWrapper', **optimizer),
+    )
+    checkpoint = load_checkpoint_file(tmp_path / 'iter_6.pth')
+    for name in ('state_dict', 'ema_state_dict') if hooks else ('state_dict',):
+        state = {key.removeprefix('module.'): value for key, value in checkpoint[name].items()}
+        pruned = {k.removesuffix('.mask'): v for k, v in state.items() if k.endswith('.mask')}
+        assert sum(int((~mask).sum()) for mask in pruned.values()) > 1000
+        assert sparsity.lost_zeros(state, pruned) == {}
+
+
+def test_accumulation_waits_for_the_step(tmp_path) -> None:
+    _, watch = train(
+        tmp_path,
+        hook(interval=2, grow='gradient'),
+        optimizer=dict(type='OptimWrapper', optimizer=ADAMW, accumulative_counts=3),
+        max_iters=9,
+    )
+    assert watch.changes() == [3, 6]  # due after 2, 4 and 6, 8; steps after 3, 6, 9
+
+
+@pytest.mark.parametrize('grow', ['gradient', 'momentum'])
+@pytest.mark.parametrize('init_scale', [2.0**10, 3e38], ids=['steps', 'first-steps-overflow'])
+def test_mixed_precision(tmp_path, monkeypatch, grow, init_scale) -> None:
+    """mmengine's wrapper insists on a GPU; its code runs here with torch's scaler for CPUs."""
+    monkeypatch.setattr(amp_module, 'is_cuda_available', lambda: True)
+    monkeypatch.setattr(amp_module, 'GradScaler', functools.partial(torch.amp.GradScaler, 'cpu'))
+    runner, watch = train(
+        tmp_path,
+        hook(interval=1 if grow == 'gradient' else 2, grow=grow, end_iter=4),
+        optimizer=dict(
+            type='AmpOptimWrapper',
+            dtype='bfloat16',
+            loss_scale=dict(init_scale=init_scale, backoff_factor=2.0**-100),
+            optimizer=ADAMW,
+        ),
+    )
+    overflowed = runner.optim_wrapper.loss_scaler.get_scale() < init_scale
+    assert overflowed == (init_scale == 3e38)
+    if grow == 'gradient':
+        assert watch.changes() == ([2, 3] if overflowed else [1, 2, 3])
+    else:
+        assert watch.changes() == [2]
+        means = next(h for h in runner.hooks if isinstance(h, DynamicSparsityHook))._means
+        assert all(torch.isfinite(mean).all() for mean in means.values())
+        assert any(mean.abs().max() > 0 for mean in means.values())
+
+
+def test_static_sparsity(tmp_path) -> None:
+    _, watch = train(tmp_path, hook(start='snip', end_iter=0))
+    assert watch.changes() == []
+    assert sum(int(mask.sum()) for mask in watch.seen[-1].values()) == TOTAL * 9 // 2
+
+
+def test_adapting_ends_where_it_is_told_to(tmp_path) -> None:
+    _, watch = train(tmp_path, hook(interval=1, end_iter=4))
+    assert watch.changes() == [1, 2, 3]
+
+
+def test_from_a_sparse_checkpoint(tmp_path, sparse_checkpoint) -> None:
+    """The published masks are where it starts, and their number is kept to the filter."""
+    settings = hook(start='from_checkpoint', sparsity=None, prune_rate=0.5)
+    _, watch = train(tmp_path, settings, checkpoint=sparse_checkpoint)
+    assert watch.changes() == [2, 4]
+    counts = {sum(int(m.flatten(1).any(1).sum()) for m in seen.values()) for seen in watch.seen}
+    assert counts == {2013}
+
+
+def test_a_dense_start_is_refused_from_checkpoint(tmp_path) -> None:
+    with pytest.raises(ValueError, match='nothing is pruned in the network'):
+        train(tmp_path, hook(start='from_checkpoint', sparsity=None))
+    assert not list(tmp_path.glob('*.pth'))
+
+
+def test_snip_leaves_no_trace(tmp_path) -> None:
+    """What a run sees, but for the masks, is the same whether saliency was measured or not."""
+
+    class Compare(Hook):
+        priority = 'LOWEST'
+
+        def before_train(self, runner) -> None:
+            self.states = (
+                torch.get_rng_state(),
+                torch.tensor(np.random.get_state()[1].astype(np.int64)),
+                *(b.clone() for n, b in runner.model.named_buffers() if not n.endswith('mask')),
+            )
+            self.modes = [module.training for module in runner.model.modules()]
+            assert all(parameter.grad is None for parameter in runner.model.parameters())
+
+        def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
+            if batch_idx == 0:
+                self.batch = data_batch['inputs'].clone()
+
+    found = {}
+    for start in ('snip', 'uniform'):
+        compare = Compare()
+        train(tmp_path / start, hook(start=start, snip_batches=2), compare, max_iters=1)
+        found[start] = compare
+    snip, uniform = found['snip'], found['uniform']
+    assert all(torch.equal(a, b) for a, b in zip(snip.states, uniform.states, strict=True))
+    assert snip.modes == uniform.modes
+    assert torch.equal(snip.batch, uniform.batch)
+
+
+def test_snip_needs_data_with_a_length(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr('mmsw.engine.saliency.IterableDataset', ToyData)
+    with pytest.raises(ValueError, match="choose start='erk' or 'uniform'"):
+        train(tmp_path, hook(start='snip'))
+
+
+@pytest.mark.parametrize('stop', [1, 2, 3, 4, 5])
+@pytest.mark.parametrize(
+    ('grow', 'scope', 'extra'),
+    [
+        pytest.param('random', None, [], id='random'),
+        pytest.param('gradient', None, [], id='gradient'),
+        pytest.param('momentum', None, [EMA], id='momentum-ema'),
+        pytest.param('momentum', POINTWISE, [EMA], id='momentum-pointwise-ema'),
+    ],
+)
+def test_resumed_runs_are_bit_equal(tmp_path, stop, grow, scope, extra) -> None:
+    """Stopped after any iteration: weights, masks, optimizer and generator end up the same."""
+    settings = hook(start='snip', grow=grow, interval=2, align_interval=2, scope=scope)
+    keep_all = dict(type='CheckpointHook', by_epoch=False, interval=1)
+    train(tmp_path, *extra, settings, keep_all)
+    whole = load_checkpoint_file(tmp_path / 'iter_6.pth')
+    resumed_dir = tmp_path / 'resumed'
+    train(
+        resumed_dir,
+        *extra,
+        settings,
+        resume=True,
+        load_from=str(tmp_path / f'iter_{stop}.pth'),
+    )
+    assert_same(load_checkpoint_file(resumed_dir / 'iter_6.pth'), whole)
+
+
+def assert_same(one, other, where='') -> None:
+    """Equal to the bit, whatever is nested in what; but for the log and times."""
+    if isinstance(other, torch.Tensor):
+        assert torch.equal(one, other), where
+    elif isinstance(other, dict):
+        assert set(one) == set(other), where
+        for key in other:
+            if key not in ('message_hub', 'meta'):
+                assert_same(one[key], other[key], f'{where}.{key}')
+    elif isinstance(other, (list, tuple)):
+        assert len(one) == len(other), where
+        for index, item in enumerate(other):
+            assert_same(one[index], item, f'{where}[{index}]')
+    else:
+        assert one == other, where
+
+
+def test_resuming_a_run_that_had_no_such_hook_is_refused(tmp_path) -> None:
+    train(tmp_path, max_iters=2)
+    with pytest.raises(ValueError, match=r"without DynamicSparsityHook.*start='from_checkpoint'"):
+        train(tmp_path, hook(), resume=True, load_from=str(tmp_path / 'iter_2.pth'))
+
+
+def test_weights_to_start_from_bring_no_state(tmp_path) -> None:
+    """``load_from`` without resuming: the masks count, the counters do not."""
+    train(tmp_path / 'first', hook(), max_iters=4)
+    settings = hook(start='from_checkpoint', sparsity=None)
+    load_from = str(tmp_path / 'first/iter_4.pth')
+    runner, watch = train(tmp_path / 'second', settings, load_from=load_from, max_iters=2)
+    first = load_checkpoint_file(load_from)['state_dict']
+    assert all(torch.equal(mask, first[f'{name}.mask']) for name, mask in watch.seen[0].items())
+    assert next(h for h in runner.hooks if isinstance(h, DynamicSparsityHook)).dynamic.updates == 0
+
+
+def test_two_processes_hold_identical_masks(tmp_path) -> None:
+    environment = {**os.environ, 'OMP_NUM_THREADS': '1'}
+    environment['PYTHONPATH'] = os.pathsep.join([str(Path.cwd()), os.environ.get('PYTHONPATH', '')])
+    worker = Path(__file__).with_name('ddp_dynamic_worker.py')
+    done = subprocess.run(
+        [
+            *(sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2'),
+            *(str(worker), str(tmp_path)),
+        ],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    for grow in ('random', 'gradient', 'momentum'):
+        checkpoint = load_checkpoint_file(tmp_path / grow / 'iter_6.pth')['state_dict']
+        pruned = {n.removesuffix('.mask'): m for n, m in checkpoint.items() if n.endswith('.mask')}
+        assert sum(int(mask.sum()) for mask in pruned.values()) == TOTAL * 9 // 2
+        assert sparsity.lost_zeros(checkpoint, pruned) == {}
+
+
+def test_without_the_mask_the_zeros_are_lost(tmp_path) -> None:
+    """The control: the same run with the masks opened behind the hook is stopped."""
+
+    class OpenMasks(Hook):
+        def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+            if batch_idx == 0:
+                self.zeros = masks(runner.model)
+                for _, layer in sparsity.masked_layers(runner.model):
+                    layer.mask.fill_(True)
+
+    opened = OpenMasks()
+    runner = build_runner(tmp_path, None, hooks=[hook(interval=100), opened])
+    runner.train()
+    lost = sparsity.lost_zeros(runner.model.state_dict(), opened.zeros)
+    assert sum(lost.values()) > 1000
+
+
+def test_masks_changed_behind_the_hook_stop_the_run(tmp_path) -> None:
+    class OpenOne(Hook):
+        def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+            next(sparsity.masked_layers(runner.model))[1].mask.fill_(True)
+
+    runner = build_runner(tmp_path, None, hooks=[hook(), OpenOne()])
+    with pytest.raises(RuntimeError, match='masks were changed behind the hook'):
+        runner.train()
+
+
+def test_fixed_masks_are_guarded_if_asked_for(tmp_path) -> None:
+    """Told that pruned weights stay pruned, the report stops a run that exchanges them."""
+    hooks = [dict(type='SparsityReportHook', fixed_masks=True), hook(interval=1, grow='random')]
+    runner = build_runner(tmp_path, None, hooks=hooks)
+    with pytest.raises(SparsityLostError, match='are not zero'):
+        runner.train()
+
+
+def test_layers_at_their_least_are_named_in_the_log(tmp_path, caplog) -> None:
+    runner = build_runner(tmp_path, None, hooks=[hook(sparsity=0.999)], max_iters=1)
+    runner.logger.addHandler(caplog.handler)
+    try:
+        runner.train()
+    finally:
+        runner.logger.removeHandler(caplog.handler)
+    assert '5 layers keep a single filter per path' in caplog.text
+    assert '10/2856 filters kept (0.35%)' in caplog.text
+
+
+@pytest.mark.parametrize(
+    ('settings', 'message'),
+    [
+        (dict(interval=0), 'interval must be at least 1 iteration, got 0'),
+        (dict(end_iter=-1), 'end_iter must not be negative, got -1'),
+        (dict(snip_batches=0), 'snip_batches must be at least 1, got 0'),
+        (dict(momentum=1.0), r'momentum must be in \[0, 1\), got 1.0'),
+        (dict(sparsity=1.0), r'sparsity must be in \[0, 1\), got 1.0'),
+        (dict(grow='all'), "got 'all'"),
+        (dict(seed=-3), 'seed must not be negative, got -3'),
+    ],
+)
+def test_arguments_that_make_no_sense_are_named(settings, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        DynamicSparsityHook(**{'sparsity': 0.5, **settings})
