@@ -18,6 +18,7 @@ from toy import ToyData, build_runner
 from mmsw import sparsity
 from mmsw.checkpoint import load_checkpoint_file
 from mmsw.engine.hooks import DynamicSparsityHook, SparsityLostError
+from mmsw.engine.saliency import batch_gradients
 from mmsw.sparsity import masks, report
 
 ADAMW = dict(type='AdamW', lr=1e-2, weight_decay=0.05)
@@ -141,6 +142,21 @@ def test_accumulation_waits_for_the_step(tmp_path) -> None:
     assert watch.changes() == [3, 6]  # due after 2, 4 and 6, 8; steps after 3, 6, 9
 
 
+def test_an_update_that_waits_is_not_forgotten(tmp_path) -> None:
+    """Due after iteration 2, where the run stops; the optimizer steps after iteration 3."""
+    settings = dict(optimizer=dict(type='OptimWrapper', optimizer=ADAMW, accumulative_counts=3))
+    train(tmp_path, hook(interval=2), max_iters=9, **settings)
+    _, watch = train(
+        tmp_path / 'resumed',
+        hook(interval=2),
+        max_iters=9,
+        resume=True,
+        load_from=str(tmp_path / 'iter_2.pth'),
+        **settings,
+    )
+    assert [2 + step for step in watch.changes()] == [3, 6]
+
+
 @pytest.mark.parametrize('grow', ['gradient', 'momentum'])
 @pytest.mark.parametrize('init_scale', [2.0**10, 3e38], ids=['steps', 'first-steps-overflow'])
 def test_mixed_precision(tmp_path, monkeypatch, grow, init_scale) -> None:
@@ -222,6 +238,17 @@ def test_snip_leaves_no_trace(tmp_path) -> None:
     assert all(torch.equal(a, b) for a, b in zip(snip.states, uniform.states, strict=True))
     assert snip.modes == uniform.modes
     assert torch.equal(snip.batch, uniform.batch)
+
+
+def test_saliency_leaves_modules_in_the_mode_they_were_in(tmp_path) -> None:
+    runner = build_runner(tmp_path, None, hooks=[])
+    runner._train_loop = runner.build_train_loop(runner._train_loop)
+    runner.model.train()
+    runner.model.classifier.eval()
+    gradients = batch_gradients(runner, dict(sparsity.masked_layers(runner.model)), 1, seed=0)
+    assert not runner.model.classifier.training
+    assert runner.model.backbone.training
+    assert all(bool((gradient != 0).any()) for gradient in gradients.values())
 
 
 def test_snip_needs_data_with_a_length(tmp_path, monkeypatch) -> None:
