@@ -2,8 +2,9 @@
 
 Where torch can be imported (``pip install --no-build-isolation``) the compiled backends of the
 operators are built as well: ``mmsw.ops._cpp`` with any C++ compiler, ``mmsw.ops._cuda`` where torch
-is a CUDA build and nvcc is found. Without torch, or with ``MMSW_BUILD_OPS=0``, mmsw is installed
-without them and says so when they are asked for.
+is a CUDA build, nvcc is found, and a GPU is visible or ``TORCH_CUDA_ARCH_LIST='8.0 9.0'`` says what
+to build for. Without torch, or with ``MMSW_BUILD_OPS=0``, mmsw is installed without them and says
+so when they are asked for.
 """
 
 import os
@@ -53,7 +54,9 @@ def compiled_backends() -> dict:
         )
     ]
     cuda_sources = names('cuda/*.cu', 'cuda/binding.cpp')
-    if cuda_sources and torch.version.cuda and cpp_extension.CUDA_HOME:
+    # Without a GPU torch cannot tell what to compile for, and fails.
+    known_gpu = torch.cuda.is_available() or os.environ.get('TORCH_CUDA_ARCH_LIST')
+    if cuda_sources and torch.version.cuda and cpp_extension.CUDA_HOME and known_gpu:
         extensions.append(
             cpp_extension.CUDAExtension(
                 'mmsw.ops._cuda',
@@ -131,6 +134,8 @@ setup(
     extras_require={
         'openmmlab': read_requirements('openmmlab'),
         'onedl': read_requirements('onedl'),
+        'pretrain': read_requirements('pretrain'),
+        'onedl-pretrain': read_requirements('onedl-pretrain'),
         'taichi': read_requirements('taichi'),
         'demo': read_requirements('demo'),
         'test': read_requirements('test') + read_requirements('demo'),

@@ -45,7 +45,7 @@ stack_digest() {
 # What the installed entry of mmsw and its compiled operators depend on; the Python code is used in place.
 mmsw_digest() {
     {
-        cat setup.py pyproject.toml mmsw/version.py requirements/{runtime,openmmlab,onedl,taichi,demo,test}.txt
+        cat setup.py pyproject.toml mmsw/version.py requirements/{runtime,openmmlab,onedl,pretrain,onedl-pretrain,taichi,demo,test}.txt
         find mmsw/ops/csrc -type f | LC_ALL=C sort | xargs cat
     } | digest
 }

@@ -21,7 +21,7 @@ from .errors import UsageError
 from .trained import check_whole, existing_file, read_checkpoint, state_dict_of
 
 # What the published figures are for, by toolbox.
-_SHAPES = {'mmseg': (512, 2048), 'mmdet': (1280, 800)}
+_SHAPES = {'mmseg': (512, 2048), 'mmdet': (1280, 800), 'mmpretrain': (224, 224)}
 _BUILD_ERRORS = (AssertionError, AttributeError, ImportError, KeyError, TypeError, ValueError)
 _LARGE = 10**10  # multiply-adds
 _COLUMNS = ('parameters', 'trainable', 'not pruned', 'dense', 'used', 'naive', "release's")
@@ -45,7 +45,7 @@ def count_complexity(
     Args:
         config: Config file, or a config. Its ``default_scope`` says which toolbox it is for.
         shape: ``(H, W)`` of the image in pixels, rounded up to what a detector pads to. ``None``
-            for 512 x 2048 (segmentation) or 1280 x 800 (detection).
+            for 512 x 2048 (segmentation), 1280 x 800 (detection) or 224 x 224 (mmpretrain).
         checkpoint: File that a training run saved, or one of the backbone alone.
         cfg_options: Changes to the config, dotted key -> value.
         proposals: Boxes for the box heads of a two-stage detector.
@@ -67,6 +67,8 @@ def count_complexity(
     name = cfg.filename or 'the config'
     if not cfg.get('model'):
         raise UsageError(f'{name} has no model')
+    if shape is None and scope not in _SHAPES:
+        raise UsageError(f'{name} has default_scope={scope!r}: say for which images with --shape H W')
     with DefaultScope.overwrite_default_scope(scope):
         try:
             model = MODELS.build(cfg.model)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import importlib
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,25 @@ from mmsw.checkpoint import load_checkpoint_file
 from .data import iter_datasets, set_data_root
 from .errors import UsageError
 
-# default scope -> the package that has it
-_TOOLBOXES = {'mmseg': 'mmsegmentation', 'mmdet': 'mmdet'}
+# default scope -> the package that has it, and how to get it
+_EXTRAS = "pip install 'mmsw[openmmlab]' or, for the onedl forks, 'mmsw[onedl]'"
+_TOOLBOXES = {
+    'mmseg': ('mmsegmentation', _EXTRAS),
+    'mmdet': ('mmdet', _EXTRAS),
+    'mmpretrain': (
+        'mmpretrain',
+        "pip install 'mmsw[pretrain]' in an environment of its own, with torch and torchvision of "
+        'one release (docs/pretraining.md)',
+    ),
+    'mmengine': ('mmengine', _EXTRAS),
+}
+_SCOPED = re.compile(r'(mmseg|mmdet|mmpretrain)[.:]')  # what names a component of a toolbox
+# default scope -> hook that draws what was tested, and what switches it on
+_DRAWING_HOOKS = {
+    'mmseg': ('SegVisualizationHook', dict(draw=True)),
+    'mmdet': ('DetVisualizationHook', dict(draw=True)),
+    'mmpretrain': ('VisualizationHook', dict(enable=True)),
+}
 _AMP_DEVICES = ('cuda', 'npu', 'mlu', 'musa')
 
 
@@ -62,14 +80,25 @@ def _read(path: Path) -> Config:
         return Config.fromfile(path)
     except (OSError, SyntaxError, ConfigParsingError) as error:
         raise UsageError(f'config file {path} cannot be read: {error}') from error
-    except ModuleNotFoundError as error:  # of what it inherits, or what it imports
+    except ImportError as error:  # of what it inherits, or what it imports
+        raise UsageError(f'config file {path} cannot be read: {_missing(error)}') from error
+    except RuntimeError as error:  # torchvision of another torch, in what it imports
+        if 'torchvision' not in str(error):
+            raise
         raise UsageError(f'config file {path} cannot be read: {_missing(error)}') from error
 
 
-def _missing(error: ModuleNotFoundError) -> str:
-    if error.name == 'pkg_resources':
-        return f"{error}; mmengine needs it here: pip install 'setuptools<81'"
-    return f"{error}; the toolboxes come with pip install 'mmsw[openmmlab]' or 'mmsw[onedl]'"
+def _missing(error: Exception) -> str:
+    """What could not be imported, and how to get it."""
+    first, texts = error, [str(error)]
+    while isinstance(first.__context__, (ImportError, RuntimeError)):  # mmengine wraps them
+        first = first.__context__
+        texts.append(str(first))
+    if getattr(first, 'name', None) == 'pkg_resources':
+        return f"{first}; mmengine needs it here: pip install 'setuptools<81'"
+    if any('mmpretrain' in text or 'torchvision' in text for text in texts):
+        return f'{_first_line(first)}; mmpretrain comes with {_TOOLBOXES["mmpretrain"][1]}'
+    return f"{first}; the toolboxes come with pip install 'mmsw[openmmlab]' or 'mmsw[onedl]'"
 
 
 def _name(cfg: Config) -> str:
@@ -79,11 +108,14 @@ def _name(cfg: Config) -> str:
 def register_toolbox(cfg: Config) -> str:
     """Register the components of the toolbox that the config is for, which ``default_scope`` names.
 
+    Those of other toolboxes that it names (``type='mmpretrain.ConvNeXt'``) as well.
+
     Returns:
-        The scope, ``'mmseg'`` or ``'mmdet'``.
+        The scope: ``'mmseg'``, ``'mmdet'``, ``'mmpretrain'``, or ``'mmengine'`` for a config that
+        needs no toolbox.
 
     Raises:
-        UsageError: If the scope is another one, or its toolbox is not installed.
+        UsageError: If the scope is another one, or a toolbox is not installed or does not work.
     """
     scope = cfg.get('default_scope')
     if scope not in _TOOLBOXES:
@@ -91,15 +123,46 @@ def register_toolbox(cfg: Config) -> str:
             f'{_name(cfg)} has default_scope={scope!r}; expected one of {list(_TOOLBOXES)}, which '
             'says which toolbox the config is for'
         )
+    if scope != 'mmengine':
+        _register(scope, f'{_name(cfg)} is for')
+    for other, component in _foreign_components(dict(cfg.items()), scope).items():
+        _register(other, f'{_name(cfg)} names {component!r} of')
+    return scope
+
+
+def _register(scope: str, whose: str) -> None:
+    package, remedy = _TOOLBOXES[scope]
     try:
         utils = importlib.import_module(f'{scope}.utils')
-    except ModuleNotFoundError as error:
+        utils.register_all_modules(init_default_scope=False)
+    # a missing package, a version that the toolbox refuses, torchvision of another torch
+    except (ImportError, AssertionError, RuntimeError) as error:
+        problem = _first_line(error)
+        if 'torchvision' in problem and scope != 'mmpretrain':
+            remedy = 'install torchvision of the release of torch, or remove it'
         raise UsageError(
-            f'{_name(cfg)} is for {_TOOLBOXES[scope]}, which cannot be imported ({error}): '
-            "pip install 'mmsw[openmmlab]' or, for the onedl forks, 'mmsw[onedl]'"
+            f'{whose} {package}, which cannot be imported ({problem}): {remedy}'
         ) from error
-    utils.register_all_modules(init_default_scope=False)
-    return scope
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0]
+
+
+def _foreign_components(value: Any, scope: str) -> dict[str, str]:
+    """Other toolboxes whose components a config names, each with the first of these."""
+    found: dict[str, str] = {}
+    if isinstance(value, dict):
+        kind = value.get('type')
+        match = _SCOPED.match(kind) if isinstance(kind, str) else None
+        if match and match[1] != scope:
+            found[match[1]] = kind
+    items = value.values() if isinstance(value, dict) else value
+    for item in items:
+        if isinstance(item, (dict, list, tuple)):
+            found = {**_foreign_components(item, scope), **found}
+    return found
 
 
 def set_pretrained(cfg: Config, pretrained: str | os.PathLike[str] | bool) -> None:
@@ -170,13 +233,20 @@ def enable_tta(cfg: Config) -> None:
 
 def enable_drawing(cfg: Config, scope: str, folder: str | os.PathLike[str]) -> None:
     """Save a picture of every tested image in ``folder``."""
+    if scope not in _DRAWING_HOOKS:
+        raise UsageError(
+            f'{_name(cfg)} has default_scope={scope!r}, which has nothing to draw pictures with '
+            f'(--show-dir); {list(_DRAWING_HOOKS)} have'
+        )
     folder = _free_folder(folder)
-    hook_type = 'SegVisualizationHook' if scope == 'mmseg' else 'DetVisualizationHook'
+    kind, settings = _DRAWING_HOOKS[scope]
     hooks = dict(cfg.get('default_hooks') or {})
-    hook = dict(hooks.get('visualization') or {}, draw=True, interval=1)
-    hook.setdefault('type', hook_type)
+    hook = dict(hooks.get('visualization') or {}, **settings, interval=1)
+    hook.setdefault('type', kind)
     if scope == 'mmdet':
         hook['test_out_dir'] = folder
+    elif scope == 'mmpretrain':
+        hook['out_dir'] = folder
     else:
         visualizer = dict(cfg.get('visualizer') or {'type': 'SegLocalVisualizer'})
         visualizer['vis_backends'] = [dict(type='LocalVisBackend', img_save_dir=folder)]
@@ -185,18 +255,20 @@ def enable_drawing(cfg: Config, scope: str, folder: str | os.PathLike[str]) -> N
 
 
 def enable_output(cfg: Config, scope: str, out: str | os.PathLike[str]) -> None:
-    """Save predictions: label maps in a folder for mmseg, one pickle file for mmdet."""
+    """Save predictions: label maps in a folder for mmseg, one pickle file for the others."""
     evaluators = cfg.test_evaluator
     evaluators = list(evaluators) if isinstance(evaluators, (list, tuple)) else [evaluators]
-    if scope == 'mmdet':
-        if Path(out).suffix not in ('.pkl', '.pickle'):
-            raise UsageError(f'detections are written to one .pkl file, got {os.fspath(out)!r}')
-        evaluators.append(dict(type='DumpDetResults', out_file_path=os.fspath(out)))
-    else:
+    if scope == 'mmseg':
         writers = [item for item in evaluators if item.get('type') == 'IoUMetric']
         if not writers:
             raise UsageError(f'test_evaluator of {_name(cfg)} has no IoUMetric to write label maps')
         writers[0]['output_dir'] = _free_folder(out)
+    else:
+        if Path(out).suffix not in ('.pkl', '.pickle'):
+            what = 'detections' if scope == 'mmdet' else 'predictions'
+            raise UsageError(f'{what} are written to one .pkl file, got {os.fspath(out)!r}')
+        writer = 'DumpDetResults' if scope == 'mmdet' else 'DumpResults'
+        evaluators.append(dict(type=writer, out_file_path=os.fspath(out)))
     cfg.test_evaluator = evaluators
 
 

@@ -126,7 +126,9 @@ def check_data(cfg: Config, loaders: Sequence[str] = _LOADERS) -> None:
 
 
 def _parts(dataset: dict) -> list[str]:
-    parts = [dataset.get('ann_file'), *(dataset.get('data_prefix') or {}).values()]
+    prefix = dataset.get('data_prefix') or dataset.get('split')  # mmpretrain takes a string
+    folders = prefix.values() if isinstance(prefix, dict) else [prefix]
+    parts = [dataset.get('ann_file'), *folders]
     return [part for part in parts if isinstance(part, str) and part and '://' not in part]
 
 

@@ -16,6 +16,10 @@ from mmsw.datasets.coco_annotations import category_names, explain_coco_file
 from .data import evaluator_files, iter_datasets
 from .errors import UsageError
 
+# Data sets of mmpretrain that take folders for classes, and how they refuse some.
+_CLASS_FOLDER_SETS = ('ImageNet', 'CustomDataset')
+_REFUSALS = (AssertionError, RuntimeError, FileNotFoundError)
+
 
 @contextmanager
 def explained_errors(dataloader: Any, name: str, evaluator: Any = None) -> Iterator[None]:
@@ -49,6 +53,7 @@ def explained_errors(dataloader: Any, name: str, evaluator: Any = None) -> Itera
                 raise DataError(f'annotation file {path} {problem}') from error
         for item in leaves:
             _check_size(item, name, error)
+            _check_class_folders(item, name, error)
         raise
 
 
@@ -61,6 +66,23 @@ def _check_size(dataset: dict, name: str, error: Exception) -> None:
         return
     if number == 0:
         raise DataError(f'{name} has no image: {_why_empty(built)}') from error
+
+
+def _check_class_folders(dataset: dict, name: str, error: Exception) -> None:
+    """Raise if a data set of mmpretrain, whose folders are its classes, refused them."""
+    prefix = dataset.get('data_prefix') or dataset.get('split') or ''
+    known = str(dataset.get('type')).endswith(_CLASS_FOLDER_SETS)
+    if not (known and isinstance(prefix, str)):
+        return
+    folder = os.path.join(dataset.get('data_root') or '', prefix)
+    if isinstance(error, _REFUSALS) and os.path.isdir(folder):
+        number = sum(entry.is_dir() for entry in os.scandir(folder))
+        raise DataError(
+            f'{name} cannot be read from {folder} (folders in it: {number}): '
+            f'{str(error).rstrip(".")}. Expected is one folder of images per class; for other '
+            "classes than those of ImageNet take dataset.type='CustomDataset', and set num_classes "
+            'in model.head and model.data_preprocessor'
+        ) from error
 
 
 def check_dataset(dataset: Any, name: str, needs_annotations: bool = True) -> None:

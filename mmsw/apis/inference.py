@@ -31,6 +31,7 @@ from .trained import check_whole, existing_file, read_checkpoint, state_dict_of
 
 Image = str | os.PathLike[str] | np.ndarray
 
+_SCOPES = ('mmseg', 'mmdet')
 _ANNOTATION_LOADER = re.compile(r'(.*\.)?Load\w*Annotations?')
 _IMAGE_LOADER = re.compile(r'(.*\.)?Load\w*ImageFromFile')
 
@@ -235,6 +236,12 @@ def _pipelines(model: nn.Module) -> tuple[str, dict[str, Compose]]:
             f'{type(model).__name__} has no cfg: make the model with mmsw.apis.init_model'
         )
     scope = register_toolbox(cfg)
+    if scope not in _SCOPES:
+        raise UsageError(
+            f'{cfg.filename or "the config"} has default_scope={scope!r}; inference is for '
+            f'{" and ".join(_SCOPES)}. A classifier of mmpretrain goes to its '
+            'ImageClassificationInferencer'
+        )
     steps = [
         dict(step)
         for step in _test_pipeline(cfg)

@@ -1,5 +1,6 @@
 """Checkpoint files: safe reading, whole writing, and the authors' layout."""
 
+from .classifier import from_classifier, to_classifier
 from .files import (
     CheckpointError,
     allow_checkpoint_classes,
@@ -14,10 +15,12 @@ __all__ = [
     'NetworkShape',
     'allow_checkpoint_classes',
     'fill_network',
+    'from_classifier',
     'load_checkpoint_file',
     'load_pretrained',
     'load_release_checkpoint',
     'save_checkpoint_file',
+    'to_classifier',
     'to_state_dict',
     'training_arguments',
 ]

@@ -153,8 +153,8 @@ def test_checkpoint_by_address(checkpoints) -> None:
 
 def test_other_wishes_that_cannot_be_met(checkpoints) -> None:
     cfg = load_config(CONFIGS['mmseg'])
-    cfg.default_scope = 'mmpretrain'
-    with pytest.raises(UsageError, match="default_scope='mmpretrain'"):
+    cfg.default_scope = 'mmaction'
+    with pytest.raises(UsageError, match="default_scope='mmaction'"):
         init_model(cfg, checkpoints['mmseg'])
     with pytest.raises(UsageError, match='has no model'):
         init_model(Config(dict(default_scope='mmseg')))

@@ -55,6 +55,8 @@ class ShiftWiseNet(BaseModule):
         backend: Operator backend, see :func:`mmsw.ops.available_backends`.
         init_cfg: ``dict(type='Pretrained', checkpoint=PATH)`` loads a published file as it is, or
             one of this project; other kinds go to mmengine.
+        output_norm: Layer-normalise the returned maps. False for a classifier, which normalises
+            what is left after pooling, see :class:`mmsw.models.PooledNorm`.
 
     Raises:
         ValueError: If an argument has a value that the network cannot honour.
@@ -91,6 +93,7 @@ class ShiftWiseNet(BaseModule):
         norm_cfg: dict | None = None,
         backend: str | None = 'auto',
         init_cfg: dict | list[dict] | None = None,
+        output_norm: bool = True,
     ) -> None:
         super().__init__(init_cfg)
         self.depths, self.dims = self._arch(arch, version)
@@ -120,6 +123,7 @@ class ShiftWiseNet(BaseModule):
         self.out_indices = out_indices
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
+        self.output_norm = output_norm
         norm_cfg = dict(type='BN') if norm_cfg is None else norm_cfg
 
         build_downsample = _downsample_v1 if version == 'v1' else _downsample_v2
@@ -155,7 +159,7 @@ class ShiftWiseNet(BaseModule):
                     )
                 )
             )
-        for stage in out_indices:
+        for stage in out_indices if output_norm else ():
             self.add_module(f'norm{stage}', LayerNorm2d(self.dims[stage]))
         self._draw_weights()
         self._freeze_stages()
@@ -218,9 +222,9 @@ class ShiftWiseNet(BaseModule):
             x: Images ``[B, in_channels, H, W]``, ``H`` and ``W`` at least one pixel.
 
         Returns:
-            Layer-normalised maps ``[B, dims[i], H / s, W / s]`` at strides s = 4, 8, 16, 32; sizes
-            that are no multiple of the stride are rounded down by v1 (up on sides below 32 pixels)
-            and up by v2.
+            Maps ``[B, dims[i], H / s, W / s]`` at strides s = 4, 8, 16, 32, layer-normalised unless
+            ``output_norm`` is False; sizes that are no multiple of the stride are rounded down by
+            v1 (up on sides below 32 pixels) and up by v2.
 
         Raises:
             ValueError: If the images have no pixel.
@@ -237,7 +241,7 @@ class ShiftWiseNet(BaseModule):
         ):
             x = blocks(downsample(x))
             if stage in self.out_indices:
-                feature = getattr(self, f'norm{stage}')(x)
+                feature = getattr(self, f'norm{stage}')(x) if self.output_norm else x
                 if padded:
                     stride = _STRIDES[stage]
                     feature = feature[:, :, : -(-height // stride), : -(-width // stride)]

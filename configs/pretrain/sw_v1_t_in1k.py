@@ -1,0 +1,9 @@
+# SW-T of the first generation on ImageNet-1k, sparse: the recipe of the second.
+# The authors publish no checkpoint of it.
+_base_ = ['sw_t_in1k.py']
+
+model = dict(
+    backbone=dict(version='v1'),
+    neck=dict(in_channels=768),
+    head=dict(in_channels=768),
+)
