@@ -1,0 +1,38 @@
+"""The backbone of a config on its own."""
+
+from __future__ import annotations
+
+import copy
+
+from mmengine.config import Config
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import MODELS, DefaultScope
+from torch import nn
+
+from .config import register_toolbox
+from .errors import UsageError
+
+
+def backbone_settings(cfg: Config) -> dict:
+    """Arguments of the backbone of a config, ``type`` included, without what it starts from.
+
+    Raises:
+        UsageError: If the model has no backbone.
+    """
+    backbone = cfg.model.get('backbone')
+    if backbone is None:
+        raise UsageError(f'the model of {cfg.filename} has no backbone to pretrain')
+    settings = copy.deepcopy(backbone.to_dict())
+    for key in ('init_cfg', 'pretrained'):
+        settings.pop(key, None)
+    return settings
+
+
+def build_backbone(cfg: Config) -> nn.Module:
+    """The backbone of a config as its class's constructor leaves it, with BN for SyncBN.
+
+    Raises:
+        UsageError: If the model has no backbone, or its toolbox is not installed.
+    """
+    with DefaultScope.overwrite_default_scope(register_toolbox(cfg)):
+        return revert_sync_batchnorm(MODELS.build(backbone_settings(cfg)))

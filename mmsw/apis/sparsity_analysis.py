@@ -1,0 +1,166 @@
+"""What is pruned in a checkpoint: read with or without its config, worked out, written."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from mmsw.analysis.sparsity_figures import SparsityAnalysis, analyze
+from mmsw.analysis.sparsity_layers import MaskedNetwork, Recorded, read_network
+from mmsw.checkpoint import (
+    CheckpointError,
+    fill_network,
+    load_checkpoint_file,
+    to_state_dict,
+    training_arguments,
+)
+from mmsw.models import ShiftWiseNet
+from mmsw.whole_file import write_whole
+
+from .backbone import build_backbone
+from .config import load_config
+from .errors import UsageError
+
+JSON = 'sparsity.json'
+TEXT = 'sparsity.txt'
+PICTURE = 'sparsity.png'
+DEFAULT_SHAPE = (512, 512)  # the crop of the ADE20K recipe
+_BUILD_ERRORS = (AssertionError, AttributeError, ImportError, KeyError, TypeError, ValueError)
+
+
+def analyze_sparsity(
+    checkpoint: str | os.PathLike[str],
+    config: str | os.PathLike[str] | Config | None = None,
+    shape: Sequence[int] = DEFAULT_SHAPE,
+) -> SparsityAnalysis:
+    """Work out what the shift-wise layers of a checkpoint keep, see ``docs/sparsity_analysis.md``.
+
+    Args:
+        checkpoint: Local file: as the authors publish it, converted, of a pretraining, or of a
+            training run of a whole model, whose heads are left out.
+        config: Config file, or a config, whose backbone is built and filled from the file; the
+            figures are then those of that backbone. ``None``: the tensors tell the network, and
+            what they do not tell is taken from the file's own records, else assumed; the result
+            says so.
+        shape: ``(H, W)`` of an image in pixels, for the multiply-adds.
+
+    Returns:
+        The figures.
+
+    Raises:
+        UsageError: If the config or the shape is not as expected.
+        CheckpointError: If the file is missing, damaged, folded or of no shift-wise network, or
+            does not fit the config.
+    """
+    cfg = None if config is None else load_config(config)
+    source = os.fspath(checkpoint)
+    contents = load_checkpoint_file(checkpoint)
+    try:
+        if cfg is None:
+            network = _network_of_file(contents, source)
+        else:
+            network = _network_of_config(cfg, contents, source)
+    except CheckpointError as error:
+        raise CheckpointError(' '.join(str(error).split())) from error  # the loader's have lines
+    try:
+        return analyze(network, shape)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def _network_of_file(contents: Any, source: str) -> MaskedNetwork:
+    return read_network(to_state_dict(contents, source), source, _records(contents))
+
+
+def _records(contents: Any) -> Recorded | None:
+    """What the file says about itself: the authors' command line, or what a conversion wrote."""
+    arguments = training_arguments(contents)
+    if 'kernel_size' in arguments or 'N_rep' in arguments:
+        kernels = _sequence(arguments.get('kernel_size'))
+        big_kernels = kernels and kernels[:-1]  # the last one is the small kernel
+        return Recorded("the file's training arguments", big_kernels, arguments.get('N_rep'))
+    meta = contents.get('meta') if isinstance(contents, Mapping) else None
+    backbone = meta.get('backbone') if isinstance(meta, Mapping) else None
+    if isinstance(backbone, Mapping):
+        big_kernels = _sequence(backbone.get('big_kernels'))
+        return Recorded("the file's meta data", big_kernels, backbone.get('num_reps'))
+    return None
+
+
+def _sequence(value: Any) -> tuple[Any, ...] | None:
+    return tuple(value) if isinstance(value, (list, tuple)) else None
+
+
+def _network_of_config(cfg: Config, contents: Any, source: str) -> MaskedNetwork:
+    net = _backbone(cfg)
+    fill_network(net, contents, source)
+    recorded = Recorded('the config', net.big_kernels, net.num_reps)
+    return read_network(net.state_dict(), source, recorded)
+
+
+def _backbone(cfg: Config) -> ShiftWiseNet:
+    name = cfg.filename or 'the config'
+    if not (cfg.get('model') or {}).get('backbone'):
+        raise UsageError(f'{name} has no model.backbone to fill from the checkpoint')
+    try:
+        net = build_backbone(cfg)
+    except UsageError:
+        raise
+    except _BUILD_ERRORS as error:
+        raise UsageError(f'the backbone of {name} cannot be built: {error}') from error
+    if not isinstance(net, ShiftWiseNet):
+        raise UsageError(
+            f'the backbone of {name} is a {type(net).__name__}, expected a ShiftWiseNet'
+        )
+    return net
+
+
+def check_folder(folder: str | os.PathLike[str]) -> None:
+    """Raise now if the plots could not be drawn or written later.
+
+    Raises:
+        UsageError: If the path is a file, or matplotlib is missing.
+    """
+    existing = next(p for p in (Path(folder), *Path(folder).absolute().parents) if p.exists())
+    if not existing.is_dir():
+        raise UsageError(f'{existing} is a file; --out {os.fspath(folder)} must be a folder')
+    if find_spec('matplotlib') is None:
+        raise UsageError('the plots need matplotlib: pip install matplotlib, or leave --out out')
+
+
+def write_report(analysis: SparsityAnalysis, text: str, folder: str | os.PathLike[str]) -> None:
+    """Write the figures, the text and the plots into a folder, each file whole or not at all.
+
+    Args:
+        analysis: The figures.
+        text: Them as text, see :func:`mmsw.analysis.sparsity_table.sparsity_table`.
+        folder: Made if it does not exist; files of the same names are replaced.
+
+    Raises:
+        UsageError: If it cannot be written to.
+    """
+    from mmsw.analysis.sparsity_plot import draw_sparsity
+
+    folder = Path(folder)
+    write_json(analysis, folder / JSON)
+    write_whole(folder / TEXT, lambda temporary: temporary.write_text(text + '\n'))
+    draw_sparsity(analysis, folder / PICTURE)
+
+
+def write_json(analysis: SparsityAnalysis, path: str | os.PathLike[str]) -> None:
+    """Write every figure, exactly; an existing file is replaced once the new one is whole.
+
+    Raises:
+        UsageError: If it cannot be written.
+    """
+    data = json.dumps(analysis.to_dict(), indent=1) + '\n'
+    try:
+        write_whole(Path(path), lambda temporary: temporary.write_text(data))
+    except OSError as error:
+        raise UsageError(f'{os.fspath(path)} cannot be written: {error}') from error
