@@ -110,7 +110,7 @@ def _score_table(rows: Sequence[Row]) -> str:
                 cells.append(_signed(difference) if difference.n else 'missing')
         cells += [_share(row, f'density_{when}') for when in ('before', 'after')]
         lines.append(cells)
-    return _table(lines)
+    return table(lines)
 
 
 def _cost_table(rows: Sequence[Row]) -> str:
@@ -135,7 +135,7 @@ def _cost_table(rows: Sequence[Row]) -> str:
                 ', '.join(f'{size[0]}×{size[1]}' for size in sorted(sizes)) or _NONE,
             ]
         )
-    return _table(lines)
+    return table(lines)
 
 
 def _notes(runs: Sequence[Run], failures: Sequence[Failure]) -> str:
@@ -231,7 +231,8 @@ def _number(value: float | None, unit: float, digits: int) -> str:
     return _NONE if value is None else f'{value / unit:.{digits}f}'
 
 
-def _table(lines: list[list[str]]) -> str:
+def table(lines: list[list[str]]) -> str:
+    """Markdown table of cells as text; the first line is its head."""
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     text = [
         '| '

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import socket
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -14,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-import mmsw
 from mmsw.whole_file import write_whole
 
 from ..errors import UsageError
@@ -22,12 +18,12 @@ from .files import read_json, write_json
 from .hook import PROGRESS, RESULT
 from .locks import exclusive
 from .plan import Run, TransferSettings, run_config
+from .processes import clock, end, start
 
 LOG = 'log.txt'
 _TAIL = 12  # lines of the log of a failed run that are shown
 _POLL = 0.2  # seconds
 _TELL = 30.0  # seconds between lines of progress inside of a run
-_PATIENCE = 20.0  # seconds that a process is given to end
 
 
 @dataclass(frozen=True)
@@ -99,8 +95,8 @@ def execute(
     for number, run in enumerate(to_do, len(runs) - len(to_do) + 1):
         left = _expected(to_do[to_do.index(run) :], runs)
         progress(
-            f'[{number}/{len(runs)}] {run.name}: begins; elapsed {_clock(time.monotonic() - begun)}'
-            + (f', about {_clock(left)} left' if left is not None else '')
+            f'[{number}/{len(runs)}] {run.name}: begins; elapsed {clock(time.monotonic() - begun)}'
+            + (f', about {clock(left)} left' if left is not None else '')
         )
         failure = _train(run, settings, progress)
         if failure is None:
@@ -109,7 +105,7 @@ def execute(
             progress(
                 f'[{number}/{len(runs)}] {run.name}: {scores}; '
                 f'{result["seconds_per_iteration"]:.3f} s per iteration, '
-                f'{_clock(result["wall_seconds"])}'
+                f'{clock(result["wall_seconds"])}'
             )
         else:
             failures.append(failure)
@@ -159,10 +155,7 @@ def _supervise(
     command: list[str], output: TextIO, run: Run, progress: Callable[[str], None]
 ) -> int:
     """Run a command, telling now and then how far it is; ends it when this process is told to."""
-    root = str(Path(mmsw.__file__).resolve().parents[1])
-    paths = [root, *filter(None, [os.environ.get('PYTHONPATH')])]
-    env = {**os.environ, 'PYTHONPATH': os.pathsep.join(paths), 'PYTHONUNBUFFERED': '1'}
-    process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=env)
+    process = start(command, output)
     begun = told = time.monotonic()
     try:
         while process.poll() is None:
@@ -172,20 +165,14 @@ def _supervise(
                 progress(f'    {_state(run, told - begun)}')
         return process.returncode
     finally:
-        if process.poll() is None:
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(_PATIENCE)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        end(process)
 
 
 def _state(run: Run, seconds: float) -> str:
     state = read_json(run.folder / PROGRESS)
     if state is None:
-        return f'starting, {_clock(seconds)}'
-    text = f'iteration {state["done"]}/{state["of"]}, {_clock(seconds)}'
+        return f'starting, {clock(seconds)}'
+    text = f'iteration {state["done"]}/{state["of"]}, {clock(seconds)}'
     if state['last'] is not None:
         name = next(iter(run.network.scores))
         text += f'; {name} {state["last"][name]:.2f} at {state["last"]["iteration"]}'
@@ -204,9 +191,3 @@ def _expected(to_do: list[Run], runs: list[Run]) -> float | None:
     means = {name: statistics.fmean(values) for name, values in seconds.items()}
     other = statistics.fmean(means.values())
     return sum(means.get(run.network.name, other) for run in to_do)
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f'{hours}:{minutes:02d}:{rest:02d}' if hours else f'{minutes}:{rest:02d}'

@@ -1,0 +1,1 @@
+"""The benchmark of sparse training, see ``tools/benchmark_sparsity.py``."""

@@ -1,0 +1,233 @@
+"""The report of the benchmark: Markdown tables, JSON with everything, and words that follow."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from ..transfer.files import write_json, write_text
+from ..transfer.report import table
+from ..transfer.summary import Spread
+from .operator_time import operator_of
+from .plan import DENSE, Run, SparsitySettings
+from .runs import Failure, result_of
+from .summary import Cell, conclusions, inexact, make_cells, unequal_conditions
+
+_NONE = '–'
+
+
+def write_report(
+    runs: Sequence[Run], settings: SparsitySettings, failures: Sequence[Failure]
+) -> str:
+    """Write ``report.md`` and ``results.json`` from what is finished.
+
+    Args:
+        runs: The planned runs.
+        settings: What was asked for.
+        failures: Runs that failed in this call.
+
+    Returns:
+        The Markdown text.
+    """
+    cells = make_cells(runs)
+    parts = [
+        '# Sparse training',
+        _settings_text(runs, cells, settings),
+        _learning_table(cells),
+        _time_table(cells),
+        *conclusions(cells),
+        _notes(runs, cells, settings, failures),
+    ]
+    text = '\n\n'.join(part for part in parts if part) + '\n'
+    write_text(settings.out / 'report.md', text)
+    write_json(settings.out / 'results.json', _everything(runs, cells, failures))
+    return text
+
+
+def _settings_text(runs: Sequence[Run], cells: Sequence[Cell], settings: SparsitySettings) -> str:
+    done = sum(len(cell.results) for cell in cells)
+    device = runs[0].settings['device'] if runs else 'cpu'
+    images = {result['held_out'] for cell in cells for result in cell.results.values()}
+    seen = f'images held out: {images.pop()}; ' if images else ''
+    return (
+        f'{done} of {len(runs)} runs finished. Iterations of each: {settings.max_iters}; seeds: '
+        f'{settings.seeds}; masks change every {settings.update_interval} iterations up to '
+        f'iteration {settings.end_iter} (static: never); {seen}{settings.jobs} runs side by '
+        f'side, one thread each; device: {device}.'
+    )
+
+
+def _learning_table(cells: Sequence[Cell]) -> str:
+    dense = _dense(cells)
+    lines = [
+        [
+            *('method', 'pruned', 'seeds', 'accuracy [%]', 'accuracy − dense'),
+            *('filters left', 'weights left', 'exchanged'),
+        ]
+    ]
+    for cell in cells:
+        reference = None if dense is None or cell is dense else dense
+        difference = reference and cell.against(
+            reference, lambda a, b: a['accuracy'] - b['accuracy']
+        )
+        lines.append(
+            [
+                cell.method,
+                f'{cell.sparsity:.0%}',
+                _seeds(cell),
+                cell.spread(lambda r: r['accuracy']).text(),
+                _signed(difference),
+                _percent(cell.spread(lambda r: r['filters_kept'] / r['filters'])),
+                _percent(cell.spread(lambda r: r['weights_kept'] / r['weights'])),
+                _percent(cell.spread(lambda r: r['exchanged'])),
+            ]
+        )
+    return table(lines)
+
+
+def _time_table(cells: Sequence[Cell]) -> str:
+    dense = _dense(cells)
+    lines = [
+        [
+            *('method', 'pruned', 's / iteration', '× dense', 'updates', 'work left'),
+            *('operator forward [ms]', '× unpruned', 'with backward [ms]', '× unpruned'),
+        ]
+    ]
+    for cell in cells:
+        reference = None if dense is None or cell is dense else dense
+        ratio = reference and cell.against(
+            reference, lambda a, b: a['seconds_per_iteration'] / b['seconds_per_iteration']
+        )
+        line = [
+            cell.method,
+            f'{cell.sparsity:.0%}',
+            _text(cell.spread(lambda r: r['seconds_per_iteration']), 3),
+            _text(ratio, 2),
+            _percent(cell.spread(lambda r: r['updates_share'])),
+            _percent(cell.operator(lambda o: o['work_left'])),
+        ]
+        for mode in ('forward', 'forward_backward'):
+            milliseconds = cell.operator(lambda o, mode=mode: 1e3 * o[mode]['seconds'])
+            line.append(f'{milliseconds.mean:.1f}' if milliseconds.n else _NONE)
+            line.append(_text(cell.operator(lambda o, mode=mode: o[mode]['ratio']), 2))
+        lines.append(line)
+    return table(lines)
+
+
+def _notes(
+    runs: Sequence[Run],
+    cells: Sequence[Cell],
+    settings: SparsitySettings,
+    failures: Sequence[Failure],
+) -> str:
+    notes = [
+        '± is the sample standard deviation over the seeds; differences and ratios to dense are '
+        'taken seed by seed.',
+        'Exchanged: share of the weights left at the end that the masks of the start had pruned.',
+        f'Seconds: median over the iterations of a run, data and updates included, start and '
+        f'evaluation excluded, with {settings.jobs} runs at work side by side. Updates: share of '
+        'the training time that choosing and setting masks took.',
+    ]
+    operators = [found for cell in cells for found in cell.operators.values()]
+    if operators:
+        backend = ', '.join(sorted({name for found in operators for name in found['backend']}))
+        maps = ', '.join(dict.fromkeys(f'{h}×{w}' for h, w in operators[0]['maps']))
+        notes.append(
+            'Operator: all shift-wise operators of the network once, at the trained weights, '
+            f'batch {operators[0]["batch"]}, maps {maps}, backend {backend}, one thread, nothing '
+            'else of the benchmark at work; × unpruned: against the same operators with every '
+            'pruned weight filled, timed in turns, median of the ratios. For dense both are alike: '
+            'its figure is the error of the measurement. Work left: multiply-adds of the cross '
+            'form in blocks that are not empty.'
+        )
+    if any(cell.results for cell in cells):
+        odd = inexact(runs)
+        notes.append(
+            'NOT exact: ' + '; '.join(odd)
+            if odd
+            else 'Every run kept exactly the number that its sparsity asks for, from the start to '
+            'the end, and every pruned weight in its file is exactly zero.'
+        )
+        odd = unequal_conditions(runs)
+        notes.append(
+            'NOT the same start, data or random numbers: ' + '; '.join(odd)
+            if odd
+            else 'Runs of the same seed began with the same values, batch norms and random '
+            'generators, saw the same first and last batches, and ended with the same generators; '
+            'static and filter began with the same masks.'
+        )
+    for failure in failures:
+        notes.append(f'FAILED: {failure.run.name}, exit code {failure.code}, {failure.log}')
+    return '\n'.join(f'- {note}' for note in notes)
+
+
+def _everything(
+    runs: Sequence[Run], cells: Sequence[Cell], failures: Sequence[Failure]
+) -> dict[str, Any]:
+    dense = _dense(cells)
+    summaries = []
+    for cell in cells:
+        summary = {
+            'method': cell.method,
+            'sparsity': cell.sparsity,
+            'finished': len(cell.results),
+            'wanted': cell.wanted,
+            'accuracy': _numbers(cell.spread(lambda r: r['accuracy'])),
+            'seconds_per_iteration': _numbers(cell.spread(lambda r: r['seconds_per_iteration'])),
+            'work_left': _numbers(cell.operator(lambda o: o['work_left'])),
+            'operator_forward': _numbers(cell.operator(lambda o: o['forward']['ratio'])),
+            'operator_forward_backward': _numbers(
+                cell.operator(lambda o: o['forward_backward']['ratio'])
+            ),
+        }
+        if dense is not None and cell is not dense:
+            summary['accuracy_minus_dense'] = _numbers(
+                cell.against(dense, lambda a, b: a['accuracy'] - b['accuracy'])
+            )
+        summaries.append(summary)
+    return {
+        'summary': summaries,
+        'runs': [
+            {
+                'name': run.name,
+                'settings': run.settings,
+                'result': result_of(run),
+                'operator': operator_of(run),
+            }
+            for run in runs
+        ],
+        'failed': [{'name': failure.run.name, 'code': failure.code} for failure in failures],
+    }
+
+
+def _dense(cells: Sequence[Cell]) -> Cell | None:
+    return next((cell for cell in cells if cell.method == DENSE), None)
+
+
+def _seeds(cell: Cell) -> str:
+    done = len(cell.results)
+    return str(done) if done == cell.wanted else f'{done} of {cell.wanted}'
+
+
+def _text(spread: Spread | None, digits: int) -> str:
+    return spread.text(digits) if spread is not None and spread.n else _NONE
+
+
+def _signed(spread: Spread | None) -> str:
+    if spread is None or not spread.n:
+        return _NONE
+    text = f'{spread.mean:+.2f}'
+    return text if math.isnan(spread.deviation) else f'{text} ± {spread.deviation:.2f}'
+
+
+def _percent(spread: Spread) -> str:
+    return f'{spread.mean:.1%}' if spread.n else _NONE
+
+
+def _numbers(spread: Spread) -> dict[str, Any]:
+    return {
+        'mean': None if math.isnan(spread.mean) else spread.mean,
+        'deviation': None if math.isnan(spread.deviation) else spread.deviation,
+        'n': spread.n,
+    }

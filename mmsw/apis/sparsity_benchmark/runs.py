@@ -1,0 +1,173 @@
+"""Executing the runs of the benchmark, some side by side, each in a process of its own."""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from mmengine.config import Config
+
+from mmsw.whole_file import write_whole
+
+from ..errors import UsageError
+from ..transfer.files import read_json, write_json
+from ..transfer.locks import exclusive
+from ..transfer.processes import clock, end, start
+from .hook import RESULT
+from .plan import Run, SparsitySettings, run_config
+
+LOG = 'log.txt'
+_TAIL = 12  # lines of the log of a failed run that are shown
+_POLL = 0.2  # seconds
+_ONE_THREAD = dict.fromkeys(('OMP_NUM_THREADS', 'MKL_NUM_THREADS'), '1')
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A run that did not end well.
+
+    Attributes:
+        run: Which.
+        code: Exit code of its process.
+        log: Its whole output.
+        tail: The end of it.
+    """
+
+    run: Run
+    code: int
+    log: Path
+    tail: str
+
+
+@dataclass(frozen=True)
+class _Active:
+    number: int
+    run: Run
+    process: subprocess.Popen
+    log: TextIO
+
+
+def result_of(run: Run) -> dict[str, Any] | None:
+    """The result of a finished run; None if it is not finished.
+
+    Raises:
+        UsageError: If a result is there that was made with other settings.
+    """
+    result = read_json(run.folder / RESULT)
+    if result is not None and result['digest'] != run.digest:
+        raise UsageError(
+            f'{run.folder / RESULT} is of other settings (digest {result["digest"]} instead of '
+            f'{run.digest}): delete that folder, or name another --out'
+        )
+    return result
+
+
+def check_free(runs: Sequence[Run]) -> None:
+    """Make sure that no training outlived a benchmark that was killed.
+
+    Raises:
+        UsageError: If one did.
+    """
+    for run in runs:
+        if run.folder.is_dir():
+            with exclusive(run.folder):
+                pass
+
+
+def execute(
+    cfg: Config,
+    runs: Sequence[Run],
+    settings: SparsitySettings,
+    progress: Callable[[str], None],
+) -> list[Failure]:
+    """Train what is not finished, ``settings.jobs`` runs at a time.
+
+    Args:
+        cfg: What is trained.
+        runs: All runs, in order.
+        settings: What was asked for.
+        progress: Called with a line of text now and then.
+
+    Returns:
+        What failed; the other runs went on.
+    """
+    waiting = [run for run in runs if result_of(run) is None]
+    finished = len(runs) - len(waiting)
+    if finished:
+        progress(f'{finished} of {len(runs)} runs are finished already')
+    begun = time.monotonic()
+    failures: list[Failure] = []
+    active: list[_Active] = []
+    with ExitStack() as open_logs:
+        try:
+            while waiting or active:
+                while waiting and len(active) < settings.jobs:
+                    number = len(runs) - len(waiting) + 1
+                    active.append(_begin(cfg, waiting.pop(0), settings, number, open_logs))
+                time.sleep(_POLL)
+                for item in [item for item in active if item.process.poll() is not None]:
+                    active.remove(item)
+                    failure = _failure(item)
+                    failures += [] if failure is None else [failure]
+                    left = _expected(len(waiting) + len(active), runs, settings.jobs)
+                    about = f', about {clock(left)} left' if left and (waiting or active) else ''
+                    spent = f'elapsed {clock(time.monotonic() - begun)}{about}'
+                    outcome = _outcome(item.run, failure)
+                    progress(f'[{item.number}/{len(runs)}] {item.run.name}: {outcome}; {spent}')
+                    if failure is not None:
+                        progress(f'the end of {failure.log}:\n{failure.tail}')
+        finally:
+            for item in active:
+                end(item.process)
+    return failures
+
+
+def _begin(
+    cfg: Config, run: Run, settings: SparsitySettings, number: int, open_logs: ExitStack
+) -> _Active:
+    run.folder.mkdir(parents=True, exist_ok=True)
+    write_json(run.folder / 'settings.json', run.settings)
+    config = run.folder / 'config.py'
+    write_whole(config, run_config(cfg, run, settings).dump)
+    log = open_logs.enter_context((run.folder / LOG).open('a'))
+    return _Active(number, run, start(_command(config), log, _ONE_THREAD), log)
+
+
+def _command(config: Path) -> list[str]:
+    return [sys.executable, '-m', 'mmsw.apis.sparsity_benchmark.worker', str(config)]
+
+
+def _failure(item: _Active) -> Failure | None:
+    item.log.close()
+    code = item.process.returncode
+    if code == 0 and (item.run.folder / RESULT).is_file():
+        return None
+    log = item.run.folder / LOG
+    lines = log.read_text(errors='replace').splitlines()[-_TAIL:]
+    return Failure(item.run, code, log, '\n'.join(f'    {line}' for line in lines))
+
+
+def _outcome(run: Run, failure: Failure | None) -> str:
+    if failure is not None:
+        return f'FAILED with exit code {failure.code}'
+    result = result_of(run)
+    return (
+        f'accuracy {result["accuracy"]:.2f}, '
+        f'{result["filters_kept"] / result["filters"]:.1%} of the filters, '
+        f'{result["seconds_per_iteration"]:.3f} s per iteration'
+    )
+
+
+def _expected(number: int, runs: Sequence[Run], jobs: int) -> float | None:
+    """Seconds that so many runs will take, as the finished ones did."""
+    results = [result for run in runs if (result := result_of(run)) is not None]
+    if not results:
+        return None
+    return number * statistics.fmean(result['wall_seconds'] for result in results) / jobs

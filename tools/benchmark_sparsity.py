@@ -1,0 +1,133 @@
+"""Train dense, static and dynamic sparse networks under one budget; tell accuracy, time and work.
+
+By default on the demo scenes, on a CPU. Started again it goes on where it was stopped. Runs from a
+clone as it is, installed or not.
+"""
+
+import argparse
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import _clone  # before mmsw
+
+with _clone.toolboxes_needed():
+    from mmengine.config import DictAction
+
+    from mmsw.analysis.benchmark_measure import usable_cpus
+    from mmsw.apis.cli import run_reporting_errors
+    from mmsw.apis.errors import UsageError
+    from mmsw.apis.sparsity_benchmark.benchmark import benchmark_sparsity
+    from mmsw.apis.sparsity_benchmark.plan import METHODS, UPDATES, SparsitySettings
+
+_CONFIG = Path(__file__).resolve().parents[1] / 'configs/demo/pretrain_sw_mini_scenes.py'
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('--out', type=Path, required=True, metavar='DIR', help='folder to write to')
+    parser.add_argument(
+        '--methods',
+        default=','.join(METHODS),
+        metavar='A,B,...',
+        help='some of %(default)s (default: all)',
+    )
+    parser.add_argument(
+        '--sparsity',
+        default='0.3,0.5,0.7,0.9',
+        metavar='A,B,...',
+        help='shares of the small kernels to prune (%(default)s)',
+    )
+    parser.add_argument('--seeds', type=int, default=3, help='number of seeds (%(default)s)')
+    parser.add_argument(
+        '--max-iters', type=int, default=252, metavar='N', help='of every run (%(default)s)'
+    )
+    parser.add_argument(
+        '--interval',
+        type=int,
+        metavar='N',
+        help=f'iterations between two updates of the masks (default: {UPDATES} updates in a run)',
+    )
+    parser.add_argument(
+        '--jobs',
+        type=int,
+        default=min(2, usable_cpus()),
+        help='runs side by side, of one thread each (%(default)s); no more than idle processors',
+    )
+    parser.add_argument(
+        '--config', type=Path, default=_CONFIG, metavar='PATH', help='what is trained (%(default)s)'
+    )
+    parser.add_argument(
+        '--data',
+        type=Path,
+        metavar='DIR',
+        help='of make_demo_data.py for the demo config (default: scenes in the --out folder with '
+        'more held-out ones; made if absent), the data root for others (default: as the config '
+        'says)',
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        default={},
+        metavar='KEY=VALUE',
+        help='changes to the config, as for tools/train.py',
+    )
+    parser.add_argument('--dry-run', action='store_true', help='print the plan and stop')
+    return parser.parse_args(argv)
+
+
+def _run(args: argparse.Namespace) -> int:
+    try:
+        sparsities = tuple(float(text) for text in args.sparsity.split(','))
+    except ValueError:
+        raise UsageError(
+            f'--sparsity must be numbers with commas between them, got {args.sparsity!r}'
+        ) from None
+    if args.interval is not None and args.interval < 1:
+        raise UsageError(f'interval must be at least 1, got {args.interval}')
+    settings = SparsitySettings(
+        out=args.out,
+        methods=tuple(args.methods.split(',')),
+        sparsities=sparsities,
+        seeds=args.seeds,
+        max_iters=args.max_iters,
+        interval=args.interval,
+        jobs=args.jobs,
+    )
+    failures = benchmark_sparsity(
+        args.config,
+        args.data,
+        args.cfg_options,
+        settings,
+        dry_run=args.dry_run,
+        progress=lambda line: print(line, flush=True),
+    )
+    return 1 if failures else 0
+
+
+def _end(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run; returns the exit code."""
+    args = parse_args(argv)
+    signal.signal(signal.SIGTERM, _end)
+    codes = []
+    try:
+        code = run_reporting_errors(lambda: codes.append(_run(args)))
+    except KeyboardInterrupt:
+        print(
+            f'\ninterrupted; what is finished is in {args.out}: start again to go on',
+            file=sys.stderr,
+        )
+        return 130
+    return code or codes[0]
+
+
+if __name__ == '__main__':
+    sys.exit(main())
