@@ -68,7 +68,9 @@ def count_complexity(
     if not cfg.get('model'):
         raise UsageError(f'{name} has no model')
     if shape is None and scope not in _SHAPES:
-        raise UsageError(f'{name} has default_scope={scope!r}: say for which images with --shape H W')
+        raise UsageError(
+            f'{name} has default_scope={scope!r}: say for which images with --shape H W'
+        )
     with DefaultScope.overwrite_default_scope(scope):
         try:
             model = MODELS.build(cfg.model)
