@@ -1,11 +1,24 @@
-"""Looking into the files that the demonstration writes."""
+"""Calling the demonstration's tools, and looking into the files that they write."""
 
+import importlib.util
 import re
 from pathlib import Path
+from types import ModuleType
 
 import torch
 
 from mmsw.checkpoint import load_checkpoint_file
+
+ROOT = Path(__file__).parents[1]
+CONFIG = ROOT / 'configs/demo/upernet_sw_mini_scenes.py'
+
+
+def load_tool(name: str) -> ModuleType:
+    """A script of ``tools/`` as a module."""
+    spec = importlib.util.spec_from_file_location(f'{name}_tool', ROOT / f'tools/{name}.py')
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    return tool
 
 
 def small_kernels(path: Path) -> dict[str, torch.Tensor]:

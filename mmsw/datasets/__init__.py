@@ -1,5 +1,6 @@
 """Data that needs no download, and loading that says what is wrong with data."""
 
+from .demo_cutouts import DemoCutouts
 from .demo_scenes import CLASSES, COCO_CLASSES, PALETTE, DemoData, make_demo_data
 from .errors import DataError
 from .loading import LoadValidAnnotations, LoadValidImageFromFile
@@ -9,6 +10,7 @@ __all__ = [
     'COCO_CLASSES',
     'PALETTE',
     'DataError',
+    'DemoCutouts',
     'DemoData',
     'LoadValidAnnotations',
     'LoadValidImageFromFile',

@@ -21,10 +21,10 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from mmsw.checkpoint import load_pretrained
+from mmsw.models import draw_small_network
 from mmsw.sparsity import masked_layers, report, set_masks
 from mmsw.whole_file import write_whole
 
-from ..demo_pretraining import draw_small_network
 from .costs import network_costs
 from .files import write_json, write_text
 from .memory import resident_peak
@@ -108,7 +108,7 @@ class TransferHook(Hook):
         torch.manual_seed(self.seed)
         self._fill(model.backbone)
         self._kept['density_before'] = _density(model)
-        self._kept['heads'] = _digest(
+        self._kept['heads'] = tensor_digest(
             [
                 value
                 for name, value in model.state_dict().items()
@@ -138,11 +138,11 @@ class TransferHook(Hook):
     ) -> None:
         """Remember what the first batches were."""
         if batch_idx == 0:
-            self._kept['random_at_start'] = _digest([torch.get_rng_state()])
+            self._kept['random_at_start'] = tensor_digest([torch.get_rng_state()])
         if batch_idx < _SEEN_BATCHES:
             samples = data_batch['data_samples']
             images = [os.path.basename(sample.metainfo.get('img_path', '')) for sample in samples]
-            inputs = _digest(list(data_batch['inputs']))
+            inputs = tensor_digest(list(data_batch['inputs']))
             self._kept['first_batches'].append({'images': images, 'inputs': inputs})
 
     def after_train_iter(
@@ -313,7 +313,8 @@ def _density(model: nn.Module) -> dict[str, float | int]:
     }
 
 
-def _digest(tensors: list[Tensor]) -> str:
+def tensor_digest(tensors: list[Tensor]) -> str:
+    """Digest of the bytes of tensors."""
     state = hashlib.sha256()
     for tensor in tensors:
         state.update(tensor.detach().cpu().contiguous().numpy().tobytes())

@@ -12,9 +12,9 @@ from mmengine.config import Config
 from mmsw.datasets import CLASSES
 from mmsw.sparsity import masked_layers
 
+from ..backbone import build_backbone
 from ..config import load_config, register_toolbox
 from ..data import iter_datasets
-from ..demo_pretraining import build_backbone
 from ..errors import UsageError
 
 TASKS = {'mmseg': 'seg', 'mmdet': 'det'}

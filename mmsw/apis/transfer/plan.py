@@ -239,9 +239,8 @@ def training_digest() -> str:
     """Digest of the code that decides how a run learns."""
     own = Path(__file__)
     files = [own.with_name(name) for name in ('hook.py', 'schedule.py')]
-    initial = own.parents[1] / 'demo_pretraining.py'
     engine = own.parents[2] / 'engine'
-    return digest([network_digest(), source_digest([engine, initial, *files])])
+    return digest([network_digest(), source_digest([engine, *files])])
 
 
 def package_versions() -> dict[str, str]:

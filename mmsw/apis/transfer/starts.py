@@ -13,7 +13,8 @@ from mmsw.checkpoint import load_checkpoint_file, load_pretrained
 from mmsw.sparsity import report
 from mmsw.whole_file import write_whole
 
-from ..demo_pretraining import build_backbone, make_demo_checkpoint
+from ..backbone import build_backbone
+from ..demo_pretraining import make_demo_checkpoint, recipe_files
 from ..errors import UsageError
 from .files import digest, file_digest, read_json, source_digest
 from .networks import Network
@@ -106,7 +107,15 @@ def make_starts(
 
 def pretraining_digest(network: Network, kind: str, settings: TransferSettings) -> str:
     """What a pretraining depends on: backbone, normalisation, data, schedule, code, packages."""
-    apis = Path(mmsw.__file__).parent / 'apis'
+    package = Path(mmsw.__file__).parent
+    source = [
+        package / 'apis/demo_pretraining.py',
+        package / 'apis/transfer/schedule.py',
+        package / 'datasets/demo_cutouts.py',
+        package / 'engine',
+        package / 'evaluation',
+        *recipe_files(),
+    ]
     return digest(
         {
             'backbone': _backbone_settings(network.cfg),
@@ -119,7 +128,7 @@ def pretraining_digest(network: Network, kind: str, settings: TransferSettings) 
             'sparsity': settings.sparsity if kind == 'sparse' else 0.0,
             'epochs': settings.pretrain_epochs,
             'seed': _SEED,
-            'source': [network_digest(), source_digest([apis / 'demo_pretraining.py'])],
+            'source': [network_digest(), source_digest(source)],
             'versions': package_versions(),
         }
     )

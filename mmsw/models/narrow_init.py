@@ -1,0 +1,37 @@
+"""Initial values for networks of a few dozen channels."""
+
+from __future__ import annotations
+
+import torch
+from mmengine.registry import WEIGHT_INITIALIZERS
+from torch import nn
+
+from .layers import ShiftWiseConv2d
+
+_ARM_SCALE = 0.1  # norm weight of the long arms at the start
+
+
+@torch.no_grad()
+def draw_small_network(net: nn.Module) -> None:
+    """Initial values with which a narrow network learns within a few hundred iterations.
+
+    The published deviation of 0.02 is for hundreds of channels: with a few dozen the blocks start
+    almost linear. And random long arms drown what is near, so they start faint.
+
+    Args:
+        net: A shift-wise network; changed in place.
+    """
+    for module in net.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.kaiming_normal_(module.weight, nonlinearity='relu')
+        elif isinstance(module, ShiftWiseConv2d):
+            for norm in (module.norm_h, module.norm_v):
+                nn.init.constant_(norm.weight, _ARM_SCALE)
+
+
+@WEIGHT_INITIALIZERS.register_module()
+class NarrowInit:
+    """``init_cfg=dict(type='NarrowInit')`` of a backbone: see :func:`draw_small_network`."""
+
+    def __call__(self, module: nn.Module) -> None:
+        draw_small_network(module)
