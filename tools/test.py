@@ -1,4 +1,4 @@
-"""Test a checkpoint that tools/train.py saved: segmentation or detection.
+"""Test a checkpoint that tools/train.py saved: segmentor, detector or classifier.
 
 Runs from a clone as it is, installed or not. Several processes: tools/dist_test.sh.
 """
