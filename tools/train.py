@@ -1,4 +1,4 @@
-"""Train what a config describes: a segmentor, a detector or a pretraining, on one CPU, one GPU or many.
+"""Train what a config describes: segmentor, detector or classifier, on one CPU, one GPU or many.
 
 Runs from a clone as it is, installed or not. Several processes: tools/dist_train.sh.
 """

@@ -176,7 +176,7 @@ def build_runner(
     pretrained: str | os.PathLike[str] | bool | None = None,
     auto_scale_lr: bool = False,
 ) -> Runner:
-    """Build the runner that trains what a config describes: segmentation or detection.
+    """Build the runner that trains what a config describes.
 
     Args:
         config: Config file, or a config. Its ``default_scope`` says which toolbox it is for.

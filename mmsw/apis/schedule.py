@@ -6,7 +6,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from ..errors import UsageError
+from .errors import UsageError
 
 # What a scheduler counts in iterations or epochs.
 _COUNTS = ('begin', 'end', 'T_max', 'T_0', 'step_size', 'total_steps', 'milestones', 'periods')

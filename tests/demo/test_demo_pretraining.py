@@ -16,7 +16,7 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS
 
 from mmsw.apis import load_config
-from mmsw.apis.demo_pretraining import make_demo_checkpoint, recipe_files
+from mmsw.apis.demo.pretraining import make_demo_checkpoint, recipe_files
 from mmsw.checkpoint import load_checkpoint_file, load_pretrained
 from mmsw.models import ShiftWiseNet
 from mmsw.sparsity import masks, report

@@ -12,8 +12,8 @@ import torch
 from demo_helpers import CONFIG, ROOT, load_tool, small_kernels
 
 from mmsw.apis import UsageError, build_runner, load_config
-from mmsw.apis.demo_picture import paint
-from mmsw.apis.demo_report import SparsityChangedError, choose_scenes, demo_report
+from mmsw.apis.demo.picture import paint
+from mmsw.apis.demo.report import SparsityChangedError, choose_scenes, demo_report
 from mmsw.checkpoint import load_checkpoint_file, save_checkpoint_file
 from mmsw.datasets import CLASSES, PALETTE
 from mmsw.sparsity import report

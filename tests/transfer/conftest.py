@@ -9,9 +9,9 @@ from mmengine.config import Config
 from transfer_helpers import MINI, settings_for
 
 from mmsw.apis import build_runner
-from mmsw.apis.transfer.networks import Network, read_networks
-from mmsw.apis.transfer.plan import Run, plan_runs, run_config
-from mmsw.apis.transfer.starts import find_starts, make_starts
+from mmsw.apis.benchmarks.transfer.networks import Network, read_networks
+from mmsw.apis.benchmarks.transfer.plan import Run, plan_runs, run_config
+from mmsw.apis.benchmarks.transfer.starts import find_starts, make_starts
 from mmsw.datasets import make_demo_data
 
 

@@ -15,11 +15,11 @@ import torch
 from transfer_helpers import ROOT, SMALL, TOOL, call
 
 from mmsw.apis import UsageError
-from mmsw.apis.transfer import runs
-from mmsw.apis.transfer.files import read_json
-from mmsw.apis.transfer.locks import exclusive
-from mmsw.apis.transfer.plan import TransferSettings
-from mmsw.apis.transfer.runs import result_of
+from mmsw.apis.benchmarks.files import read_json
+from mmsw.apis.benchmarks.locks import exclusive
+from mmsw.apis.benchmarks.transfer import runs
+from mmsw.apis.benchmarks.transfer.plan import TransferSettings
+from mmsw.apis.benchmarks.transfer.runs import result_of
 
 
 @pytest.mark.parametrize(

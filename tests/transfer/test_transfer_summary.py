@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mmsw.apis.transfer.summary import Row, Spread, conclude, paired_difference
+from mmsw.apis.benchmarks.comparison import Row, Spread, conclude, paired_difference
 
 
 def row(start: str, scores: dict[int, float], name: str = 'mIoU') -> Row:

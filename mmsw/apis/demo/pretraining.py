@@ -30,11 +30,11 @@ from mmsw.checkpoint import load_checkpoint_file, load_pretrained, save_checkpoi
 from mmsw.random_state import preserved_random_state
 from mmsw.sparsity import SparsityReport, lost_zeros, masked_layers, masks, report
 
-from .backbone import backbone_settings, build_backbone
-from .config import load_config
-from .errors import UsageError
-from .runner import PortableRunner, build_runner
-from .transfer.schedule import fit_schedule
+from ..backbone import backbone_settings, build_backbone
+from ..config import load_config
+from ..errors import UsageError
+from ..runner import PortableRunner, build_runner
+from ..schedule import fit_schedule
 
 _RECIPE = (  # below configs/; the first one is read, the others are what it inherits
     'demo/pretrain_sw_mini_scenes.py',

@@ -24,10 +24,10 @@ from torch import Tensor
 from mmsw.checkpoint import load_checkpoint_file
 from mmsw.sparsity import Density, SparsityReport
 
-from .config import load_config, register_toolbox
-from .data import check_data
-from .demo_picture import PictureScene, draw_scenes
-from .errors import UsageError
+from ..config import load_config, register_toolbox
+from ..data import check_data
+from ..errors import UsageError
+from .picture import PictureScene, draw_scenes
 
 RUN_FOLDER = 'finetune'  # below the work folder: where tools/train.py wrote
 PICTURE = 'demo.png'

@@ -13,11 +13,11 @@ from mmsw.analysis.benchmark_measure import usable_cpus
 from mmsw.datasets import make_demo_data
 from mmsw.sparsity import masked_layers
 
-from ..backbone import build_backbone
-from ..config import load_config, register_toolbox
-from ..data import check_data, iter_datasets
-from ..errors import UsageError
-from ..transfer.locks import exclusive
+from ...backbone import build_backbone
+from ...config import load_config, register_toolbox
+from ...data import check_data, iter_datasets
+from ...errors import UsageError
+from ..locks import exclusive
 from .operator_time import measure_operators
 from .plan import METHODS, Run, SparsitySettings, check_not_mixed, plan_runs
 from .plot import draw

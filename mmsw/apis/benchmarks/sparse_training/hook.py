@@ -20,8 +20,8 @@ from mmsw.sparsity import lost_zeros, masked_layers, masks, report
 from mmsw.sparsity.allocate import num_kept
 from mmsw.whole_file import write_whole
 
-from ..transfer.files import write_json
-from ..transfer.hook import tensor_digest
+from ..files import write_json
+from ..provenance import tensor_digest
 
 FINAL = 'final.pth'
 RESULT = 'result.json'

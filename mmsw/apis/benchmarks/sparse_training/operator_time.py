@@ -22,8 +22,8 @@ from mmsw.models import ShiftWiseConv2d
 from mmsw.ops import shift_wise_conv2d
 from mmsw.ops.backends import choose_backend
 
-from ..config import register_toolbox
-from ..transfer.files import digest, read_json, source_digest, write_json
+from ...config import register_toolbox
+from ..files import digest, read_json, source_digest, write_json
 from .hook import FINAL, RESULT
 from .plan import Run
 

@@ -15,10 +15,10 @@ from mmengine.config import Config
 
 import mmsw
 
-from ..errors import UsageError
-from ..transfer.files import digest, file_digest, read_json, source_digest
-from ..transfer.plan import network_digest, package_versions
-from ..transfer.schedule import fit_schedule
+from ...errors import UsageError
+from ...schedule import fit_schedule
+from ..files import digest, file_digest, read_json, source_digest
+from ..provenance import network_digest, package_versions
 
 DENSE = 'dense'
 # What DynamicSparsityHook is told beside the sparsity.
@@ -220,5 +220,5 @@ def training_digest() -> str:
     own = Path(__file__)
     files = [own.with_name(name) for name in ('hook.py', 'worker.py')]
     folders = [root / name for name in ('engine', 'datasets', 'evaluation')]
-    files += [*sorted(root.glob('*.py')), root / 'apis/transfer/schedule.py']
+    files += [*sorted(root.glob('*.py')), root / 'apis/schedule.py']
     return digest([network_digest(), source_digest([*folders, *files])])

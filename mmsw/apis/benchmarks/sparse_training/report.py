@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from ..transfer.files import write_json, write_text
-from ..transfer.report import table
-from ..transfer.summary import Spread
+from ..comparison import Spread
+from ..files import write_json, write_text
+from ..tables import table
 from .operator_time import operator_of
 from .plan import DENSE, Run, SparsitySettings
 from .runs import Failure, result_of

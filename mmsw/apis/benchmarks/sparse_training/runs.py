@@ -16,10 +16,10 @@ from mmengine.config import Config
 
 from mmsw.whole_file import write_whole
 
-from ..errors import UsageError
-from ..transfer.files import read_json, write_json
-from ..transfer.locks import exclusive
-from ..transfer.processes import clock, end, start
+from ...errors import UsageError
+from ..files import read_json, write_json
+from ..locks import exclusive
+from ..processes import clock, end, start
 from .hook import RESULT
 from .plan import Run, SparsitySettings, run_config
 
@@ -141,7 +141,7 @@ def _begin(
 
 
 def _command(config: Path) -> list[str]:
-    return [sys.executable, '-m', 'mmsw.apis.sparsity_benchmark.worker', str(config)]
+    return [sys.executable, '-m', 'mmsw.apis.benchmarks.sparse_training.worker', str(config)]
 
 
 def _failure(item: _Active) -> Failure | None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..transfer.summary import Row, Spread, conclude
+from ..comparison import Row, Spread, conclude
 from .operator_time import operator_of
 from .plan import DENSE, Run
 from .runs import result_of

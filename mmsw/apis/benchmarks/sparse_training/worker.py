@@ -11,9 +11,9 @@ from pathlib import Path
 import torch
 
 from mmsw.apis import build_runner
+from mmsw.apis.benchmarks.locks import exclusive
+from mmsw.apis.benchmarks.sparse_training import hook  # noqa: F401  (registers it)
 from mmsw.apis.cli import run_reporting_errors
-from mmsw.apis.sparsity_benchmark import hook  # noqa: F401  (registers it)
-from mmsw.apis.transfer.locks import exclusive
 
 
 def main(argv: Sequence[str] | None = None) -> int:

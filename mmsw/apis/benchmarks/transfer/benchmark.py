@@ -11,10 +11,10 @@ import torch
 
 from mmsw.datasets import make_demo_data
 
-from ..config import enable_auto_scale_lr
-from ..data import check_data
-from ..errors import UsageError
-from .locks import exclusive
+from ...config import enable_auto_scale_lr
+from ...data import check_data
+from ...errors import UsageError
+from ..locks import exclusive
 from .networks import Network, read_networks
 from .plan import STARTS, Run, TransferSettings, check_not_mixed, plan_runs
 from .plot import draw
@@ -35,7 +35,7 @@ def benchmark_transfer(
 
     Args:
         configs: (task or None, path) of each network.
-        data: Task -> folder, see :func:`mmsw.apis.transfer.networks.read_networks`.
+        data: Task -> folder, see :func:`mmsw.apis.benchmarks.transfer.networks.read_networks`.
         cfg_options: Changes to every config.
         settings: Everything else.
         dry_run: Say what would be done, and do nothing.
@@ -106,8 +106,8 @@ def _check(settings: TransferSettings) -> None:
         )
     if not 0 < settings.sparsity < 1:
         raise UsageError(f'sparsity must be between 0 and 1, got {settings.sparsity}')
-    if settings.pretrain_epochs < 2:
-        raise UsageError(f'pretrain epochs must be at least 2, got {settings.pretrain_epochs}')
+    if settings.pretrain_epochs < 1:
+        raise UsageError(f'pretrain epochs must be at least 1, got {settings.pretrain_epochs}')
 
 
 def _check_data(network: Network) -> None:

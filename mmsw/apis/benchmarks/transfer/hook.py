@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 import random
@@ -18,15 +17,16 @@ from mmengine.hooks import Hook
 from mmengine.model import PretrainedInit, is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
-from torch import Tensor, nn
+from torch import nn
 
 from mmsw.checkpoint import load_pretrained
 from mmsw.models import draw_small_network
 from mmsw.sparsity import masked_layers, report, set_masks
 from mmsw.whole_file import write_whole
 
+from ..files import write_json, write_text
+from ..provenance import tensor_digest
 from .costs import network_costs
-from .files import write_json, write_text
 from .memory import resident_peak
 
 LATEST = 'latest.pth'
@@ -49,7 +49,7 @@ class TransferHook(Hook):
     from there ends with the same weights as one that was never stopped.
 
     Args:
-        start: One of ``mmsw.apis.transfer.plan.STARTS``.
+        start: One of ``mmsw.apis.benchmarks.transfer.plan.STARTS``.
         checkpoint: File for the backbone; None for random values.
         narrow: Draw random values as the demonstration's pretraining does.
         seed: Of the run.
@@ -311,14 +311,6 @@ def _density(model: nn.Module) -> dict[str, float | int]:
         'not_zero': alive / filters if filters else 1.0,
         'zeros': sum(int((layer.weight == 0).sum()) for _, layer in masked_layers(model)),
     }
-
-
-def tensor_digest(tensors: list[Tensor]) -> str:
-    """Digest of the bytes of tensors."""
-    state = hashlib.sha256()
-    for tensor in tensors:
-        state.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return state.hexdigest()[:16]
 
 
 def _peak_memory() -> int:

@@ -12,10 +12,10 @@ from mmengine.config import Config
 from mmsw.datasets import CLASSES
 from mmsw.sparsity import masked_layers
 
-from ..backbone import build_backbone
-from ..config import load_config, register_toolbox
-from ..data import iter_datasets
-from ..errors import UsageError
+from ...backbone import build_backbone
+from ...config import load_config, register_toolbox
+from ...data import iter_datasets
+from ...errors import UsageError
 
 TASKS = {'mmseg': 'seg', 'mmdet': 'det'}
 DEMO_FOLDERS = {'seg': 'ADEChallengeData2016', 'det': 'coco'}

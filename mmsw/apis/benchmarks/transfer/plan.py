@@ -9,7 +9,6 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +17,16 @@ from mmengine.config import Config
 
 import mmsw
 
-from ..data import iter_datasets
-from ..errors import UsageError
-from .files import digest, file_digest, read_json, source_digest
+from ...data import iter_datasets
+from ...errors import UsageError
+from ...schedule import fit_schedule
+from ..files import digest, file_digest, read_json, source_digest
+from ..provenance import network_digest, package_versions
 from .networks import Network
-from .schedule import fit_schedule
 
 STARTS = ('scratch', 'dense', 'sparse', 'sparse-unmasked')
 # Which checkpoint a start is from.
 CHECKPOINTS = {'dense': 'dense', 'sparse': 'sparse', 'sparse-unmasked': 'sparse'}
-_PACKAGES = ('torch', 'mmengine', 'mmcv', 'mmsegmentation', 'mmdet')
-_FORKS = ('onedl-mmengine', 'onedl-mmcv', 'onedl-mmsegmentation', 'onedl-mmdetection')
 _WHOLE_FILE = 1 << 26  # bytes: of larger files only the size counts
 
 
@@ -106,7 +104,7 @@ def plan_runs(
         networks: The networks.
         settings: What was asked for.
         starts: ``(network name, kind)`` -> checkpoint file and what identifies its contents, for
-            every start that makes sense, see :func:`mmsw.apis.transfer.starts.find_starts`.
+            every start that makes sense, see ``find_starts`` in ``starts.py``.
 
     Returns:
         The runs; starts that make no sense for a network are left out.
@@ -228,27 +226,8 @@ def _content(path: Path) -> Any:
     return None
 
 
-def network_digest() -> str:
-    """Digest of the code that makes a network and fills it."""
-    root = Path(mmsw.__file__).parent
-    folders = [root / name for name in ('checkpoint', 'models', 'sparsity')]
-    return source_digest([*folders, *sorted((root / 'ops').glob('*.py'))])
-
-
 def training_digest() -> str:
     """Digest of the code that decides how a run learns."""
-    own = Path(__file__)
-    files = [own.with_name(name) for name in ('hook.py', 'schedule.py')]
-    engine = own.parents[2] / 'engine'
-    return digest([network_digest(), source_digest([engine, *files])])
-
-
-def package_versions() -> dict[str, str]:
-    """Versions of what a training depends on, as installed."""
-    found = {'mmsw': mmsw.__version__}
-    for name in (*_PACKAGES, *_FORKS):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
+    package = Path(mmsw.__file__).parent
+    files = [Path(__file__).with_name('hook.py'), package / 'apis/schedule.py']
+    return digest([network_digest(), source_digest([package / 'engine', *files])])

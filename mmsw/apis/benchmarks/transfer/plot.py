@@ -9,7 +9,7 @@ import numpy as np
 
 from mmsw.whole_file import write_whole
 
-from .summary import Row
+from ..comparison import Row
 
 # Okabe and Ito's colours, which most readers with colour-blindness tell apart.
 _COLOURS = {

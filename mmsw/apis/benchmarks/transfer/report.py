@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .files import write_json, write_text
+from ..comparison import REFERENCE, Row, Spread, conclude, paired_difference
+from ..files import write_json, write_text
+from ..tables import table
 from .networks import Network
 from .plan import Run, TransferSettings
 from .runs import Failure, result_of
-from .summary import REFERENCE, Row, Spread, conclude, paired_difference
 
 _TASK_TITLES = {'seg': 'Segmentation', 'det': 'Detection'}
 _NONE = '–'
@@ -229,19 +230,6 @@ def _share(row: Row, when: str) -> str:
 
 def _number(value: float | None, unit: float, digits: int) -> str:
     return _NONE if value is None else f'{value / unit:.{digits}f}'
-
-
-def table(lines: list[list[str]]) -> str:
-    """Markdown table of cells as text; the first line is its head."""
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    text = [
-        '| '
-        + ' | '.join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
-        + ' |'
-        for line in lines
-    ]
-    text.insert(1, '|' + '|'.join('-' * (width + 2) for width in widths) + '|')
-    return '\n'.join(text)
 
 
 def plot_path(settings: TransferSettings) -> Path:

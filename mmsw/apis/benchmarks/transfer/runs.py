@@ -13,12 +13,12 @@ from typing import Any, TextIO
 
 from mmsw.whole_file import write_whole
 
-from ..errors import UsageError
-from .files import read_json, write_json
+from ...errors import UsageError
+from ..files import read_json, write_json
+from ..locks import exclusive
+from ..processes import clock, end, start
 from .hook import PROGRESS, RESULT
-from .locks import exclusive
 from .plan import Run, TransferSettings, run_config
-from .processes import clock, end, start
 
 LOG = 'log.txt'
 _TAIL = 12  # lines of the log of a failed run that are shown
@@ -135,7 +135,7 @@ def _train(run: Run, settings: TransferSettings, progress: Callable[[str], None]
 def _command(config: Path, settings: TransferSettings) -> list[str]:
     distributed = settings.nproc > 1
     command = [sys.executable, *(_torchrun(settings.nproc) if distributed else [])]
-    command += ['-m', 'mmsw.apis.transfer.worker', str(config)]
+    command += ['-m', 'mmsw.apis.benchmarks.transfer.worker', str(config)]
     command += ['--launcher', 'pytorch'] if distributed else []
     command += ['--amp'] if settings.amp else []
     return command + (['--auto-scale-lr'] if settings.auto_scale_lr else [])

@@ -13,12 +13,13 @@ from mmsw.checkpoint import load_checkpoint_file, load_pretrained
 from mmsw.sparsity import report
 from mmsw.whole_file import write_whole
 
-from ..backbone import build_backbone
-from ..demo_pretraining import make_demo_checkpoint, recipe_files
-from ..errors import UsageError
-from .files import digest, file_digest, read_json, source_digest
+from ...backbone import build_backbone
+from ...demo.pretraining import make_demo_checkpoint, recipe_files
+from ...errors import UsageError
+from ..files import digest, file_digest, read_json, source_digest
+from ..provenance import network_digest, package_versions
 from .networks import Network
-from .plan import CHECKPOINTS, TransferSettings, network_digest, package_versions
+from .plan import CHECKPOINTS, TransferSettings
 
 _SEED = 0  # of the pretraining; all runs share it
 
@@ -109,8 +110,8 @@ def pretraining_digest(network: Network, kind: str, settings: TransferSettings) 
     """What a pretraining depends on: backbone, normalisation, data, schedule, code, packages."""
     package = Path(mmsw.__file__).parent
     source = [
-        package / 'apis/demo_pretraining.py',
-        package / 'apis/transfer/schedule.py',
+        package / 'apis/demo/pretraining.py',
+        package / 'apis/schedule.py',
         package / 'datasets/demo_cutouts.py',
         package / 'engine',
         package / 'evaluation',

@@ -1,0 +1,1 @@
+"""Benchmarks of training, and what they have in common."""

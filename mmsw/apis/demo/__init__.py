@@ -1,0 +1,1 @@
+"""The demonstration: its pretraining, its report, its picture."""
