@@ -89,7 +89,7 @@ def total(losses: dict) -> torch.Tensor:
 
 
 def test_all_are_found() -> None:
-    assert len(CONFIGS) == 8
+    assert len(CONFIGS) == 9
 
 
 @pytest.mark.parametrize('path', CONFIGS)

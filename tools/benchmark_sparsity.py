@@ -5,7 +5,6 @@ clone as it is, installed or not.
 """
 
 import argparse
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ with _clone.toolboxes_needed():
     from mmsw.analysis.benchmark_measure import usable_cpus
     from mmsw.apis.benchmarks.sparse_training.benchmark import benchmark_sparsity
     from mmsw.apis.benchmarks.sparse_training.plan import METHODS, UPDATES, SparsitySettings
-    from mmsw.apis.cli import run_reporting_errors
+    from mmsw.apis.cli import run_benchmark
     from mmsw.apis.errors import UsageError
 
 _CONFIG = Path(__file__).resolve().parents[1] / 'configs/demo/pretrain_sw_mini_scenes.py'
@@ -109,24 +108,10 @@ def _run(args: argparse.Namespace) -> int:
     return 1 if failures else 0
 
 
-def _end(*_: object) -> None:
-    raise KeyboardInterrupt
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run; returns the exit code."""
     args = parse_args(argv)
-    signal.signal(signal.SIGTERM, _end)
-    codes = []
-    try:
-        code = run_reporting_errors(lambda: codes.append(_run(args)))
-    except KeyboardInterrupt:
-        print(
-            f'\ninterrupted; what is finished is in {args.out}: start again to go on',
-            file=sys.stderr,
-        )
-        return 130
-    return code or codes[0]
+    return run_benchmark(lambda: _run(args), args.out)
 
 
 if __name__ == '__main__':

@@ -5,7 +5,6 @@ clone as it is, installed or not.
 """
 
 import argparse
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ with _clone.toolboxes_needed():
 
     from mmsw.apis.benchmarks.transfer.benchmark import benchmark_transfer
     from mmsw.apis.benchmarks.transfer.plan import STARTS, TransferSettings
-    from mmsw.apis.cli import run_reporting_errors
+    from mmsw.apis.cli import run_benchmark
     from mmsw.apis.errors import UsageError
 
 _CONFIGS = Path(__file__).resolve().parents[1] / 'configs/demo'
@@ -167,24 +166,10 @@ def _run(args: argparse.Namespace) -> int:
     return 1 if failures else 0
 
 
-def _end(*_: object) -> None:
-    raise KeyboardInterrupt
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run; returns the exit code."""
     args = parse_args(argv)
-    signal.signal(signal.SIGTERM, _end)
-    codes = []
-    try:
-        code = run_reporting_errors(lambda: codes.append(_run(args)))
-    except KeyboardInterrupt:
-        print(
-            f'\ninterrupted; what is finished is in {args.out}: start again to go on',
-            file=sys.stderr,
-        )
-        return 130
-    return code or codes[0]
+    return run_benchmark(lambda: _run(args), args.out)
 
 
 if __name__ == '__main__':

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Callable
 
@@ -72,6 +73,30 @@ def run_reporting_errors(run: Callable[[], object]) -> int:
         barrier()
         torch.distributed.destroy_process_group()
     return 0
+
+
+def run_benchmark(run: Callable[[], int], out: str) -> int:
+    """Run a benchmark that can be stopped and started again; SIGTERM stops it as Ctrl-C does.
+
+    Args:
+        run: Returns the exit code.
+        out: Folder that it writes to, for the message.
+
+    Returns:
+        Exit code: that of the run, 2 after an error that the user can act on, 130 if stopped.
+    """
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)
+    codes = []
+    try:
+        code = run_reporting_errors(lambda: codes.append(run()))
+    except KeyboardInterrupt:
+        print(f'\ninterrupted; what is finished is in {out}: start again to go on', file=sys.stderr)
+        return 130
+    return code or codes[0]
 
 
 def _message(error: Exception) -> str:

@@ -9,8 +9,8 @@ from sparsity_benchmark_helpers import finish, result_like, settings_for
 
 from mmsw.apis import UsageError, load_config
 from mmsw.apis.benchmarks.files import write_json
+from mmsw.apis.benchmarks.runs import result_of
 from mmsw.apis.benchmarks.sparse_training.plan import check_not_mixed, plan_runs, run_config
-from mmsw.apis.benchmarks.sparse_training.runs import result_of
 
 
 def test_runs_come_seed_by_seed_and_dense_once_per_seed(cfg, data, tmp_path):

@@ -8,11 +8,11 @@ import pytest
 from sparsity_benchmark_helpers import finish, operator_like, result_like, settings_for
 
 from mmsw.apis.benchmarks.files import read_json, write_json
+from mmsw.apis.benchmarks.runs import Failure
 from mmsw.apis.benchmarks.sparse_training import operator_time
 from mmsw.apis.benchmarks.sparse_training.plan import plan_runs
 from mmsw.apis.benchmarks.sparse_training.plot import draw
 from mmsw.apis.benchmarks.sparse_training.report import write_report
-from mmsw.apis.benchmarks.sparse_training.runs import Failure
 from mmsw.apis.benchmarks.sparse_training.summary import inexact, make_cells, unequal_conditions
 
 ACCURACY = {'dense': (80, 82, 84), 'static': (70, 74, 78), 'filter': (79, 81, 89)}

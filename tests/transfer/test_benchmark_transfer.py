@@ -17,9 +17,9 @@ from transfer_helpers import ROOT, SMALL, TOOL, call
 from mmsw.apis import UsageError
 from mmsw.apis.benchmarks.files import read_json
 from mmsw.apis.benchmarks.locks import exclusive
+from mmsw.apis.benchmarks.runs import result_of
 from mmsw.apis.benchmarks.transfer import runs
 from mmsw.apis.benchmarks.transfer.plan import TransferSettings
-from mmsw.apis.benchmarks.transfer.runs import result_of
 
 
 @pytest.mark.parametrize(

@@ -18,11 +18,12 @@ from ...config import load_config, register_toolbox
 from ...data import check_data, iter_datasets
 from ...errors import UsageError
 from ..locks import exclusive
+from ..runs import Failure, check_free, result_of
 from .operator_time import measure_operators
 from .plan import METHODS, Run, SparsitySettings, check_not_mixed, plan_runs
 from .plot import draw
 from .report import write_report
-from .runs import Failure, check_free, execute, result_of
+from .runs import execute
 from .summary import make_cells
 
 _NEEDED = ('model', 'train_dataloader', 'val_dataloader', 'val_evaluator', 'optim_wrapper')

@@ -22,9 +22,9 @@ from mmsw.whole_file import write_whole
 
 from ..files import write_json
 from ..provenance import tensor_digest
+from ..runs import RESULT
 
 FINAL = 'final.pth'
-RESULT = 'result.json'
 _SCORE = 'accuracy'  # in what the evaluator gives
 _SEEN_BATCHES = 3
 _UPDATER = 'DynamicSparsityHook'

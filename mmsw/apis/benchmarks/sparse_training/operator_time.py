@@ -24,7 +24,8 @@ from mmsw.ops.backends import choose_backend
 
 from ...config import register_toolbox
 from ..files import digest, read_json, source_digest, write_json
-from .hook import FINAL, RESULT
+from ..runs import RESULT
+from .hook import FINAL
 from .plan import Run
 
 OPERATOR = 'operator.json'

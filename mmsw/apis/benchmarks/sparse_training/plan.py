@@ -19,6 +19,7 @@ from ...errors import UsageError
 from ...schedule import fit_schedule
 from ..files import digest, file_digest, read_json, source_digest
 from ..provenance import network_digest, package_versions
+from ..runs import BenchmarkRun
 
 DENSE = 'dense'
 # What DynamicSparsityHook is told beside the sparsity.
@@ -68,32 +69,18 @@ class SparsitySettings:
 
 
 @dataclass(frozen=True)
-class Run:
+class Run(BenchmarkRun):
     """One training.
 
     Attributes:
         method: One of ``METHODS``.
         sparsity: Share of the small kernels that is pruned; 0 for ``'dense'``.
         seed: Of initial values, data order and augmentation.
-        folder: Where everything of the run goes.
-        settings: All that decides the result, by name.
     """
 
     method: str
     sparsity: float
     seed: int
-    folder: Path
-    settings: dict[str, Any]
-
-    @property
-    def name(self) -> str:
-        """Of its folder."""
-        return self.folder.name
-
-    @property
-    def digest(self) -> str:
-        """Of its settings."""
-        return digest(self.settings)
 
 
 def plan_runs(cfg: Config, data: Path, settings: SparsitySettings) -> list[Run]:
@@ -121,7 +108,7 @@ def plan_runs(cfg: Config, data: Path, settings: SparsitySettings) -> list[Run]:
                 hook = _hook(method, sparsity, seed, settings)
                 own = {'method': method, 'sparsity': sparsity, 'seed': seed, 'hook': hook}
                 folder = settings.out / 'runs' / f'{name}-seed{seed}'
-                runs.append(Run(method, sparsity, seed, folder, {**common, **own}))
+                runs.append(Run(folder, {**common, **own}, method, sparsity, seed))
     return runs
 
 

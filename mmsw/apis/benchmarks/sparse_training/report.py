@@ -8,10 +8,10 @@ from typing import Any
 
 from ..comparison import Spread
 from ..files import write_json, write_text
+from ..runs import Failure, result_of
 from ..tables import table
 from .operator_time import operator_of
 from .plan import DENSE, Run, SparsitySettings
-from .runs import Failure, result_of
 from .summary import Cell, conclusions, inexact, make_cells, unequal_conditions
 
 _NONE = '–'

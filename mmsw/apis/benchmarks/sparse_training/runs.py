@@ -10,40 +10,19 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 from mmengine.config import Config
 
 from mmsw.whole_file import write_whole
 
-from ...errors import UsageError
-from ..files import read_json, write_json
-from ..locks import exclusive
+from ..files import write_json
 from ..processes import clock, end, start
-from .hook import RESULT
+from ..runs import LOG, Failure, failure_of, result_of
 from .plan import Run, SparsitySettings, run_config
 
-LOG = 'log.txt'
-_TAIL = 12  # lines of the log of a failed run that are shown
 _POLL = 0.2  # seconds
 _ONE_THREAD = dict.fromkeys(('OMP_NUM_THREADS', 'MKL_NUM_THREADS'), '1')
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A run that did not end well.
-
-    Attributes:
-        run: Which.
-        code: Exit code of its process.
-        log: Its whole output.
-        tail: The end of it.
-    """
-
-    run: Run
-    code: int
-    log: Path
-    tail: str
 
 
 @dataclass(frozen=True)
@@ -52,33 +31,6 @@ class _Active:
     run: Run
     process: subprocess.Popen
     log: TextIO
-
-
-def result_of(run: Run) -> dict[str, Any] | None:
-    """The result of a finished run; None if it is not finished.
-
-    Raises:
-        UsageError: If a result is there that was made with other settings.
-    """
-    result = read_json(run.folder / RESULT)
-    if result is not None and result['digest'] != run.digest:
-        raise UsageError(
-            f'{run.folder / RESULT} is of other settings (digest {result["digest"]} instead of '
-            f'{run.digest}): delete that folder, or name another --out'
-        )
-    return result
-
-
-def check_free(runs: Sequence[Run]) -> None:
-    """Make sure that no training outlived a benchmark that was killed.
-
-    Raises:
-        UsageError: If one did.
-    """
-    for run in runs:
-        if run.folder.is_dir():
-            with exclusive(run.folder):
-                pass
 
 
 def execute(
@@ -114,7 +66,8 @@ def execute(
                 time.sleep(_POLL)
                 for item in [item for item in active if item.process.poll() is not None]:
                     active.remove(item)
-                    failure = _failure(item)
+                    item.log.close()
+                    failure = failure_of(item.run, item.process.returncode)
                     failures += [] if failure is None else [failure]
                     left = _expected(len(waiting) + len(active), runs, settings.jobs)
                     about = f', about {clock(left)} left' if left and (waiting or active) else ''
@@ -142,16 +95,6 @@ def _begin(
 
 def _command(config: Path) -> list[str]:
     return [sys.executable, '-m', 'mmsw.apis.benchmarks.sparse_training.worker', str(config)]
-
-
-def _failure(item: _Active) -> Failure | None:
-    item.log.close()
-    code = item.process.returncode
-    if code == 0 and (item.run.folder / RESULT).is_file():
-        return None
-    log = item.run.folder / LOG
-    lines = log.read_text(errors='replace').splitlines()[-_TAIL:]
-    return Failure(item.run, code, log, '\n'.join(f'    {line}' for line in lines))
 
 
 def _outcome(run: Run, failure: Failure | None) -> str:

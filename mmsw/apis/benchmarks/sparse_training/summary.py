@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..comparison import Row, Spread, conclude
+from ..runs import result_of
 from .operator_time import operator_of
 from .plan import DENSE, Run
-from .runs import result_of
 
 # What must be the same in all runs of a seed.
 _CONDITIONS = (

@@ -15,11 +15,12 @@ from ...config import enable_auto_scale_lr
 from ...data import check_data
 from ...errors import UsageError
 from ..locks import exclusive
+from ..runs import Failure, check_free, result_of
 from .networks import Network, read_networks
 from .plan import STARTS, Run, TransferSettings, check_not_mixed, plan_runs
 from .plot import draw
 from .report import make_rows, plot_path, write_report
-from .runs import Failure, check_free, execute, result_of
+from .runs import execute
 from .starts import find_starts, make_starts
 
 

@@ -26,12 +26,12 @@ from mmsw.whole_file import write_whole
 
 from ..files import write_json, write_text
 from ..provenance import tensor_digest
+from ..runs import RESULT
 from .costs import network_costs
 from .memory import resident_peak
 
 LATEST = 'latest.pth'
 FINAL = 'final.pth'
-RESULT = 'result.json'
 PROGRESS = 'progress.json'
 _SEEN_BATCHES = 3
 _KEY = 'transfer'  # in a checkpoint

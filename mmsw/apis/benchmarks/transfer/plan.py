@@ -22,6 +22,7 @@ from ...errors import UsageError
 from ...schedule import fit_schedule
 from ..files import digest, file_digest, read_json, source_digest
 from ..provenance import network_digest, package_versions
+from ..runs import BenchmarkRun
 from .networks import Network
 
 STARTS = ('scratch', 'dense', 'sparse', 'sparse-unmasked')
@@ -63,7 +64,7 @@ class TransferSettings:
 
 
 @dataclass(frozen=True)
-class Run:
+class Run(BenchmarkRun):
     """One training.
 
     Attributes:
@@ -71,26 +72,12 @@ class Run:
         start: One of ``STARTS``.
         seed: Of data order, augmentation and initial values.
         checkpoint: File that the backbone starts from; it may still have to be made.
-        folder: Where everything of the run goes.
-        settings: All that decides the result, by name.
     """
 
     network: Network
     start: str
     seed: int
     checkpoint: Path | None
-    folder: Path
-    settings: dict[str, Any]
-
-    @property
-    def name(self) -> str:
-        """Of its folder."""
-        return self.folder.name
-
-    @property
-    def digest(self) -> str:
-        """Of its settings."""
-        return digest(self.settings)
 
 
 def plan_runs(
@@ -138,7 +125,7 @@ def plan_runs(
                 }
                 name = f'{network.task}-{network.name}-{start}-seed{seed}'
                 folder = settings.out / 'runs' / name
-                runs.append(Run(network, start, seed, path, folder, {**common, **own}))
+                runs.append(Run(folder, {**common, **own}, network, start, seed, path))
     return runs
 
 

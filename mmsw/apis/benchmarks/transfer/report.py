@@ -9,10 +9,10 @@ from typing import Any
 
 from ..comparison import REFERENCE, Row, Spread, conclude, paired_difference
 from ..files import write_json, write_text
+from ..runs import Failure, result_of
 from ..tables import table
 from .networks import Network
 from .plan import Run, TransferSettings
-from .runs import Failure, result_of
 
 _TASK_TITLES = {'seg': 'Segmentation', 'det': 'Detection'}
 _NONE = '–'

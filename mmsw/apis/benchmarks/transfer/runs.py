@@ -7,67 +7,19 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 from mmsw.whole_file import write_whole
 
-from ...errors import UsageError
 from ..files import read_json, write_json
-from ..locks import exclusive
 from ..processes import clock, end, start
-from .hook import PROGRESS, RESULT
+from ..runs import LOG, Failure, failure_of, result_of
+from .hook import PROGRESS
 from .plan import Run, TransferSettings, run_config
 
-LOG = 'log.txt'
-_TAIL = 12  # lines of the log of a failed run that are shown
 _POLL = 0.2  # seconds
 _TELL = 30.0  # seconds between lines of progress inside of a run
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A run that did not end well.
-
-    Attributes:
-        run: Which.
-        code: Exit code of its process.
-        log: Its whole output.
-        tail: The end of it.
-    """
-
-    run: Run
-    code: int
-    log: Path
-    tail: str
-
-
-def result_of(run: Run) -> dict[str, Any] | None:
-    """The result of a finished run; None if it is not finished.
-
-    Raises:
-        UsageError: If a result is there that was made with other settings.
-    """
-    result = read_json(run.folder / RESULT)
-    if result is not None and result['digest'] != run.digest:
-        raise UsageError(
-            f'{run.folder / RESULT} is of other settings (digest {result["digest"]} instead of '
-            f'{run.digest}): delete that folder, or name another --out'
-        )
-    return result
-
-
-def check_free(runs: list[Run]) -> None:
-    """Make sure that no training outlived a benchmark that was killed.
-
-    Raises:
-        UsageError: If one did.
-    """
-    for run in runs:
-        if run.folder.is_dir():
-            with exclusive(run.folder):
-                pass
 
 
 def execute(
@@ -126,10 +78,7 @@ def _train(run: Run, settings: TransferSettings, progress: Callable[[str], None]
     log = run.folder / LOG
     with log.open('a') as output:
         code = _supervise(_command(config, settings), output, run, progress)
-    if code == 0 and (run.folder / RESULT).is_file():
-        return None
-    lines = log.read_text(errors='replace').splitlines()[-_TAIL:]
-    return Failure(run, code, log, '\n'.join(f'    {line}' for line in lines))
+    return failure_of(run, code)
 
 
 def _command(config: Path, settings: TransferSettings) -> list[str]:
