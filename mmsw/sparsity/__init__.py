@@ -3,7 +3,8 @@
 from .allocate import erk_counts, keep_best, uniform_counts
 from .attach import attach_masks
 from .dense_gradients import DenseGradients
-from .dynamic import DynamicSettings, DynamicSparsity
+from .dynamic import DynamicSparsity
+from .dynamic_settings import DynamicSettings
 from .exchange import drop_and_grow, exchange_rate, num_exchanged, shared_units
 from .masks import layer_of, lost_zeros, masked_layers, masks, set_masks
 from .optimizer_state import reset_state

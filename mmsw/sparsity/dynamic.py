@@ -8,84 +8,18 @@ generator. It needs no training framework: mmengine's hook and the tests use it 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from .allocate import check_sparsity, erk_counts, keep_best, uniform_counts
+from .allocate import erk_counts, keep_best, uniform_counts
 from .attach import attach_masks
+from .dynamic_settings import DynamicSettings
 from .exchange import drop_and_grow, exchange_rate, num_exchanged, shared_units
 from .masks import layer_of, masked_layers, masks, set_masks
 from .optimizer_state import reset_state
 from .select import keep_largest_number
-from .units import check_granularity, kept_units, mask_of_units, unit_norms, unit_sums
-
-STARTS = ('snip', 'erk', 'uniform', 'from_checkpoint')
-PRUNES = ('magnitude',)
-GROWS = ('random', 'gradient', 'momentum')
-
-
-@dataclass(frozen=True)
-class DynamicSettings:
-    """How a network is made and kept sparse (Shift-ConvNets, arXiv 2401.12736, its coarse pruning).
-
-    Attributes:
-        start: How the first masks come about. ``'snip'``: the units whose removal would change the
-            loss on real batches most stay, ranked over all layers together (arXiv 1810.02340);
-            ``'erk'``, ``'uniform'``: so many per layer, see :mod:`mmsw.sparsity.allocate`, those of
-            the largest magnitude; ``'from_checkpoint'``: the masks that the network has.
-        sparsity: Share of the units to prune, in ``[0, 1)``; ``None`` with ``'from_checkpoint'``.
-        prune_rate: Share of a layer's kept units that the first update exchanges, in ``[0, 1]``.
-        end_rate: The same at the end; in between lies a half cosine.
-        prune: ``'magnitude'``: the smallest go.
-        grow: Which of the others come: ``'random'``, those of the largest ``'gradient'``, or of the
-            largest running mean of gradients, ``'momentum'``.
-        granularity: Unit that is pruned: ``'filter'`` (a whole small kernel) or ``'weight'``.
-        align_interval: Every so many updates the paths of a layer share one mask; in between each
-            path goes its own way. ``None``: always its own way. The start is shared.
-        scope: ``None``: the small kernels of shift-wise layers. A regular expression: all weights
-            of matching name instead, each entry of the first dimension being a filter.
-        seed: Of everything random, not negative.
-    """
-
-    start: str = 'snip'
-    sparsity: float | None = None
-    prune_rate: float = 0.3
-    end_rate: float = 0.005
-    prune: str = 'magnitude'
-    grow: str = 'random'
-    granularity: str = 'filter'
-    align_interval: int | None = 131
-    scope: str | None = None
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name, known in (('start', STARTS), ('prune', PRUNES), ('grow', GROWS)):
-            if getattr(self, name) not in known:
-                raise ValueError(f'{name} must be one of {known}, got {getattr(self, name)!r}')
-        check_granularity(self.granularity)
-        if self.start == 'from_checkpoint':
-            if self.sparsity is not None:
-                raise ValueError(
-                    "start='from_checkpoint' keeps the sparsity of the checkpoint: leave sparsity "
-                    f'out, got {self.sparsity}'
-                )
-        elif self.sparsity is None:
-            raise ValueError(f'start={self.start!r} needs sparsity, a share in [0, 1)')
-        else:
-            check_sparsity(self.sparsity)
-        if not 0 <= self.end_rate <= self.prune_rate <= 1:
-            raise ValueError(
-                'expected 0 <= end_rate <= prune_rate <= 1, got '
-                f'prune_rate={self.prune_rate}, end_rate={self.end_rate}'
-            )
-        if self.align_interval is not None and self.align_interval < 1:
-            raise ValueError(
-                f'align_interval must be at least 1 update, or None, got {self.align_interval}'
-            )
-        if self.seed < 0:
-            raise ValueError(f'seed must not be negative, got {self.seed}')
+from .units import kept_units, mask_of_units, unit_norms, unit_sums
 
 
 class DynamicSparsity:

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from mmsw.sparsity import DenseGradients, DynamicSettings, DynamicSparsity
 
-from ..saliency import batch_gradients, masks_of_main_process, mean_over_processes
+from ..agreement import masks_of_main_process, mean_over_processes
+from ..saliency import batch_gradients
 
 _KEY = 'dynamic_sparsity'  # in a checkpoint
 
