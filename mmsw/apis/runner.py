@@ -25,6 +25,8 @@ from mmengine.runner import (
 from mmengine.visualization import Visualizer
 from torch import nn
 
+from mmsw.engine.model_wrapper import unwrapped
+
 from .config import (
     check_pretrained,
     enable_amp,
@@ -145,7 +147,7 @@ class PortableRunner(Runner):
         """
         checkpoint = read_checkpoint(filename)
         self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
-        model = self.model.module if is_model_wrapper(self.model) else self.model
+        model = unwrapped(self.model)
         state = state_dict_of(checkpoint, revise_keys)
         if self._resume or self.needs_whole_checkpoint:
             part = model.module if isinstance(model, BaseTTAModel) else model

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import Tensor, nn
 from torch.utils.data import IterableDataset
@@ -14,6 +13,7 @@ from mmsw.random_state import preserved_random_state
 from mmsw.sparsity import DenseGradients
 
 from .agreement import mean_over_processes
+from .model_wrapper import unwrapped
 
 
 def batch_gradients(
@@ -37,7 +37,7 @@ def batch_gradients(
     Raises:
         ValueError: If the data set has no length to draw from.
     """
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    model = unwrapped(runner.model)
     batches = _batches(runner, num_batches, seed)
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     training = [(module, module.training) for module in model.modules()]

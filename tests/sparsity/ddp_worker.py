@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-import os
 import sys
 from pathlib import Path
 
@@ -12,6 +10,7 @@ import torch.distributed as dist
 
 sys.path.insert(0, str(Path(__file__).parent))
 from toy import build_runner
+from two_processes import assert_same_in_both, leave
 
 from mmsw import sparsity
 
@@ -30,20 +29,9 @@ def main(work_dir: str, checkpoint: str) -> None:
         ),
     )
     runner.train()
-    weights = torch.cat(
-        [layer.weight.flatten() for _, layer in sparsity.masked_layers(runner.model)]
-    ).detach()
-    everywhere = [torch.empty_like(weights) for _ in range(dist.get_world_size())]
-    dist.all_gather(everywhere, weights)
-    assert dist.get_world_size() == 2
-    assert all(torch.equal(other, weights) for other in everywhere), 'ranks differ'
-    dist.barrier()  # no rank leaves while another still talks to it
+    assert_same_in_both(layer.weight for _, layer in sparsity.masked_layers(runner.model))
     del runner
-    gc.collect()  # what of it hangs in cycles holds the process group
-    dist.destroy_process_group()
-    # All is asserted. A thread of torch that still runs would abort the interpreter's own exit.
-    sys.stdout.flush()
-    os._exit(0)
+    leave()
 
 
 if __name__ == '__main__':

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import mmengine.optim.optimizer.amp_optimizer_wrapper as amp_module
@@ -14,6 +11,7 @@ import pytest
 import torch
 from mmengine.hooks import Hook
 from toy import ToyData, build_runner
+from two_processes import run_in_two_processes
 
 from mmsw import sparsity
 from mmsw.checkpoint import load_checkpoint_file
@@ -319,20 +317,7 @@ def test_weights_to_start_from_bring_no_state(tmp_path) -> None:
 
 
 def test_two_processes_hold_identical_masks(tmp_path) -> None:
-    environment = {**os.environ, 'OMP_NUM_THREADS': '1'}
-    environment['PYTHONPATH'] = os.pathsep.join([str(Path.cwd()), os.environ.get('PYTHONPATH', '')])
-    worker = Path(__file__).with_name('ddp_dynamic_worker.py')
-    done = subprocess.run(
-        [
-            *(sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2'),
-            *(str(worker), str(tmp_path)),
-        ],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_in_two_processes('ddp_dynamic_worker.py', tmp_path)
     for grow in ('random', 'gradient', 'momentum'):
         checkpoint = load_checkpoint_file(tmp_path / grow / 'iter_6.pth')['state_dict']
         pruned = {n.removesuffix('.mask'): m for n, m in checkpoint.items() if n.endswith('.mask')}
@@ -341,7 +326,7 @@ def test_two_processes_hold_identical_masks(tmp_path) -> None:
 
 
 def test_without_the_mask_the_zeros_are_lost(tmp_path) -> None:
-    """The control: the same run with the masks opened behind the hook is stopped."""
+    """The control: with the masks opened behind the hook, what was pruned comes back."""
 
     class OpenMasks(Hook):
         def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:

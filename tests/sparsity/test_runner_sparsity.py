@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import functools
 import logging
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import mmengine.optim.optimizer.amp_optimizer_wrapper as amp_module
 import pytest
 import torch
 from mmengine.hooks import Hook
 from toy import build_runner
+from two_processes import run_in_two_processes
 
 from mmsw import sparsity
 from mmsw.engine.hooks import SparsityLostError, SparsityReportHook
@@ -105,20 +102,7 @@ def test_save_resume_save(tmp_path, sparse_checkpoint, lost_zeros) -> None:
 
 
 def test_two_processes(tmp_path, sparse_checkpoint, lost_zeros) -> None:
-    environment = {**os.environ, 'OMP_NUM_THREADS': '1'}
-    environment['PYTHONPATH'] = os.pathsep.join([str(Path.cwd()), os.environ.get('PYTHONPATH', '')])
-    worker = Path(__file__).with_name('ddp_worker.py')
-    done = subprocess.run(
-        [
-            *(sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2'),
-            *(str(worker), str(tmp_path), str(sparse_checkpoint)),
-        ],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_in_two_processes('ddp_worker.py', tmp_path, sparse_checkpoint)
     assert lost_zeros(tmp_path / 'iter_4.pth') == {'state_dict': 0}
 
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from mmengine.hooks import EMAHook, Hook
-from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapperDict
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from mmsw.sparsity import DenseGradients, DynamicSettings, DynamicSparsity
 
 from ..agreement import masks_of_main_process, mean_over_processes
+from ..model_wrapper import unwrapped
 from ..saliency import batch_gradients
 
 _KEY = 'dynamic_sparsity'  # in a checkpoint
@@ -118,7 +118,7 @@ class DynamicSparsityHook(Hook):
         settings = self._settings
         if not self._seeded:
             settings = DynamicSettings(**{**vars(settings), 'seed': runner.seed or 0})
-        self.dynamic = DynamicSparsity(_unwrapped(runner.model), settings)
+        self.dynamic = DynamicSparsity(unwrapped(runner.model), settings)
         self._recorder = DenseGradients(self.dynamic.layers)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
@@ -275,10 +275,6 @@ class DynamicSparsityHook(Hook):
             'pending': self._pending,
             'momentum': {name: mean.cpu() for name, mean in self._means.items()},
         }
-
-
-def _unwrapped(model: nn.Module) -> nn.Module:
-    return model.module if is_model_wrapper(model) else model
 
 
 def _wrappers(runner: Runner) -> list:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmsw import sparsity
+
+from ..model_wrapper import unwrapped
 
 _STATE_DICTS = ('state_dict', 'ema_state_dict')
 
@@ -48,7 +49,7 @@ class SparsityReportHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Remember what is pruned, log it, and check the demand for sparsity."""
-        net = _unwrapped(runner.model)
+        net = unwrapped(runner.model)
         report = sparsity.report(net)
         if not report.total.is_sparse:
             problem = (
@@ -72,7 +73,7 @@ class SparsityReportHook(Hook):
         """Check every set of weights that is about to be written."""
         if not self._masks:
             return
-        net = _unwrapped(runner.model)
+        net = unwrapped(runner.model)
         if not self._fixed(runner):
             self._masks = sparsity.masks(net)
         for name in _STATE_DICTS:
@@ -94,7 +95,3 @@ class SparsityReportHook(Hook):
                 f'{examples}. Nothing was written. Something changed weights or masks behind the '
                 'layers; set masks with mmsw.sparsity.set_masks only'
             )
-
-
-def _unwrapped(model: nn.Module) -> nn.Module:
-    return model.module if is_model_wrapper(model) else model

@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from mmsw.checkpoint import load_checkpoint_file
+from mmsw.engine.model_wrapper import unwrapped
 from mmsw.sparsity import lost_zeros, masked_layers, masks, report
 from mmsw.sparsity.allocate import num_kept
 from mmsw.whole_file import write_whole
@@ -61,7 +61,7 @@ class SparsityBenchmarkHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Remember the model as it is drawn, and put a stopwatch on what sets masks."""
         self._seen['weights_at_start'] = tensor_digest(
-            list(_unwrapped(runner.model).state_dict().values())
+            list(unwrapped(runner.model).state_dict().values())
         )
         for hook in runner.hooks:
             if type(hook).__name__ == _UPDATER:
@@ -86,7 +86,7 @@ class SparsityBenchmarkHook(Hook):
         self, runner: Runner, batch_idx: int, data_batch: dict | None = None
     ) -> None:
         """Remember what the run began with and what the first batches were."""
-        model = _unwrapped(runner.model)
+        model = unwrapped(runner.model)
         if runner.iter == 0:
             self._seen['random_at_start'] = _random_state(model)
             self._seen['rest_at_start'] = tensor_digest(_not_pruned(model))
@@ -140,7 +140,7 @@ class SparsityBenchmarkHook(Hook):
             )
 
         write_whole(folder / FINAL, save)
-        model = _unwrapped(runner.model)
+        model = unwrapped(runner.model)
         write_json(
             folder / RESULT,
             {
@@ -218,7 +218,3 @@ def _tensors(value: Any) -> Iterator[Tensor]:
     elif isinstance(value, (list, tuple)):
         for item in value:
             yield from _tensors(item)
-
-
-def _unwrapped(model: nn.Module) -> nn.Module:
-    return model.module if is_model_wrapper(model) else model

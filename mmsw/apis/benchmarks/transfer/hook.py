@@ -14,12 +14,13 @@ import numpy as np
 import torch
 from mmengine.dist import all_gather_object, get_rank, is_main_process
 from mmengine.hooks import Hook
-from mmengine.model import PretrainedInit, is_model_wrapper
+from mmengine.model import PretrainedInit
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch import nn
 
 from mmsw.checkpoint import load_pretrained
+from mmsw.engine.model_wrapper import unwrapped
 from mmsw.models import draw_small_network
 from mmsw.sparsity import masked_layers, report, set_masks
 from mmsw.whole_file import write_whole
@@ -104,7 +105,7 @@ class TransferHook(Hook):
                 loop.dataloader_iterator, runner.iter, states
             )
             return
-        model = _unwrapped(runner.model)
+        model = unwrapped(runner.model)
         torch.manual_seed(self.seed)
         self._fill(model.backbone)
         self._kept['density_before'] = _density(model)
@@ -208,7 +209,7 @@ class TransferHook(Hook):
             )
 
         write_whole(folder / FINAL, save)
-        model = _unwrapped(runner.model)
+        model = unwrapped(runner.model)
         last = self._kept['curve'][-1]
         if last['iteration'] != runner.max_iters:
             raise RuntimeError(f'the last evaluation was at iteration {last["iteration"]}')
@@ -326,7 +327,3 @@ def _input_size(runner: Runner, model: nn.Module) -> tuple[int, int]:
     batch = {key: [value] for key, value in sample.items()}
     height, width = model.data_preprocessor(batch, False)['inputs'][0].shape[-2:]
     return int(height), int(width)
-
-
-def _unwrapped(model: nn.Module) -> nn.Module:
-    return model.module if is_model_wrapper(model) else model
