@@ -1,15 +1,19 @@
 """Packaging of mmsw: version from mmsw/version.py, requirements from requirements/*.txt.
 
-Where torch can be imported (``pip install --no-build-isolation``) the compiled backends of the
-operators are built as well: ``mmsw.ops._cpp`` with any C++ compiler, ``mmsw.ops._cuda`` where torch
-is a CUDA build, nvcc is found, and a GPU is visible or ``TORCH_CUDA_ARCH_LIST='8.0 9.0'`` says what
-to build for. Without torch, or with ``MMSW_BUILD_OPS=0``, mmsw is installed without them and says
-so when they are asked for.
+The distribution is called mmshiftwise, since mmsw belongs to somebody else on the package index;
+what is imported is called mmsw.
+
+Where torch can be imported (``pip install --no-build-isolation``) the compiled operators are built
+as well: ``mmsw/ops/_cpp_torch*`` with any C++ compiler but MSVC, ``mmsw/ops/_cuda_torch*`` where
+torch is a CUDA build and nvcc is found. Where no GPU is visible, ``TORCH_CUDA_ARCH_LIST='8.0 9.0'``
+says what to build for; unset, the usual generations are taken. What cannot be compiled is left out
+with one line. ``MMSW_BUILD_OPS=0`` leaves all of it out; ``MMSW_BUILD_OPS=1`` (or ``require``)
+turns that line into an error. See build_ops.py.
 """
 
-import os
 import runpy
 import shutil
+import sys
 from pathlib import Path
 
 from setuptools import find_packages, setup
@@ -18,6 +22,11 @@ from setuptools.command.build_py import build_py
 ROOT = Path(__file__).resolve().parent
 MIM_PARTS = ('configs', 'tools', 'model-index.yml')
 
+sys.path.insert(0, str(ROOT))  # pip runs this file without its folder on the path
+import build_ops  # noqa: E402
+
+sys.path.remove(str(ROOT))
+
 
 def read_requirements(name: str) -> list[str]:
     """Returns the requirement lines of ``requirements/{name}.txt`` without comments."""
@@ -25,52 +34,7 @@ def read_requirements(name: str) -> list[str]:
     return [line.strip() for line in lines if line.strip() and not line.startswith('#')]
 
 
-def compiled_backends() -> dict:
-    """Returns the arguments of ``setup`` that build the compiled backends, or none."""
-    if os.environ.get('MMSW_BUILD_OPS', '1') == '0':
-        return {}
-    try:
-        import torch
-        from torch.utils import cpp_extension
-    except ImportError:
-        return {}
-    sources = ROOT / 'mmsw' / 'ops' / 'csrc'
-
-    def names(*patterns: str) -> list[str]:
-        found = (path for pattern in patterns for path in sources.glob(pattern))
-        return sorted(str(path.relative_to(ROOT)) for path in found)
-
-    # Contraction to fused multiply-add is meant; nothing else of -ffast-math is.
-    flags = ['-O3', '-ffp-contract=fast', '-Wno-psabi']
-    # torch >= 2.4 builds its parallel loops with OpenMP; without the flag they would run serially.
-    openmp = ['-fopenmp'] if torch.backends.openmp.is_available() else []
-    extensions = [
-        cpp_extension.CppExtension(
-            'mmsw.ops._cpp',
-            names('cpu/*.cpp'),
-            depends=names('cpu/*.h'),
-            extra_compile_args=flags + openmp,
-            extra_link_args=openmp,
-        )
-    ]
-    cuda_sources = names('cuda/*.cu', 'cuda/binding.cpp')
-    # Without a GPU torch cannot tell what to compile for, and fails.
-    known_gpu = torch.cuda.is_available() or os.environ.get('TORCH_CUDA_ARCH_LIST')
-    if cuda_sources and torch.version.cuda and cpp_extension.CUDA_HOME and known_gpu:
-        extensions.append(
-            cpp_extension.CUDAExtension(
-                'mmsw.ops._cuda',
-                cuda_sources,
-                depends=names('cuda/*.h', 'cuda/*.cuh'),
-                extra_compile_args={'cxx': ['-O3'], 'nvcc': ['-O3']},
-            )
-        )
-    # Plain file names: the C++ library is no Python module and serves every Python version.
-    build = cpp_extension.BuildExtension.with_options(no_python_abi_suffix=True)
-    return {'ext_modules': extensions, 'build_ext': build}
-
-
-COMPILED = compiled_backends()
+COMPILED, LEFT_OUT, TORCH_VERSION = build_ops.setup_arguments()
 
 
 class BuildWithMim(build_py):
@@ -80,11 +44,29 @@ class BuildWithMim(build_py):
     """
 
     def run(self) -> None:
+        if not self.editable_mode:
+            self._forget_the_last_build()
         super().run()
-        if self.editable_mode:
-            return
+        self._say_what_is_left_out()
+        if not self.editable_mode:
+            self._copy_mim_parts()
+
+    def _forget_the_last_build(self) -> None:
+        """Modules deleted since and operators of another torch must not get into a wheel."""
+        package = Path(self.build_lib) / 'mmsw'
+        if package.resolve() != ROOT / 'mmsw':
+            shutil.rmtree(package, ignore_errors=True)
+
+    def _say_what_is_left_out(self) -> None:
+        for backend, reason in LEFT_OUT.items():
+            build_ops.say(build_ops.left_out(backend, reason))
+        if LEFT_OUT:
+            place = ROOT if self.editable_mode else Path(self.build_lib)
+            build_ops.compiled.write_record(place / build_ops.OPS, TORCH_VERSION, LEFT_OUT)
+
+    def _copy_mim_parts(self) -> None:
         target = self._mim_folder()
-        shutil.rmtree(target, ignore_errors=True)  # files deleted from the tree must not linger
+        shutil.rmtree(target, ignore_errors=True)
         target.mkdir(parents=True)
         for part in MIM_PARTS:
             source = ROOT / part
@@ -98,6 +80,9 @@ class BuildWithMim(build_py):
         outputs = list(super().get_outputs(*args, **kwargs))
         if not self.editable_mode:
             outputs += [str(path) for path in self._mim_folder().rglob('*') if path.is_file()]
+            folder = Path(self.build_lib) / build_ops.OPS
+            record = build_ops.compiled.record_path(TORCH_VERSION, folder)
+            outputs += [str(record)] if LEFT_OUT and record.is_file() else []
         return outputs
 
     def _mim_folder(self) -> Path:
@@ -105,7 +90,7 @@ class BuildWithMim(build_py):
 
 
 setup(
-    name='mmsw',
+    name='mmshiftwise',
     version=runpy.run_path(str(ROOT / 'mmsw' / 'version.py'))['__version__'],
     description=(
         'Sparse shift-wise large-kernel backbones for OpenMMLab: train, fine-tune and stay sparse'
@@ -119,7 +104,7 @@ setup(
         'Development Status :: 3 - Alpha',
         'Intended Audience :: Developers',
         'Intended Audience :: Science/Research',
-        'Operating System :: OS Independent',
+        'Operating System :: POSIX :: Linux',
         'Programming Language :: Python :: 3',
         'Programming Language :: Python :: 3 :: Only',
         'Programming Language :: Python :: 3.10',

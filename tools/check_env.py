@@ -2,13 +2,20 @@
 
 Exit status: 0 all present; 1 something is missing or mixed up; 3 mmcv's compiled operators do not
 work with the torch beside them. Needs nothing but the standard library to run.
+
+``tools/setup_env.sh`` asks two more questions, answered by the exit status alone: whether mmsw's
+own operators have been built for the torch beside them, and whether a checkout is still installed
+under the name that the distribution had before.
 """
 
 import argparse
 import importlib
+import json
+import runpy
 import sys
 from importlib import metadata, util
 from pathlib import Path
+from urllib import parse
 
 MIN_PYTHON = (3, 10)
 MIN_TORCH = (2, 4)
@@ -108,13 +115,62 @@ def ops_problem() -> 'str | None':
     return None if kept.tolist() == [0, 2] else f'nms kept boxes {kept.tolist()}, expected [0, 2]'
 
 
+def torch_version() -> 'str | None':
+    """What ``torch.__version__`` is, without the seconds of importing torch."""
+    spec = util.find_spec('torch')
+    if spec is None or spec.origin is None:
+        return None
+    file = Path(spec.origin).with_name('version.py')
+    return runpy.run_path(str(file))['__version__'] if file.is_file() else None
+
+
+def operators_are_built(ops: Path) -> bool:
+    """Whether a build for the torch beside this Python left its library, or the reason why not.
+
+    Args:
+        ops: The folder ``mmsw/ops`` of a checkout.
+    """
+    version = torch_version()
+    if version is None:
+        return False
+    compiled = runpy.run_path(str(ops / 'compiled.py'))
+    return (
+        compiled['library_path'](version, ops).is_file()
+        or compiled['record_path'](version, ops).is_file()
+    )
+
+
+def is_installed_as_mmsw(checkout: Path) -> bool:
+    """Whether this checkout is installed in place under the name ``mmsw``.
+
+    A distribution of that name that came from anywhere else is somebody else's.
+    """
+    try:
+        origin = metadata.distribution('mmsw').read_text('direct_url.json')
+    except metadata.PackageNotFoundError:
+        return False
+    known = json.loads(origin or '{}')
+    place = parse.urlsplit(known.get('url', ''))
+    return (
+        place.scheme == 'file'
+        and Path(parse.unquote(place.path)).resolve() == checkout.resolve()
+        and known.get('dir_info', {}).get('editable') is True
+    )
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--for', dest='purpose', choices=PURPOSES, default='run')
     parser.add_argument(
         '--import', dest='do_import', action='store_true', help='also import every module (slow)'
     )
+    parser.add_argument('--operators', action='store_true', help=argparse.SUPPRESS)
+    parser.add_argument('--stale-name', type=Path, metavar='CHECKOUT', help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.operators:
+        return 0 if operators_are_built(Path(__file__).resolve().parents[1] / 'mmsw/ops') else 1
+    if args.stale_name is not None:
+        return 0 if is_installed_as_mmsw(args.stale_name) else 1
     if sys.version_info < MIN_PYTHON:
         print(
             f'error: {sys.executable} is Python {sys.version.split()[0]}; '

@@ -45,7 +45,8 @@ stack_digest() {
 # What the installed entry of mmsw and its compiled operators depend on; the Python code is used in place.
 mmsw_digest() {
     {
-        cat setup.py pyproject.toml mmsw/version.py requirements/{runtime,openmmlab,onedl,pretrain,onedl-pretrain,taichi,demo,test}.txt
+        cat setup.py build_ops.py pyproject.toml mmsw/version.py mmsw/ops/compiled.py
+        cat requirements/{runtime,openmmlab,onedl,pretrain,onedl-pretrain,taichi,demo,test}.txt
         find mmsw/ops/csrc -type f | LC_ALL=C sort | xargs cat
     } | digest
 }
@@ -101,11 +102,13 @@ print(max(1, min(cores, memory >> 31)))'
 
 # Turns pip's and ninja's output into short lines, with a sign of life when they are silent.
 progress() {
-    local line code
+    local line code asked
     while true; do
         code=0
+        asked=$SECONDS
         IFS= read -r -t "$heartbeat" line || code=$?
-        if ((code > 128)); then
+        # Bash 3.2 (macOS) says 1 for silence as for the end; after the end the next call says 1 at once.
+        if ((code > 0 && SECONDS - asked >= heartbeat - 1)); then
             note 'still working'
         elif ((code > 0)); then
             return 0
@@ -155,7 +158,18 @@ failed() {
 
 pip_install() { "$py" -m pip install --no-input --disable-pip-version-check -c "$constraints" "$@"; }
 
-install_mmsw() { step 'mmsw itself, with its C++ operators' pip_install --no-build-isolation --no-deps -e .; }
+# The distribution was once called mmsw, a name that belongs to somebody else on the package index.
+drop_old_name() {
+    rm -rf mmsw.egg-info
+    if "$py" tools/check_env.py --stale-name "$PWD"; then
+        "$py" -m pip uninstall -y --disable-pip-version-check mmsw >>"$log" 2>&1
+    fi
+}
+
+install_mmsw() {
+    drop_old_name &&
+        step 'mmsw itself, with its C++ operators' pip_install --no-build-isolation --no-deps -e .
+}
 
 # Where torch sees a GPU, mmcv compiles for it and fails without nvcc.
 hide_gpu_without_nvcc() {
@@ -182,7 +196,7 @@ install_all() {
 
 verify() { step 'check' "$py" tools/check_env.py --for test --import; }
 
-is_ready() { stack_is_ready && is_current mmsw; }
+is_ready() { stack_is_ready && is_current mmsw && "$py" tools/check_env.py --operators; }
 
 ! is_ready || exit 0
 stack_is_ready || check_base

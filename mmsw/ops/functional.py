@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from .backends import choose_backend, torch_backend
+from .backends.first_use import Call
 from .library import cross_conv2d_op, shift_add_op, shift_wise_conv2d_op
 from .pattern import ShiftPattern
 
@@ -43,7 +44,7 @@ def shift_add(conv_out: Tensor, pattern: ShiftPattern, backend: str | None = Non
             f'conv_out must be [B, {channels}, H + {border}, W + {border}] with H, W >= 1 for '
             f'{pattern}, got {tuple(conv_out.shape)}'
         )
-    name = choose_backend(backend, conv_out.device.type)
+    name = _choose(backend, 'shift_add', conv_out, pattern)
     return shift_add_op(conv_out, *_pattern_arguments(pattern), name)
 
 
@@ -89,7 +90,7 @@ def shift_wise_conv2d(
     if x.dtype != weight.dtype:
         raise TypeError(f'x and weight must have one dtype, got {x.dtype} and {weight.dtype}')
     arguments = _pattern_arguments(pattern)
-    name = choose_backend(backend, x.device.type)
+    name = _choose(backend, 'shift_wise_conv2d', x, pattern)
     if name == 'torch' and torch.compiler.is_compiling():
         return torch_backend.trace_shift_wise_conv2d(x, weight, *arguments)
     return shift_wise_conv2d_op(x, weight, *arguments, name)
@@ -154,13 +155,14 @@ def _check_tensor(name: str, tensor: Tensor, pattern: ShiftPattern) -> None:
         )
 
 
+def _choose(backend: str | None, function: str, tensor: Tensor, pattern: ShiftPattern) -> str:
+    sizes = pattern.big_kernel, pattern.small_kernel, pattern.num_reps
+    call = Call(tensor.device, tensor.dtype, *sizes)
+    return choose_backend(backend, tensor.device.type, function, call)
+
+
 def _pattern_arguments(pattern: ShiftPattern) -> tuple[Tensor, Tensor, int, int]:
-    return (
-        pattern.shift_hv,
-        pattern.identity_index,
-        pattern.big_kernel,
-        pattern.small_kernel,
-    )
+    return (*pattern.tables(), pattern.big_kernel, pattern.small_kernel)
 
 
 def _autocast(tensor: Tensor) -> Tensor:

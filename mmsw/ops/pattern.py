@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 
 class ShiftPattern(nn.Module):
@@ -34,6 +35,7 @@ class ShiftPattern(nn.Module):
 
     shift_hv: Tensor
     identity_index: Tensor
+    _checked: tuple[Tensor, Tensor] | None = None  # the buffers that `tables` found in order
 
     def __init__(
         self, big_kernel: int, small_kernel: int, shift_hv: Tensor, identity_index: Tensor
@@ -85,6 +87,42 @@ class ShiftPattern(nn.Module):
         identity_index = torch.stack(picked, dim=1) + first_group
         pattern = cls(big_kernel, small_kernel, shift_hv, identity_index)
         return pattern.to(torch.empty(0).device)
+
+    def tables(self) -> tuple[Tensor, Tensor]:
+        """The tables as the backends read them: int32 shifts and int64 groups, contiguous.
+
+        Buffers may be exchanged behind the constructor's back, by ``to_empty()`` or by
+        ``load_state_dict(assign=True)``: new ones are checked once, where their values are there to
+        be read (not on the meta device, nor while a program is traced).
+
+        Raises:
+            ValueError: If they hold no pattern.
+        """
+        shift_hv, identity_index = self.shift_hv, self.identity_index
+        if not torch.compiler.is_compiling() and not self._is_checked(shift_hv, identity_index):
+            try:
+                _check_tables(self.big_kernel, self.small_kernel, shift_hv, identity_index)
+            except ValueError as error:
+                raise ValueError(
+                    f'the tables of {self} hold no pattern: {error}. Were they filled? Load a '
+                    'state dict that has them, or build the layer on a device other than meta'
+                ) from error
+            self._checked = shift_hv, identity_index
+        if shift_hv.dtype != torch.int32:
+            shift_hv = shift_hv.to(torch.int32)
+        if identity_index.dtype != torch.int64:
+            identity_index = identity_index.to(torch.int64)
+        return shift_hv.contiguous(), identity_index.contiguous()
+
+    def _is_checked(self, shift_hv: Tensor, identity_index: Tensor) -> bool:
+        """Whether these very buffers were checked, or cannot be: there is nothing to read."""
+        if self._checked is not None:
+            before = self._checked
+            if before[0] is shift_hv and before[1] is identity_index:
+                return True
+        # tensors of other types, modes and tracers record what is done to a tensor
+        plain = type(shift_hv) is Tensor and type(identity_index) is Tensor
+        return not plain or torch.jit.is_tracing() or _get_current_dispatch_mode() is not None
 
     @property
     def num_groups(self) -> int:

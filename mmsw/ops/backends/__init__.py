@@ -2,14 +2,18 @@
 
 A backend is a module with five functions of the same signatures (``shift_add``, ``shift_add_grad``,
 ``shift_wise_conv2d``, ``shift_wise_conv2d_grad_input``, ``shift_wise_conv2d_grad_weight``), the
-device types it runs on (``DEVICES``, ``None`` for all) and ``unavailable_reason() -> str | None``;
-``cross_conv2d`` may be there as well. The module itself must be cheap to import: what it needs (the
-Taichi runtime, a CUDA context) starts inside the functions. ``unavailable_reason`` is called while
-``torch.compile`` traces, which cannot look into ``importlib`` or files: it returns a plain global.
+device types it runs on (``DEVICES``, ``None`` for all) and ``unavailable_reason() -> str | None``.
+It may also have ``cross_conv2d``, ``limit(function, call)`` (why ``'auto'`` should keep these sizes
+away from it) and ``NEEDS_CHECK`` (compare it with ``torch`` at its first use on a device).
+
+The module itself must be cheap to import: what it needs (the Taichi runtime, a CUDA context) starts
+inside the functions. ``unavailable_reason`` and ``limit`` are called while ``torch.compile``
+traces, which cannot look into ``importlib`` or files: they return what is known already.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,13 +21,15 @@ from types import ModuleType
 
 import torch
 
-from . import cpp_backend, cuda_backend, taichi_backend, torch_backend
+from . import cpp_backend, cuda_backend, first_use, taichi_backend, torch_backend
+from .first_use import Call
 
 # Name -> module, fastest first: 'auto' takes the first that can run on the device of the tensors.
 #
 # The order is that of `python tools/benchmark_ops.py` (docs/backends.md holds a run): on the CPU it
 # was the same for every stage shape of the networks, batch size and number of threads, so one order
-# serves all shapes. No GPU was there to measure `cuda` before `torch`; that place is a guess.
+# serves all shapes. No GPU was there to measure `cuda` before `torch`; that place is a guess, and
+# `cuda` has to agree with `torch` on a tiny map before it is used (first_use.py).
 _MODULES: dict[str, ModuleType] = {
     'cuda': cuda_backend,
     'cpp': cpp_backend,
@@ -34,6 +40,9 @@ _ENVIRONMENT_VARIABLE = 'MMSW_BACKEND'
 
 # Read once: tracing compilers see a plain global.
 _default_backend = os.environ.get(_ENVIRONMENT_VARIABLE) or 'auto'
+
+_logger = logging.getLogger('mmsw.ops')
+_told: set[tuple] = set()  # what was logged: once per process
 
 
 class BackendUnavailableError(RuntimeError):
@@ -69,40 +78,54 @@ def use_backend(name: str) -> Iterator[None]:
 
 
 def choose_backend(
-    name: str | None, device_type: str = 'cpu', function: str = 'shift_wise_conv2d'
+    name: str | None,
+    device_type: str = 'cpu',
+    function: str = 'shift_wise_conv2d',
+    call: Call | None = None,
 ) -> str:
     """Resolve a backend argument to the name of a backend that runs here.
 
     An explicit name wins over :func:`use_backend`, that over the environment variable
-    ``MMSW_BACKEND``. A named backend never falls back to another one. ``'auto'`` takes the fastest;
-    while a program is exported it takes ``'torch'``, whose operators need no mmsw.
+    ``MMSW_BACKEND``. A named backend never falls back to another one. ``'auto'`` takes the fastest
+    that can take these sizes; while a program is exported it takes ``'torch'``, whose operators
+    need no mmsw.
+
+    A backend that has to be checked first is compared with ``'torch'`` here. While a program is
+    traced it cannot be: ``'auto'`` then takes it only if an earlier comparison was good.
 
     Args:
         name: Backend name, or ``None`` or ``'auto'`` for the default.
         device_type: Type of the device that the tensors are on.
         function: What the backend has to have.
+        call: What it is to run; ``None`` asks neither for sizes nor for a comparison.
 
     Raises:
         ValueError: If there is no backend of this name.
-        BackendUnavailableError: If it cannot run here, on this device, or has no such function.
+        BackendUnavailableError: If it cannot run here, on this device, has no such function, or
+            differs from ``'torch'``.
     """
     source = 'backend'
     if name is None or name == 'auto':
         name, source = _default_backend, f'use_backend or {_ENVIRONMENT_VARIABLE}'
     if name != 'auto':
         _require(name, source)
-        reason = _mismatch(name, device_type, function)
+        reason = _mismatch(name, device_type, function) or _first_use_problem(name, call)
         if reason is not None:
             raise BackendUnavailableError(_cannot_run(source, name, reason))
+        _tell_choice(name, device_type)
         return name
     if _is_exporting():
         return 'torch'
-    return next(
+    chosen = next(
         candidate
         for candidate in _MODULES
         if _mismatch(candidate, device_type, function) is None
-        and _unavailable_reason(candidate) is None
+        and _auto_may_take(candidate, function, call)
     )
+    _tell_choice(chosen, device_type)
+    if device_type == 'cpu' and chosen != 'cpp':
+        _tell_slower(chosen)
+    return chosen
 
 
 def backend_module(name: str) -> ModuleType:
@@ -132,6 +155,65 @@ def _mismatch(name: str, device_type: str, function: str) -> str | None:
     if device_type == 'meta' or module.DEVICES is None or device_type in module.DEVICES:
         return None
     return f'it takes tensors on {" or ".join(module.DEVICES)}, not on {device_type}'
+
+
+def _auto_may_take(name: str, function: str, call: Call | None) -> bool:
+    """Whether ``'auto'`` can trust a backend with a call that it has the function for."""
+    module = _MODULES[name]
+    if call is None or call.device.type == 'meta':
+        return _unavailable_reason(name) is None
+    limit = getattr(module, 'limit', None)
+    if limit is not None and limit(function, call) is not None:
+        return False
+    if not getattr(module, 'NEEDS_CHECK', False):
+        return _unavailable_reason(name) is None
+    if not first_use.can_compare(call):
+        return first_use.has_passed(name, call)
+    if _unavailable_reason(name) is not None:
+        return False
+    problem = first_use.find_problem(name, module, call)
+    if problem is not None and _first_time('problem', name, problem):
+        _logger.warning("mmsw: 'auto' leaves out backend %r on %s: %s", name, call.device, problem)
+    return problem is None
+
+
+def _first_use_problem(name: str, call: Call | None) -> str | None:
+    """What a comparison says against a backend that was named; ``None`` where none can be made."""
+    module = _MODULES[name]
+    if call is None or call.device.type == 'meta' or not getattr(module, 'NEEDS_CHECK', False):
+        return None
+    if not first_use.can_compare(call):
+        return None
+    return first_use.find_problem(name, module, call)
+
+
+def _tell_choice(name: str, device_type: str) -> None:
+    if torch.compiler.is_compiling() or device_type == 'meta':
+        return
+    if _first_time('choice', name, device_type):
+        _logger.info('backend %r runs the operators on %s', name, device_type)
+
+
+def _tell_slower(name: str) -> None:
+    """Say once why the CPU does not run the fastest backend; never while a compiler traces."""
+    if torch.compiler.is_compiling() or 'cpp' not in _MODULES:
+        return
+    reason = _unavailable_reason('cpp')
+    if reason is not None and _first_time('slower'):
+        _logger.warning(
+            "mmsw: the operators run on backend %r, which is slower than 'cpp' on the CPU; 'cpp' "
+            'cannot run here: %s. MMSW_BACKEND=%s silences this line',
+            name,
+            reason,
+            name,
+        )
+
+
+def _first_time(*what: str) -> bool:
+    if what in _told:
+        return False
+    _told.add(what)
+    return True
 
 
 def _cannot_run(source: str, name: str, reason: str) -> str:

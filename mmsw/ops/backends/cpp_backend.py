@@ -11,30 +11,33 @@ computed for dense weights, whatever is pruned: they are exact for every small k
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from .. import compiled
+
 Outputs = tuple[Tensor, Tensor, Tensor]
 
 DEVICES = ('cpu',)
 
-_REBUILD = (
-    'install mmsw with `pip install --no-build-isolation` (or `-e .`) where torch is installed'
-)
-
 
 def _load() -> str | None:
-    """Load the library; returns why that is not possible, or ``None``."""
-    path = Path(__file__).resolve().parents[1] / '_cpp.so'
+    """Load the library of this torch; returns why that is not possible, or ``None``."""
+    path = compiled.library_path(torch.__version__)
     if not path.exists():
-        return f'its library was not compiled; {_REBUILD}'
+        return compiled.missing_reason('cpp', torch.__version__)
     try:
         torch.ops.load_library(str(path))
-    except OSError as error:
-        return f'its library does not fit torch {torch.__version__} ({error}); {_REBUILD}'
+        found = torch.ops.mmsw_cpp.compiled_for_torch()
+    except (OSError, AttributeError, RuntimeError) as error:
+        return f'{path.name} cannot be loaded ({error}); {compiled.REBUILD}'
+    if compiled.release(found) != compiled.release(torch.__version__):  # a file that was renamed
+        return (
+            f'{path.name} was compiled for torch {found}, this is torch {torch.__version__}; '
+            f'{compiled.REBUILD}'
+        )
     return None
 
 

@@ -2,26 +2,40 @@
 
 Sums are kept in float32 (float64 for float64). No kernel uses atomics: the same call gives the same
 bits every time. The kernels lie in ``mmsw/ops/csrc/cuda``; ``setup.py`` builds them into
-``mmsw.ops._cuda`` where nvcc and a CUDA build of torch are present.
+``mmsw.ops._cuda_torch*`` where nvcc and a CUDA build of torch are present.
 """
 
 from __future__ import annotations
 
+import importlib
 from types import ModuleType
 
 import torch
 from torch import Tensor
 
+from .. import compiled
+from ..pattern import num_groups
+from .first_use import Call
+
 Outputs = tuple[Tensor, Tensor, Tensor]
 
 DEVICES = ('cuda',)
 
-_EXTENSION = 'mmsw.ops._cuda'
-_BUILD = 'with nvcc on PATH run `pip install --no-build-isolation -e .` in the source tree of mmsw'
+# No GPU was there when the kernels were written: the first use on a device compares them.
+NEEDS_CHECK = True
+
+_EXTENSION = f'mmsw.ops.{compiled.module_name("cuda", torch.__version__)}'
+_BUILD = f'with nvcc on PATH {compiled.REBUILD}'
+# The largest side of a small kernel whose slot fits into a block's shared memory for any map, and
+# the most pairs of repetition and group whose shifts do (csrc/cuda/shift_wise.cuh).
+_MOST_SIDE = {torch.float64: 25}
+_MOST_SIDE_ELSE = 49
+_MOST_SLOTS = 5888
 
 # Written by the first question; the answer holds for the life of the process.
 _reason: str | None = None
 _asked = False
+_extension: ModuleType | None = None
 
 
 def unavailable_reason() -> str | None:
@@ -35,6 +49,16 @@ def unavailable_reason() -> str | None:
         _reason = _find_reason()
         _asked = True
     return _reason
+
+
+def limit(function: str, call: Call) -> str | None:
+    """Why ``'auto'`` should not bring this call here, or ``None``; reads sizes only."""
+    if call.num_reps * num_groups(call.big_kernel, call.small_kernel) > _MOST_SLOTS:
+        return 'num_reps * num_groups is too large for shared memory'
+    most = _MOST_SIDE.get(call.dtype, _MOST_SIDE_ELSE)
+    if function != 'shift_add' and call.small_kernel > most:
+        return 'small_kernel is too large for shared memory'
+    return None
 
 
 def shift_add(
@@ -114,7 +138,7 @@ def _find_reason() -> str | None:
     try:
         _load()
     except ModuleNotFoundError:
-        return f'the extension {_EXTENSION} is not built: {_BUILD}'
+        return f'{compiled.missing_reason("cuda", torch.__version__)}; nvcc has to be on PATH'
     except ImportError as error:
         return (
             f'the extension {_EXTENSION} cannot be loaded ({error}); it may belong to another '
@@ -124,6 +148,7 @@ def _find_reason() -> str | None:
 
 
 def _load() -> ModuleType:
-    import mmsw.ops._cuda as extension  # looked up in sys.modules from the second call on
-
-    return extension
+    global _extension
+    if _extension is None:
+        _extension = importlib.import_module(_EXTENSION)
+    return _extension

@@ -103,13 +103,41 @@ class Frame {
   std::vector<T> memory_;
 };
 
-Pattern read_pattern(const Tensor& shift, const Tensor& identity, int64_t big, int64_t side) {
-  return {big,
-          side,
-          (big + side - 1) / side,
-          identity.size(1),
-          shift.const_data_ptr<int32_t>(),
-          identity.const_data_ptr<int64_t>()};
+// The tables of a ShiftPattern, in the layout that the loops read, and the pattern that they make.
+struct Tables {
+  Tensor shift, identity;
+  Pattern pattern;
+};
+
+// Slots and groups become places to write to, so none of them may lie outside its channel.
+Tables read_tables(const Tensor& shift_hv, const Tensor& identity_index, int64_t big,
+                   int64_t side) {
+  TORCH_CHECK_VALUE(shift_hv.dim() == 2 && identity_index.dim() == 2,
+                    "shift_hv must be [C * nk, 2 * R] and identity_index [C, R], got ",
+                    shift_hv.sizes(), " and ", identity_index.sizes());
+  Tables tables{shift_hv.to(at::kInt).contiguous(), identity_index.to(at::kLong).contiguous(), {}};
+  const int64_t groups = (big + side - 1) / side;
+  const int64_t channels = identity_index.size(0), reps = identity_index.size(1);
+  TORCH_CHECK_VALUE(shift_hv.size(0) == channels * groups && shift_hv.size(1) == 2 * reps,
+                    "shift_hv ", shift_hv.sizes(), " does not fit identity_index ",
+                    identity_index.sizes(), " with ", groups, " groups per channel");
+  const int32_t* shift = tables.shift.const_data_ptr<int32_t>();
+  const int64_t* identity = tables.identity.const_data_ptr<int64_t>();
+  const int64_t largest = big / 2 - (side - 1), smallest = largest - (groups - 1) * side;
+  bool inside = true;
+  for (int64_t i = 0; i < tables.shift.numel(); ++i) {
+    inside &= (shift[i] >= smallest) & (shift[i] <= largest);
+  }
+  for (int64_t channel = 0; channel < channels; ++channel) {
+    for (int64_t rep = 0; rep < reps; ++rep) {
+      const int64_t group = identity[channel * reps + rep] - channel * groups;
+      inside &= (group >= 0) & (group < groups);
+    }
+  }
+  TORCH_CHECK_VALUE(inside, "the tables hold no pattern: shifts must lie between ", smallest,
+                    " and ", largest, ", identity groups in their channel; were they ever filled?");
+  tables.pattern = {big, side, groups, reps, shift, identity};
+  return tables;
 }
 
 template <typename T>
@@ -382,35 +410,35 @@ Tensor add_shifted_grad(const Tensor& grad_h, const Tensor& grad_v, const Tensor
 // The callers (mmsw/ops/backends/cpp_backend.py) pass contiguous float32 or float64 CPU tensors.
 Outputs shift_add(const Tensor& conv_out, const Tensor& shift, const Tensor& identity, int64_t big,
                   int64_t side) {
-  const Pattern pattern = read_pattern(shift, identity, big, side);
-  return MMSW_DISPATCH(conv_out, add_shifted, conv_out, pattern, identity.size(0));
+  const Tables tables = read_tables(shift, identity, big, side);
+  return MMSW_DISPATCH(conv_out, add_shifted, conv_out, tables.pattern, identity.size(0));
 }
 
 Tensor shift_add_grad(const Tensor& grad_h, const Tensor& grad_v, const Tensor& grad_i,
                       const Tensor& shift, const Tensor& identity, int64_t big, int64_t side) {
-  const Pattern pattern = read_pattern(shift, identity, big, side);
-  return MMSW_DISPATCH(grad_h, add_shifted_grad, grad_h, grad_v, grad_i, pattern);
+  const Tables tables = read_tables(shift, identity, big, side);
+  return MMSW_DISPATCH(grad_h, add_shifted_grad, grad_h, grad_v, grad_i, tables.pattern);
 }
 
 Outputs shift_wise_conv2d(const Tensor& x, const Tensor& weight, const Tensor& shift,
                           const Tensor& identity, int64_t big, int64_t side) {
-  const Pattern pattern = read_pattern(shift, identity, big, side);
-  return MMSW_DISPATCH(x, forward, x, weight, pattern);
+  const Tables tables = read_tables(shift, identity, big, side);
+  return MMSW_DISPATCH(x, forward, x, weight, tables.pattern);
 }
 
 Tensor shift_wise_conv2d_grad_input(const Tensor& grad_h, const Tensor& grad_v,
                                     const Tensor& grad_i, const Tensor& weight,
                                     const Tensor& shift, const Tensor& identity, int64_t big,
                                     int64_t side) {
-  const Pattern pattern = read_pattern(shift, identity, big, side);
-  return MMSW_DISPATCH(weight, grad_input, grad_h, grad_v, grad_i, weight, pattern);
+  const Tables tables = read_tables(shift, identity, big, side);
+  return MMSW_DISPATCH(weight, grad_input, grad_h, grad_v, grad_i, weight, tables.pattern);
 }
 
 Tensor shift_wise_conv2d_grad_weight(const Tensor& grad_h, const Tensor& grad_v,
                                      const Tensor& grad_i, const Tensor& x, const Tensor& shift,
                                      const Tensor& identity, int64_t big, int64_t side) {
-  const Pattern pattern = read_pattern(shift, identity, big, side);
-  return MMSW_DISPATCH(x, grad_weight, grad_h, grad_v, grad_i, x, pattern);
+  const Tables tables = read_tables(shift, identity, big, side);
+  return MMSW_DISPATCH(x, grad_weight, grad_h, grad_v, grad_i, x, tables.pattern);
 }
 
 Tensor cross_conv2d(const Tensor& x, const Tensor& wide, const Tensor& tall, const Tensor& bias) {

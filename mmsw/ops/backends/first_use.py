@@ -1,0 +1,156 @@
+"""A backend that has not been seen at work on a device compares itself with ``torch`` there first.
+
+The comparison takes one tiny map, all operators and all gradients. It runs once per device, dtype
+and side of the small kernels, in milliseconds.
+"""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from types import ModuleType
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..pattern import ShiftPattern
+from . import torch_backend
+
+
+class Call(NamedTuple):
+    """What a backend is asked to run.
+
+    Attributes:
+        device: Where the tensors are.
+        dtype: What they hold.
+        big_kernel: Focus length M.
+        small_kernel: Side N.
+        num_reps: Repetitions R.
+    """
+
+    device: torch.device
+    dtype: torch.dtype
+    big_kernel: int
+    small_kernel: int
+    num_reps: int
+
+
+# Largest error that passes, relative to the largest magnitude of a result: several times what sums
+# in float32 (float64 for float64) and one rounding of the result bring.
+_BOUNDS = {
+    torch.float64: 1e-11,
+    torch.float32: 2e-5,
+    torch.float16: 2e-3,
+    torch.bfloat16: 2e-2,
+}
+_BATCH, _CHANNELS, _REPS, _HEIGHT, _WIDTH = 2, 3, 2, 5, 37  # two tiles, shorter than an arm
+
+_lock = threading.Lock()
+_verdicts: dict[tuple, str | None] = {}
+_passed: set[tuple] = set()  # what a tracing compiler may ask for
+
+
+def has_passed(name: str, call: Call) -> bool:
+    """Whether a comparison has been made and was good; only reads, for tracing compilers."""
+    return _key(name, call) in _passed
+
+
+def can_compare(call: Call) -> bool:
+    """Whether kernels may be run now: not while a program is traced or a CUDA graph captured."""
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return False
+    return call.device.type != 'cuda' or not torch.cuda.is_current_stream_capturing()
+
+
+def find_problem(name: str, module: ModuleType, call: Call) -> str | None:
+    """Compares a backend with ``torch``, or repeats what an earlier comparison found.
+
+    Args:
+        name: Name of the backend.
+        module: The backend; see :mod:`mmsw.ops.backends`.
+        call: What it is about to run.
+
+    Returns:
+        What is wrong with it, in one line, or ``None``.
+    """
+    key = _key(name, call)
+    with _lock:
+        if key not in _verdicts:
+            # Modes, autocast and grad mode belong to a thread: a new one has none of the caller's.
+            with ThreadPoolExecutor(1) as pool:
+                _verdicts[key] = pool.submit(_compare, module, call).result()
+            if _verdicts[key] is None:
+                _passed.add(key)
+        return _verdicts[key]
+
+
+def _key(name: str, call: Call) -> tuple:
+    return name, call.device.type, call.device.index, call.dtype, call.small_kernel
+
+
+@torch.no_grad()
+def _compare(module: ModuleType, call: Call) -> str | None:
+    on_device = torch.cuda.device(call.device) if call.device.type == 'cuda' else nullcontext()
+    with on_device:
+        for dtype in dict.fromkeys((torch.float32, call.dtype)):
+            if dtype not in _BOUNDS:
+                continue
+            try:
+                found = _results(module, call, dtype, on_host=False)
+            except Exception as error:  # whatever a broken build raises is the finding
+                lines = str(error).splitlines() or ['']
+                return f'on a tiny map of {dtype} it raises {type(error).__name__}: {lines[0]}'
+            for part, expected in _results(torch_backend, call, dtype, on_host=True).items():
+                error = _relative_error(found[part], expected)
+                if not error <= _BOUNDS[dtype]:  # NaN is an error, too
+                    return (
+                        f'on a tiny map of {dtype} its {part} differs from that of torch by '
+                        f'{error:.1e} of the largest value, and {_BOUNDS[dtype]:.0e} is allowed'
+                    )
+    return None
+
+
+def _results(
+    module: ModuleType, call: Call, dtype: torch.dtype, on_host: bool
+) -> dict[str, Tensor]:
+    """Every operator and gradient of a backend, on the device, or in float64 on the CPU."""
+    side = call.small_kernel
+    pattern = ShiftPattern.draw(2 * side + 7, side, _CHANNELS, _REPS)
+    kernels, border = _CHANNELS * pattern.num_groups, 2 * pattern.margin
+    generator = torch.Generator('cpu').manual_seed(0)  # the global random state stays as it is
+
+    def draw(*shape: int) -> Tensor:
+        values = torch.randn(shape, generator=generator, dtype=torch.float64, device='cpu')
+        values = values.to(dtype)
+        return values.double() if on_host else values.to(call.device)
+
+    map_shape = _BATCH, _CHANNELS, _HEIGHT, _WIDTH
+    x, *grads = (draw(*map_shape) for _ in range(4))
+    weight = draw(kernels, 1, side, side)
+    conv_out = draw(_BATCH, kernels, _HEIGHT + border, _WIDTH + border)
+    place = torch.device('cpu') if on_host else call.device
+    tables = (
+        pattern.shift_hv.to(place),
+        pattern.identity_index.to(place),
+        pattern.big_kernel,
+        side,
+    )
+    outputs = module.shift_wise_conv2d(x, weight, *tables)
+    added = module.shift_add(conv_out, *tables)
+    return {
+        **{f'shift_wise_conv2d (output {i})': out for i, out in enumerate(outputs)},
+        **{f'shift_add (output {i})': out for i, out in enumerate(added)},
+        'shift_wise_conv2d_grad_input': module.shift_wise_conv2d_grad_input(
+            *grads, weight, *tables
+        ),
+        'shift_wise_conv2d_grad_weight': module.shift_wise_conv2d_grad_weight(*grads, x, *tables),
+        'shift_add_grad': module.shift_add_grad(*grads, *tables),
+    }
+
+
+def _relative_error(found: Tensor, expected: Tensor) -> float:
+    if found.shape != expected.shape:
+        return float('inf')
+    return float((found.cpu().double() - expected).abs().max() / expected.abs().max())
