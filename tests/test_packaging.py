@@ -1,6 +1,8 @@
 """What is installed, what it requires, and how set-up answers to bad input."""
 
+import ast
 import email
+import json
 import os
 import re
 import runpy
@@ -13,21 +15,29 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+import torch
+from check_env import is_installed_as_mmsw, operators_are_built, torch_version
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from mmsw.ops import compiled
+
 ROOT = Path(__file__).resolve().parents[1]
 VERSION = runpy.run_path(str(ROOT / 'mmsw' / 'version.py'))['__version__']
+DIST_INFO = f'mmshiftwise-{VERSION}.dist-info'
 STACKS = ('openmmlab', 'onedl')
 # variables by which a surrounding `make` or user would reach into the calls below
 STEERING = {'MAKEFLAGS', 'MFLAGS', 'STACK', 'PYTHON', 'BASE_PYTHON', 'CXX', 'TEST_ARGS'}
+
+# the test suite was run with these
+PYTHONS_TRIED = ['Programming Language :: Python :: 3.11']
 
 needs_make = pytest.mark.skipif(shutil.which('make') is None, reason='make is not installed')
 
 
 def read_requirements(name: str) -> list[Requirement]:
     """Parses ``requirements/{name}.txt``."""
-    lines = (ROOT / 'requirements' / f'{name}.txt').read_text().splitlines()
+    lines = (ROOT / 'requirements' / f'{name}.txt').read_text(encoding='utf-8').splitlines()
     return [Requirement(line) for line in lines if line.strip() and not line.startswith('#')]
 
 
@@ -86,18 +96,21 @@ def wheel(source_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> zipfil
 
 @pytest.fixture(scope='module')
 def wheel_metadata(wheel: zipfile.ZipFile) -> Message:
-    return email.message_from_bytes(wheel.read(f'mmsw-{VERSION}.dist-info/METADATA'))
+    return email.message_from_bytes(wheel.read(f'{DIST_INFO}/METADATA'))
 
 
 def test_version_is_the_same_everywhere(wheel_metadata: Message) -> None:
     assert wheel_metadata['Version'] == VERSION
-    latest = re.search(r'^## (\S+)', (ROOT / 'CHANGELOG.md').read_text(), flags=re.MULTILINE)
+    latest = re.search(
+        r'^## (\S+)', (ROOT / 'CHANGELOG.md').read_text(encoding='utf-8'), flags=re.MULTILINE
+    )
     assert latest is not None
     assert latest[1] == VERSION
 
 
 def test_wheel_metadata(wheel_metadata: Message) -> None:
-    assert wheel_metadata['Name'] == 'mmsw'
+    # mmsw is the name of somebody else's distribution
+    assert wheel_metadata['Name'] == 'mmshiftwise'
     assert 'Apache-2.0' in (wheel_metadata['License'] or wheel_metadata['License-Expression'])
     assert wheel_metadata['Requires-Python'] == '>=3.10'
     assert wheel_metadata['Description-Content-Type'] == 'text/markdown'
@@ -122,8 +135,17 @@ def test_extra_is_its_requirements_file(wheel_metadata: Message, extra: str) -> 
     assert found == {str(item) for item in expected}
 
 
-def test_wheel_holds_the_cpp_operators(wheel: zipfile.ZipFile) -> None:
-    assert 'mmsw/ops/_cpp.so' in wheel.namelist()
+def test_classifiers_name_what_was_tried(wheel_metadata: Message) -> None:
+    classifiers = wheel_metadata.get_all('Classifier')
+    systems = [name for name in classifiers if name.startswith('Operating System')]
+    assert systems == ['Operating System :: POSIX :: Linux']
+    pythons = [name for name in classifiers if re.search(r':: 3\.\d+$', name)]
+    assert pythons == PYTHONS_TRIED
+
+
+def test_wheel_holds_the_cpp_operators_of_this_torch_only(wheel: zipfile.ZipFile) -> None:
+    built = [name for name in wheel.namelist() if name.endswith(('.so', '.pyd'))]
+    assert built == [f'mmsw/ops/{compiled.library_path(torch.__version__).name}']
     assert not Path(wheel.filename).name.endswith('none-any.whl')
 
 
@@ -137,8 +159,8 @@ def test_wheel_ships_configs_tools_and_model_index(wheel: zipfile.ZipFile) -> No
         }
     names = set(wheel.namelist())
     assert {name for name in names if name.startswith('mmsw/.mim/')} == expected
-    assert {name.split('/')[0] for name in names} == {'mmsw', f'mmsw-{VERSION}.dist-info'}
-    record = wheel.read(f'mmsw-{VERSION}.dist-info/RECORD').decode()
+    assert {name.split('/')[0] for name in names} == {'mmsw', DIST_INFO}
+    record = wheel.read(f'{DIST_INFO}/RECORD').decode()
     assert all(f'{name},' in record for name in expected)
 
 
@@ -157,7 +179,7 @@ def test_stack_is_pinned_once(stack: str) -> None:
 
 def test_ruff_is_the_same_in_make_and_pre_commit() -> None:
     (ruff,) = read_requirements('lint')
-    hooks = (ROOT / '.pre-commit-config.yaml').read_text()
+    hooks = (ROOT / '.pre-commit-config.yaml').read_text(encoding='utf-8')
     revision = re.search(r'ruff-pre-commit\s+rev: v(\S+)', hooks)
     assert revision is not None
     assert str(ruff.specifier) == f'=={revision[1]}'
@@ -182,7 +204,7 @@ def test_python_that_does_not_exist_is_refused() -> None:
 @needs_make
 def test_python_that_lacks_packages_is_told_which(tmp_path: Path) -> None:
     bare = tmp_path / 'python'  # an interpreter that sees the standard library only
-    bare.write_text(f'#!/bin/sh\nexec "{sys.executable}" -I -S "$@"\n')
+    bare.write_text(f'#!/bin/sh\nexec "{sys.executable}" -I -S "$@"\n', 'utf-8')
     bare.chmod(0o755)
     made = run('make', 'demo', f'PYTHON={bare}')
     assert made.returncode != 0
@@ -221,3 +243,98 @@ def test_setup_refuses_an_old_interpreter(source_tree: Path, tmp_path: Path) -> 
     assert made.returncode == 1
     assert f"BASE_PYTHON='{old}' is Python 3.9; mmsw needs 3.10 or newer" in made.stdout
     assert not (source_tree / '.venv').exists()
+
+
+def calls_without_encoding(path: Path) -> list[str]:
+    """Places where a file is read or written as text in whatever encoding the machine has."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
+        if not isinstance(node, ast.Call):
+            continue
+        method = isinstance(node.func, ast.Attribute)
+        name = node.func.attr if method else getattr(node.func, 'id', None)
+        named = {word.arg: word.value for word in node.keywords}
+        if name == 'open':  # open(file, mode, ...), path.open(mode, ...)
+            place = 0 if method else 1
+            mode = node.args[place] if len(node.args) > place else named.get('mode')
+            text = mode is None or 'b' not in getattr(mode, 'value', '')
+        else:  # path.read_text(encoding, ...), path.write_text(text, encoding, ...)
+            place = {'read_text': 0, 'write_text': 1}.get(name, -1) if method else -1
+            text = place >= 0 and len(node.args) <= place
+        if text and 'encoding' not in named:
+            found.append(f'{path.relative_to(ROOT)}:{node.lineno}: {ast.unparse(node.func)}')
+    return found
+
+
+def test_text_files_name_their_encoding() -> None:
+    """Where the machine's encoding is not UTF-8, writing a multiplication sign would fail."""
+    sources = [*ROOT.glob('*.py'), *(ROOT / 'mmsw').rglob('*.py'), *(ROOT / 'tools').rglob('*.py')]
+    assert len(sources) > 100
+    wrong = [place for path in sources for place in calls_without_encoding(path)]
+    not_text = ('Image.open',)  # has no encoding
+    assert [place for place in wrong if not place.endswith(not_text)] == []
+
+
+def test_the_version_of_torch_is_known_without_importing_it() -> None:
+    assert torch_version() == torch.__version__
+
+
+@pytest.mark.parametrize('leaves', ['library', 'record', 'nothing', 'those of another torch'])
+def test_set_up_builds_where_the_operators_of_this_torch_are_missing(
+    tmp_path: Path, leaves: str
+) -> None:
+    shutil.copy2(ROOT / 'mmsw' / 'ops' / 'compiled.py', tmp_path)
+    if leaves == 'library':
+        compiled.library_path(torch.__version__, tmp_path).touch()
+    elif leaves == 'record':
+        compiled.write_record(tmp_path, torch.__version__, {'cpp': 'MSVC cannot compile them'})
+    elif leaves == 'those of another torch':
+        compiled.library_path('2.99.0+cpu', tmp_path).touch()
+    assert operators_are_built(tmp_path) == (leaves in ('library', 'record'))
+
+
+@pytest.mark.parametrize(
+    ('origin', 'ours'),
+    [
+        ({'url': 'file://{}', 'dir_info': {'editable': True}}, True),
+        ({'url': 'file://{}', 'dir_info': {}}, False),
+        ({'url': 'file:///elsewhere', 'dir_info': {'editable': True}}, False),
+        (None, False),  # from the package index: somebody else's
+    ],
+)
+def test_only_this_checkout_is_removed_under_the_old_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, origin: dict | None, ours: bool
+) -> None:
+    checkout = tmp_path / 'check out'
+    info = tmp_path / 'mmsw-0.0.37.dist-info'
+    info.mkdir()
+    (info / 'METADATA').write_text('Name: mmsw\nVersion: 0.0.37\n', encoding='utf-8')
+    if origin is not None:
+        url = origin['url'].format(str(checkout).replace(' ', '%20'))
+        (info / 'direct_url.json').write_text(json.dumps({**origin, 'url': url}), encoding='utf-8')
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert is_installed_as_mmsw(checkout) == ours
+
+
+@pytest.mark.parametrize('silence', ['read', 'bash32_read'])
+def test_silence_is_not_taken_for_the_end(silence: str) -> None:
+    """Bash 3.2, which macOS has, ends a read that waited too long with 1, as the end of a file."""
+    text = (ROOT / 'tools' / 'setup_env.sh').read_text(encoding='utf-8')
+    parts = [
+        re.search(rf'^{name}\(\) {{(?:[^\n]*}}$|.*?^}})', text, flags=re.M | re.S)[0]
+        for name in ('note', 'progress')
+    ]
+    script = '\n'.join(
+        [
+            'bash32_read() { builtin read "$@" || return 1; }',
+            'heartbeat=2',
+            *parts,
+        ]
+    ).replace('IFS= read', f'IFS= {silence}')
+    feed = '(echo Collecting first; sleep 5; echo Collecting second) | progress'
+    done = run('bash', '-c', f'set -euo pipefail\n{script}\n{feed}')
+    assert done.returncode == 0, done.stdout
+    said = [line.partition('] ')[2] for line in done.stdout.splitlines()]
+    assert said[0] == 'Collecting first'
+    assert said[-1] == 'Collecting second'
+    assert set(said[1:-1]) == {'still working'}

@@ -176,7 +176,7 @@ def free_memory(device: torch.device) -> int | None:
     if device.type == 'cuda':
         return torch.cuda.mem_get_info(device)[0]
     try:
-        for line in Path('/proc/meminfo').read_text().splitlines():
+        for line in Path('/proc/meminfo').read_text(encoding='utf-8').splitlines():
             if line.startswith('MemAvailable:'):
                 return int(line.split()[1]) * 1024
     except OSError:
@@ -197,7 +197,7 @@ def use_threads(number: int) -> Iterator[None]:
 
 def _cpu_model() -> str:
     try:
-        for line in Path('/proc/cpuinfo').read_text().splitlines():
+        for line in Path('/proc/cpuinfo').read_text(encoding='utf-8').splitlines():
             if line.startswith('model name'):
                 return line.split(':', 1)[1].strip()
     except OSError:
@@ -211,7 +211,7 @@ def _quiet() -> Iterator[None]:
     sys.stderr.flush()
     kept = os.dup(2)
     try:
-        with open(os.devnull, 'w') as nowhere:
+        with open(os.devnull, 'w', encoding='utf-8') as nowhere:
             os.dup2(nowhere.fileno(), 2)
         yield
     finally:

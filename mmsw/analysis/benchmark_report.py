@@ -35,7 +35,9 @@ def write_report(result: dict, out: str | os.PathLike[str]) -> list[Path]:
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     writers: dict[str, Callable[[Path], object]] = {
-        'benchmark.json': lambda path: path.write_text(json.dumps(result, indent=1) + '\n'),
+        'benchmark.json': lambda path: path.write_text(
+            json.dumps(result, indent=1) + '\n', encoding='utf-8'
+        ),
         'benchmark.md': lambda path: path.write_text(markdown(result), encoding='utf-8'),
     }
     try:

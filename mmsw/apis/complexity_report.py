@@ -159,4 +159,4 @@ def check_output(path: str | os.PathLike[str]) -> None:
 def write_json(result: Complexity, path: str | os.PathLike[str]) -> None:
     """Write every count, exactly; an existing file is replaced once the new one is whole."""
     text = json.dumps(result.to_dict(), indent=1) + '\n'
-    write_whole(Path(path), lambda temporary: temporary.write_text(text))
+    write_whole(Path(path), lambda temporary: temporary.write_text(text, encoding='utf-8'))

@@ -149,7 +149,9 @@ def write_report(analysis: SparsityAnalysis, text: str, folder: str | os.PathLik
 
     folder = Path(folder)
     write_json(analysis, folder / JSON)
-    write_whole(folder / TEXT, lambda temporary: temporary.write_text(text + '\n'))
+    write_whole(
+        folder / TEXT, lambda temporary: temporary.write_text(text + '\n', encoding='utf-8')
+    )
     draw_sparsity(analysis, folder / PICTURE)
 
 
@@ -161,6 +163,6 @@ def write_json(analysis: SparsityAnalysis, path: str | os.PathLike[str]) -> None
     """
     data = json.dumps(analysis.to_dict(), indent=1) + '\n'
     try:
-        write_whole(Path(path), lambda temporary: temporary.write_text(data))
+        write_whole(Path(path), lambda temporary: temporary.write_text(data, encoding='utf-8'))
     except OSError as error:
         raise UsageError(f'{os.fspath(path)} cannot be written: {error}') from error

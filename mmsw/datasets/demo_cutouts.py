@@ -91,7 +91,7 @@ class DemoCutouts(Dataset):
 
 def _read(path: Path) -> dict:
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding='utf-8'))
     except (OSError, ValueError) as error:
         problem = explain_coco_file(path) or f'cannot be read ({error})'
         raise DataError(f'annotation file {path} {problem}') from error

@@ -152,7 +152,7 @@ def _inspect_existing(out_dir: Path, settings: dict[str, int], force: bool) -> D
     if not out_dir.exists() or (out_dir.is_dir() and not any(out_dir.iterdir())):
         return None
     try:
-        info = json.loads((out_dir / INFO_FILE).read_text())
+        info = json.loads((out_dir / INFO_FILE).read_text(encoding='utf-8'))
         version, found, counts = info['format'], info['settings'], info['counts']
     except (OSError, ValueError, KeyError, TypeError):
         raise FileExistsError(
@@ -245,8 +245,8 @@ def _write_data(
         _write_json(root / _coco_annotations(split), _coco_document(split, coco))
         counts[split] = _count(coco)
     ade = root / 'ADEChallengeData2016'
-    (ade / 'sceneCategories.txt').write_text(''.join(categories))
-    (ade / 'objectInfo150.txt').write_text(_object_info(tally))
+    (ade / 'sceneCategories.txt').write_text(''.join(categories), encoding='utf-8')
+    (ade / 'objectInfo150.txt').write_text(_object_info(tally), encoding='utf-8')
     return counts
 
 
@@ -336,4 +336,4 @@ def _link_or_copy(source: Path, target: Path) -> None:
 
 
 def _write_json(path: Path, content: dict, indent: int | None = None) -> None:
-    path.write_text(json.dumps(content, indent=indent) + '\n')
+    path.write_text(json.dumps(content, indent=indent) + '\n', encoding='utf-8')

@@ -22,7 +22,7 @@ def exclusive(folder: Path) -> Iterator[None]:
     import fcntl  # not on Windows, where the rest of the package can be imported
 
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / 'lock').open('w') as lock:
+    with (folder / 'lock').open('w', encoding='utf-8') as lock:
         try:
             fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

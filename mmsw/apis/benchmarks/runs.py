@@ -76,7 +76,7 @@ def failure_of(run: BenchmarkRun, code: int) -> Failure | None:
     if code == 0 and (run.folder / RESULT).is_file():
         return None
     log = run.folder / LOG
-    lines = log.read_text(errors='replace').splitlines()[-_TAIL:]
+    lines = log.read_text(encoding='utf-8', errors='replace').splitlines()[-_TAIL:]
     return Failure(run, code, log, '\n'.join(f'    {line}' for line in lines))
 
 

@@ -89,7 +89,7 @@ def _begin(
     write_json(run.folder / 'settings.json', run.settings)
     config = run.folder / 'config.py'
     write_whole(config, run_config(cfg, run, settings).dump)
-    log = open_logs.enter_context((run.folder / LOG).open('a'))
+    log = open_logs.enter_context((run.folder / LOG).open('a', encoding='utf-8'))
     return _Active(number, run, start(_command(config), log, _ONE_THREAD), log)
 
 

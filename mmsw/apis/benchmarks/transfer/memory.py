@@ -18,7 +18,7 @@ def resident_peak() -> int:
     parent process held when it started this one.
     """
     if _STATUS.is_file():
-        found = _PEAK.search(_STATUS.read_text())
+        found = _PEAK.search(_STATUS.read_text(encoding='utf-8'))
         if found:
             return 1024 * int(found[1])
     unit = 1 if sys.platform == 'darwin' else 1024

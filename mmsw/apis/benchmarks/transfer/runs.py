@@ -76,7 +76,7 @@ def _train(run: Run, settings: TransferSettings, progress: Callable[[str], None]
     write_whole(config, run_config(run, settings).dump)
     (run.folder / PROGRESS).unlink(missing_ok=True)
     log = run.folder / LOG
-    with log.open('a') as output:
+    with log.open('a', encoding='utf-8') as output:
         code = _supervise(_command(config, settings), output, run, progress)
     return failure_of(run, code)
 
