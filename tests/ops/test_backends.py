@@ -224,6 +224,67 @@ def test_environment_variable(value: str, expected: str) -> None:
     assert (done.returncode == 0) == (value != 'numpy')
 
 
+CALL_TWICE = (
+    'import logging\n'
+    'import torch\n'
+    'import mmsw.ops.backends as table\n'
+    'from mmsw.ops import ShiftPattern, shift_add, shift_wise_conv2d\n'
+    "table._MODULES['cpp'].unavailable_reason = lambda: {reason}\n"
+    'pattern = ShiftPattern.draw(5, 3, 1, 1)\n'
+    'call = lambda: shift_wise_conv2d(torch.ones(1, 1, 4, 4), torch.ones(2, 1, 3, 3), pattern)\n'
+)
+
+
+def test_a_slower_backend_is_said_once() -> None:
+    """Neither at import, nor where a compiler traces the call."""
+    done = run_python(
+        CALL_TWICE.format(reason="'it was not compiled (no compiler); do this'")
+        + "print('imported')\n"
+        "torch.compile(call, backend='eager', fullgraph=True)()\n"
+        "print('compiled')\n"
+        'call(), call()\n'
+        'shift_add(torch.ones(1, 2, 6, 6), pattern)\n'
+    )
+    assert done.returncode == 0, done.stdout
+    assert sorted(done.stdout.splitlines()) == [
+        'compiled',
+        'imported',
+        "mmsw: the operators run on backend 'torch', which is slower than 'cpp' on the CPU; 'cpp' "
+        'cannot run here: it was not compiled (no compiler); do this. MMSW_BACKEND=torch silences '
+        'this line',
+    ]
+
+
+@pytest.mark.parametrize(
+    ('reason', 'variables'),
+    [
+        ("'it was not compiled'", {'MMSW_BACKEND': 'torch'}),
+        ('None', {}),
+    ],
+    ids=['torch is named', 'cpp is there'],
+)
+def test_nothing_is_said_of_a_backend_that_was_chosen(reason: str, variables: dict) -> None:
+    calls = CALL_TWICE.format(reason=reason) + 'table.choose_backend(None)\n'
+    calls += "call() if table.choose_backend(None) == 'torch' else None\n"
+    done = run_python(calls, **variables)
+    assert (done.returncode, done.stdout) == (0, '')
+
+
+def test_the_chosen_backend_is_logged_once(
+    add_backend, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(table, '_told', set())
+    add_backend(fast=StandIn())
+    with caplog.at_level('INFO', logger='mmsw.ops'):
+        call_shift_add()
+        call_shift_wise_conv2d()
+        call_shift_add('torch')
+    assert [record.getMessage() for record in caplog.records] == [
+        "backend 'fast' runs the operators on cpu",
+        "backend 'torch' runs the operators on cpu",
+    ]
+
+
 def test_import_is_light() -> None:
     done = run_python(
         'import torch\n'

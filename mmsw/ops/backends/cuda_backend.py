@@ -28,8 +28,8 @@ _EXTENSION = f'mmsw.ops.{compiled.module_name("cuda", torch.__version__)}'
 _BUILD = f'with nvcc on PATH {compiled.REBUILD}'
 # The largest side of a small kernel whose slot fits into a block's shared memory for any map, and
 # the most pairs of repetition and group whose shifts do (csrc/cuda/shift_wise.cuh).
-_MOST_SIDE = {torch.float64: 25}
-_MOST_SIDE_ELSE = 49
+_MOST_SIDE = {torch.float64: 35}
+_MOST_SIDE_ELSE = 59
 _MOST_SLOTS = 5888
 
 # Written by the first question; the answer holds for the life of the process.
