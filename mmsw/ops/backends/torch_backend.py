@@ -28,6 +28,9 @@ from ..pattern import conv_margin, num_groups, shift_slot, slot_shift
 Outputs = tuple[Tensor, Tensor, Tensor]
 
 DEVICES = None  # every device
+HAS_CROSS = True
+NEEDS_CHECK = False
+limit = None  # it takes every size
 
 
 def unavailable_reason() -> str | None:
