@@ -20,35 +20,19 @@ from mmsw.install_hint import how_to_install
 
 ROOT = Path(__file__).resolve().parents[1]
 OURS = r'(?:mmsw|mmshiftwise)'
-# `pip install ... mmsw`, with options, quotes and other packages before the name. A path is not a
-# name (./mmsw, mmsw/ops), and the text may be cut into several lines or string literals.
-BY_NAME = re.compile(rf'\binstall\b[^.;:()\n]*?[\s\'"`]{OURS}(?=[\s\'"`\[=<>~!,;.)]|$)(?![./]\w)')
-CUT = re.compile(rf'\binstall[\s\'"`\\]+{OURS}(?=[\s\'"`\[=<>~!,;)]|$)')
+ORDER = r'\b(?:pip3?|pipx|uv|mim|conda)\s+(?:install|add)\b'
+# Options, quotes and other packages may stand before the name. A path is not a name (./mmsw,
+# mmsw/ops), and the text may be cut into several lines or string literals.
+BY_NAME = re.compile(rf'{ORDER}[^.;:()\n]*?[\s\'"`]{OURS}(?=[\s\'"`\[=<>~!,;.)]|$)(?![./]\w)')
+CUT = re.compile(rf'{ORDER}[\s\'"`\\]+{OURS}(?=[\s\'"`\[=<>~!,;)]|$)')
 WITH_EXTRA = re.compile(rf'(?<![\w./-]){OURS}\[[a-z][a-z,-]*\]')  # mmsw[openmmlab], wherever
-# "install mmsw with `pip install .`" names no index
-SPOKEN = re.compile(rf'(?<!pip )(?<!pipx )(?<!uv )(?<!mim )\binstall {OURS} (?=with )')
-TEXT = (
-    '.py',
-    '.md',
-    '.txt',
-    '.sh',
-    '.toml',
-    '.yml',
-    '.yaml',
-    '.in',
-    '.cpp',
-    '.cu',
-    '.h',
-    '.cuh',
-    '',
-)
+TEXT = re.compile(r'\.(py|md|txt|sh|toml|ya?ml|in|cpp|cuh?|h)|')
 LEFT_OUT = {'.git', '.venv', 'build', 'dist', 'data', 'work_dirs', 'checkpoints'}
 NEEDLE = 'pip' + ' install '  # so that this file does not offend itself
 
 
 def offences(text: str) -> list[str]:
     """Every place of a text that installs one of the names from an index."""
-    text = SPOKEN.sub('', text)
     return [m[0] for pattern in (BY_NAME, CUT, WITH_EXTRA) for m in pattern.finditer(text)]
 
 
@@ -66,7 +50,11 @@ def text_files() -> list[Path]:
             if top.name not in LEFT_OUT and not top.name.endswith('.egg-info')
             for path in ([top] if top.is_file() else top.rglob('*'))
         ]
-    return [p for p in found if p.is_file() and p.suffix in TEXT and p != Path(__file__).resolve()]
+    return [
+        p
+        for p in found
+        if p.is_file() and TEXT.fullmatch(p.suffix) and p != Path(__file__).resolve()
+    ]
 
 
 @pytest.mark.parametrize(
@@ -93,6 +81,7 @@ def test_an_order_by_name_is_found(text: str) -> None:
         NEEDLE + "--no-build-isolation '.[openmmlab]'",
         NEEDLE + '-e . in the source tree of mmsw',
         NEEDLE + './mmsw',
+        'install mmsw again',
         NEEDLE + 'mmsw/',
         'install mmsw with `' + NEEDLE + '--no-build-isolation .`',
         'cd mmsw && ' + NEEDLE + '.',
