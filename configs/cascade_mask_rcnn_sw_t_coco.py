@@ -1,4 +1,4 @@
-# Cascade Mask R-CNN, SW-T of the second generation, COCO: the 3x recipe published with the
+# Cascade Mask R-CNN, SW-T v2, COCO: the 3x recipe published with the
 # network.
 #
 #   tools/dist_train.sh configs/cascade_mask_rcnn_sw_t_coco.py 8 --amp        # eight GPUs

@@ -1,4 +1,4 @@
-# Cascade Mask R-CNN, SW-T of the second generation, COCO, from a dense start that becomes sparse
+# Cascade Mask R-CNN, SW-T v2, COCO, from a dense start that becomes sparse
 # on the way. A recipe of this project: the authors publish sparse pretraining only.
 #
 # Nobody has published the dense ImageNet checkpoint: train it with

@@ -1,4 +1,4 @@
-# RetinaNet (one stage), SW-T of the second generation, COCO: 12 epochs at one scale.
+# RetinaNet (one stage), SW-T v2, COCO: 12 epochs at one scale.
 # A recipe of this project, never trained to the end: the authors publish none for it.
 _base_ = [
     '_base_/models/retinanet_shiftwise.py',

@@ -1,4 +1,4 @@
-# UPerNet, SW-S of the second generation, ADE20K: the recipe of SW-T.
+# UPerNet, SW-S v2, ADE20K: the recipe of SW-T.
 # Nobody has published an ImageNet checkpoint of it: train one, or pass --from-scratch.
 _base_ = ['upernet_sw_t_ade20k.py']
 

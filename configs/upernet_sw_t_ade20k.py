@@ -1,4 +1,4 @@
-# UPerNet, SW-T of the second generation, ADE20K: the recipe published with the network.
+# UPerNet, SW-T v2, ADE20K: the recipe published with the network.
 #
 #   tools/dist_train.sh configs/upernet_sw_t_ade20k.py 4 --amp                # four GPUs
 #   python tools/train.py configs/upernet_sw_t_ade20k.py --amp \

@@ -1,4 +1,4 @@
-# UPerNet, SW-T of the second generation, ADE20K, from a dense start that becomes sparse on the
+# UPerNet, SW-T v2, ADE20K, from a dense start that becomes sparse on the
 # way. A recipe of this project: the authors publish sparse pretraining only.
 #
 # Nobody has published the dense ImageNet checkpoint: train it with

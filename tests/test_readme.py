@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from config_helpers import RECIPE, ROOT, build_model, count_parameters
 
-from mmsw.apis import load_config
+from mmsw.apis import UsageError, load_config
 
 PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]
 CONFIGS = sorted((ROOT / 'configs').rglob('*.py'))
@@ -80,17 +80,18 @@ def parsed(command: Command):
 
 def config_of(command: Command):
     args = parsed(command)
-    path = ROOT / args.config
-    if 'mmdet::' in ''.join(p.read_text() for p in [path, *path.parent.rglob('_base_/**/*.py')]):
-        pytest.importorskip('mmdet', reason='mmdet is absent; the config inherits from it')
-    return args, load_config(path, args.cfg_options)
+    try:
+        return args, load_config(ROOT / args.config, args.cfg_options)
+    except UsageError as error:
+        if 'mmdet is not installed' in str(error):
+            pytest.skip('mmdet is absent; the config inherits from it')
+        raise
 
 
 def test_commands_are_found() -> None:
-    assert {'README.md', 'docs/pretraining.md', 'configs/upernet_sw_t_ade20k.py'} <= {
-        command.page for command in COMMANDS
-    }
-    assert len(RUNS) > 20
+    pages = {command.page for command in COMMANDS}
+    assert {'README.md', 'configs/upernet_sw_t_ade20k.py'} <= pages
+    assert len(RUNS) > 15
 
 
 @pytest.mark.parametrize('command', [c for c in COMMANDS if c not in RUNS], ids=str)

@@ -1,4 +1,4 @@
-# SW-T of the second generation on ImageNet-1k, sparse: the recipe published with the network.
+# SW-T v2 on ImageNet-1k, sparse: the recipe published with the network.
 #
 #   tools/dist_train.sh configs/pretrain/sw_t_in1k.py 8 --amp \
 #       --cfg-options optim_wrapper.accumulative_counts=4 custom_hooks.0.interval=400
