@@ -1,5 +1,5 @@
-# Cascade Mask R-CNN, SW-S of the second generation, COCO: the recipe of SW-T.
-# The authors publish no ImageNet checkpoint of it: bring your own, or train with --from-scratch.
+# Cascade Mask R-CNN, SW-S v2, COCO: the recipe of SW-T.
+# Nobody has published an ImageNet checkpoint of it: train one, or pass --from-scratch.
 _base_ = ['cascade_mask_rcnn_sw_t_coco.py']
 
 model = dict(

@@ -1,5 +1,5 @@
-# Cascade Mask R-CNN, SW-T of the first generation, COCO: the recipe of the second.
-# The authors publish no ImageNet checkpoint of it: bring your own, or train with --from-scratch.
+# Cascade Mask R-CNN, SW-T v1, COCO: the recipe of v2.
+# Nobody has published an ImageNet checkpoint of it: train one, or pass --from-scratch.
 _base_ = ['cascade_mask_rcnn_sw_t_coco.py']
 
 model = dict(

@@ -1,5 +1,5 @@
-# Mask R-CNN, SW-T of the second generation, COCO: 12 epochs at one scale, the usual yardstick.
-# A recipe of this project: the authors publish none for it.
+# Mask R-CNN, SW-T v2, COCO: 12 epochs at one scale, the usual yardstick.
+# A recipe of this project, never trained to the end: the authors publish none for it.
 _base_ = [
     '_base_/models/mask_rcnn_shiftwise.py',
     '_base_/datasets/coco_instance.py',

@@ -1,5 +1,5 @@
-# RetinaNet (one stage), SW-T of the second generation, COCO: 12 epochs at one scale.
-# A recipe of this project: the authors publish none for it.
+# RetinaNet (one stage), SW-T v2, COCO: 12 epochs at one scale.
+# A recipe of this project, never trained to the end: the authors publish none for it.
 _base_ = [
     '_base_/models/retinanet_shiftwise.py',
     '_base_/datasets/coco_boxes.py',

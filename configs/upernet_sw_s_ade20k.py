@@ -1,5 +1,5 @@
-# UPerNet, SW-S of the second generation, ADE20K: the recipe of SW-T.
-# The authors publish no ImageNet checkpoint of it: bring your own, or train with --from-scratch.
+# UPerNet, SW-S v2, ADE20K: the recipe of SW-T.
+# Nobody has published an ImageNet checkpoint of it: train one, or pass --from-scratch.
 _base_ = ['upernet_sw_t_ade20k.py']
 
 model = dict(

@@ -1,11 +1,15 @@
-# UPerNet, SW-T of the second generation, ADE20K: the recipe published with the network.
+# UPerNet, SW-T v2, ADE20K: the recipe published with the network.
 #
-#   python tools/train.py configs/upernet_sw_t_ade20k.py                      # one GPU, or the CPU
 #   tools/dist_train.sh configs/upernet_sw_t_ade20k.py 4 --amp                # four GPUs
+#   python tools/train.py configs/upernet_sw_t_ade20k.py --amp \
+#       --cfg-options train_dataloader.batch_size=16                          # one GPU
 #
-# The ImageNet checkpoint that the authors published is downloaded by hand (their README links it).
-# Put it at the path below or name it with --pretrained PATH; --from-scratch trains without one.
-# An extracted data set anywhere: --data-root PATH.
+# The learning rate is for 16 images per step: four GPUs with four images each. README.md has a
+# table for other numbers of GPUs.
+#
+# Download the ImageNet checkpoint of the authors by hand (README.md says where). Put it at the
+# path below, or name it with --pretrained PATH. --from-scratch trains without one. If the data
+# set is somewhere else, pass --data-root PATH.
 _base_ = [
     '_base_/models/upernet_shiftwise.py',
     '_base_/datasets/ade20k.py',

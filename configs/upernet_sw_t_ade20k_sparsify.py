@@ -1,7 +1,8 @@
-# UPerNet, SW-T of the second generation, ADE20K, from a dense start that becomes sparse on the way.
-# A recipe of this project: the authors publish sparse pretraining only.
+# UPerNet, SW-T v2, ADE20K, from a dense start that becomes sparse on the
+# way. A recipe of this project: the authors publish sparse pretraining only.
 #
-# The dense ImageNet checkpoint comes from configs/pretrain/sw_t_dense_in1k.py; --pretrained PATH.
+# Nobody has published the dense ImageNet checkpoint: train it with
+# configs/pretrain/sw_t_dense_in1k.py and name it with --pretrained PATH.
 _base_ = ['upernet_sw_t_ade20k.py', '_base_/dynamic_sparsity.py']
 
 model = dict(backbone=dict(init_cfg=dict(checkpoint='checkpoints/sw_t_v2_dense_imagenet1k.pth')))

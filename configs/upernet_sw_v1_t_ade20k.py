@@ -1,5 +1,5 @@
-# UPerNet, SW-T of the first generation, ADE20K: the recipe of the second.
-# The authors publish no ImageNet checkpoint of it: bring your own, or train with --from-scratch.
+# UPerNet, SW-T v1, ADE20K: the recipe of v2.
+# Nobody has published an ImageNet checkpoint of it: train one, or pass --from-scratch.
 _base_ = ['upernet_sw_t_ade20k.py']
 
 model = dict(

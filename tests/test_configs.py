@@ -242,14 +242,14 @@ def test_missing_toolbox_names_how_to_get_it(monkeypatch: pytest.MonkeyPatch) ->
 
     cfg = load_config(RECIPE)
     monkeypatch.setattr('importlib.import_module', fail)
-    with pytest.raises(UsageError, match=r"pip install 'mmsw\[openmmlab\]'"):
+    with pytest.raises(UsageError, match=r"make setup.*pip install .*'\.\[openmmlab\]'"):
         register_toolbox(cfg)
 
 
 def test_inherited_toolbox_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr('mmengine.config.config.is_installed', lambda package: False)
     with pytest.raises(
-        UsageError, match=r"mmdet is not installed.*pip install 'mmsw\[openmmlab\]'"
+        UsageError, match=r"mmdet is not installed.*pip install .*'\.\[openmmlab\]'"
     ):
         load_config(ROOT / 'configs/cascade_mask_rcnn_sw_t_coco.py')
 

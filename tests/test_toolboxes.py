@@ -60,7 +60,7 @@ def test_mmpretrain_that_does_not_work_is_named(
     with pytest.raises(UsageError, match=r'sw_t_in1k\.py is for mmpretrain, which') as caught:
         register_toolbox(cfg)
     assert str(error) in str(caught.value)
-    assert "pip install 'mmsw[pretrain]'" in str(caught.value)
+    assert "pip install --no-build-isolation '.[pretrain]'" in str(caught.value)
     with pytest.raises(UsageError, match=r"names 'mmpretrain\.ConvNeXt' of mmpretrain, which"):
         register_toolbox(other)
 
@@ -89,10 +89,10 @@ def test_config_that_inherits_or_imports_mmpretrain(tmp_path: Path) -> None:
     heir.write_text("_base_ = 'mmpretrain::_base_/default_runtime.py'\n")
     importer = tmp_path / 'importer.py'
     importer.write_text("custom_imports = dict(imports=['mmpretrain.models'])\n")
-    expected = r"mmpretrain.*; mmpretrain comes with pip install 'mmsw\[pretrain\]'"
+    expected = r"mmpretrain.*; to get mmpretrain, in .*'\.\[pretrain\]'"
     with pytest.raises(UsageError, match=expected):
         register_toolbox(load_config(heir))
-    with pytest.raises(UsageError, match=r"; mmpretrain comes with pip install 'mmsw\[pretrain\]'"):
+    with pytest.raises(UsageError, match=r"; to get mmpretrain, in .*'\.\[pretrain\]'"):
         load_config(importer)
 
 

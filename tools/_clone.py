@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.util
+import runpy
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,4 +17,10 @@ def toolboxes_needed() -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        sys.exit(f"error: {error}; mmsw and its toolboxes come with pip install 'mmsw[openmmlab]'")
+        sys.exit(f'error: {error}; to get mmsw and its toolboxes, {_remedy()}')
+
+
+def _remedy() -> str:
+    # Read without importing mmsw, which needs what may be missing.
+    package = Path(importlib.util.find_spec('mmsw').origin).parent
+    return runpy.run_path(str(package / 'install_hint.py'))['how_to_install']('openmmlab')

@@ -1,4 +1,4 @@
-"""Fine-tune several starting points under one budget; tell which is best and what it cost.
+"""Fine-tune several starting points under one budget; tell how they differ and what they cost.
 
 By default on the demo scenes, on a CPU. Started again it goes on where it was stopped. Runs from a
 clone as it is, installed or not.

@@ -1,6 +1,6 @@
 # Sparse training as published: SNIP chooses 70% of the small filters before the first iteration;
 # every 100 iterations some of the weakest are exchanged for others. It runs to the end of training.
-# Settings: docs/pretraining.md.
+# With gradient accumulation multiply the interval. Settings: docs/sparse_training.md.
 dynamic_sparsity = dict(
     type='DynamicSparsityHook',
     start='snip',

@@ -1,4 +1,4 @@
-# SW-S of the second generation on ImageNet-1k, sparse: the recipe of SW-T.
+# SW-S v2 on ImageNet-1k, sparse: the recipe of SW-T.
 # The authors publish no result of it.
 _base_ = ['sw_t_in1k.py']
 

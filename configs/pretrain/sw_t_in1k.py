@@ -1,11 +1,11 @@
-# SW-T of the second generation on ImageNet-1k, sparse: the recipe published with the network.
+# SW-T v2 on ImageNet-1k, sparse: the recipe published with the network.
 #
 #   tools/dist_train.sh configs/pretrain/sw_t_in1k.py 8 --amp \
 #       --cfg-options optim_wrapper.accumulative_counts=4 custom_hooks.0.interval=400
 #
-# Needs mmpretrain: pip install 'mmsw[pretrain]', in an environment of its own. What it saves loads
-# into the configs for ADE20K and COCO as it is: --pretrained PATH. See docs/pretraining.md.
-# ImageNet lies in data/imagenet, or anywhere: --data-root PATH.
+# Needs mmpretrain, in an environment of its own: docs/pretraining.md says how to make it. Put
+# ImageNet in data/imagenet, or pass --data-root PATH. The checkpoint of this run loads into the
+# configs for ADE20K and COCO: --pretrained PATH.
 _base_ = [
     '../_base_/models/shiftwise_classifier.py',
     '../_base_/datasets/imagenet_in1k.py',

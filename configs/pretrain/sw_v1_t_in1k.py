@@ -1,4 +1,4 @@
-# SW-T of the first generation on ImageNet-1k, sparse: the recipe of the second.
+# SW-T v1 on ImageNet-1k, sparse: the recipe of v2.
 # The authors publish no checkpoint of it.
 _base_ = ['sw_t_in1k.py']
 

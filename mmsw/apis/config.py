@@ -15,21 +15,17 @@ from mmengine.config.utils import ConfigParsingError
 from mmengine.device import get_device
 
 from mmsw.checkpoint import load_checkpoint_file
+from mmsw.install_hint import how_to_install
 
 from .data import iter_datasets, set_data_root
 from .errors import UsageError
 
-# default scope -> the package that has it, and how to get it
-_EXTRAS = "pip install 'mmsw[openmmlab]' or, for the onedl forks, 'mmsw[onedl]'"
+# default scope -> the package that has it, and the extra of mmsw that brings it
 _TOOLBOXES = {
-    'mmseg': ('mmsegmentation', _EXTRAS),
-    'mmdet': ('mmdet', _EXTRAS),
-    'mmpretrain': (
-        'mmpretrain',
-        "pip install 'mmsw[pretrain]' in an environment of its own, with torch and torchvision of "
-        'one release (docs/pretraining.md)',
-    ),
-    'mmengine': ('mmengine', _EXTRAS),
+    'mmseg': ('mmsegmentation', 'openmmlab'),
+    'mmdet': ('mmdet', 'openmmlab'),
+    'mmpretrain': ('mmpretrain', 'pretrain'),
+    'mmengine': ('mmengine', 'openmmlab'),
 }
 _SCOPED = re.compile(r'(mmseg|mmdet|mmpretrain)[.:]')  # what names a component of a toolbox
 # default scope -> hook that draws what was tested, and what switches it on
@@ -97,8 +93,18 @@ def _missing(error: Exception) -> str:
     if getattr(first, 'name', None) == 'pkg_resources':
         return f"{first}; mmengine needs it here: pip install 'setuptools<81'"
     if any('mmpretrain' in text or 'torchvision' in text for text in texts):
-        return f'{_first_line(first)}; mmpretrain comes with {_TOOLBOXES["mmpretrain"][1]}'
-    return f"{first}; the toolboxes come with pip install 'mmsw[openmmlab]' or 'mmsw[onedl]'"
+        return f'{_first_line(first)}; to get mmpretrain, {_remedy("pretrain")}'
+    return f'{first}; to get the toolboxes, {_remedy("openmmlab")}'
+
+
+def _remedy(extra: str) -> str:
+    text = how_to_install(extra)
+    if extra == 'pretrain':
+        text += (
+            ', in an environment of its own, with torch and torchvision of one release '
+            '(docs/pretraining.md)'
+        )
+    return text
 
 
 def _name(cfg: Config) -> str:
@@ -131,7 +137,7 @@ def register_toolbox(cfg: Config) -> str:
 
 
 def _register(scope: str, whose: str) -> None:
-    package, remedy = _TOOLBOXES[scope]
+    package, extra = _TOOLBOXES[scope]
     try:
         utils = importlib.import_module(f'{scope}.utils')
         utils.register_all_modules(init_default_scope=False)
@@ -140,6 +146,8 @@ def _register(scope: str, whose: str) -> None:
         problem = _first_line(error)
         if 'torchvision' in problem and scope != 'mmpretrain':
             remedy = 'install torchvision of the release of torch, or remove it'
+        else:
+            remedy = _remedy(extra)
         raise UsageError(
             f'{whose} {package}, which cannot be imported ({problem}): {remedy}'
         ) from error

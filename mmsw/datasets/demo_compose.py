@@ -15,6 +15,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from mmsw.install_hint import how_to_install
+
 # File below the package's folder. Each of these is packed in the wheel itself.
 TRAIN_PHOTOS: dict[str, tuple[str, str]] = {
     'astronaut': ('skimage', 'data/astronaut.png'),
@@ -100,7 +102,7 @@ def load_sources() -> Sources:
     missing = [name for name in _DISTRIBUTIONS if importlib.util.find_spec(name) is None]
     if missing:
         names = ', '.join(_DISTRIBUTIONS[name] for name in missing)
-        raise ImportError(f'the demo data needs {names}; install with `pip install mmsw[demo]`')
+        raise ImportError(f'the demo data needs {names}; to get it, {how_to_install("demo")}')
     from sklearn.datasets import load_digits
 
     photos = {

@@ -51,18 +51,27 @@ def test_tables_hold_means_deviations_and_differences_by_seed(finished, settings
         *('dense', '0%', '3', '82.00 ± 2.00', '–', '100.0%', '100.0%', '25.0%')
     ]
     assert row(text, 0, 'static') == [
-        *('static', '50%', '3', '74.00 ± 4.00', '-8.00 ± 2.00', '50.0%', '50.0%', '25.0%')
+        *('static', '50%', '3', '74.00 ± 4.00', '-8.00 [-12.97, -3.03]', '50.0%', '50.0%', '25.0%')
     ]
     assert row(text, 0, 'filter') == [
-        *('filter', '50%', '2 of 3', '80.00 ± 1.41', '-1.00 ± 0.00', '50.0%', '50.0%', '25.0%')
+        *(
+            'filter',
+            '50%',
+            '2 of 3',
+            '80.00 ± 1.41',
+            '-1.00 [-1.00, -1.00]',
+            '50.0%',
+            '50.0%',
+            '25.0%',
+        )
     ]
     assert row(text, 1, 'static') == [
         *('static', '50%', '2.667 ± 1.943', '1.10 ± 0.10', '2.0%', '60.0%'),
         *('8.0', '0.80 ± 0.10', '8.0', '0.80 ± 0.10'),
     ]
     assert row(text, 1, 'dense')[-1] == '1.11 ± 0.10'
-    assert '50% pruned: the best mean accuracy is that of dense, 82.00 ± 2.00.' in text
-    assert 'static is 8.00 below dense (3 of 3 seeds agree in sign): more than' in text
+    assert '2 comparisons with dense, paired by seed (2 to 3 seeds)' in text
+    assert 'excludes zero in 2: 50% pruned, static, accuracy: -8.00 [-12.97, -3.03]; 50%' in text
     assert 'kept exactly the number' in text
     assert 'Runs of the same seed began with the same values' in text
     assert 'backend torch' in text
@@ -74,8 +83,19 @@ def test_json_holds_everything(finished, settings):
     assert f'FAILED: {finished[-1].name}, exit code 3' in text
     found = read_json(settings.out / 'results.json')
     static = next(item for item in found['summary'] if item['method'] == 'static')
-    assert static['accuracy'] == {'mean': 74.0, 'deviation': 4.0, 'n': 3}
-    assert static['accuracy_minus_dense'] == {'mean': -8.0, 'deviation': 2.0, 'n': 3}
+    half = 4.30265 * 2 / 3**0.5
+    assert static['accuracy'] == {
+        'mean': 74.0,
+        'deviation': 4.0,
+        'n': 3,
+        'interval_95': pytest.approx([74 - 2 * half, 74 + 2 * half]),
+    }
+    assert static['accuracy_minus_dense'] == {
+        'mean': -8.0,
+        'deviation': 2.0,
+        'n': 3,
+        'interval_95': pytest.approx([-8 - half, -8 + half]),
+    }
     assert math.isclose(static['operator_forward']['mean'], 0.8)
     assert [run['result'] is None for run in found['runs']] == [False] * 8 + [True]
     assert found['failed'] == [{'name': finished[-1].name, 'code': 3}]

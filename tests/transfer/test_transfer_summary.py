@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mmsw.apis.benchmarks.comparison import Row, Spread, conclude, paired_difference
+from mmsw.apis.benchmarks.comparison import Row, Spread, compare, conclude, paired_difference
 
 
 def row(start: str, scores: dict[int, float], name: str = 'mIoU') -> Row:
@@ -28,16 +28,63 @@ def test_differences_are_paired_by_seed():
     assert difference.deviation == pytest.approx(2.0**0.5)
 
 
-def test_conclusion_follows_from_the_figures():
-    scratch, dense = row('scratch', {0: 10.0, 1: 11.0}), row('dense', {0: 40.0, 1: 42.0})
-    sparse = row('sparse', {0: 40.5, 1: 42.5})
-    text = conclude([scratch, dense, sparse], 'mIoU')
-    assert 'best mean mIoU is that of sparse, 41.50 ± 1.41' in text
-    assert (
-        'sparse is 0.50 above the next best, dense (2 of 2 seeds agree in sign): within the '
-        'seed-to-seed spread of 1.41, so these runs do not tell them apart.'
-    ) in text
-    assert 'scratch is 30.50 below dense (2 of 2 seeds agree in sign): more than' in text
-    assert text.count('dense') == 2
-    alone = conclude([row('scratch', {0: 1.0}), row('dense', {0: 2.0})], 'mIoU')
-    assert 'in the only seed: the spread is not known' in alone
+def test_interval_of_a_mean_is_that_of_students_t():
+    stats = pytest.importorskip('scipy.stats', reason='scipy is absent; it knows the quantiles')
+    for n in range(2, 32):
+        spread = Spread.of([float(i * i) for i in range(n)])
+        half = stats.t.ppf(0.975, n - 1) * spread.deviation / n**0.5
+        assert (spread.interval[1] - spread.interval[0]) / 2 == pytest.approx(half, rel=1e-5)
+        assert sum(spread.interval) / 2 == pytest.approx(spread.mean)
+    many = Spread.of([float(i % 7) for i in range(100)])
+    half = 2.04227 * many.deviation / 10  # wider than the exact 1.98422
+    assert many.interval == pytest.approx((many.mean - half, many.mean + half))
+    assert Spread.of([1.0]).interval is None
+
+
+def test_texts_and_numbers_of_a_difference():
+    spread = Spread.of([0.6, 0.7, 0.8])
+    assert spread.signed_text() == '+0.70 [0.45, 0.95]'
+    assert Spread.of([-0.7]).signed_text() == '-0.70'
+    assert Spread.of([]).signed_text() == 'missing'
+    assert spread.numbers()['interval_95'] == pytest.approx([0.45159, 0.94841], abs=1e-5)
+    assert Spread.of([]).numbers() == {
+        'mean': None,
+        'deviation': None,
+        'interval_95': None,
+        'n': 0,
+    }
+
+
+def test_verdict_is_that_of_the_paired_interval():
+    """Two differences that the spread of either start alone would call the other way round."""
+    dense = row('dense', {0: 91.0, 1: 92.6, 2: 94.4})
+    steady = row('steady', {0: 91.5, 1: 93.3, 2: 95.2})  # below the spread of dense, and sure
+    shaky = row('shaky', {0: 87.0, 1: 92.0, 2: 91.0})  # above the spread of dense, and unsure
+    assert conclude(compare([dense, steady, shaky], 'mIoU')) == (
+        '2 comparisons with dense, paired by seed (3 seeds): mean difference in percentage points '
+        'and its 95% t interval, no correction for the number of comparisons. '
+        'The interval excludes zero in 1: net, steady, mIoU: +0.67 [0.29, 1.05]. '
+        'It includes zero in the other 1: these runs show no difference there.'
+    )
+
+
+def test_conclusion_counts_all_comparisons():
+    scratch, dense = row('scratch', {0: 10.0, 1: 11.0}), row('dense', {0: 40.0, 1: 42.0, 2: 41.0})
+    sparse = row('sparse', {0: 40.5, 1: 42.5, 2: 40.9})
+    open_ = row('open', {2: 40.0})
+    text = conclude(compare([scratch, dense, sparse, open_], 'mIoU'))
+    assert text.startswith('2 comparisons with dense, paired by seed (2 to 3 seeds): ')
+    assert 'excludes zero in 1: net, scratch, mIoU: -30.50 [-36.85, -24.15].' in text
+    assert text.endswith('Fewer than two common seeds, so not known: net, open, mIoU.')
+    assert 'includes zero in all: these runs show no difference.' in conclude(
+        compare([dense, sparse], 'mIoU')
+    )
+
+
+def test_reference_is_never_chosen_by_its_results():
+    scratch, sparse = row('scratch', {0: 10.0, 1: 11.0}), row('sparse', {0: 40.0, 1: 42.0})
+    impossible = Row('net', 'seg', 'unmasked', {}, 0)
+    found = compare([impossible, scratch, sparse], 'mIoU')
+    assert [(item.name, item.reference) for item in found] == [('net, sparse, mIoU', 'scratch')]
+    assert compare([impossible], 'mIoU') == compare([scratch], 'mIoU') == []
+    assert conclude([]) == 'Nothing to compare: fewer than two starts.'

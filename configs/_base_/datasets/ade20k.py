@@ -1,7 +1,7 @@
 # ADE20K scene parsing, 150 classes. Unpack in data/ade:
 # http://data.csail.mit.edu/places/ADEchallenge/ADEChallengeData2016.zip
 # Below data_root: images/{training,validation}/*.jpg and annotations/{training,validation}/*.png.
-# A folder of this layout elsewhere: tools/train.py and tools/test.py --data-root PATH.
+# If it is somewhere else: tools/train.py and tools/test.py --data-root PATH.
 dataset_type = 'ADE20KDataset'
 data_root = 'data/ade/ADEChallengeData2016'
 crop_size = (512, 512)

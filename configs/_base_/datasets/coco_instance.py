@@ -1,6 +1,6 @@
 # COCO 2017 instances at one scale: the short side at 800 pixels, the long side at most 1333.
 # Below data_root: train2017/, val2017/ and annotations/instances_{train,val}2017.json.
-# A folder of this layout elsewhere: tools/train.py and tools/test.py --data-root PATH.
+# If it is somewhere else: tools/train.py and tools/test.py --data-root PATH.
 _base_ = ['mmdet::_base_/datasets/coco_instance.py']
 
 # mmdet's pipelines, with loaders that name a file that is missing or damaged.

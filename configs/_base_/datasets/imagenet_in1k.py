@@ -1,6 +1,6 @@
 # ImageNet-1k at 224 x 224. Below data_root: train/ and val/ with one folder per class; or with the
 # images as meta/train.txt and meta/val.txt list them, in lines 'FILE CLASS'.
-# A folder of this layout elsewhere: tools/train.py and tools/test.py --data-root PATH.
+# If it is somewhere else: tools/train.py and tools/test.py --data-root PATH.
 dataset_type = 'ImageNet'
 data_root = 'data/imagenet'
 bgr_mean = [103.53, 116.28, 123.675]

@@ -1,4 +1,4 @@
-# Cascade Mask R-CNN, 4conv1fc GIoU heads, on a shift-wise network of the second generation, tiny.
+# Cascade Mask R-CNN, 4conv1fc GIoU heads, on SW-T v2.
 # SyncBN becomes BN by itself where there is nothing to synchronise (one process, or no GPU).
 _base_ = ['mmdet::_base_/models/cascade-mask-rcnn_r50_fpn.py']
 

@@ -1,4 +1,4 @@
-# Mask R-CNN on a shift-wise network of the second generation, tiny.
+# Mask R-CNN on SW-T v2.
 _base_ = ['mmdet::_base_/models/mask-rcnn_r50_fpn.py']
 
 model = dict(

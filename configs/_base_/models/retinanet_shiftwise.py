@@ -1,4 +1,4 @@
-# RetinaNet on a shift-wise network of the second generation, tiny.
+# RetinaNet on SW-T v2.
 _base_ = ['mmdet::_base_/models/retinanet_r50_fpn.py']
 
 model = dict(

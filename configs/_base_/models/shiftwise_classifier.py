@@ -1,4 +1,4 @@
-# mmpretrain's image classifier on a shift-wise network of the second generation, tiny.
+# mmpretrain's image classifier on SW-T v2.
 # As published: pool, normalise, classify. SyncBN becomes BN by itself where there is nothing to
 # synchronise (one process, or no GPU).
 num_classes = 1000

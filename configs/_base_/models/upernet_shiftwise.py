@@ -1,4 +1,4 @@
-# UPerNet with an FCN auxiliary head on a shift-wise network of the second generation, tiny.
+# UPerNet with an FCN auxiliary head on SW-T v2.
 # SyncBN becomes BN by itself where there is nothing to synchronise (one process, or no GPU).
 norm_cfg = dict(type='SyncBN', requires_grad=True)
 model = dict(

@@ -1,5 +1,6 @@
-# 160k iterations of 16 images: four processes with train_dataloader.batch_size=4.
-# With another total batch size give tools/train.py --auto-scale-lr.
+# 160k iterations of 16 images: four processes with train_dataloader.batch_size=4. With another
+# number of processes keep the total (one: batch_size=16). If it does not fit into memory, take
+# fewer images and tools/train.py --auto-scale-lr, which is another recipe.
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='AdamW', lr=1e-4, betas=(0.9, 0.999), weight_decay=0.05),

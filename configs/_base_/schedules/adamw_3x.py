@@ -1,5 +1,6 @@
 # 36 epochs of COCO at 16 images per step: eight processes with train_dataloader.batch_size=2.
-# With another total batch size give tools/train.py --auto-scale-lr.
+# With another number of processes keep the total (one: batch_size=16). If it does not fit into
+# memory, take fewer images and tools/train.py --auto-scale-lr, which is another recipe.
 max_epochs = 36
 optim_wrapper = dict(
     type='OptimWrapper',
@@ -7,7 +8,7 @@ optim_wrapper = dict(
     constructor='LayerDepthDecayOptimWrapperConstructor',
     paramwise_cfg=dict(
         decay_rate=0.8,
-        num_layers=12,
+        num_layers=12,  # the recipe's; SW-T v2 counts as 9 by itself
         norm_decay_mult=0.0,
         bias_decay_mult=0.0,
         flat_decay_mult=0.0,

@@ -1,4 +1,4 @@
-"""Means, spreads and differences of finished runs, and what can be said from them."""
+"""Means, spreads and paired differences of finished runs, and what can be said from them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,13 @@ from dataclasses import dataclass
 from typing import Any
 
 REFERENCE = 'dense'  # differences are relative to it
+# 97.5% quantiles of Student's t with 1 to 30 degrees of freedom. With more, the last one serves and
+# makes the intervals a little too wide.
+_T = (
+    *(12.70620, 4.30265, 3.18245, 2.77645, 2.57058, 2.44691, 2.36462, 2.30600, 2.26216, 2.22814),
+    *(2.20099, 2.17881, 2.16037, 2.14479, 2.13145, 2.11991, 2.10982, 2.10092, 2.09302, 2.08596),
+    *(2.07961, 2.07387, 2.06866, 2.06390, 2.05954, 2.05553, 2.05183, 2.04841, 2.04523, 2.04227),
+)
 
 
 @dataclass(frozen=True)
@@ -41,6 +48,32 @@ class Spread:
         if math.isnan(self.deviation):
             return f'{self.mean:.{digits}f}'
         return f'{self.mean:.{digits}f} ± {self.deviation:.{digits}f}'
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """95% confidence interval of the mean, by Student's t; None for fewer than two values."""
+        if self.n < 2:
+            return None
+        half = _T[min(self.n - 1, len(_T)) - 1] * self.deviation / math.sqrt(self.n)
+        return self.mean - half, self.mean + half
+
+    def signed_text(self) -> str:
+        """Of a difference: ``+0.70 [0.25, 1.15]``, without the interval where it is unknown."""
+        if not self.n:
+            return 'missing'
+        if self.interval is None:
+            return f'{self.mean:+.2f}'
+        low, high = self.interval
+        return f'{self.mean:+.2f} [{low:.2f}, {high:.2f}]'
+
+    def numbers(self) -> dict[str, Any]:
+        """For JSON; None stands for what is unknown."""
+        return {
+            'mean': None if math.isnan(self.mean) else self.mean,
+            'deviation': None if math.isnan(self.deviation) else self.deviation,
+            'interval_95': None if self.interval is None else list(self.interval),
+            'n': self.n,
+        }
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,53 +126,87 @@ def paired_difference(row: Row, reference: Row, score: str) -> Spread:
     )
 
 
-def conclude(rows: Sequence[Row], score: str) -> str:
-    """Which start of one network is best, and whether by more than seeds differ.
+@dataclass(frozen=True)
+class Comparison:
+    """One start against the reference, in one score.
 
-    A difference counts as larger than the spread if it exceeds the larger standard deviation of the
-    two starts compared.
+    Attributes:
+        name: What is compared, in words.
+        reference: What it is compared with.
+        difference: Over the seeds that both have, in the unit of the score.
     """
-    known = [row for row in rows if row.results]
-    if not known:
-        return f'No finished run of {rows[0].network}.' if rows else 'No runs.'
-    name = known[0].network
-    if len(known) == 1:
-        row = known[0]
-        return f'{name}: {score} {row.spread(score).text()} from {row.start}, the only start.'
-    ordered = sorted(known, key=lambda row: -row.spread(score).mean)
-    best = ordered[0]
-    sentences = [
-        f'{name}: the best mean {score} is that of {best.start}, {best.spread(score).text()}.'
+
+    name: str
+    reference: str
+    difference: Spread
+
+
+def compare(rows: Sequence[Row], score: str) -> list[Comparison]:
+    """Every start of one network with its reference.
+
+    The reference is ``'dense'``, or the first start of the network where ``'dense'`` is not asked
+    for. It is never chosen by its results: the best of several starts is partly the luckiest.
+
+    Args:
+        rows: The starts of one network.
+        score: Name of a score.
+
+    Returns:
+        One comparison for each start but the reference, in the order of the rows.
+    """
+    wanted = [row for row in rows if row.wanted]
+    reference = next((row for row in wanted if row.start == REFERENCE), next(iter(wanted), None))
+    return [
+        Comparison(
+            f'{row.network}, {row.start}, {score}',
+            reference.start,
+            paired_difference(row, reference, score),
+        )
+        for row in wanted
+        if row is not reference
     ]
-    sentences.append(_compare(best, ordered[1], score, f'the next best, {ordered[1].start}'))
-    reference = next((row for row in known if row.start == REFERENCE), None)
-    if reference is not None:
-        for row in ordered:
-            told = reference in ordered[:2] and row in ordered[:2]
-            if row is not reference and not told:
-                sentences.append(_compare(row, reference, score, reference.start))
-    return ' '.join(sentences)
 
 
-def _compare(row: Row, other: Row, score: str, name: str) -> str:
-    difference = paired_difference(row, other, score)
-    if not difference.n:
-        return f'{row.start} has no seed in common with {name}.'
-    gap = difference.mean
-    where = 'above' if gap > 0 else 'below'
-    text = f'{row.start} is {abs(gap):.2f} {where} {name}' if gap else f'{row.start} equals {name}'
-    deviations = [item.spread(score).deviation for item in (row, other)]
-    if difference.n < 2 or any(math.isnan(value) for value in deviations):
-        return f'{text}, in the only seed: the spread is not known.'
-    same = sum(
-        (row.results[seed]['scores'][score] - other.results[seed]['scores'][score]) * gap > 0
-        for seed in row.results
-        if seed in other.results
-    )
-    spread = max(deviations)
-    verdict = (
-        f'more than the seed-to-seed spread of {spread:.2f}'
-        if abs(gap) > spread
-        else f'within the seed-to-seed spread of {spread:.2f}, so these runs do not tell them apart'
-    )
-    return f'{text} ({same} of {difference.n} seeds agree in sign): {verdict}.'
+def conclude(comparisons: Sequence[Comparison]) -> str:
+    """What paired differences say: how many were tried, and which of them exclude zero.
+
+    Args:
+        comparisons: All that one report makes, in per cent.
+
+    Returns:
+        A few sentences.
+    """
+    known = [item for item in comparisons if item.difference.interval is not None]
+    unknown = [item.name for item in comparisons if item.difference.interval is None]
+    sentences = []
+    if known:
+        sizes = sorted({item.difference.n for item in known})
+        references = ' or '.join(dict.fromkeys(item.reference for item in known))
+        sentences.append(
+            f'{_count(len(known), "comparison")} with {references}, paired by seed '
+            f'({" to ".join(map(str, sizes[:1] + sizes[1:][-1:]))} seeds): mean difference in '
+            'percentage points and its 95% t interval, no correction for the number of comparisons.'
+        )
+        told = [item for item in known if _excludes_zero(item.difference)]
+        if told:
+            found = '; '.join(f'{item.name}: {item.difference.signed_text()}' for item in told)
+            sentences.append(f'The interval excludes zero in {len(told)}: {found}.')
+        if len(told) < len(known):
+            sentences.append(
+                f'It includes zero in the other {len(known) - len(told)}: these runs show no '
+                'difference there.'
+                if told
+                else 'The interval includes zero in all: these runs show no difference.'
+            )
+    if unknown:
+        sentences.append(f'Fewer than two common seeds, so not known: {"; ".join(unknown)}.')
+    return ' '.join(sentences) or 'Nothing to compare: fewer than two starts.'
+
+
+def _excludes_zero(difference: Spread) -> bool:
+    low, high = difference.interval
+    return low > 0 or high < 0
+
+
+def _count(number: int, what: str) -> str:
+    return f'{number} {what}' if number == 1 else f'{number} {what}s'

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -36,7 +35,7 @@ def write_report(
         _settings_text(runs, cells, settings),
         _learning_table(cells),
         _time_table(cells),
-        *conclusions(cells),
+        conclusions(cells),
         _notes(runs, cells, settings, failures),
     ]
     text = '\n\n'.join(part for part in parts if part) + '\n'
@@ -62,7 +61,7 @@ def _learning_table(cells: Sequence[Cell]) -> str:
     dense = _dense(cells)
     lines = [
         [
-            *('method', 'pruned', 'seeds', 'accuracy [%]', 'accuracy − dense'),
+            *('method', 'pruned', 'seeds', 'accuracy [%]', 'accuracy − dense [95% interval]'),
             *('filters left', 'weights left', 'exchanged'),
         ]
     ]
@@ -77,7 +76,7 @@ def _learning_table(cells: Sequence[Cell]) -> str:
                 f'{cell.sparsity:.0%}',
                 _seeds(cell),
                 cell.spread(lambda r: r['accuracy']).text(),
-                _signed(difference),
+                difference.signed_text() if difference and difference.n else _NONE,
                 _percent(cell.spread(lambda r: r['filters_kept'] / r['filters'])),
                 _percent(cell.spread(lambda r: r['weights_kept'] / r['weights'])),
                 _percent(cell.spread(lambda r: r['exchanged'])),
@@ -123,7 +122,7 @@ def _notes(
 ) -> str:
     notes = [
         '± is the sample standard deviation over the seeds; differences and ratios to dense are '
-        'taken seed by seed.',
+        'taken seed by seed. The interval of a difference is that of its mean, by Student’s t.',
         'Exchanged: share of the weights left at the end that the masks of the start had pruned.',
         f'Seconds: median over the iterations of a run, data and updates included, start and '
         f'evaluation excluded, with {settings.jobs} runs at work side by side. Updates: share of '
@@ -173,18 +172,18 @@ def _everything(
             'sparsity': cell.sparsity,
             'finished': len(cell.results),
             'wanted': cell.wanted,
-            'accuracy': _numbers(cell.spread(lambda r: r['accuracy'])),
-            'seconds_per_iteration': _numbers(cell.spread(lambda r: r['seconds_per_iteration'])),
-            'work_left': _numbers(cell.operator(lambda o: o['work_left'])),
-            'operator_forward': _numbers(cell.operator(lambda o: o['forward']['ratio'])),
-            'operator_forward_backward': _numbers(
-                cell.operator(lambda o: o['forward_backward']['ratio'])
-            ),
+            'accuracy': cell.spread(lambda r: r['accuracy']).numbers(),
+            'seconds_per_iteration': cell.spread(lambda r: r['seconds_per_iteration']).numbers(),
+            'work_left': cell.operator(lambda o: o['work_left']).numbers(),
+            'operator_forward': cell.operator(lambda o: o['forward']['ratio']).numbers(),
+            'operator_forward_backward': cell.operator(
+                lambda o: o['forward_backward']['ratio']
+            ).numbers(),
         }
         if dense is not None and cell is not dense:
-            summary['accuracy_minus_dense'] = _numbers(
-                cell.against(dense, lambda a, b: a['accuracy'] - b['accuracy'])
-            )
+            summary['accuracy_minus_dense'] = cell.against(
+                dense, lambda a, b: a['accuracy'] - b['accuracy']
+            ).numbers()
         summaries.append(summary)
     return {
         'summary': summaries,
@@ -214,20 +213,5 @@ def _text(spread: Spread | None, digits: int) -> str:
     return spread.text(digits) if spread is not None and spread.n else _NONE
 
 
-def _signed(spread: Spread | None) -> str:
-    if spread is None or not spread.n:
-        return _NONE
-    text = f'{spread.mean:+.2f}'
-    return text if math.isnan(spread.deviation) else f'{text} ± {spread.deviation:.2f}'
-
-
 def _percent(spread: Spread) -> str:
     return f'{spread.mean:.1%}' if spread.n else _NONE
-
-
-def _numbers(spread: Spread) -> dict[str, Any]:
-    return {
-        'mean': None if math.isnan(spread.mean) else spread.mean,
-        'deviation': None if math.isnan(spread.deviation) else spread.deviation,
-        'n': spread.n,
-    }

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..comparison import Row, Spread, conclude
+from ..comparison import Row, Spread, compare, conclude
 from ..runs import result_of
 from .operator_time import operator_of
 from .plan import DENSE, Run
@@ -110,14 +110,14 @@ def unequal_conditions(runs: Sequence[Run]) -> list[str]:
     return odd
 
 
-def conclusions(cells: Sequence[Cell]) -> list[str]:
-    """For every sparsity, which method is most accurate and whether by more than seeds differ."""
-    said = []
+def conclusions(cells: Sequence[Cell]) -> str:
+    """Whether the methods differ in accuracy by more than seeds do, at each sparsity."""
+    found = []
     for sparsity in sorted({cell.sparsity for cell in cells if cell.method != DENSE}):
         own = [cell for cell in cells if cell.method == DENSE or cell.sparsity == sparsity]
         rows = []
         for cell in own:
             scores = {s: {'scores': {'accuracy': r['accuracy']}} for s, r in cell.results.items()}
             rows.append(Row(f'{sparsity:.0%} pruned', 'cls', cell.method, scores, cell.wanted))
-        said.append(conclude(rows, 'accuracy'))
-    return said
+        found += compare(rows, 'accuracy')
+    return conclude(found)

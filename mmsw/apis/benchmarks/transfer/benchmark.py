@@ -32,7 +32,7 @@ def benchmark_transfer(
     dry_run: bool = False,
     progress: Callable[[str], None] = print,
 ) -> list[Failure]:
-    """Fine-tune several starting points under one budget, and report which is best.
+    """Fine-tune several starting points under one budget, and report how they differ.
 
     Args:
         configs: (task or None, path) of each network.

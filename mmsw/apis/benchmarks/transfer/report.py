@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..comparison import REFERENCE, Row, Spread, conclude, paired_difference
+from ..comparison import REFERENCE, Row, Spread, compare, conclude, paired_difference
 from ..files import write_json, write_text
 from ..runs import Failure, result_of
 from ..tables import table
@@ -64,13 +63,15 @@ def write_report(
     """
     rows = make_rows(networks, runs, settings.starts)
     parts = ['# Downstream transfer', _settings_text(runs, settings)]
+    comparisons = []
     for task in dict.fromkeys(network.task for network in networks):
         own = [row for row in rows if row.task == task]
         parts += [f'## {_TASK_TITLES[task]}', _score_table(own), _cost_table(own)]
         for network in dict.fromkeys(row.network for row in own):
             scored = [row for row in own if row.network == network]
             scores = list(dict.fromkeys(name for row in scored for name in row.scores))
-            parts += [conclude(scored, score) for score in scores]
+            comparisons += [item for score in scores for item in compare(scored, score)]
+    parts.append(conclude(comparisons))
     parts.append(_notes(runs, failures))
     text = '\n\n'.join(part for part in parts if part) + '\n'
     write_text(settings.out / 'report.md', text)
@@ -94,7 +95,7 @@ def _score_table(rows: Sequence[Row]) -> str:
     compared = any(row.start == REFERENCE for row in rows)
     header = ['network', 'start', 'seeds']
     for score in scores:
-        header += [f'{score} [%]', *([f'{score} − {REFERENCE}'] if compared else [])]
+        header += [f'{score} [%]', *([f'{score} − {REFERENCE} [95% interval]'] if compared else [])]
     header += ['filters before', 'filters after']
     lines = [header]
     for row in rows:
@@ -108,7 +109,7 @@ def _score_table(rows: Sequence[Row]) -> str:
                 cells.append(_NONE)
             elif compared:
                 difference = paired_difference(row, reference, score)
-                cells.append(_signed(difference) if difference.n else 'missing')
+                cells.append(difference.signed_text())
         cells += [_share(row, f'density_{when}') for when in ('before', 'after')]
         lines.append(cells)
     return table(lines)
@@ -118,7 +119,7 @@ def _cost_table(rows: Sequence[Row]) -> str:
     lines = [
         [
             *('network', 'start', 's / iteration', 'peak memory [MB]', 'parameters [M]'),
-            *('used [M]', 'multiply-adds [G]', 'used [G]', 'input'),
+            *('used [M]', 'GMAC', 'GMAC used', 'input'),
         ]
     ]
     for row in rows:
@@ -143,7 +144,8 @@ def _notes(runs: Sequence[Run], failures: Sequence[Failure]) -> str:
     results = [result for run in runs if (result := result_of(run)) is not None]
     memory = ', '.join(sorted({result['memory'] for result in results}))
     notes = [
-        '± is the sample standard deviation over the seeds; differences are taken seed by seed.',
+        '± is the sample standard deviation over the seeds; differences are taken seed by seed. '
+        'The interval of a difference is that of its mean, by Student’s t.',
         'Filters: share of small filters with a weight that is not zero, at the start and in the '
         'final file. Used: without what is pruned.',
     ]
@@ -174,10 +176,10 @@ def _everything(
         )
         scores = {}
         for score in row.scores:
-            scores[score] = _numbers(row.spread(score))
+            scores[score] = row.spread(score).numbers()
             if reference is not None and row is not reference:
                 difference = paired_difference(row, reference, score)
-                scores[score][f'minus_{REFERENCE}'] = _numbers(difference)
+                scores[score][f'minus_{REFERENCE}'] = difference.numbers()
         summaries.append(
             {
                 'network': row.network,
@@ -197,14 +199,6 @@ def _everything(
     }
 
 
-def _numbers(spread: Spread) -> dict[str, Any]:
-    return {
-        'mean': None if math.isnan(spread.mean) else spread.mean,
-        'deviation': None if math.isnan(spread.deviation) else spread.deviation,
-        'n': spread.n,
-    }
-
-
 def _seeds(row: Row) -> str:
     if not row.wanted:
         return 'n/a'
@@ -214,11 +208,6 @@ def _seeds(row: Row) -> str:
 
 def _value(row: Row, spread: Spread) -> str:
     return 'n/a' if not row.wanted else spread.text()
-
-
-def _signed(spread: Spread) -> str:
-    text = f'{spread.mean:+.2f}'
-    return text if math.isnan(spread.deviation) else f'{text} ± {spread.deviation:.2f}'
 
 
 def _share(row: Row, when: str) -> str:
