@@ -22,7 +22,7 @@ STACKS = ('openmmlab', 'onedl')
 # variables by which a surrounding `make` or user would reach into the calls below
 STEERING = {'MAKEFLAGS', 'MFLAGS', 'STACK', 'PYTHON', 'BASE_PYTHON', 'CXX', 'TEST_ARGS'}
 
-needs_make = pytest.mark.skipif(shutil.which('make') is None, reason='make is not installed')
+needs_make = pytest.mark.skipif(shutil.which('make') is None, reason='make: not installed')
 
 
 def read_requirements(name: str) -> list[Requirement]:
@@ -63,7 +63,7 @@ def source_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def wheel(source_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
     """The wheel built from the source distribution, so that both are tried."""
     if not any(metadata.distributions(name='pip')):
-        pytest.skip('this environment has no pip, which builds the wheel')
+        pytest.skip('pip: this environment has none, and it builds the wheel')
     out = tmp_path_factory.mktemp('dist')
     build_sdist = f'from setuptools import build_meta; build_meta.build_sdist({str(out)!r})'
     made = run(sys.executable, '-c', build_sdist, cwd=source_tree)

@@ -226,7 +226,7 @@ def test_sparsifying_segmentor_is_the_recipe_with_the_hook() -> None:
 
 
 def test_sparsifying_detector_is_the_recipe_with_the_hook() -> None:
-    pytest.importorskip('mmdet', reason='mmdet is absent; its configs are inherited')
+    pytest.importorskip('mmdet', reason='mmdet: absent; its configs are inherited')
     cfg = load_config(SPARSIFY_COCO)
     per_epoch = -(-COCO_IMAGES // cfg.auto_scale_lr.base_batch_size)
     check_sparsify(SPARSIFY_COCO, per_epoch * cfg.train_cfg.max_epochs)

@@ -158,7 +158,7 @@ def test_script_passes_everything_to_torchrun(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(torch.cuda.is_available(), reason='is about machines without GPU')
+@pytest.mark.skipif(torch.cuda.is_available(), reason='no-gpu: there is one')
 def test_two_processes_without_gpu_train_test_and_draw(ade: Path, tmp_path: Path) -> None:
     work = tmp_path / 'work'
     common = ('--data-root', ade, '--work-dir', work)

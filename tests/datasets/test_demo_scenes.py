@@ -126,7 +126,7 @@ def test_run_lengths_by_hand():
 
 
 def test_pycocotools_reads_it(built):
-    coco_module = pytest.importorskip('pycocotools.coco', reason='pycocotools is not installed')
+    coco_module = pytest.importorskip('pycocotools.coco', reason='pycocotools: absent')
     coco = coco_module.COCO(str(built / 'coco/annotations/instances_val2017.json'))
     assert len(coco.anns) > 0
     for item in coco.anns.values():

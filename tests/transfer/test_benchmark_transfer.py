@@ -158,7 +158,7 @@ def test_killed_benchmark_goes_on_with_the_next_unfinished_run(
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(torch.cuda.is_available(), reason='is about machines without GPU')
+@pytest.mark.skipif(torch.cuda.is_available(), reason='no-gpu: there is one')
 def test_two_processes_under_torchrun(mini, data, pretrained, tmp_path):
     out = tmp_path / 'out'
     out.mkdir()
@@ -181,7 +181,7 @@ def names(path: Path, text: str) -> bool:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not Path('/proc/self').exists(), reason='looks for processes in /proc')
+@pytest.mark.skipif(not Path('/proc/self').exists(), reason='proc: no /proc/self here')
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_benchmark_ends_its_training_and_reports(mini, data, tmp_path, number):
     out = tmp_path / 'out'
