@@ -36,6 +36,7 @@ NAMES = {
     'torch-2.6': 'torch from 2.6 on',
     'make': 'make',
     'pip': 'pip in this environment',
+    'git': 'a checkout under git',
     'proc': 'processes to be looked up in /proc',
     'no-gpu': 'a machine without a GPU',
     'no-backend': 'a machine on which a backend cannot run',
