@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -103,6 +104,29 @@ def test_judgement_of_a_reason() -> None:
     assert name_of('cpp not compiled: why') is None
     assert problem('cpp: not compiled', {'cuda'}) is None
     assert 'has cpp, but skipped: cpp: not' in problem('Skipped: cpp: not compiled', {'cpp'})
+
+
+@pytest.mark.parametrize('has_nvcc', [False, True])
+def test_ci_requires_what_it_has(tmp_path: Path, has_nvcc: bool) -> None:
+    for program in ('make', 'nvcc') if has_nvcc else ('make',):
+        (tmp_path / program).write_text(f'#!/bin/sh\necho "$* ${VARIABLE}"\n')
+        (tmp_path / program).chmod(0o755)
+    for program in ('bash', 'dirname'):
+        (tmp_path / program).symlink_to(shutil.which(program))
+    env = {'PATH': str(tmp_path)}
+    script = TESTS.parent / '.ci' / 'run'
+    done = subprocess.run(['bash', script], env=env, text=True, capture_output=True, check=True)
+    _, first, second = done.stdout.splitlines()
+    assert first.startswith('--no-print-directory test ')
+    assert second.startswith('--no-print-directory test-slow TEST_ARGS=-m "slow and ci" ')
+    for line in (first, second):
+        required = required_names(line.rpartition(' ')[2])
+        assert {'cpp', 'taichi', 'mmseg', 'mmdet'} < required
+        assert ('nvcc' in required) == has_nvcc
+        assert not required & {'cuda', 'mmpretrain'}  # set-up cannot bring them
+    env[VARIABLE] = ''
+    done = subprocess.run(['bash', script], env=env, text=True, capture_output=True, check=True)
+    assert done.stdout.splitlines()[1] == '--no-print-directory test '
 
 
 def skips() -> Iterator[tuple[str, ast.Call]]:
