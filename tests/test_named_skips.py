@@ -147,7 +147,9 @@ def begins_with_a_name(call: ast.Call) -> bool:
         reasons = call.args[:1]
     start = reasons[0] if reasons else None
     if isinstance(start, ast.JoinedStr):
-        start = start.values[0]
+        start, *rest = start.values
+        if rest and isinstance(start, ast.FormattedValue):
+            return isinstance(rest[0], ast.Constant) and rest[0].value.startswith(': ')
     if isinstance(start, ast.Constant):
         return name_of(start.value) is not None
     return start is not None
