@@ -14,7 +14,7 @@ import pytest
 from mmsw.datasets import CLASSES, COCO_CLASSES, PALETTE, demo_compose, demo_scenes, make_demo_data
 
 for _package in ('skimage', 'sklearn', 'imgviz'):
-    pytest.importorskip(_package, reason=f'{_package}: absent; pip install mmsw[demo]')
+    pytest.importorskip(_package, reason=f'{_package}: absent; see requirements/demo.txt')
 
 SETTINGS = {'num_train': 34, 'num_val': 12, 'size': 96, 'seed': 3}
 TINY = {'num_train': 3, 'num_val': 2, 'size': 96}
