@@ -8,6 +8,11 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from named_skips import (  # noqa: F401, hooks of pytest
+    pytest_configure,
+    pytest_make_collect_report,
+    pytest_runtest_makereport,
+)
 
 torch.set_num_threads(min(2, torch.get_num_threads()))
 

@@ -62,7 +62,7 @@ def tiny(monkeypatch) -> None:
 )
 def test_alternative_shifts_exactly(name, big, small, reps, channels, batch, height, width):
     if name == 'deformable conv':
-        pytest.importorskip('mmcv.ops', reason='mmcv was installed without compiled operators')
+        pytest.importorskip('mmcv.ops', reason='mmcv.ops: not compiled in this mmcv')
     pattern = ShiftPattern.draw(big, small, channels, reps)
     margin = 2 * pattern.margin
     size = (batch, channels * pattern.num_groups, height + margin, width + margin)
@@ -255,7 +255,7 @@ def test_bad_arguments_are_named(tool, tmp_path, capsys):
         benchmark_ops(tmp_path, preset='fast')
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason='is about machines without GPU')
+@pytest.mark.skipif(torch.cuda.is_available(), reason='no-gpu: there is one')
 def test_cuda_without_gpu_says_what_to_do(tool, tmp_path, capsys):
     assert tool.main(['--out', str(tmp_path), '--device', 'cuda']) == 2
     assert 'finds no GPU here; use --device cpu' in capsys.readouterr().err

@@ -15,6 +15,8 @@ from mmsw.checkpoint import CheckpointError, load_checkpoint_file
 from mmsw.models import ShiftWiseNet
 from mmsw.sparsity import report
 
+TOOL = Path(__file__).resolve().parents[1] / 'tools' / 'convert_checkpoint.py'
+
 
 class NeedsCode:
     """Unpickling this calls ``pathlib.Path``: harmless, but more than data."""
@@ -86,7 +88,7 @@ def test_command_line(data_dir, tmp_path) -> None:
 
     def run(*arguments: object) -> subprocess.CompletedProcess:
         return subprocess.run(
-            [sys.executable, 'tools/convert_checkpoint.py', *map(str, arguments)],
+            [sys.executable, str(TOOL), *map(str, arguments)],
             capture_output=True,
             text=True,
         )

@@ -14,7 +14,7 @@ from torch import nn
 
 from mmsw.apis import load_config, register_toolbox
 
-pytest.importorskip('mmdet', reason='mmdet is absent; these configs are for it')
+pytest.importorskip('mmdet', reason='mmdet: absent; these configs are for it')
 
 ROOT = Path(__file__).resolve().parents[1]
 CASCADE = ROOT / 'configs/cascade_mask_rcnn_sw_t_coco.py'

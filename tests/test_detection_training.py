@@ -15,7 +15,7 @@ from mmsw.datasets import COCO_CLASSES, PALETTE, make_demo_data
 from mmsw.sparsity import magnitude_masks, report, set_masks
 
 for _package in ('skimage', 'sklearn', 'imgviz', 'mmdet'):
-    pytest.importorskip(_package, reason=f'{_package} is absent; the demo needs it')
+    pytest.importorskip(_package, reason=f'{_package}: absent; the demo needs it')
 
 CONFIG = Path(__file__).parents[1] / 'configs/demo/mask_rcnn_sw_mini_scenes.py'
 SPARSITY = 0.4

@@ -56,8 +56,8 @@ def test_slots_are_where_the_kernels_lie(big):
 
 
 def test_picture_from_the_command_line(tmp_path, capsys):
-    cv2 = pytest.importorskip('cv2', reason='OpenCV reads the picture back')
-    pytest.importorskip('matplotlib', reason='plots need matplotlib')
+    cv2 = pytest.importorskip('cv2', reason='cv2: absent; reads the picture back')
+    pytest.importorskip('matplotlib', reason='matplotlib: absent; draws the picture')
     path = tmp_path / 'docs/operator.png'
     assert load_tool().main([str(path)]) == 0
     picture = cv2.imread(str(path))

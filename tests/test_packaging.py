@@ -32,7 +32,7 @@ STEERING = {'MAKEFLAGS', 'MFLAGS', 'STACK', 'PYTHON', 'BASE_PYTHON', 'CXX', 'TES
 # the test suite was run with these
 PYTHONS_TRIED = ['Programming Language :: Python :: 3.11']
 
-needs_make = pytest.mark.skipif(shutil.which('make') is None, reason='make is not installed')
+needs_make = pytest.mark.skipif(shutil.which('make') is None, reason='make: not installed')
 
 
 def read_requirements(name: str) -> list[Requirement]:
@@ -73,7 +73,7 @@ def source_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def wheel(source_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
     """The wheel built from the source distribution, so that both are tried."""
     if not any(metadata.distributions(name='pip')):
-        pytest.skip('this environment has no pip, which builds the wheel')
+        pytest.skip('pip: this environment has none, and it builds the wheel')
     out = tmp_path_factory.mktemp('dist')
     build_sdist = f'from setuptools import build_meta; build_meta.build_sdist({str(out)!r})'
     made = run(sys.executable, '-c', build_sdist, cwd=source_tree)

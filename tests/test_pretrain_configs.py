@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from config_helpers import RECIPE, ROOT, count_parameters
+from mmengine.hooks import EMAHook
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import HOOKS, MODELS
+from mmengine.runner import get_priority
 from pretrain_helpers import CONFIGS, NETWORKS, PRETRAIN, SW_T, published_classifier
 
 from mmsw.apis import load_config
@@ -23,11 +26,13 @@ from mmsw.checkpoint import (
     save_checkpoint_file,
     to_classifier,
 )
+from mmsw.engine.hooks import DynamicSparsityHook, SparsityReportHook
 from mmsw.models import PooledNorm, ShiftWiseNet
-from mmsw.sparsity import report
+from mmsw.sparsity import DynamicSettings, DynamicSparsity, report
 
 SPARSIFY_ADE = ROOT / 'configs' / 'upernet_sw_t_ade20k_sparsify.py'
 SPARSIFY_COCO = ROOT / 'configs' / 'cascade_mask_rcnn_sw_t_coco_sparsify.py'
+IN1K_IMAGES = 1_281_167  # of the training set
 COCO_IMAGES = 117_266  # of the training set, those with objects
 
 
@@ -81,19 +86,42 @@ def test_recipe() -> None:
     assert (test['ResizeEdge'].scale, test['ResizeEdge'].interpolation) == (256, 'bicubic')
     assert test['CenterCrop'].crop_size == 224
 
-    sparse = cfg.custom_hooks[0].to_dict()
-    assert sparse == dict(
-        type='DynamicSparsityHook',
-        start='snip',
-        sparsity=0.3,
-        interval=100,
-        prune_rate=0.3,
-        end_rate=0.005,
-        prune='magnitude',
-        grow='random',
-        granularity='filter',
-        align_interval=131,
-    )
+
+def test_sparse_recipe_keeps_70_percent_and_makes_its_paths_agree_7_times() -> None:
+    cfg = load_config(SW_T)
+    batch = 32 * cfg.train_dataloader.batch_size
+    iterations = cfg.train_cfg.max_epochs * -(-IN1K_IMAGES // batch)
+    interval = cfg.custom_hooks[0].interval
+    assert cfg.custom_hooks[0].get('end_iter') is None  # updates go on to the end
+    updates = (iterations - 1) // interval
+    assert (iterations, updates) == (93_900, 938)
+
+    names = {field.name for field in fields(DynamicSettings)}
+    given = {key: value for key, value in cfg.custom_hooks[0].items() if key in names}
+    net = ShiftWiseNet(arch=dict(depths=[1] * 4, dims=[16] * 4), big_kernels=(9, 7, 7, 5))
+    dynamic = DynamicSparsity(net, DynamicSettings(**given))
+    torch.manual_seed(0)
+    gradients = {name: torch.randn_like(la.weight) for name, la in dynamic.layers.items()}
+    masks, _ = dynamic.start_masks(gradients)
+    dynamic.apply(masks)
+    kept = dynamic.num_kept()
+    assert abs(kept - 0.7 * dynamic.num_units()) <= 1  # the paths begin with one mask
+    agree, rates = [], []
+    for update in range(1, 133):
+        masks, rate = dynamic.next_masks(update * interval, iterations)
+        dynamic.apply(masks)
+        rates.append(rate)
+        assert dynamic.num_kept() == kept
+        paths = [[masks[name] for name in group] for group in dynamic.groups.values()]
+        if all(torch.equal(first, second) for first, second in paths):
+            agree.append(update)
+        for mask in masks.values():
+            assert torch.equal(mask.flatten(1).any(1), mask.flatten(1).all(1))  # whole filters
+    assert agree == [131]
+    assert updates // agree[0] == 7
+    rates.append(dynamic.next_masks(updates * interval, iterations)[1])
+    assert (rates[0], rates[-1]) == pytest.approx((0.3, 0.005), abs=1e-4)
+    assert rates == sorted(rates, reverse=True)
 
 
 def test_mean_of_erased_pixels_is_that_of_the_preprocessor() -> None:
@@ -104,10 +132,14 @@ def test_mean_of_erased_pixels_is_that_of_the_preprocessor() -> None:
     assert cfg.bgr_std == list(preprocessor.std)[::-1]
 
 
-def test_every_hook_of_sparse_training_can_be_built() -> None:
-    for path in (SW_T, SPARSIFY_ADE):
-        for hook in load_config(path).custom_hooks:
-            HOOKS.build(hook)
+@pytest.mark.parametrize('path', [SW_T, SPARSIFY_ADE], ids=lambda path: path.stem)
+def test_masks_change_before_averages_are_taken_and_before_the_report(path: Path) -> None:
+    hooks = [HOOKS.build(hook) for hook in load_config(path).custom_hooks]
+    dynamic, report_hook = hooks
+    assert isinstance(dynamic, DynamicSparsityHook)
+    assert isinstance(report_hook, SparsityReportHook)
+    order = [get_priority(hook.priority) for hook in (dynamic, EMAHook, report_hook)]
+    assert order == sorted(set(order))
 
 
 @pytest.mark.parametrize(('name', 'golden', 'dense'), NETWORKS)
@@ -226,7 +258,7 @@ def test_sparsifying_segmentor_is_the_recipe_with_the_hook() -> None:
 
 
 def test_sparsifying_detector_is_the_recipe_with_the_hook() -> None:
-    pytest.importorskip('mmdet', reason='mmdet is absent; its configs are inherited')
+    pytest.importorskip('mmdet', reason='mmdet: absent; its configs are inherited')
     cfg = load_config(SPARSIFY_COCO)
     per_epoch = -(-COCO_IMAGES // cfg.auto_scale_lr.base_batch_size)
     check_sparsify(SPARSIFY_COCO, per_epoch * cfg.train_cfg.max_epochs)

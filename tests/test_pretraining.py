@@ -28,7 +28,7 @@ from mmsw.sparsity import report
 
 pytestmark = pytest.mark.skipif(
     PROBLEM is not None,
-    reason=f'{PROBLEM}; docs/pretraining.md says how to make an environment for it',
+    reason=f'mmpretrain: {PROBLEM}; see requirements/pretrain.txt, in an environment of its own',
 )
 
 

@@ -15,7 +15,7 @@ from mmsw.apis import UsageError, build_runner, build_test_runner, load_config
 from mmsw.checkpoint import CheckpointError
 
 pytestmark = pytest.mark.usefixtures('plain_config_text')
-without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason='is about machines without GPU')
+without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason='no-gpu: there is one')
 
 
 def test_runner_takes_the_options_of_the_call(ade_layout: Path, tmp_path: Path) -> None:

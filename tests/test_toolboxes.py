@@ -84,7 +84,7 @@ def test_config_without_toolbox_needs_none(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_config_that_inherits_or_imports_mmpretrain(tmp_path: Path) -> None:
     if PROBLEM is None:
-        pytest.skip('mmpretrain works here')
+        pytest.skip('no-mmpretrain: it works here')
     heir = tmp_path / 'heir.py'
     heir.write_text("_base_ = 'mmpretrain::_base_/default_runtime.py'\n")
     importer = tmp_path / 'importer.py'

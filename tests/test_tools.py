@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import runpy
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -29,6 +30,13 @@ def run(*command: object, cwd: Path = ROOT, **variables: str) -> subprocess.Comp
 
 def tool(name: str, *arguments: object, **options) -> subprocess.CompletedProcess:
     return run(sys.executable, ROOT / 'tools' / name, *arguments, **options)
+
+
+def free_port() -> str:
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        return str(free.getsockname()[1])
 
 
 def call(name: str, *arguments: object) -> int:
@@ -158,11 +166,11 @@ def test_script_passes_everything_to_torchrun(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(torch.cuda.is_available(), reason='is about machines without GPU')
+@pytest.mark.skipif(torch.cuda.is_available(), reason='no-gpu: there is one')
 def test_two_processes_without_gpu_train_test_and_draw(ade: Path, tmp_path: Path) -> None:
     work = tmp_path / 'work'
     common = ('--data-root', ade, '--work-dir', work)
-    done = run('tools/dist_train.sh', MINI, '2', *common, PORT='29531')
+    done = run('tools/dist_train.sh', MINI, '2', *common, PORT=free_port())
     assert done.returncode == 0, done.stderr
     assert 'no GPU: 2 processes on the CPU over gloo' in done.stdout
     assert (work / 'iter_2.pth').is_file()
@@ -172,7 +180,7 @@ def test_two_processes_without_gpu_train_test_and_draw(ade: Path, tmp_path: Path
     assert single.returncode == 0, single.stderr
     assert len(list((tmp_path / 'shown').glob('*.png'))) == 2
     assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == ['0.png', '1.png']
-    both = run('tools/dist_test.sh', MINI, work / 'iter_2.pth', '2', *common, PORT='29532')
+    both = run('tools/dist_test.sh', MINI, work / 'iter_2.pth', '2', *common, PORT=free_port())
     assert both.returncode == 0, both.stderr
     scores = [done.stdout.rsplit('aAcc:', 1)[1].split('data_time')[0] for done in (single, both)]
     assert scores[0] == scores[1]

@@ -119,7 +119,8 @@ def cross_conv2d(
         BackendUnavailableError: If the named backend cannot run or has no such form.
     """
     x, wide, tall = _autocast(x), _autocast(wide), _autocast(tall)
-    if x.ndim != 4 or min(x.shape[1:]) < 1:
+    # One by one: with min(), torch 2.4 exports a program for maps of more than C rows only.
+    if x.ndim != 4 or any(side < 1 for side in x.shape[1:]):
         raise ValueError(f'x must be [B, C, H, W] with C, H, W >= 1, got {list(x.shape)}')
     for name, arm in (('wide', wide), ('tall', tall)):
         odd = arm.ndim == 3 and arm.shape[1] % 2 == 1 and arm.shape[2] % 2 == 1

@@ -14,7 +14,7 @@ import pytest
 from mmsw.datasets import CLASSES, COCO_CLASSES, PALETTE, demo_compose, demo_scenes, make_demo_data
 
 for _package in ('skimage', 'sklearn', 'imgviz'):
-    pytest.importorskip(_package, reason=f'{_package} is absent; see requirements/demo.txt')
+    pytest.importorskip(_package, reason=f'{_package}: absent; see requirements/demo.txt')
 
 SETTINGS = {'num_train': 34, 'num_val': 12, 'size': 96, 'seed': 3}
 TINY = {'num_train': 3, 'num_val': 2, 'size': 96}
@@ -126,7 +126,7 @@ def test_run_lengths_by_hand():
 
 
 def test_pycocotools_reads_it(built):
-    coco_module = pytest.importorskip('pycocotools.coco', reason='pycocotools is not installed')
+    coco_module = pytest.importorskip('pycocotools.coco', reason='pycocotools: absent')
     coco = coco_module.COCO(str(built / 'coco/annotations/instances_val2017.json'))
     assert len(coco.anns) > 0
     for item in coco.anns.values():
@@ -305,7 +305,7 @@ def test_missing_package_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(
         importlib.util, 'find_spec', lambda name: None if name == 'imgviz' else find_spec(name)
     )
-    with pytest.raises(ImportError, match=r"needs imgviz; .*pip install .*'\.\[demo\]'"):
+    with pytest.raises(ImportError, match=r'needs imgviz; .*pip install mmsw\[demo\]'):
         make_demo_data(tmp_path / 'data', **TINY)
     assert list(tmp_path.iterdir()) == []
 

@@ -129,7 +129,7 @@ def test_training_tool_resumes_exactly_and_what_it_saves_loads(data, tmp_path, c
     ],
 )
 def test_backbone_of_other_configs_takes_it(data, tmp_path, name, package):
-    pytest.importorskip(package, reason=f'{package} is absent; the config needs it')
+    pytest.importorskip(package, reason=f'{package}: absent; the config needs it')
     cfg = load_config(ROOT / f'configs/{name}.py')
     cfg.model.backbone.update(
         arch=dict(depths=[1, 1, 1, 1], dims=[8, 8, 8, 8]), big_kernels=(31, 15, 7, 5)
@@ -215,7 +215,7 @@ def test_failed_pretraining_leaves_nothing(data, tiny, tmp_path, monkeypatch):
 
 
 def test_dense_checkpoint_by_the_tool(data, tmp_path, capsys):
-    pytest.importorskip('mmseg', reason='mmseg is absent; the config of the segmentor needs it')
+    pytest.importorskip('mmseg', reason='mmseg: absent; the config of the segmentor needs it')
     out = tmp_path / 'dense.pth'
     arguments = ['--data', str(data), '--out', str(out), '--sparsity', '0', '--epochs', '1']
     assert load_tool('make_demo_checkpoint').main(arguments) == 0
@@ -239,7 +239,7 @@ def test_dense_checkpoint_by_the_tool(data, tmp_path, capsys):
     ],
 )
 def test_command_line_errors_are_one_line(data, tmp_path, monkeypatch, capsys, change, message):
-    pytest.importorskip('mmseg', reason='mmseg is absent; the config of the segmentor needs it')
+    pytest.importorskip('mmseg', reason='mmseg: absent; the config of the segmentor needs it')
     monkeypatch.chdir(tmp_path)
     arguments = ['--data', str(data), '--out', 'sparse.pth', *change]
     assert load_tool('make_demo_checkpoint').main(arguments) == 2

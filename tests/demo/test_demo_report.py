@@ -19,7 +19,7 @@ from mmsw.datasets import CLASSES, PALETTE
 from mmsw.sparsity import report
 
 for _package in ('skimage', 'sklearn', 'imgviz', 'matplotlib', 'mmseg'):
-    pytest.importorskip(_package, reason=f'{_package} is absent; the demo needs it')
+    pytest.importorskip(_package, reason=f'{_package}: absent; the demo needs it')
 
 
 @pytest.fixture(scope='module')

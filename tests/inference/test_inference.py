@@ -164,7 +164,7 @@ def test_other_wishes_that_cannot_be_met(checkpoints) -> None:
         init_model('absent.py')
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason='is about machines without GPU')
+@pytest.mark.skipif(torch.cuda.is_available(), reason='no-gpu: there is one')
 def test_devices_without_gpu(checkpoints) -> None:
     with pytest.raises(UsageError, match="device 'cuda:0' cannot be used"):
         init_model(CONFIGS['mmseg'], checkpoints['mmseg'], 'cuda:0')

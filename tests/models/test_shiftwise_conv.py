@@ -271,7 +271,7 @@ def test_backend_reaches_the_operator(monkeypatch) -> None:
 def test_unavailable_backend_raises() -> None:
     missing = [name for name, state in available_backends().items() if state is not True]
     if not missing:
-        pytest.skip('every backend runs on this machine')
+        pytest.skip('no-backend: all run on this machine')
     with pytest.raises(BackendUnavailableError, match=missing[0]):
         ShiftWiseConv2d(6, 6, 5, backend=missing[0])
     with pytest.raises(ValueError, match="unknown backend 'typo'"):

@@ -239,7 +239,7 @@ def test_layer_scale(version, value, has_scale) -> None:
 
 @pytest.mark.parametrize('scope', ['mmseg', 'mmdet', 'mmengine'])
 def test_plain_name_builds_under_the_default_scope(scope) -> None:
-    registry = pytest.importorskip(f'{scope}.registry').MODELS
+    registry = pytest.importorskip(f'{scope}.registry', reason=f'{scope}: absent').MODELS
     cfg = dict(type='ShiftWiseNet', arch=MINI, big_kernels=SHORT_KERNELS)
     with DefaultScope.overwrite_default_scope(scope):
         for models in (registry, MODELS):

@@ -15,6 +15,6 @@ def every_backend(request: pytest.FixtureRequest) -> Iterator[str]:
     """Runs a test on each backend, chosen by ``use_backend``."""
     reason = available_backends()[request.param]
     if reason is not True:
-        pytest.skip(f'backend {request.param}: {reason}')
+        pytest.skip(f'{request.param}: {reason}')
     with use_backend(request.param):
         yield request.param

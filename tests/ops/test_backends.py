@@ -97,7 +97,7 @@ def test_the_reference_is_always_there() -> None:
 def test_an_absent_backend_gives_its_reason(call, name: str) -> None:
     reason = available_backends()[name]
     if reason is True:
-        pytest.skip(f'backend {name} runs here')
+        pytest.skip(f'no-backend: {name} runs here')
     with pytest.raises(BackendUnavailableError) as caught:
         call(name)
     assert f"backend: backend '{name}' cannot run here: {reason}." in str(caught.value)

@@ -46,7 +46,7 @@ class TwoSteps(Layer):
 
 needs_torch_2_6 = pytest.mark.skipif(
     not hasattr(torch.compiler, 'set_stance'),
-    reason='before torch 2.6, dynamic=True also makes the integers of a module symbolic',
+    reason='torch-2.6: before it, dynamic=True also makes the integers of a module symbolic',
 )
 
 

@@ -12,7 +12,7 @@ from mmsw.ops.backends import cpp_backend, torch_backend
 
 pytestmark = pytest.mark.skipif(
     cpp_backend.unavailable_reason() is not None,
-    reason=f'backend cpp: {cpp_backend.unavailable_reason()}',
+    reason=f'cpp: {cpp_backend.unavailable_reason()}',
 )
 
 # (M, N, C, R), with sides that have loops of their own (3, 5) and sides that do not
@@ -26,7 +26,7 @@ def instructions(request: pytest.FixtureRequest) -> Iterator[str]:
     try:
         cpp_backend.set_instruction_set(request.param)
     except ValueError:
-        pytest.skip(f'this machine has no {request.param}')
+        pytest.skip(f'instructions: this machine has no {request.param}')
     yield request.param
     cpp_backend.set_instruction_set('best')
 

@@ -117,7 +117,7 @@ def parse_figures(log: str) -> Iterator[Kernel]:
 def nvcc() -> str:
     found = find_nvcc()
     if found is None:
-        pytest.skip('nvcc is neither on PATH nor under CUDA_HOME')
+        pytest.skip('nvcc: neither on PATH nor under CUDA_HOME')
     return found
 
 
@@ -166,9 +166,9 @@ def test_the_binding_agrees_with_torch_and_with_the_launchers(nvcc: str, tmp_pat
     )
     python_include = Path(sysconfig.get_paths()['include'])
     if compiler is None or cuda_include is None or not (python_include / 'Python.h').is_file():
-        pytest.skip("a C++ compiler, CUDA's headers and Python.h are needed")
+        pytest.skip("cuda-headers: a C++ compiler, CUDA's headers and Python.h are needed")
     if not (include / 'c10' / 'cuda' / 'CUDAGuard.h').is_file():
-        pytest.skip('this torch comes without the headers of its CUDA part')
+        pytest.skip('cuda-headers: this torch comes without the headers of its CUDA part')
     generated = Path('c10', 'cuda', 'impl', 'cuda_cmake_macros.h')
     if not (include / generated).is_file():
         (tmp_path / generated).parent.mkdir(parents=True)

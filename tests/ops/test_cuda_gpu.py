@@ -9,7 +9,7 @@ from mmsw.ops import ShiftPattern, shift_add, shift_wise_conv2d
 from mmsw.ops.backends import cuda_backend, torch_backend
 
 if (reason := cuda_backend.unavailable_reason()) is not None:
-    pytest.skip(f'backend cuda: {reason}', allow_module_level=True)
+    pytest.skip(f'cuda: {reason}', allow_module_level=True)
 
 # (M, N, C, R): what the networks use, the edges (one group, N = 1, even M), other sides, every R
 SIZES = [
@@ -197,7 +197,7 @@ def test_follows_the_current_stream() -> None:
         assert torch.equal(value, expected[name]), name
 
 
-@pytest.mark.skipif(torch.cuda.device_count() < 2, reason='needs a second GPU')
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason='two-gpus: needs a second GPU')
 def test_runs_on_the_device_of_its_tensors() -> None:
     pattern = ShiftPattern.draw(13, 3, 3, 2)
     tensors = draw(pattern, (2, 12, 9), torch.float32)
@@ -230,7 +230,7 @@ def test_more_than_2_to_the_31_values() -> None:
     values = batch * 4 * 64 * 1024
     free = torch.cuda.mem_get_info()[0]
     if free < 5 * 2 * values:
-        pytest.skip(f'needs {5 * 2 * values >> 30} GiB of free GPU memory, has {free >> 30}')
+        pytest.skip(f'gpu-memory: needs {5 * 2 * values >> 30} GiB free, has {free >> 30}')
     pattern = ShiftPattern.draw(13, 3, 4, 2).cuda()
     x = torch.empty(batch, 4, 64, 1024, dtype=torch.float16, device='cuda').normal_()
     weight = torch.randn(20, 1, 3, 3, device='cuda').half()

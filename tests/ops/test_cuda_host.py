@@ -129,7 +129,7 @@ class HostKernels:
 def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     compiler = next(filter(None, map(shutil.which, ('c++', 'g++', 'clang++'))), None)
     if compiler is None:
-        pytest.skip('no C++ compiler (c++, g++ or clang++) on PATH')
+        pytest.skip('compiler: none (c++, g++ or clang++) on PATH')
     target = tmp_path_factory.mktemp('cuda_host') / 'host_check.so'
     flags = ['-std=c++17', '-O2', '-Wall', '-Wextra', '-Werror', '-shared', '-fPIC']
     command = [compiler, *flags, str(SOURCES / 'host_check.cpp'), '-o', str(target)]

@@ -19,7 +19,7 @@ from mmsw.ops.backends import taichi_backend, torch_backend
 ROOT = Path(__file__).resolve().parents[2]
 needs_taichi = pytest.mark.skipif(
     taichi_backend.unavailable_reason() is not None,
-    reason=f'taichi backend: {taichi_backend.unavailable_reason()}',
+    reason=f'taichi: {taichi_backend.unavailable_reason()}',
 )
 ROUNDING = {torch.float64: 1e-12, torch.float32: 4e-6, torch.bfloat16: 2e-2, torch.float16: 1.5e-3}
 # (M, N, C, R)

@@ -115,7 +115,7 @@ def test_density_is_conserved_and_zeros_are_exact(tmp_path, start, grow, granula
 @pytest.mark.parametrize('scope', [None, POINTWISE], ids=['small-kernels', 'pointwise'])
 def test_with_other_training_tools(tmp_path, optimizer, hooks, scope) -> None:
     if scope and hooks and 'priority' in hooks[0]:
-        pytest.skip('masks that the hook attaches must be there before EMAHook copies the model')
+        pytest.skip('combination: masks must be attached before EMAHook copies the model')
     train(
         tmp_path,
         *hooks,

@@ -13,11 +13,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+ROOT = Path(__file__).resolve().parents[2]
+
 
 def run_in_two_processes(worker: str, *arguments: object) -> None:
     """Start a script of this folder under torchrun and see it succeed."""
     environment = {**os.environ, 'OMP_NUM_THREADS': '1'}
-    environment['PYTHONPATH'] = os.pathsep.join([str(Path.cwd()), os.environ.get('PYTHONPATH', '')])
+    environment['PYTHONPATH'] = os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')])
     done = subprocess.run(
         [
             *(sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2'),

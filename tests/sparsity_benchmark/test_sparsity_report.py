@@ -129,7 +129,7 @@ def test_operators_of_an_older_result_do_not_count(finished):
 
 
 def test_picture(finished, tmp_path):
-    pytest.importorskip('matplotlib', reason='matplotlib is absent; the picture needs it')
+    pytest.importorskip('matplotlib', reason='matplotlib: absent; the picture needs it')
     path = tmp_path / 'picture.png'
     draw(make_cells(finished), path)
     assert path.read_bytes().startswith(b'\x89PNG')

@@ -23,7 +23,7 @@ def _plain_config_text(plain_config_text: None) -> None:
 @pytest.fixture(scope='session')
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for package in ('skimage', 'sklearn', 'imgviz', 'matplotlib', 'mmseg'):
-        pytest.importorskip(package, reason=f'{package} is absent; the benchmark needs it')
+        pytest.importorskip(package, reason=f'{package}: absent; the benchmark needs it')
     folder = tmp_path_factory.mktemp('transfer') / 'scenes'
     make_demo_data(folder, num_train=12, num_val=3, size=96)
     return folder

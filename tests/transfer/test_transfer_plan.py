@@ -21,7 +21,7 @@ from mmsw.apis.schedule import fit_schedule
 from mmsw.datasets import make_demo_data
 
 for _package in ('mmseg', 'mmdet'):
-    pytest.importorskip(_package, reason=f'{_package} is absent; configs need it')
+    pytest.importorskip(_package, reason=f'{_package}: absent; configs need it')
 
 
 def test_schedule_in_iterations_keeps_its_shape():

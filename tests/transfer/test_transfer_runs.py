@@ -136,7 +136,7 @@ def test_report_and_picture(network, trained, tmp_path):
 
 
 def test_detection(data, tmp_path):
-    pytest.importorskip('mmdet', reason='mmdet is absent; detection needs it')
+    pytest.importorskip('mmdet', reason='mmdet: absent; detection needs it')
     path = tmp_path / 'detector.py'
     path.write_text(DETECTOR)
     network = read_networks([('det', path)], {'det': data}, {})[0]

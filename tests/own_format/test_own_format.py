@@ -1,0 +1,135 @@
+"""Files in this project's own format that an earlier version wrote still mean the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.registry import MODELS
+from own_format_helpers import BACKBONE, END, HOOKS, NAMES, SAVED_AT, own_config, own_file
+from write_own_files import outputs, packed_masks, write
+
+from mmsw.apis import build_runner, init_model
+from mmsw.checkpoint import load_checkpoint_file
+from mmsw.sparsity import attach_masks, masked_layers, report, set_masks
+
+
+@pytest.fixture(scope='module')
+def expected(data_dir: Path) -> dict[str, np.ndarray]:
+    return dict(np.load(data_dir / 'own_v1_expected.npz'))
+
+
+def stored_masks(path: Path) -> dict[str, torch.Tensor]:
+    """Masks of a file by layer name, read off its keys."""
+    state = load_checkpoint_file(path)['state_dict']
+    return {key[: -len('.mask')]: state[key] for key in state if key.endswith('.mask')}
+
+
+def assert_close(found: np.ndarray, wanted: np.ndarray) -> None:
+    np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-5)
+
+
+def test_converted_file_fills_a_backbone(data_dir: Path, expected: dict) -> None:
+    path = own_file(data_dir, 'converted')
+    init_cfg = dict(type='Pretrained', checkpoint=str(path))
+    net = MODELS.build(dict(BACKBONE, output_norm=False, init_cfg=init_cfg))
+    net.init_weights()
+    assert_close(outputs(net), expected['converted_output'])
+    assert (report(net).total.kept, report(net).total.total) == (75, 108)
+    stored = stored_masks(path)
+    assert len(stored) == 8
+    for name, layer in masked_layers(net):
+        assert torch.equal(layer.mask, stored[name])
+    meta = load_checkpoint_file(path)['meta']
+    assert meta['source'] == 'published.pth'
+    net = MODELS.build(dict(type='ShiftWiseNet', **meta['backbone'], init_cfg=init_cfg))
+    net.init_weights()
+    assert report(net).total.kept == 75
+
+
+def test_training_file_gives_a_model(data_dir: Path, expected: dict) -> None:
+    model = init_model(own_config('training'), own_file(data_dir, 'training'))
+    assert_close(outputs(model), expected['training_output'])
+    assert np.array_equal(packed_masks(model), expected['training_masks'])
+    assert report(model).total.kept == report(model).total.total // 2
+    assert model.dataset_meta['classes'] == ('one', 'two', 'three')
+
+
+def test_training_file_starts_another_training(data_dir: Path) -> None:
+    path = own_file(data_dir, 'training')
+    net = MODELS.build(dict(BACKBONE, init_cfg=dict(type='Pretrained', checkpoint=str(path))))
+    net.init_weights()
+    stored = stored_masks(path)
+    assert len(stored) == 8
+    for name, layer in masked_layers(net):
+        # Also the filters that were just grown, whose weights are still zero, are kept.
+        assert torch.equal(layer.mask, stored[f'backbone.{name}'])
+        assert torch.count_nonzero(layer.weight[~layer.mask]) == 0
+        assert torch.count_nonzero(layer.weight[layer.mask]) > 0
+
+
+@pytest.mark.parametrize('name', HOOKS)
+def test_resumed_training_ends_as_the_one_that_went_on(
+    data_dir: Path, tmp_path: Path, expected: dict, plain_config_text: None, name: str
+) -> None:
+    runner = build_runner(own_config(name), tmp_path, resume=own_file(data_dir, name))
+    runner.train()
+    assert runner.iter == END
+    assert np.array_equal(packed_masks(runner.model), expected[f'{name}_end_masks'])
+    assert_close(outputs(runner.model), expected[f'{name}_end_output'])
+    saved = load_checkpoint_file(tmp_path / f'iter_{END}.pth')
+    assert saved['dynamic_sparsity']['updates'] == END - 1
+
+
+def test_state_of_the_hook_comes_back(data_dir: Path, tmp_path: Path) -> None:
+    path = own_file(data_dir, 'training')
+    saved = load_checkpoint_file(path)['dynamic_sparsity']
+    assert saved['updates'] == SAVED_AT
+    cfg = own_config('training')
+    cfg.train_cfg.max_iters = SAVED_AT  # nothing is left to do
+    runner = build_runner(cfg, tmp_path, resume=path)
+    runner.train()
+    (hook,) = (hook for hook in runner.hooks if type(hook).__name__ == 'DynamicSparsityHook')
+    state = {}
+    hook.before_save_checkpoint(runner, state)
+    found = state['dynamic_sparsity']
+    assert found['updates'] == saved['updates']
+    assert found['pending'] == saved['pending']
+    assert torch.equal(found['generator'], saved['generator'])
+    assert len(saved['momentum']) == 8
+    for name, mean in saved['momentum'].items():
+        assert torch.equal(found['momentum'][name], mean)
+
+
+def test_scope_masks_are_zeros_of_the_model(data_dir: Path, expected: dict) -> None:
+    path = own_file(data_dir, 'scope')
+    model = init_model(own_config('scope'), path)
+    assert_close(outputs(model), expected['scope_output'])
+    stored = stored_masks(path)
+    ordinary = {name: mask for name, mask in stored.items() if '.paths.' not in name}
+    assert len(ordinary) == 5
+    assert all(2 * mask.sum() == mask.numel() for mask in ordinary.values())
+    for name, mask in ordinary.items():
+        assert torch.count_nonzero(model.get_submodule(name).weight[~mask]) == 0
+    attach_masks(model, '|'.join(f'^{name}.weight$' for name in ordinary))
+    set_masks(model, stored)
+    assert np.array_equal(packed_masks(model), expected['scope_masks'])
+
+
+def test_folded_file_fills_a_folded_backbone(data_dir: Path, expected: dict) -> None:
+    model = init_model(own_config('training'), own_file(data_dir, 'training'), deploy=True)
+    state = load_checkpoint_file(own_file(data_dir, 'folded'))['state_dict']
+    assert sum('.deploy_' in key for key in state) == 3 * 4
+    with torch.no_grad():
+        for tensor in (*model.parameters(), *model.buffers()):
+            tensor.zero_()
+    model.load_state_dict(state)
+    assert_close(outputs(model), expected['folded_output'])
+
+
+def test_they_can_still_be_written(tmp_path: Path, plain_config_text: None) -> None:
+    write(tmp_path)
+    written = {path.name for path in tmp_path.iterdir()}
+    assert written == {*(own_file(tmp_path, n).name for n in NAMES), 'own_v1_expected.npz'}

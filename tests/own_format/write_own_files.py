@@ -1,0 +1,96 @@
+"""Writes own_v1_*.pth and own_v1_expected.npz: python tests/own_format/write_own_files.py FOLDER
+
+Those in tests/data were written once, by version 0.1.0 before its release (torch 2.13.0, mmengine
+0.10.7). Never write them again: they stand for the files that users have. Files of another format
+get another name.
+
+- converted: what tools/convert_checkpoint.py writes;
+- training: a training run after 2 of 4 iterations, with DynamicSparsityHook;
+- scope: the same with masks on ordinary layers (``scope=``), single weights pruned;
+- folded: the weights of the training file after ``switch_to_deploy()``.
+
+``expected`` has, by file: ``NAME_output``, what the network makes of ``picture()``; for runs also
+the masks (``NAME_masks``, packed bits), and the same after the run went on to its end
+(``NAME_end_output``, ``NAME_end_masks``).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.registry import MODELS
+from own_format_helpers import BACKBONE, DIM, HOOKS, SAVED_AT, own_config, own_file, picture
+from torch import nn
+
+from mmsw.apis import build_runner, init_model
+from mmsw.apis.convert import convert_checkpoint
+from mmsw.checkpoint import load_checkpoint_file, save_checkpoint_file
+from mmsw.sparsity import masks
+
+
+def outputs(model: nn.Module) -> np.ndarray:
+    """What a model or backbone makes of the picture."""
+    with torch.no_grad():
+        made = model.eval()(picture())
+    return (made[-1] if isinstance(made, (list, tuple)) else made).numpy()
+
+
+def packed_masks(model: nn.Module) -> np.ndarray:
+    """All masks of a model, in the order of their names."""
+    found = masks(model)
+    return np.packbits(torch.cat([found[name].flatten() for name in sorted(found)]).numpy())
+
+
+def write(folder: Path) -> None:
+    """Write all files into an existing folder."""
+    expected = {}
+    for name in HOOKS:
+        # A relative work folder: mmengine writes its name into the file.
+        before = Path.cwd()
+        with tempfile.TemporaryDirectory() as temporary:
+            os.chdir(temporary)
+            try:
+                runner = build_runner(own_config(name), 'run')
+                runner.train()
+                saved = load_checkpoint_file(f'run/iter_{SAVED_AT}.pth', trust=True)
+            finally:
+                os.chdir(before)
+        saved['message_hub']['runtime_info']['last_ckpt'] = f'run/iter_{SAVED_AT}.pth'
+        save_checkpoint_file(saved, own_file(folder, name))
+        expected[f'{name}_end_output'] = outputs(runner.model)
+        expected[f'{name}_end_masks'] = packed_masks(runner.model)
+        runner.model.load_state_dict(saved['state_dict'])
+        expected[f'{name}_output'] = outputs(runner.model)
+        expected[f'{name}_masks'] = packed_masks(runner.model)
+        assert (expected[f'{name}_masks'] != expected[f'{name}_end_masks']).any()
+
+    model = init_model(own_config(''), own_file(folder, 'training'), deploy=True)
+    save_checkpoint_file({'state_dict': model.state_dict()}, own_file(folder, 'folded'))
+    expected['folded_output'] = outputs(model)
+
+    torch.manual_seed(0)
+    net = MODELS.build(dict(BACKBONE, output_norm=False)).eval()
+    for stage in net.stages:
+        for path in stage[0].shift_wise.paths:
+            path.set_mask(torch.rand(len(path.weight), 1, 1, 1) > 0.3)
+    tables = ('mask', 'channel_order', 'shift_hv', '_index')
+    state = {k: v for k, v in net.state_dict().items() if not k.endswith(tables)}
+    state |= {'head.norm.weight': torch.ones(DIM), 'head.norm.bias': torch.zeros(DIM)}
+    state |= {'head.weight': torch.randn(5, DIM), 'head.bias': torch.zeros(5)}
+    arguments = argparse.Namespace(kernel_size=[*BACKBONE['big_kernels'], 3], N_rep=4)
+    published = folder / 'published.pth'
+    save_checkpoint_file({'model': state, 'args': arguments}, published)
+    convert_checkpoint(published, own_file(folder, 'converted'))
+    published.unlink()
+    expected['converted_output'] = outputs(net)
+    np.savez_compressed(folder / 'own_v1_expected.npz', **expected)
+
+
+if __name__ == '__main__':
+    write(Path(sys.argv[1]))
