@@ -200,7 +200,7 @@ def test_repetitions_fill_the_gaps() -> None:
 @pytest.mark.parametrize(
     ('num_reps', 'num_paths', 'percent'),
     [
-        (4, 2, [99.9, 92, 53]),
+        pytest.param(4, 2, [99.9, 92, 53], marks=pytest.mark.ci),
         (4, 1, [98, 72, 32]),
         (1, 2, [91, 51, 19]),
         (1, 1, [70, 30, 10]),

@@ -51,6 +51,7 @@ def test_published_figures_of_segmentation() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.ci
 def test_published_figure_of_the_small_network() -> None:
     """1039.21 "GFLOPs" with one path; the 87.5 M parameters beside it are not explained."""
     config, options = ROOT / 'configs' / 'upernet_sw_s_ade20k.py', {'model.backbone.num_paths': 1}
@@ -84,7 +85,7 @@ def as_printed_for_coco(result: Complexity, arch: str) -> tuple[float, float]:
         ('tiny', 89_198_046, 755_754_044_640, 756_395_367_180, (86.89, 751.21)),
         pytest.param(
             *('small', 114_654_342, 846_229_591_152, 847_008_242_828, (110.48, 839.27)),
-            marks=pytest.mark.slow,
+            marks=[pytest.mark.slow, pytest.mark.ci],
         ),
     ],
 )

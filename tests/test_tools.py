@@ -187,6 +187,7 @@ def test_two_processes_without_gpu_train_test_and_draw(ade: Path, tmp_path: Path
 
 
 @pytest.mark.slow
+@pytest.mark.ci
 def test_detector_trains_tests_and_draws(coco: Path, tmp_path: Path) -> None:
     common = ('--data-root', coco, '--work-dir', tmp_path / 'work')
     done = tool('train.py', DETECTOR, *common)

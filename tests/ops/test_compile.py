@@ -192,6 +192,7 @@ def test_compiled_code_follows_use_backend() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.ci
 def test_inductor_equals_eager() -> None:
     layer = Layer(13, 3, 3, 2)
     compiled = torch.compile(layer, fullgraph=True)
