@@ -45,9 +45,11 @@ class ShiftWiseNet(BaseModule):
         in_channels: Image channels.
         drop_path_rate: Stochastic depth rate of the last block; rises linearly from 0.
         layer_scale_init_value: Initial layer scale; 0 or less for none.
-        out_indices: Stages whose maps are returned, always in ascending order.
+        out_indices: Stages whose maps are returned, always in ascending order. Stages behind the
+            last of them are not built: they have no parameters, and a checkpoint's are left out.
         frozen_stages: -1 trains everything, 0 freezes the stem, k freezes the stem and the first k
-            stages (with the downsampling before them); their norm statistics stay as well.
+            stages (with the downsampling before them); their norm statistics stay as well. Where
+            fewer than k stages are built, all of them are frozen.
         norm_eval: Keep all batch norms of the backbone in evaluation mode while training.
         with_cp: Recompute blocks in the backward pass to save memory.
         norm_cfg: Norm of the branches, and of the block in v2. The layer norms of the published
@@ -128,10 +130,12 @@ class ShiftWiseNet(BaseModule):
 
         build_downsample = _downsample_v1 if version == 'v1' else _downsample_v2
         block = ShiftWiseBlockV1 if version == 'v1' else ShiftWiseBlockV2
+        # As if all stages were built: how deep a block lies does not depend on who uses its map.
         rates = iter(torch.linspace(0, drop_path_rate, sum(self.depths), device='cpu').tolist())
         self.downsample_layers = nn.ModuleList()
         self.stages = nn.ModuleList()
-        for stage, (depth, dim) in enumerate(zip(self.depths, self.dims, strict=True)):
+        for stage in range(1 + max(out_indices)):
+            depth, dim = self.depths[stage], self.dims[stage]
             previous = in_channels if stage == 0 else self.dims[stage - 1]
             self.downsample_layers.append(build_downsample(stage, previous, dim))
             shift_wise = dict(
@@ -246,8 +250,6 @@ class ShiftWiseNet(BaseModule):
                     stride = _STRIDES[stage]
                     feature = feature[:, :, : -(-height // stride), : -(-width // stride)]
                 outputs.append(feature.contiguous())
-            if len(outputs) == len(self.out_indices):
-                break  # later stages would run for nothing
         return tuple(outputs)
 
     def train(self, mode: bool = True) -> ShiftWiseNet:
