@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
 
-from .masks import checked_mask, masked_layers
+from .masks import checked_mask, masked_layers, saved_masks
 
 _WEIGHT = '.weight'
 
@@ -79,6 +79,35 @@ def attach_masks(net: nn.Module, pattern: str) -> list[str]:
         if name not in masked:
             _attach(net.get_submodule(name))
     return layers
+
+
+def attach_saved_masks(net: nn.Module, state: Mapping[str, Tensor], prefix: str = '') -> list[str]:
+    """Give the layers a mask for which a state dict brings one, as :func:`attach_masks` does.
+
+    A checkpoint of a network whose ordinary layers were pruned has masks that a fresh network has
+    no place for. Loading it would leave them out, and the next training would lose every zero.
+    Call this first, then ``load_state_dict``, which brings the values.
+
+    Args:
+        net: A network; changed in place.
+        state: State dict. A boolean ``X.mask`` counts that has the shape of ``X.weight`` beside it.
+        prefix: Of the state dict's keys that belong to the network, ``'backbone.'`` for instance.
+
+    Returns:
+        Names of the layers that got a mask: those that have a weight of this shape, of at least two
+        dimensions, and nothing called ``mask`` yet.
+    """
+    layers = dict(net.named_modules())
+    names = []
+    for name, weight, _ in saved_masks(state, prefix):
+        layer = layers.get(name)
+        own = getattr(layer, 'weight', None)
+        if not isinstance(own, Tensor) or own.shape != weight.shape or own.ndim < 2:
+            continue
+        if not hasattr(layer, 'mask'):
+            _attach(layer)
+            names.append(name)
+    return names
 
 
 def _attach(layer: nn.Module) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 _WEIGHT = '.weight'
+_MASK = '.mask'
 _PATH = re.compile(r'\.paths\.\d+$')
 
 
@@ -76,6 +77,50 @@ def set_masks(net: nn.Module, new: Mapping[str, Tensor]) -> None:
             raise type(error)(f'{name}: {error}') from error
     for name, mask in new.items():
         layers[name].set_mask(mask)
+
+
+def saved_masks(
+    state: Mapping[str, Tensor], prefix: str = ''
+) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """Name, weight and boolean mask of every layer of a state dict that has both, of one shape.
+
+    Args:
+        state: State dict.
+        prefix: Only keys that begin with it count; names come without it.
+    """
+    for key, mask in state.items():
+        if not (key.startswith(prefix) and key.endswith(_MASK)):
+            continue
+        name = key.removesuffix(_MASK)
+        weight = state.get(name + _WEIGHT)
+        if (
+            isinstance(weight, Tensor)
+            and isinstance(mask, Tensor)
+            and mask.dtype == torch.bool
+            and mask.shape == weight.shape
+        ):
+            yield name.removeprefix(prefix), weight, mask
+
+
+def masks_from_zeros(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Masks of a state dict that also prune the weights that are exactly zero.
+
+    Weights that were set to zero by hand or by another pruner stand under a mask that keeps them,
+    so that training would move them. ``state.update(masks_from_zeros(state))`` keeps them at zero.
+    Do not do so with a file that dynamic sparse training has written: filters that have just grown
+    are zero there.
+
+    Args:
+        state: State dict; it is left as it is.
+
+    Returns:
+        By key (``'....mask'``), the masks that change: ``mask & (weight != 0)``.
+    """
+    return {
+        name + _MASK: mask & (weight != 0).to(mask.device)
+        for name, weight, mask in saved_masks(state)
+        if bool((mask & (weight == 0).to(mask.device)).any())
+    }
 
 
 def lost_zeros(state: Mapping[str, Tensor], pruned: Mapping[str, Tensor]) -> dict[str, int]:

@@ -10,7 +10,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmsw.models import ShiftWiseConv2d
-from mmsw.sparsity import DenseGradients, attach_masks, lost_zeros, masked_layers, masks, set_masks
+from mmsw.sparsity import (
+    DenseGradients,
+    attach_masks,
+    attach_saved_masks,
+    lost_zeros,
+    masked_layers,
+    masks,
+    set_masks,
+)
 
 
 @pytest.fixture
@@ -83,6 +91,35 @@ def test_masks_travel_in_the_state_dict(net) -> None:
     attach_masks(other, r'^0\.weight$')
     other.load_state_dict(net.state_dict())
     assert torch.equal(other[0].mask, half(net[0].weight))
+
+
+@pytest.mark.parametrize('prefix', ['', 'backbone.'])
+def test_masks_of_a_file_find_their_layers(net, prefix) -> None:
+    attach_masks(net, r'^0\.weight$')
+    set_masks(net, {'0': half(net[0].weight)})
+    state = {prefix + key: value for key, value in net.state_dict().items()}
+    state['elsewhere.weight'] = torch.ones(2, 2)
+    state['elsewhere.mask'] = torch.ones(2, 2, dtype=torch.bool)
+    other = nn.Sequential(nn.Linear(6, 5), nn.GELU(), nn.Linear(5, 4))
+    assert attach_saved_masks(other, state, prefix) == ['0']
+    assert other[0].mask.all(), 'values come with the state dict'
+    assert attach_saved_masks(other, state, prefix) == []
+    other.load_state_dict(
+        {k.removeprefix(prefix): v for k, v in state.items() if 'elsewhere' not in k}
+    )
+    loss_of(other).backward()
+    assert torch.equal(other[0].weight.grad != 0, half(net[0].weight))
+
+
+def test_masks_of_a_file_that_fit_no_layer_are_left(net) -> None:
+    state = {
+        '0.weight': torch.ones(6, 5),  # another shape
+        '0.mask': torch.ones(6, 5, dtype=torch.bool),
+        '2.weight': torch.ones(4, 5),
+        '2.mask': torch.ones(4, 5),  # no mask of ours
+    }
+    assert attach_saved_masks(net, state) == []
+    assert not list(masked_layers(net))
 
 
 def test_attaching_twice_changes_nothing(net) -> None:
