@@ -14,9 +14,15 @@ _PATH = re.compile(r'\.paths\.\d+$')
 
 
 def masked_layers(net: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Every module of ``net`` that owns a ``weight`` and a pruning ``mask``, with its name."""
+    """Every module of ``net`` that owns a ``weight`` and a pruning ``mask``, with its name.
+
+    These are layers that bring their mask with them (they have a method ``set_mask``), and those
+    that :func:`mmsw.sparsity.attach_masks` gave one (they have a ``mask_gate``).
+    """
     for name, module in net.named_modules():
-        if isinstance(getattr(module, 'mask', None), Tensor) and hasattr(module, 'set_mask'):
+        if isinstance(getattr(module, 'mask', None), Tensor) and (
+            hasattr(module, 'set_mask') or hasattr(module, 'mask_gate')
+        ):
             yield name, module
 
 
@@ -76,7 +82,16 @@ def set_masks(net: nn.Module, new: Mapping[str, Tensor]) -> None:
         except (TypeError, ValueError) as error:
             raise type(error)(f'{name}: {error}') from error
     for name, mask in new.items():
-        layers[name].set_mask(mask)
+        _set_mask(layers[name], mask)
+
+
+@torch.no_grad()
+def _set_mask(layer: nn.Module, mask: Tensor) -> None:
+    if hasattr(layer, 'set_mask'):
+        layer.set_mask(mask)
+        return
+    layer.mask.copy_(checked_mask(mask, layer.weight))
+    layer.weight.masked_fill_(~layer.mask, 0.0)
 
 
 def saved_masks(

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import copy
+import io
+import pickle
+import warnings
 
 import pytest
 import torch
+import torch.multiprocessing
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -82,6 +86,94 @@ def test_copies_have_the_mask_and_their_own(net) -> None:
     set_masks(average, {'0': half(net[0].weight)})
     assert net[0].mask.all()
     assert torch.count_nonzero(average[0].weight) == 15
+
+
+def saved_and_loaded(net: nn.Module) -> nn.Module:
+    file = io.BytesIO()
+    torch.save(net, file)
+    file.seek(0)
+    return torch.load(file, weights_only=False)
+
+
+def lost_in_training(net: nn.Module) -> dict[str, int]:
+    """Zeros that are gone after some steps of a network that did get trained."""
+    pruned, before = masks(net), net[0].weight.detach().clone()
+    optimizer = torch.optim.AdamW(net.parameters(), lr=0.1, weight_decay=0.1)
+    for _ in range(3):
+        optimizer.zero_grad()
+        loss_of(net).backward()
+        optimizer.step()
+    assert not torch.equal(net[0].weight, before)
+    return lost_zeros(net.state_dict(), pruned)
+
+
+@pytest.mark.parametrize(
+    'copied',
+    [copy.deepcopy, lambda net: pickle.loads(pickle.dumps(net)), saved_and_loaded],
+    ids=['deepcopy', 'pickle', 'torch.save'],
+)
+def test_copies_keep_what_is_pruned(net, copied) -> None:
+    attach_masks(net, r'^0\.weight$')
+    set_masks(net, {'0': half(net[0].weight)})
+    loss_of(net).backward()
+    other = copied(copied(net))
+    assert torch.equal(masks(other)['0'], half(net[0].weight))
+    assert other[0].mask_gate.layer is other[0]
+    assert lost_in_training(other) == {}
+    assert torch.equal(net[0].mask, half(net[0].weight))
+    set_masks(other, {'0': torch.zeros(5, 1, dtype=torch.bool)})
+    assert lost_in_training(net) == {}, 'each has its own mask'
+    assert net[0].mask.any()
+
+
+def _train_elsewhere(net: nn.Module, answers) -> None:
+    answers.put((lost_in_training(net), sorted(masks(net))))
+
+
+def test_another_process_keeps_what_is_pruned(net) -> None:
+    attach_masks(net, r'^0\.weight$')
+    set_masks(net, {'0': half(net[0].weight)})
+    context = torch.multiprocessing.get_context('spawn')
+    answers = context.SimpleQueue()
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')  # torch would warn of a hook that is left behind
+        process = context.Process(target=_train_elsewhere, args=(net, answers))
+        process.start()
+        process.join(120)
+    assert process.exitcode == 0
+    assert answers.get() == ({}, ['0'])
+
+
+def test_weights_that_are_trained_later_are_gated_too(net) -> None:
+    net.requires_grad_(False)
+    attach_masks(net, r'^0\.weight$')
+    set_masks(net, {'0': half(net[0].weight)})
+    net.requires_grad_(True)
+    assert lost_in_training(net) == {}
+
+
+def test_weights_that_are_replaced_are_gated_too(net) -> None:
+    attach_masks(net, r'^0\.weight$')
+    set_masks(net, {'0': half(net[0].weight)})
+    state = copy.deepcopy(net.state_dict())
+    net.load_state_dict(state, assign=True)
+    net.requires_grad_(True)
+    assert lost_in_training(net) == {}
+
+
+@pytest.mark.parametrize('backend', ['eager', 'aot_eager'])
+def test_compiled_networks_keep_what_is_pruned(net, backend) -> None:
+    attach_masks(net, r'weight$')
+    set_masks(net, {'0': half(net[0].weight), '2': half(net[2].weight)})
+    compiled = torch.compile(net, backend=backend, fullgraph=True)
+    pruned, before = masks(net), net[0].weight.detach().clone()
+    optimizer = torch.optim.AdamW(net.parameters(), lr=0.1, weight_decay=0.1)
+    for _ in range(3):
+        optimizer.zero_grad()
+        loss_of(compiled).backward()
+        optimizer.step()
+    assert not torch.equal(net[0].weight, before)
+    assert lost_zeros(net.state_dict(), pruned) == {}
 
 
 def test_masks_travel_in_the_state_dict(net) -> None:
@@ -193,3 +285,54 @@ def test_dense_gradients_of_attached_and_own_masks() -> None:
         torch.testing.assert_close(recorder.sums[name], 2 * truth[name])
         assert torch.count_nonzero(masked[name][~mask]) == 0
         assert torch.count_nonzero(recorder.sums[name][~mask]) > 0
+
+
+def test_gradients_are_seen_once_however_often_the_network_ran(net) -> None:
+    attach_masks(net, r'^0\.weight$')
+    recorder = DenseGradients(dict(masked_layers(net)))
+    for _ in range(3):
+        loss_of(net)
+    recorder.watch()
+    loss_of(net).backward()
+    recorder.pause()
+    torch.testing.assert_close(recorder.sums['0'], net[0].weight.grad)
+    seen = recorder.sums['0'].clone()
+    loss_of(net).backward()
+    assert torch.equal(recorder.sums['0'], seen), 'it looks away'
+    recorder.watch()
+    assert recorder.sums == {}
+
+
+@pytest.mark.parametrize('copied', [copy.deepcopy, lambda net: pickle.loads(pickle.dumps(net))])
+def test_nobody_watches_a_copy(copied) -> None:
+    net = nn.Sequential(nn.Conv2d(3, 8, 1), ShiftWiseConv2d(8, 8, 5))
+    attach_masks(net, r'^0\.weight$')
+    recorder = DenseGradients(dict(masked_layers(net)))
+    recorder.watch()
+    copied(net)(torch.randn(1, 3, 5, 5)).sum().backward()
+    assert recorder.sums == {}
+    net(torch.randn(1, 3, 5, 5)).sum().backward()
+    assert set(recorder.sums) == {'0', '1.paths.0', '1.paths.1'}
+
+
+@pytest.mark.parametrize('backend', ['eager', 'aot_eager'])
+def test_gradients_of_a_compiled_network_are_seen(backend) -> None:
+    """Hooks that come after the first pass of compiled code are never called: be there before."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 8, 1), ShiftWiseConv2d(8, 8, 5)).eval()
+    attach_masks(net, r'^0\.weight$')
+    layers = dict(masked_layers(net))
+    set_masks(net, {name: half(layer.weight) for name, layer in layers.items()})
+    x = torch.randn(2, 3, 9, 7)
+    recorder = DenseGradients(layers)
+    recorder.watch()
+    net(x).square().mean().backward()
+    truth = recorder.sums
+    recorder.pause()
+    torch._dynamo.reset()
+    compiled = torch.compile(net, backend=backend)
+    compiled(x).square().mean().backward()
+    recorder.watch()
+    compiled(x).square().mean().backward()
+    for name in layers:
+        torch.testing.assert_close(recorder.sums[name], truth[name])
