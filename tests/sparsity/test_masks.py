@@ -139,3 +139,23 @@ def test_the_guard_looks_at_weights_not_at_the_masks_of_the_moment(net, one_filt
     with torch.no_grad():
         net['first'].weight.fill_(2.0)
     assert sparsity.lost_zeros(net.state_dict(), pruned) == {'first': 9}
+
+
+def test_zeros_under_an_open_mask_become_masks() -> None:
+    weight = torch.tensor([[1.0, 0.0], [0.0, 0.0], [2.0, 3.0]])
+    mask = torch.tensor([[True, True], [True, False], [True, True]])
+    state = {
+        'a.weight': weight,
+        'a.mask': mask,
+        'b.weight': torch.ones(2, 2),  # nothing is zero
+        'b.mask': torch.tensor([[True, False], [True, True]]),
+        'c.weight': torch.zeros(2),  # not a mask of the weight
+        'c.mask': torch.zeros(2),
+        'd.mask': mask,
+    }
+    before = {key: value.clone() for key, value in state.items()}
+    new = sparsity.masks_from_zeros(state)
+    assert list(new) == ['a.mask']
+    assert new['a.mask'].tolist() == [[True, False], [False, False], [True, True]]
+    assert all(torch.equal(state[key], value) for key, value in before.items())
+    assert sparsity.masks_from_zeros({**state, **new}) == {}
