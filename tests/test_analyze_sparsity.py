@@ -191,8 +191,12 @@ def test_regrown_weights_that_are_still_zero_are_kept(tmp_path) -> None:
     state = net.state_dict()
     weight = 'stages.0.0.shift_wise.paths.0.weight'
     state[weight] = torch.zeros_like(state[weight])
-    torch.save(state, tmp_path / 'net.pth')
+    torch.save({'state_dict': state, 'dynamic_sparsity': {}}, tmp_path / 'net.pth')
     assert not analyze_sparsity(tmp_path / 'net.pth').total.density.is_sparse
+    # Without the state of a dynamic run nothing can have just grown: loading prunes what is zero.
+    torch.save({'state_dict': state}, tmp_path / 'net.pth')
+    density = analyze_sparsity(tmp_path / 'net.pth').total.density
+    assert density.weights_total - density.weights_kept == state[weight].numel()
 
 
 def test_command_line(published, tmp_path, capsys) -> None:

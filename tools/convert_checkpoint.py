@@ -29,8 +29,17 @@ def parse_args() -> argparse.Namespace:
         metavar='M',
         help="focus length of each stage (default: the file's own, else 51 49 47 13)",
     )
-    parser.add_argument('--ghost-ratio', type=float, default=0.23, help='default: %(default)s')
-    parser.add_argument('--num-reps', type=int, default=4, help='default: %(default)s')
+    parser.add_argument(
+        '--ghost-ratio',
+        type=float,
+        help="share of channels that bypass (default: the file's own, else 0.23)",
+    )
+    parser.add_argument(
+        '--num-reps', type=int, help="repetitions of the shifts (default: the file's own, else 4)"
+    )
+    parser.add_argument(
+        '--prefix', help="what precedes the backbone's names in SRC (default: it is looked for)"
+    )
     return parser.parse_args()
 
 
@@ -38,7 +47,13 @@ def main() -> int:
     args = parse_args()
     try:
         report = convert_checkpoint(
-            args.src, args.dst, args.trust, args.big_kernels, args.ghost_ratio, args.num_reps
+            args.src,
+            args.dst,
+            args.trust,
+            args.big_kernels,
+            args.ghost_ratio,
+            args.num_reps,
+            args.prefix,
         )
     except (CheckpointError, ValueError) as error:
         print(f'error: {error}', file=sys.stderr)

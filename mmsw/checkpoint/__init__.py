@@ -7,19 +7,25 @@ from .files import (
     load_checkpoint_file,
     save_checkpoint_file,
 )
-from .pretrained import NetworkShape, fill_network, load_pretrained
-from .release import load_release_checkpoint, to_state_dict, training_arguments
+from .pretrained import fill_network, load_pretrained
+from .pruned import settle_zeros
+from .records import Recorded, read_records, training_arguments
+from .release import load_release_checkpoint, to_state_dict
+from .shape import NetworkShape
 
 __all__ = [
     'CheckpointError',
     'NetworkShape',
+    'Recorded',
     'allow_checkpoint_classes',
     'fill_network',
     'from_classifier',
     'load_checkpoint_file',
     'load_pretrained',
     'load_release_checkpoint',
+    'read_records',
     'save_checkpoint_file',
+    'settle_zeros',
     'to_classifier',
     'to_state_dict',
     'training_arguments',

@@ -20,6 +20,7 @@ from .shiftwise_block import ShiftWiseBlockV1, ShiftWiseBlockV2
 _STRIDES = (4, 8, 16, 32)
 _MIN_DIM = 4  # the channel attention of v2 works on a quarter
 _INIT_STD = 0.02
+_LOADING = ('prefix', 'input_weights')  # keys of init_cfg that load_pretrained takes
 _BLOCKS_PER_LAYER = 3  # blocks of the deep stage that share one depth in layer-wise decay
 
 
@@ -56,7 +57,8 @@ class ShiftWiseNet(BaseModule):
             design (stem, downsampling, v1 block, outputs) are layer norms whatever it says.
         backend: Operator backend, see :func:`mmsw.ops.available_backends`.
         init_cfg: ``dict(type='Pretrained', checkpoint=PATH)`` loads a published file as it is, or
-            one of this project; other kinds go to mmengine.
+            one of this project, see :func:`mmsw.checkpoint.load_pretrained`, whose ``prefix`` and
+            ``input_weights`` may stand in it; other kinds go to mmengine.
         output_norm: Layer-normalise the returned maps. False for a classifier, which normalises
             what is left after pooling, see :class:`mmsw.models.PooledNorm`.
 
@@ -205,7 +207,9 @@ class ShiftWiseNet(BaseModule):
             super().init_weights()
             self.init_cfg = given
         for cfg in files:
-            load_pretrained(self, cfg['checkpoint'])
+            _check_pretrained_cfg(cfg)
+            options = {key: cfg[key] for key in _LOADING if key in cfg}
+            load_pretrained(self, cfg['checkpoint'], **options)
         self._is_init = True
 
     @torch.no_grad()
@@ -314,6 +318,15 @@ class ShiftWiseNet(BaseModule):
             stage, block = int(rest[0]), int(rest[1])
             return (1, 2, 3 + block // _BLOCKS_PER_LAYER, last)[stage], num_layers
         return num_layers - 1, num_layers
+
+
+def _check_pretrained_cfg(cfg: dict) -> None:
+    known = ('type', 'checkpoint', *_LOADING, 'map_location')
+    unknown = sorted(set(cfg) - set(known))
+    if unknown or 'checkpoint' not in cfg:
+        raise ValueError(
+            f"init_cfg of type 'Pretrained' needs checkpoint and may have {known[2:]}, got {cfg}"
+        )
 
 
 def _downsample_v1(stage: int, in_channels: int, out_channels: int) -> nn.Sequential:
