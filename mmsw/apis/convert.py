@@ -28,6 +28,7 @@ from mmsw.sparsity import SparsityReport, report
 _PUBLISHED_GHOST_RATIO = 0.23
 _NUM_STAGES = 4
 _IMAGE_CHANNELS = 3
+_TOLD = ('big_kernels', 'ghost_ratio', 'num_reps')
 _STEM = 'downsample_layers.0.0.weight'
 
 
@@ -144,7 +145,11 @@ def convert_checkpoint(
     try:
         net = ShiftWiseNet(**settings)
     except (TypeError, ValueError) as error:
-        raise CheckpointError(f'the network of {src} cannot be built: {error}') from error
+        given = ', '.join(f'{key}={settings[key]!r}' for key in _TOLD)
+        raise CheckpointError(
+            f'{src}: no network can be built with {given}: {error}. Say what the file does not say '
+            'right: --big-kernels, --ghost-ratio, --num-reps'
+        ) from error
     # Without the file's records, which arguments may overrule, and without the state of a dynamic
     # run, which the written file has not either: what is zero counts as pruned.
     missing, unused = fill_network(net, state, str(src))

@@ -111,15 +111,15 @@ def fill_network(
     used = {**{key: state[key] for key in state if key not in unused}, **brought}
     warn_of_bare_zeros(used, source)
     missing = [key for key in missing if key not in brought]
-    unused += surplus
     print_log(
         f'loaded {source}: {len(own) - len(missing)} of {len(own)} tensors; not in the file: '
-        f'{listed(missing)}; not used: {listed(unused)}; '
-        f'weight density of the small kernels {_density(state):.4f}'
+        f'{listed(missing)}; not used: {listed(unused)}'
+        + (f'; behind the last output: stages {_stages(surplus)}' if surplus else '')
+        + f'; weight density of the small kernels {_density(state):.4f}'
         + (f'; {len(brought)} other layers are masked as in the file' if brought else ''),
         logger='current',
     )
-    return missing, unused
+    return missing, unused + surplus
 
 
 def fit_report(state: StateDict, own: Mapping[str, Tensor]) -> tuple[list[str], list[str]]:
@@ -130,11 +130,14 @@ def fit_report(state: StateDict, own: Mapping[str, Tensor]) -> tuple[list[str], 
 def _pop_surplus_stages(state: StateDict, own: Mapping[str, Tensor]) -> list[str]:
     """Take what belongs to stages behind the network's last one out of a state dict."""
     built = {int(match[1]) for match in map(_STAGE.match, own) if match}
-    stages = {key: int(match[1]) for key in state if (match := _STAGE.match(key))}
-    surplus = [key for key, stage in stages.items() if stage > max(built)]
+    surplus = [key for key in state if (match := _STAGE.match(key)) and int(match[1]) > max(built)]
     for key in surplus:
         del state[key]
     return surplus
+
+
+def _stages(names: list[str]) -> list[int]:
+    return sorted({int(_STAGE.match(name)[1]) for name in names})
 
 
 def _check_same_network(

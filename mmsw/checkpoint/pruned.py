@@ -19,50 +19,39 @@ from .names import listed
 
 _DYNAMIC = 'dynamic_sparsity'  # in a checkpoint of a run with DynamicSparsityHook
 _MASK = '.mask'
-_PARAMETRIZED = re.compile(r'^(.*)\.parametrizations\.(\w+)\.(.+)$')
-_SPARSIFIED = {'original', '0.mask'}  # what torch.ao.pruning leaves of a weight
+_PARAMETRIZED = re.compile(r'^(.*)\.parametrizations\.(\w+)\.')
 
 
 def plain_weights(tensors: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
-    """Undo what torch's own pruning tools make of a weight; the mask stays as ``X.mask``.
+    """Undo what ``torch.nn.utils.prune`` makes of a weight; its mask stays as ``X.mask``.
 
     Args:
-        tensors: State dict, with ``X.weight_orig`` and ``X.weight_mask`` of
-            ``torch.nn.utils.prune``, or ``X.parametrizations.weight.original`` and ``...0.mask`` of
-            the sparsifiers of ``torch.ao.pruning``.
+        tensors: State dict, with ``X.weight_orig`` and ``X.weight_mask`` where a weight is pruned.
         source: Its name, for messages.
 
     Returns:
         A state dict with ``X.weight`` and ``X.mask`` instead.
 
     Raises:
-        CheckpointError: If a weight is parametrized in another way.
+        CheckpointError: If a tensor is parametrized, as by the sparsifiers of ``torch.ao.pruning``:
+            these save neither the weight itself nor their mask.
     """
-    plain: dict[str, Tensor] = {}
-    parts: dict[tuple[str, str], dict[str, Tensor]] = {}
-    for key, tensor in tensors.items():
-        match = _PARAMETRIZED.match(key)
-        if match:
-            parts.setdefault((match[1], match[2]), {})[match[3]] = tensor
-        else:
-            plain[key] = tensor
-    for (layer, name), found in parts.items():
-        if set(found) != _SPARSIFIED or found['original'].shape != found['0.mask'].shape:
-            raise CheckpointError(
-                f'{source}: {layer}.{name} is parametrized in a way that cannot be read (its parts '
-                f'are {sorted(found)}). Call '
-                f'torch.nn.utils.parametrize.remove_parametrizations(layer, {name!r}) for every '
-                'such layer of the network, and save it again'
-            )
-        plain[f'{layer}.{name}_orig'] = found['original']
-        plain[f'{layer}.{name}_mask'] = found['0.mask']
-    unkept = without_a_mask(plain)
+    matches = {match[1]: match for match in map(_PARAMETRIZED.match, tensors) if match}
+    if matches:
+        name = next(iter(matches.values()))[2]
+        raise CheckpointError(
+            f'{source}: the {name} of {listed(list(matches))} is parametrized, so the file does '
+            'not hold the values that the network computes with. Make it plain and save the '
+            f'network again: torch.nn.utils.parametrize.remove_parametrizations(layer, {name!r}) '
+            'for each of these layers, or squash_mask() of the sparsifier from torch.ao.pruning'
+        )
+    unkept = without_a_mask(tensors)
     if unkept:
         _warn(
             f'{source}: torch.nn.utils.prune also pruned {listed(unkept)}; only weights of at '
             'least two dimensions can have a mask, so training will move these zeros'
         )
-    return from_torch_prune(plain)
+    return from_torch_prune(tensors)
 
 
 def settle_zeros(state: dict[str, Tensor], checkpoint: Any, source: str) -> None:

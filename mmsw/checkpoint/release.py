@@ -99,21 +99,24 @@ def _network_prefix(tensors: StateDict, source: str, wanted: str | None) -> str:
     found = list(dict.fromkeys(match[1] for match in map(_NETWORK.match, tensors) if match))
     if not found:
         raise CheckpointError(_no_network(tensors, source))
-    fitting = found
     if wanted:
         wanted = wanted.rstrip('.') + '.'
-        fitting = [p for p in found if p.startswith(wanted) or _WRAPPED.sub('', p) == wanted]
-    chosen = [p for p in fitting if p == wanted or (not wanted and _USUAL_PREFIX.fullmatch(p))]
+        names = {name: (name, _WRAPPED.sub('', name)) for name in found}  # without module. too
+        fitting = [p for p in found if any(name.startswith(wanted) for name in names[p])]
+        chosen = [p for p in fitting if wanted in names[p]]
+    else:
+        fitting = found
+        chosen = [p for p in found if _USUAL_PREFIX.fullmatch(p)]
     if len(chosen) == 1 or len(fitting) == 1:
         return (chosen or fitting)[0]
-    names = ', '.join(repr(name) for name in found)
+    known = ', '.join(repr(name) for name in found)
     if not fitting:
         raise CheckpointError(
             f'{source} has no shift-wise network under prefix={wanted!r}; there is one under '
-            f'{names}'
+            f'{known}'
         )
     raise CheckpointError(
-        f'{source} holds several shift-wise networks, under {names}. Say which one with prefix=, '
+        f'{source} holds several shift-wise networks, under {known}. Say which one with prefix=, '
         f"for instance init_cfg=dict(type='Pretrained', checkpoint=..., prefix={fitting[0]!r})"
     )
 
