@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import itertools
 import json
 import shutil
 from pathlib import Path
@@ -13,6 +15,7 @@ import torch
 from mmengine.registry import DATASETS, METRICS, MODELS
 
 from mmsw.datasets import DataError, DemoCutouts
+from mmsw.models.classifiers import cutout_preprocessor
 from mmsw.models.classifiers.cutout_preprocessor import plain_views, random_views
 
 SIDE, MARGIN = 64, 1.6
@@ -122,6 +125,41 @@ def test_views_depend_on_the_seed_and_go_on_with_the_state_dict():
     assert not torch.equal(views(other), first)
     other.load_state_dict(same.state_dict())
     assert torch.equal(views(other), second)
+
+
+def test_every_process_sees_views_of_its_own(monkeypatch):
+    """All hold the state of the first one, which is the one that is saved."""
+    batch = {'inputs': torch.randint(0, 256, (4, 3, 102, 102), dtype=torch.uint8)}
+
+    def run(rank: int, start: dict | None = None) -> tuple[list[torch.Tensor], dict]:
+        monkeypatch.setattr(cutout_preprocessor, 'get_rank', lambda: rank)
+        torch.manual_seed(1)
+        preprocessor = MODELS.build(PREPROCESSOR)
+        preprocessor.load_state_dict(start or preprocessor.state_dict())
+        seen = [preprocessor(batch, training=True)['inputs'] for _ in range(2)]
+        return seen, copy.deepcopy(preprocessor.state_dict())
+
+    first, second, third = (run(rank) for rank in range(3))
+    views = [*first[0], *second[0], *third[0]]
+    assert all(not torch.equal(a, b) for a, b in itertools.combinations(views, 2))
+    for _, state in (second, third):
+        assert torch.equal(state['random_state'], first[1]['random_state'])
+    again = run(1)[0]
+    assert all(torch.equal(a, b) for a, b in zip(again, second[0], strict=True))
+    assert not torch.equal(run(1, first[1])[0][0], second[0][0])
+
+
+def test_views_of_one_process_are_the_shared_ones():
+    torch.manual_seed(1)
+    preprocessor = MODELS.build(PREPROCESSOR)
+    generator = torch.Generator()
+    generator.set_state(preprocessor.random_state)
+    images = torch.randint(0, 256, (4, 3, 102, 102), dtype=torch.uint8)
+    for _ in range(2):
+        seen = preprocessor({'inputs': images}, training=True)['inputs']
+        views = random_views(images.float(), SIDE, MARGIN, generator)
+        mean, std = (torch.tensor(PREPROCESSOR[k]).view(3, 1, 1) for k in ('mean', 'std'))
+        assert torch.equal(seen, (views - mean) / std)
 
 
 def test_accuracy_is_the_share_of_right_labels():
