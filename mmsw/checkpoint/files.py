@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
 
+from mmsw.errors import MmswError
 from mmsw.whole_file import write_whole
 
 PUBLISHED_FILE = (
@@ -32,7 +33,7 @@ _FORBIDDEN = re.compile(
 )
 
 
-class CheckpointError(ValueError):
+class CheckpointError(MmswError, ValueError):
     """A checkpoint file is missing, damaged, unsafe or of another network; the message tells."""
 
 

@@ -17,6 +17,8 @@ from types import ModuleType
 
 import torch
 
+from mmsw.errors import MmswError
+
 from . import cpp_backend, cuda_backend, taichi_backend, torch_backend
 
 # Name -> module, fastest first: 'auto' takes the first that can run on the device of the tensors.
@@ -36,7 +38,7 @@ _ENVIRONMENT_VARIABLE = 'MMSW_BACKEND'
 _default_backend = os.environ.get(_ENVIRONMENT_VARIABLE) or 'auto'
 
 
-class BackendUnavailableError(RuntimeError):
+class BackendUnavailableError(MmswError, RuntimeError):
     """A backend was asked for by name and cannot run; the message says why and what to do."""
 
 
