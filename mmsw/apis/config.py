@@ -178,6 +178,19 @@ def set_pretrained(cfg: Config, pretrained: str | os.PathLike[str] | bool) -> No
         backbone.init_cfg = dict(type='Pretrained', checkpoint=os.fspath(pretrained))
 
 
+def drop_pretrained(cfg: Config) -> str | None:
+    """Let the backbone start from no file, since the whole model starts from one.
+
+    Returns:
+        The file that the backbone would have started from.
+    """
+    init_cfg = (cfg.model.get('backbone') or {}).get('init_cfg')
+    if isinstance(init_cfg, dict) and init_cfg.get('type') == 'Pretrained':
+        cfg.model.backbone.init_cfg = None
+        return str(init_cfg.get('checkpoint'))
+    return None
+
+
 def check_pretrained(cfg: Config) -> None:
     """Raise the loader's own error now if a local file that the model is to start from is missing.
 

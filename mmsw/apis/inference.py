@@ -20,14 +20,14 @@ from mmengine.registry import DATASETS, MODELS, DefaultScope
 from mmengine.structures import BaseDataElement
 from torch import nn
 
-from mmsw.checkpoint import CheckpointError
+from mmsw.checkpoint import CheckpointError, only_data_is_read, read_checkpoint
 from mmsw.datasets import DataError
 from mmsw.datasets.loading import short
 
 from .config import load_config, register_toolbox
 from .data import iter_datasets
 from .errors import UsageError
-from .trained import check_whole, existing_file, read_checkpoint, state_dict_of
+from .trained import check_whole, existing_file, state_dict_of, take_form
 
 Image = str | os.PathLike[str] | np.ndarray
 
@@ -52,8 +52,9 @@ def init_model(
     Args:
         config: Config file, or a config, which is copied. Its ``default_scope`` says which toolbox
             it is for.
-        checkpoint: File that a training run saved, or its address. ``None`` leaves random weights
-            and warns.
+        checkpoint: File that a training run saved, or its address; or such a model that was saved
+            after ``switch_to_deploy``, which stays folded. ``None`` leaves random weights and
+            warns.
         device: Where the model goes; ``None`` for ``'cuda:0'`` where there is a GPU, else the CPU.
         cfg_options: Changes to the config, dotted key -> value.
         deploy: Fold the shift-wise layers for speed. Results stay the same up to rounding, and the
@@ -76,12 +77,14 @@ def init_model(
     meta: dict = {}
     filename = None if checkpoint is None else existing_file(checkpoint, 'checkpoint')
     with DefaultScope.overwrite_default_scope(scope):
-        model = revert_sync_batchnorm(MODELS.build(copy.deepcopy(cfg.model)))
+        with only_data_is_read():
+            model = revert_sync_batchnorm(MODELS.build(copy.deepcopy(cfg.model)))
         if filename is None:
             warnings.warn('no checkpoint: the weights of the model are random', stacklevel=2)
         else:
             saved = read_checkpoint(filename)
             state = state_dict_of(saved)
+            take_form(model, state)
             check_whole(state, model, filename)
             _fill(model, state, filename)
             meta = saved.get('meta') or {}

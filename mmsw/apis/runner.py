@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.dist import is_distributed
+from mmengine.dist import broadcast_object_list, is_distributed
 from mmengine.evaluator import DumpResults, Evaluator
+from mmengine.hooks import EMAHook
 from mmengine.model import BaseTTAModel, is_model_wrapper, revert_sync_batchnorm
 from mmengine.registry import RUNNERS
 from mmengine.runner import (
@@ -25,10 +26,19 @@ from mmengine.runner import (
 from mmengine.visualization import Visualizer
 from torch import nn
 
+from mmsw.checkpoint import (
+    CheckpointError,
+    fetched_once,
+    only_data_is_read,
+    read_checkpoint,
+)
 from mmsw.engine.model_wrapper import unwrapped
+from mmsw.errors import MmswError
+from mmsw.sparsity import attach_saved_masks
 
 from .config import (
     check_pretrained,
+    drop_pretrained,
     enable_amp,
     enable_auto_scale_lr,
     enable_drawing,
@@ -45,8 +55,9 @@ from .trained import (
     REVISE_KEYS,
     check_whole,
     existing_file,
-    read_checkpoint,
+    is_folded,
     state_dict_of,
+    take_form,
 )
 
 LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
@@ -63,7 +74,11 @@ class PortableRunner(Runner):
       kernel, becomes BN (in a single process mmengine does that itself);
     - refuses a checkpoint that lacks parameters of the model when it resumes or tests, where
       mmengine would go on with random ones;
+    - runs nothing that a checkpoint holds: neither where it loads one itself, nor where a part of
+      the model does;
     - does not ask for pretrained weights when it resumes;
+    - stops in all processes when a checkpoint cannot be saved, where mmengine would stop in the
+      first one and let the others wait for it;
     - refuses data sets without an image or an annotation before any training, where mmengine would
       train on nothing or wait for ever, and says what is wrong with annotation files.
     """
@@ -118,10 +133,16 @@ class PortableRunner(Runner):
         check_dataset(loop.dataloader.dataset, 'test_dataloader', _compares(loop.evaluator))
         return loop
 
+    def build_model(self, model: nn.Module | dict) -> nn.Module:
+        """As mmengine's; files that its parts read are read as data alone."""
+        with only_data_is_read():
+            return super().build_model(model)
+
     def _init_model_weights(self) -> None:
         if self._resume and self._load_from is not None:
             return  # every parameter comes from the checkpoint
-        super()._init_model_weights()
+        with only_data_is_read(), fetched_once():
+            super()._init_model_weights()
 
     def load_checkpoint(
         self,
@@ -142,20 +163,80 @@ class PortableRunner(Runner):
             What the file holds.
 
         Raises:
-            CheckpointError: If the file is damaged or asks for more than data, or the run resumes
-                or tests and the file lacks parameters of the model or has them in another shape.
+            CheckpointError: If the file is damaged or asks for more than data; or if the run trains
+                and the file holds folded layers; or if the run resumes and the file is not of a
+                training; or if the run resumes or tests and the file lacks parameters of the model
+                or has them in another shape.
         """
-        checkpoint = read_checkpoint(filename)
+        with fetched_once():
+            checkpoint = read_checkpoint(filename)
+        _check_meta(checkpoint, filename, self._resume)
         self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
         model = unwrapped(self.model)
         state = state_dict_of(checkpoint, revise_keys)
+        if is_folded(state) and (self._resume or isinstance(self._train_loop, BaseLoop)):
+            raise CheckpointError(
+                f'{filename} was saved after switch_to_deploy, and folded layers cannot be '
+                'trained: name the file that was saved before'
+            )
+        part = model.module if isinstance(model, BaseTTAModel) else model
+        take_form(part, state)
         if self._resume or self.needs_whole_checkpoint:
-            part = model.module if isinstance(model, BaseTTAModel) else model
             check_whole(state, part, filename)
         load_state_dict(model, state, strict, logger=self.logger)
+        for hook in self.hooks:
+            if isinstance(hook, EMAHook) and hasattr(hook, 'ema_model'):
+                _mask_average(hook.ema_model.module, state)
         self._has_loaded = True
         self.logger.info(f'Load checkpoint from {filename}')
         return checkpoint
+
+    def save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        """As mmengine's, in which the main process alone works; its error is raised in all."""
+        error = None
+        try:
+            super().save_checkpoint(*args, **kwargs)
+        except Exception as problem:
+            error = problem
+        verdict = [_portable(error)]
+        broadcast_object_list(verdict)
+        if error is not None:
+            raise error
+        if verdict[0] is not None:
+            raise verdict[0]
+
+
+def _portable(error: Exception | None) -> Exception | None:
+    """An error that can be sent to other processes."""
+    if error is None or isinstance(error, MmswError):
+        return error and type(error)(str(error))
+    return RuntimeError(f'the main process could not save ({type(error).__name__}: {error})')
+
+
+def _check_meta(checkpoint: Any, filename: str, resumes: bool) -> None:
+    """Refuse to go on from what no training run saved, and drop what mmengine would run.
+
+    mmengine looks for the number of GPUs in the config that old files hold, and executes it.
+
+    Raises:
+        CheckpointError: If no run can go on from it.
+    """
+    meta = checkpoint.get('meta') if isinstance(checkpoint, dict) else None
+    meta = meta if isinstance(meta, dict) else {}
+    meta.pop('config', None)
+    found = {*meta, *checkpoint} if meta else {}
+    missing = [key for key in ('epoch', 'iter', 'message_hub') if key not in found]
+    if resumes and missing:
+        raise CheckpointError(
+            f'{filename} holds no training that could go on ({", ".join(missing)} missing): start '
+            'a new one from its weights, with load_from=PATH and without --resume'
+        )
+
+
+def _mask_average(average: nn.Module, state: dict[str, Any]) -> None:
+    """Give an averaged model the masks that the model got from a checkpoint."""
+    for name in attach_saved_masks(average, state):
+        average.get_submodule(name).set_mask(state[f'{name}.mask'])
 
 
 def _compares(evaluator: Evaluator) -> bool:
@@ -192,7 +273,8 @@ def build_runner(
         cfg_options: Changes to the config, dotted key -> value.
         data_root: Folder of the data set, for all loaders and evaluators.
         pretrained: File that the backbone starts from; ``False`` to train from scratch; ``None``
-            for what the config says.
+            for what the config says, but for nothing if the config has ``load_from``, a file that
+            the whole model starts from.
         auto_scale_lr: Scale the learning rate to the total batch size.
 
     Returns:
@@ -205,6 +287,7 @@ def build_runner(
     cfg, _ = _prepare(config, work_dir, launcher, cfg_options, data_root)
     if pretrained is not None:
         set_pretrained(cfg, pretrained)
+    dropped = drop_pretrained(cfg) if pretrained is None and cfg.get('load_from') else None
     if amp:
         enable_amp(cfg)
     if auto_scale_lr:
@@ -215,7 +298,10 @@ def build_runner(
         check_pretrained(cfg)
     runner = _from_cfg(cfg)
     if resume and not resumed:
-        runner.logger.info(f'nothing to resume in {cfg.work_dir}: starting from the beginning')
+        runner.logger.warning(f'nothing to resume in {cfg.work_dir}: starting from the beginning')
+    if dropped:
+        runner.logger.info(f'the backbone does not start from {dropped}, since load_from is set')
+    _check_total_batch(runner)
     return runner
 
 
@@ -266,6 +352,26 @@ def build_test_runner(
     return runner
 
 
+def _check_total_batch(runner: Runner) -> None:
+    """Warn once if a step takes other numbers of images than the learning rate was chosen for."""
+    scaling = runner.cfg.get('auto_scale_lr') or {}
+    wanted = scaling.get('base_batch_size')
+    size = (runner.cfg.get('train_dataloader') or {}).get('batch_size')
+    if not (wanted and size) or scaling.get('enable'):
+        return
+    counts = (runner.cfg.get('optim_wrapper') or {}).get('accumulative_counts', 1)
+    total = runner.world_size * size * counts
+    if total == wanted:
+        return
+    fitting = max(1, wanted // (runner.world_size * counts))
+    runner.logger.warning(
+        f'a step takes {total} images (processes {runner.world_size}, batch_size {size}, '
+        f'accumulative_counts {counts}), but the learning rate is for {wanted} '
+        '(auto_scale_lr.base_batch_size): set --cfg-options '
+        f'train_dataloader.batch_size={fitting}, or scale the learning rate with --auto-scale-lr'
+    )
+
+
 def _prepare(
     config: str | os.PathLike[str] | Config,
     work_dir: str | os.PathLike[str] | None,
@@ -285,8 +391,18 @@ def _prepare(
 
 
 def _from_cfg(cfg: Config) -> Runner:
+    named = cfg.get('runner_type', PortableRunner)
+    kind = RUNNERS.get(named) if isinstance(named, str) else named
+    if kind is None:
+        raise UsageError(f'runner_type={named!r} of {cfg.filename or "the config"} is unknown')
+    if cfg.get('load_from') and not issubclass(kind, PortableRunner):
+        raise UsageError(
+            f'runner_type={named!r} may run what the checkpoint {cfg.load_from} holds, and accepts '
+            'one that does not fill the model: leave runner_type out, or derive the runner from '
+            'mmsw.apis.PortableRunner'
+        )
     _give_own_names(cfg)
-    return RUNNERS.build(cfg) if 'runner_type' in cfg else PortableRunner.from_cfg(cfg)
+    return RUNNERS.build(cfg) if 'runner_type' in cfg else kind.from_cfg(cfg)
 
 
 def _give_own_names(cfg: Config) -> None:

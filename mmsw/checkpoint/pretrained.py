@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from mmengine.fileio import get_local_path
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from .files import CheckpointError, load_checkpoint_file
+from .addresses import read_checkpoint
+from .files import CheckpointError
 from .release import StateDict, merged_paths, to_state_dict, training_arguments
 
 _PATH = re.compile(r'^stages\.(\d+)\.(\d+)\.shift_wise\.paths\.(\d+)\.weight$')
@@ -92,15 +92,13 @@ def load_pretrained(net: nn.Module, path: str | os.PathLike[str]) -> None:
 
     Args:
         net: The network.
-        path: Local file, or any address that mmengine's file client reads.
+        path: Local file or address, see :func:`mmsw.checkpoint.read_checkpoint`.
 
     Raises:
         CheckpointError: If the file cannot be read, or is of a network of another generation, size,
             width or kernel; the network is left as it was.
     """
-    with get_local_path(str(path)) as local:
-        checkpoint = load_checkpoint_file(local)
-    fill_network(net, checkpoint, source=str(path))
+    fill_network(net, read_checkpoint(path), source=str(path))
 
 
 def fill_network(net: nn.Module, checkpoint: Any, source: str) -> tuple[list[str], list[str]]:

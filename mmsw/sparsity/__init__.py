@@ -1,7 +1,7 @@
 """What is pruned: masks of a network, how they are chosen, and what they leave."""
 
 from .allocate import erk_counts, keep_best, uniform_counts
-from .attach import attach_masks
+from .attach import attach_masks, attach_saved_masks
 from .dense_gradients import DenseGradients
 from .dynamic import DynamicSparsity
 from .dynamic_settings import DynamicSettings
@@ -18,6 +18,7 @@ __all__ = [
     'DynamicSparsity',
     'SparsityReport',
     'attach_masks',
+    'attach_saved_masks',
     'drop_and_grow',
     'erk_counts',
     'exchange_rate',

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -79,6 +79,33 @@ def attach_masks(net: nn.Module, pattern: str) -> list[str]:
         if name not in masked:
             _attach(net.get_submodule(name))
     return layers
+
+
+def attach_saved_masks(net: nn.Module, state: Mapping[str, Tensor], prefix: str = '') -> list[str]:
+    """Give layers the masks that a state dict has for them and they do not, before it is loaded.
+
+    Args:
+        net: A network; changed in place.
+        state: A state dict; its masks are the keys that end in ``.mask``.
+        prefix: What precedes the names of the network in its keys.
+
+    Returns:
+        Names of the layers that got a mask. Layers that own one, or that the network does not have,
+        are left alone.
+    """
+    layers = dict(net.named_modules())
+    attached = []
+    for key, mask in state.items():
+        if not (key.startswith(prefix) and key.endswith('.mask')):
+            continue
+        name = key[len(prefix) :].removesuffix('.mask')
+        layer = layers.get(name)
+        weight = getattr(layer, 'weight', None)
+        if weight is None or hasattr(layer, 'mask') or mask.shape != weight.shape:
+            continue
+        _attach(layer)
+        attached.append(name)
+    return attached
 
 
 def _attach(layer: nn.Module) -> None:
