@@ -123,7 +123,7 @@ def only_data_is_read() -> Iterator[None]:
 @contextmanager
 def _statistics_kept() -> Iterator[None]:
     """Keep the statistics of all histories, which unpickling one history replaces."""
-    statistics = HistoryBuffer._statistics_methods
+    statistics = HistoryBuffer()._statistics_methods  # the first history of a process fills them in
     before = dict(statistics)
     try:
         yield
