@@ -14,6 +14,7 @@ import torch
 from mmengine.fileio import register_backend
 from mmengine.fileio.backends import LocalBackend
 from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
 from tiny_run import tiny_config
 
 from mmsw import sparsity
@@ -25,6 +26,7 @@ RANK = int(os.environ['RANK'])
 SECONDS = 20  # in which both processes must have ended
 
 
+@HOOKS.register_module()
 class RevivePruned(Hook):
     """Makes pruned weights non-zero before the first checkpoint is saved."""
 
@@ -40,7 +42,7 @@ def guard(folder: Path) -> None:
     hooks = [
         dict(type='DynamicSparsityHook', start='erk', sparsity=0.5, end_iter=0),
         dict(type='SparsityReportHook', fixed_masks=True),
-        RevivePruned(),
+        dict(type='RevivePruned'),
     ]
     runner = build_runner(tiny_config(folder, 4, custom_hooks=hooks), launcher='pytorch')
     try:
