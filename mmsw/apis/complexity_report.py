@@ -16,7 +16,7 @@ from mmsw.analysis.complexity import Complexity, Cost, complexity
 from mmsw.checkpoint import load_pretrained, read_checkpoint
 from mmsw.whole_file import write_whole
 
-from .config import load_config, register_toolbox
+from .config import config_name, load_config, register_toolbox
 from .errors import UsageError
 from .trained import check_whole, existing_file, is_folded, state_dict_of, take_form
 
@@ -64,7 +64,7 @@ def count_complexity(
         checkpoint = existing_file(checkpoint, 'checkpoint')
     cfg = load_config(config, cfg_options)
     scope = register_toolbox(cfg)
-    name = cfg.filename or 'the config'
+    name = config_name(cfg)
     if not cfg.get('model'):
         raise UsageError(f'{name} has no model')
     if shape is None and scope not in _SHAPES:

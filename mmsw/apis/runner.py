@@ -17,6 +17,7 @@ from mmengine.visualization import Visualizer
 
 from .config import (
     check_pretrained,
+    config_name,
     drop_pretrained,
     enable_amp,
     enable_auto_scale_lr,
@@ -129,7 +130,7 @@ def build_test_runner(
     """
     cfg, scope = _prepare(config, work_dir, launcher, cfg_options, data_root)
     if cfg.get('test_dataloader') is None:
-        raise UsageError(f'{cfg.filename or "the config"} has no test_dataloader')
+        raise UsageError(f'{config_name(cfg)} has no test_dataloader')
     cfg.load_from, cfg.resume = existing_file(checkpoint, 'checkpoint'), False
     if tta or cfg.get('use_tta', False):
         enable_tta(cfg)
@@ -185,7 +186,7 @@ def _from_cfg(cfg: Config) -> Runner:
     named = cfg.get('runner_type', PortableRunner)
     kind = RUNNERS.get(named) if isinstance(named, str) else named
     if kind is None:
-        raise UsageError(f'runner_type={named!r} of {cfg.filename or "the config"} is unknown')
+        raise UsageError(f'runner_type={named!r} of {config_name(cfg)} is unknown')
     if cfg.get('load_from') and not issubclass(kind, PortableRunner):
         raise UsageError(
             f'runner_type={named!r} may run what the checkpoint {cfg.load_from} holds, and accepts '

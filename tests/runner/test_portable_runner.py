@@ -12,6 +12,8 @@ from mmengine.runner import Runner
 from tiny_run import POINTWISE, TinyModel, tiny_config
 
 from mmsw.apis import PortableRunner, UsageError, build_runner
+from mmsw.apis.backbone import build_backbone
+from mmsw.apis.schedule import fit_schedule
 from mmsw.checkpoint import CheckpointError, load_checkpoint_file
 
 
@@ -314,3 +316,20 @@ def test_an_error_while_saving_is_raised(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(Runner, 'save_checkpoint', fail)
     with pytest.raises(sparsity_lost, match='gone'):
         runner.train()
+
+
+class TestConfigsWithoutAFile:
+    """Messages call them "the config", not None."""
+
+    def test_no_backbone(self, tmp_path: Path) -> None:
+        for model in (None, dict(type='TinyModel')):
+            cfg = tiny_config(tmp_path)
+            cfg.model = model
+            with pytest.raises(UsageError, match=r'^the model of the config has no backbone$'):
+                build_backbone(cfg)
+
+    def test_no_length(self, tmp_path: Path) -> None:
+        cfg = tiny_config(tmp_path)
+        cfg.train_cfg = {}
+        with pytest.raises(UsageError, match=r'^train_cfg of the config has neither max_iters'):
+            fit_schedule(cfg, 10, 1)
