@@ -23,7 +23,7 @@ from mmsw.checkpoint import CheckpointError
 from mmsw.datasets import DataError
 from mmsw.engine.hooks import SparsityLostError
 from mmsw.errors import MmswError, SparsityError
-from mmsw.ops import BackendUnavailableError
+from mmsw.ops import BackendUnavailableError, use_backend
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -102,6 +102,15 @@ class Sick(Dataset):
 def test_error_of_a_data_loaders_worker_is_one_line(capsys) -> None:
     assert run_reporting_errors(lambda: list(DataLoader(Sick(), num_workers=1))) == 2
     assert capsys.readouterr().err == 'error: image 0 is sick\n'
+
+
+def test_unknown_backend_is_one_line(capsys) -> None:
+    def run() -> None:
+        with use_backend('fast'):
+            pass
+
+    assert run_reporting_errors(run) == 2
+    assert capsys.readouterr().err.startswith("error: use_backend: unknown backend 'fast'; known")
 
 
 def test_missing_backend_is_one_line(capsys, monkeypatch, tmp_path: Path) -> None:

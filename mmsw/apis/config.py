@@ -14,7 +14,7 @@ from mmengine.config import Config
 from mmengine.config.utils import ConfigParsingError
 from mmengine.device import get_device
 
-from mmsw.checkpoint import load_checkpoint_file
+from mmsw.checkpoint import check_address, load_checkpoint_file
 
 from .data import iter_datasets, set_data_root
 from .errors import UsageError
@@ -199,9 +199,17 @@ def drop_pretrained(cfg: Config) -> str | None:
 def check_pretrained(cfg: Config) -> None:
     """Raise the loader's own error now if a local file that the model is to start from is missing.
 
+    The same for an address that a shift-wise backbone cannot read. Other parts of the model read
+    their files with mmengine, which knows more kinds of addresses.
+
     Raises:
-        mmsw.checkpoint.CheckpointError: If it is.
+        mmsw.checkpoint.CheckpointError: If there is such a file or address.
     """
+    backbone = cfg.model.get('backbone') or {}
+    if str(backbone.get('type')).endswith('ShiftWiseNet'):
+        for path in _pretrained_files(backbone):
+            if '://' in path:
+                check_address(path)
     for path in _pretrained_files(cfg.model):
         if '://' not in path and not Path(path).is_file():
             load_checkpoint_file(path)

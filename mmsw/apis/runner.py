@@ -73,8 +73,9 @@ def build_runner(
         The runner; call ``train()``.
 
     Raises:
-        UsageError: If something asked for is impossible, or data are missing.
-        mmsw.checkpoint.CheckpointError: If the file to start from is missing.
+        UsageError: If something asked for is impossible, or data or ``load_from`` are missing.
+        mmsw.checkpoint.CheckpointError: If the file that the backbone starts from is missing, or an
+            address cannot be read.
     """
     cfg, _ = _prepare(config, work_dir, launcher, cfg_options, data_root)
     if pretrained is not None:
@@ -88,6 +89,8 @@ def build_runner(
     check_data(cfg, [name for name in ('train_dataloader', 'val_dataloader') if cfg.get(name)])
     if not resumed:
         check_pretrained(cfg)
+        if cfg.get('load_from'):
+            existing_file(cfg.load_from, 'load_from')
     runner = _from_cfg(cfg)
     if resume and not resumed:
         runner.logger.warning(f'nothing to resume in {cfg.work_dir}: starting from the beginning')

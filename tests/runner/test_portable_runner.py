@@ -162,6 +162,17 @@ class TestStart:
         assert all(torch.equal(own[name], saved[name]) for name in own)
         assert any('does not start from absent.pth' in text for _, text in messages)
 
+    def test_what_cannot_be_read_is_told_before_anything_is_built(self, tmp_path: Path) -> None:
+        cfg = tiny_config(tmp_path / 'work')
+        with pytest.raises(UsageError, match=r'load_from absent\.pth does not exist'):
+            build_runner(cfg, cfg_options={'load_from': 'absent.pth'})
+        for wish in ({'load_from': 'openmmlab://sw'}, {'resume': True, 'load_from': 'pavi://sw'}):
+            with pytest.raises(CheckpointError, match=r'://sw cannot be fetched: expected'):
+                build_runner(cfg, cfg_options=wish)
+        with pytest.raises(CheckpointError, match='torchvision://sw cannot be fetched: expected'):
+            build_runner(cfg, pretrained='torchvision://sw')
+        assert not (tmp_path / 'work').exists()
+
     def test_named_file_of_the_backbone_is_asked_for(self, trained: Path, tmp_path: Path) -> None:
         cfg = tiny_config(tmp_path / 'work', load_from=str(trained))
         with pytest.raises(CheckpointError, match=r'absent\.pth does not exist'):

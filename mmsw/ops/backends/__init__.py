@@ -42,6 +42,10 @@ class BackendUnavailableError(MmswError, RuntimeError):
     """A backend was asked for by name and cannot run; the message says why and what to do."""
 
 
+class UnknownBackendError(MmswError, ValueError):
+    """There is no backend of the name that was asked for."""
+
+
 def available_backends() -> dict[str, bool | str]:
     """Backends by name: ``True`` where it runs here, otherwise the reason why not."""
     return {name: _unavailable_reason(name) or True for name in sorted(_MODULES)}
@@ -114,7 +118,7 @@ def backend_module(name: str) -> ModuleType:
 
 def _require(name: str, source: str) -> None:
     if name not in _MODULES:
-        raise ValueError(
+        raise UnknownBackendError(
             f'{source}: unknown backend {name!r}; known are {sorted(_MODULES)} and "auto"'
         )
     reason = _unavailable_reason(name)
