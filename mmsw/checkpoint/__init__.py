@@ -1,10 +1,12 @@
 """Checkpoint files: safe reading, whole writing, and the authors' layout."""
 
+from .addresses import check_address, fetched_once, read_checkpoint
 from .classifier import from_classifier, to_classifier
 from .files import (
     CheckpointError,
     allow_checkpoint_classes,
     load_checkpoint_file,
+    only_data_is_read,
     save_checkpoint_file,
 )
 from .pretrained import fill_network, load_pretrained
@@ -18,11 +20,15 @@ __all__ = [
     'NetworkShape',
     'Recorded',
     'allow_checkpoint_classes',
+    'check_address',
+    'fetched_once',
     'fill_network',
     'from_classifier',
     'load_checkpoint_file',
     'load_pretrained',
     'load_release_checkpoint',
+    'only_data_is_read',
+    'read_checkpoint',
     'read_records',
     'save_checkpoint_file',
     'settle_zeros',

@@ -8,14 +8,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from mmengine.fileio import get_local_path
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from mmsw.sparsity import attach_saved_masks, masked_layers, set_masks
 from mmsw.sparsity.masks import saved_masks
 
-from .files import CheckpointError, load_checkpoint_file
+from .addresses import read_checkpoint
+from .files import CheckpointError
 from .names import listed
 from .pruned import settle_zeros, warn_of_bare_zeros
 from .records import read_records
@@ -47,7 +47,7 @@ def load_pretrained(
 
     Args:
         net: The network.
-        path: Local file, or any address that mmengine's file client reads.
+        path: Local file or address, see :func:`mmsw.checkpoint.read_checkpoint`.
         prefix: What precedes the backbone's names in the file (``'teacher.backbone.'``); ``None``:
             it is looked for.
         input_weights: How the first convolution is filled from a file for another number of image
@@ -58,9 +58,7 @@ def load_pretrained(
         CheckpointError: If the file cannot be read, or is of a network of another generation, size,
             width or kernel; the network is left as it was.
     """
-    with get_local_path(str(path)) as local:
-        checkpoint = load_checkpoint_file(local)
-    fill_network(net, checkpoint, str(path), prefix, input_weights)
+    fill_network(net, read_checkpoint(path), str(path), prefix, input_weights)
 
 
 def fill_network(

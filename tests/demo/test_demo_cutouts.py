@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import itertools
 import json
 import shutil
 from pathlib import Path
@@ -127,39 +125,30 @@ def test_views_depend_on_the_seed_and_go_on_with_the_state_dict():
     assert torch.equal(views(other), second)
 
 
-def test_every_process_sees_views_of_its_own(monkeypatch):
-    """All hold the state of the first one, which is the one that is saved."""
-    batch = {'inputs': torch.randint(0, 256, (4, 3, 102, 102), dtype=torch.uint8)}
-
-    def run(rank: int, start: dict | None = None) -> tuple[list[torch.Tensor], dict]:
-        monkeypatch.setattr(cutout_preprocessor, 'get_rank', lambda: rank)
-        torch.manual_seed(1)
-        preprocessor = MODELS.build(PREPROCESSOR)
-        preprocessor.load_state_dict(start or preprocessor.state_dict())
-        seen = [preprocessor(batch, training=True)['inputs'] for _ in range(2)]
-        return seen, copy.deepcopy(preprocessor.state_dict())
-
-    first, second, third = (run(rank) for rank in range(3))
-    views = [*first[0], *second[0], *third[0]]
-    assert all(not torch.equal(a, b) for a, b in itertools.combinations(views, 2))
-    for _, state in (second, third):
-        assert torch.equal(state['random_state'], first[1]['random_state'])
-    again = run(1)[0]
-    assert all(torch.equal(a, b) for a, b in zip(again, second[0], strict=True))
-    assert not torch.equal(run(1, first[1])[0][0], second[0][0])
-
-
-def test_views_of_one_process_are_the_shared_ones():
-    torch.manual_seed(1)
+def test_each_process_draws_views_of_its_own(monkeypatch):
+    torch.manual_seed(0)
     preprocessor = MODELS.build(PREPROCESSOR)
+    start = preprocessor.random_state.clone()
+    images = torch.randint(0, 256, (3, 3, 102, 102), dtype=torch.uint8)
+    views, states = [], []
+    for rank in (0, 1, 2, 1):
+        monkeypatch.setattr(cutout_preprocessor, 'get_rank', lambda rank=rank: rank)
+        preprocessor.random_state.copy_(start)
+        seen = [preprocessor({'inputs': images}, training=True)['inputs'] for _ in range(2)]
+        views.append(seen)
+        states.append(preprocessor.random_state.clone())
+    assert all(torch.equal(state, states[0]) for state in states), 'a resumed run would differ'
+    first, second, third, again = views
+    assert torch.equal(second[0], again[0])
+    assert torch.equal(second[1], again[1])
+    for one, other in ((first, second), (first, third), (second, third)):
+        assert not torch.equal(one[0], other[0])
+    assert not torch.equal(second[0], second[1])
     generator = torch.Generator()
-    generator.set_state(preprocessor.random_state)
-    images = torch.randint(0, 256, (4, 3, 102, 102), dtype=torch.uint8)
-    for _ in range(2):
-        seen = preprocessor({'inputs': images}, training=True)['inputs']
-        views = random_views(images.float(), SIDE, MARGIN, generator)
-        mean, std = (torch.tensor(PREPROCESSOR[k]).view(3, 1, 1) for k in ('mean', 'std'))
-        assert torch.equal(seen, (views - mean) / std)
+    generator.set_state(start)
+    expected = random_views(images.float(), SIDE, MARGIN, generator)
+    plain = cutout_preprocessor.ImgDataPreprocessor(mean=[1.0, 2.0, 3.0], std=[1.0, 2.0, 4.0])
+    assert torch.equal(first[0], plain({'inputs': expected})['inputs']), 'a single process changed'
 
 
 def test_accuracy_is_the_share_of_right_labels():
@@ -170,6 +159,12 @@ def test_accuracy_is_the_share_of_right_labels():
     prefixed = METRICS.build(dict(type='LabelAccuracy', prefix='top1'))
     prefixed.process({}, [{'pred_label': 1, 'gt_label': 1}])
     assert prefixed.evaluate(size=1) == {'top1/accuracy': 1.0}
+
+
+def test_accuracy_of_nothing_is_an_error():
+    metric = METRICS.build(dict(type='LabelAccuracy'))
+    with pytest.raises(DataError, match='got no sample to judge, expected at least one'):
+        metric.compute_metrics([])
 
 
 def test_classifier_reads_the_last_map():

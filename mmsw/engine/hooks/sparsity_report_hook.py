@@ -10,13 +10,14 @@ from mmengine.runner import Runner
 from torch import Tensor
 
 from mmsw import sparsity
+from mmsw.errors import MmswError
 
 from ..model_wrapper import unwrapped
 
 _STATE_DICTS = ('state_dict', 'ema_state_dict')
 
 
-class SparsityLostError(RuntimeError):
+class SparsityLostError(MmswError, RuntimeError):
     """Weights that were pruned at the start are no longer zero."""
 
 

@@ -17,8 +17,8 @@ class CutoutPreprocessor(ImgDataPreprocessor):
     """Turns batches of cutouts into normalised views of them.
 
     The views are drawn by a generator of their own, which starts from torch's seed. Its state is
-    part of the state dict: a run that resumes sees the views that it would have seen. Processes
-    that train together hold the same state, and each draws views of its own from it.
+    part of the state dict: a run that resumes sees the views that it would have seen. Several
+    processes have the same state, and each draws views of its own from it.
 
     Args:
         side: Of a view, in pixels.
@@ -48,47 +48,29 @@ class CutoutPreprocessor(ImgDataPreprocessor):
         data = self.cast_data(data)
         images = data['inputs'].float()
         if training:
-            generator = torch.Generator()
-            generator.set_state(self.random_state.cpu())
-            views = random_views(images, self.side, self.margin, self._of_rank(generator))
-            draw_changes(len(images), generator)  # on by one batch, in all processes alike
-            self.random_state.copy_(generator.get_state())
+            views = self._random_views(images)
         else:
             views = plain_views(images, self.side, self.margin)
         return {**data, 'inputs': super().forward({'inputs': views}, training)['inputs']}
 
-    @staticmethod
-    def _of_rank(shared: torch.Generator) -> torch.Generator:
-        """What this process draws its views from; in the first one the shared generator's copy."""
-        own = torch.Generator()
-        own.set_state(shared.get_state())
+    def _random_views(self, images: Tensor) -> Tensor:
+        generator = self._generator()
         rank = get_rank()
-        if rank:
-            seed = torch.randint(2**62, (), generator=own)
-            own.manual_seed(int(seed) + rank)
-        return own
+        if rank == 0:
+            views = random_views(images, self.side, self.margin, generator)
+        else:
+            seed = int(torch.randint(1 << 62, (), generator=self._generator())) + rank
+            own = torch.Generator().manual_seed(seed)
+            views = random_views(images, self.side, self.margin, own)
+            # The state goes on as that of the first process, which is the one that is saved.
+            random_views(images[..., :1, :1], 1, self.margin, generator)
+        self.random_state.copy_(generator.get_state())
+        return views
 
-
-def draw_changes(number: int, generator: torch.Generator) -> dict[str, Tensor]:
-    """Draw how each of ``number`` cutouts is changed, on the CPU; every value is ``[number, ...]``.
-
-    Args:
-        number: Cutouts.
-        generator: Source of all random choices, on the CPU.
-    """
-
-    def uniform(low: float, high: float, *shape: int) -> Tensor:
-        return torch.rand(number, *shape, generator=generator) * (high - low) + low
-
-    return dict(
-        zoom=uniform(0.8, 1.3),
-        angle=uniform(-12, 12),  # degrees
-        shift=uniform(-0.12, 0.12, 2),
-        order=uniform(0, 1, 3),  # of the colours
-        contrast=uniform(0.6, 1.4, 1, 1, 1),
-        gain=uniform(0.8, 1.2, 3, 1, 1),
-        offset=uniform(-30, 30, 1, 1, 1),
-    )
+    def _generator(self) -> torch.Generator:
+        generator = torch.Generator()
+        generator.set_state(self.random_state.cpu())
+        return generator
 
 
 def random_views(images: Tensor, side: int, margin: float, generator: torch.Generator) -> Tensor:
@@ -103,21 +85,24 @@ def random_views(images: Tensor, side: int, margin: float, generator: torch.Gene
     Returns:
         ``[n, 3, side, side]`` in 0..255.
     """
-    changes = {
-        name: value.to(images.device)
-        for name, value in draw_changes(len(images), generator).items()
-    }
-    zoom, angle = changes['zoom'] / margin, torch.deg2rad(changes['angle'])
+    number = len(images)
+
+    def uniform(low: float, high: float, *shape: int) -> Tensor:
+        drawn = torch.rand(number, *shape, generator=generator).to(images.device)
+        return drawn * (high - low) + low
+
+    zoom = uniform(0.8, 1.3) / margin
+    angle = torch.deg2rad(uniform(-12, 12))
     cosine, sine = zoom * angle.cos(), zoom * angle.sin()
-    shift = changes['shift']
+    shift = uniform(-0.12, 0.12, 2)
     matrix = torch.stack([cosine, -sine, shift[:, 0], sine, cosine, shift[:, 1]], 1)
     views = _sample(images, matrix.view(-1, 2, 3), side)
 
-    order = changes['order'].argsort(1)
+    order = uniform(0, 1, 3).argsort(1)
     views = views.gather(1, order.view(-1, 3, 1, 1).expand_as(views))
     mean = views.mean((1, 2, 3), keepdim=True)
-    views = mean + (views - mean) * changes['contrast']
-    views = views * changes['gain'] + changes['offset']
+    views = mean + (views - mean) * uniform(0.6, 1.4, 1, 1, 1)
+    views = views * uniform(0.8, 1.2, 3, 1, 1) + uniform(-30, 30, 1, 1, 1)
     return views.clamp(0, 255)
 
 

@@ -17,6 +17,8 @@ from types import ModuleType
 
 import torch
 
+from mmsw.errors import MmswError
+
 from . import cpp_backend, cuda_backend, taichi_backend, torch_backend
 
 # Name -> module, fastest first: 'auto' takes the first that can run on the device of the tensors.
@@ -36,8 +38,12 @@ _ENVIRONMENT_VARIABLE = 'MMSW_BACKEND'
 _default_backend = os.environ.get(_ENVIRONMENT_VARIABLE) or 'auto'
 
 
-class BackendUnavailableError(RuntimeError):
+class BackendUnavailableError(MmswError, RuntimeError):
     """A backend was asked for by name and cannot run; the message says why and what to do."""
+
+
+class UnknownBackendError(MmswError, ValueError):
+    """There is no backend of the name that was asked for."""
 
 
 def available_backends() -> dict[str, bool | str]:
@@ -112,7 +118,7 @@ def backend_module(name: str) -> ModuleType:
 
 def _require(name: str, source: str) -> None:
     if name not in _MODULES:
-        raise ValueError(
+        raise UnknownBackendError(
             f'{source}: unknown backend {name!r}; known are {sorted(_MODULES)} and "auto"'
         )
     reason = _unavailable_reason(name)
