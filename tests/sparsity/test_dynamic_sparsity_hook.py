@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 from mmengine.hooks import Hook
-from toy import ToyData, build_runner
+from toy import EMA, POINTWISE, ToyData, build_runner
+from toy import dynamic_hook as hook
 from two_processes import run_in_two_processes
 
 from mmsw import sparsity
@@ -21,8 +22,6 @@ from mmsw.sparsity import masks, report
 
 ADAMW = dict(type='AdamW', lr=1e-2, weight_decay=0.05)
 SGD = dict(type='SGD', lr=1e-2, momentum=0.9, weight_decay=1e-2)
-EMA = dict(type='EMAHook', momentum=0.3)
-POINTWISE = r'backbone\.stages\.\d+\.\d+\.pointwise_conv1\.weight$'
 TOTAL = 2856  # filters of the toy network
 
 
@@ -61,11 +60,6 @@ class Watch(Hook):
             for step, (old, new) in enumerate(pairs, 1)
             if any(not torch.equal(old[name], new[name]) for name in old)
         ]
-
-
-def hook(**settings) -> dict:
-    settings = {'start': 'uniform', 'sparsity': 0.5, 'interval': 2, **settings}
-    return dict(type='DynamicSparsityHook', **settings)
 
 
 def train(work_dir: Path, *hooks, checkpoint=None, optimizer=None, max_iters=6, **kwargs):

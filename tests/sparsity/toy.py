@@ -15,6 +15,8 @@ from torch.utils.data import Dataset
 from mmsw.models import ShiftWiseNet
 
 ARCH = dict(depths=[1, 1, 2, 1], dims=[16, 24, 32, 40])
+POINTWISE = r'backbone\.stages\.\d+\.\d+\.pointwise_conv1\.weight$'
+EMA = dict(type='EMAHook', momentum=0.3)
 
 
 class ToyData(Dataset):
@@ -44,6 +46,12 @@ class ToyModel(BaseModel):
     def forward(self, inputs: Tensor, label: Tensor, mode: str = 'loss') -> dict | Tensor:
         logits = self.classifier(self.backbone(inputs)[0].mean((2, 3)))
         return dict(loss=F.cross_entropy(logits, label)) if mode == 'loss' else logits
+
+
+def dynamic_hook(**settings) -> dict:
+    """Half of the filters, exchanged every second iteration; arguments change that."""
+    settings = {'start': 'uniform', 'sparsity': 0.5, 'interval': 2, **settings}
+    return dict(type='DynamicSparsityHook', **settings)
 
 
 def build_runner(
