@@ -61,12 +61,13 @@ def build_runner(
     max_iters: int = 4,
     hooks: list | None = None,
     cfg: dict | None = None,
+    model: BaseModel | None = None,
     **kwargs,
 ) -> Runner:
-    """A Runner that trains :class:`ToyModel` and saves every second iteration."""
+    """A Runner that trains :class:`ToyModel`, or another one, and saves every second iteration."""
     init_cfg = checkpoint and dict(type='Pretrained', checkpoint=str(checkpoint))
     return Runner(
-        model=ToyModel(init_cfg),
+        model=ToyModel(init_cfg) if model is None else model,
         work_dir=str(work_dir),
         train_dataloader=dict(
             batch_size=4,
