@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+
+import mmengine.optim.optimizer.amp_optimizer_wrapper as amp_module
 import pytest
 import torch
 import torch.nn.functional as F
@@ -11,6 +14,7 @@ from toy import build_runner
 from toy import dynamic_hook as hook
 
 from mmsw import sparsity
+from mmsw.engine.hooks import DynamicSparsityHook
 from mmsw.errors import SparsityError
 from mmsw.models import ShiftWiseConv2d
 
@@ -34,9 +38,9 @@ class SmallModel(BaseModel):
 def masks_after_an_exchange(work_dir, **cfg) -> dict[str, Tensor]:
     torch._dynamo.reset()
     torch.manual_seed(0)
-    settings = hook(grow='gradient', prune_rate=0.5, interval=3, scope=r'(paths\.\d|stem)\.weight')
+    settings = hook(grow='gradient', prune_rate=0.5, interval=6, scope=r'(paths\.\d|stem)\.weight')
     runner = build_runner(
-        work_dir, None, SGD, max_iters=4, hooks=[settings], cfg=cfg, model=SmallModel()
+        work_dir, None, SGD, max_iters=7, hooks=[settings], cfg=cfg, model=SmallModel()
     )
     runner.train()
     return sparsity.masks(runner.model)
@@ -71,3 +75,24 @@ def test_layers_carry_no_hooks_once_training_is_over(tmp_path) -> None:
     runner = build_runner(tmp_path, None, SGD, hooks=[hook(grow='gradient')], model=SmallModel())
     runner.train()
     assert not any(layer._forward_hooks for _, layer in sparsity.masked_layers(runner.model))
+
+
+def test_the_running_mean_of_mixed_precision_is_that_of_full_precision(
+    tmp_path, monkeypatch
+) -> None:
+    """Also where the loss scale doubles at every step of the optimizer."""
+    monkeypatch.setattr(amp_module, 'is_cuda_available', lambda: True)
+    monkeypatch.setattr(amp_module, 'GradScaler', functools.partial(torch.amp.GradScaler, 'cpu'))
+    mixed = dict(type='AmpOptimWrapper', dtype='bfloat16', loss_scale=dict(growth_interval=1))
+    means = {}
+    for name, wrapper in (('full', SGD), ('mixed', {**SGD, **mixed})):
+        torch.manual_seed(0)
+        settings = hook(grow='momentum', interval=100)
+        runner = build_runner(
+            tmp_path / name, None, wrapper, max_iters=3, hooks=[settings], model=SmallModel()
+        )
+        runner.train()
+        means[name] = next(h for h in runner.hooks if isinstance(h, DynamicSparsityHook))._means
+    assert runner.optim_wrapper.loss_scaler.get_scale() == 8 * 2.0**16
+    for name, mean in means['full'].items():
+        torch.testing.assert_close(means['mixed'][name].norm(), mean.norm(), rtol=0.05, atol=0.0)
