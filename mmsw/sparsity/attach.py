@@ -51,6 +51,7 @@ class MaskGate:
             weight.register_hook(self.gated)
 
     @unserializable_hook
+    @torch._disable_dynamo  # would compile it per layer; torch.compiler.disable imports so much
     def gated(self, grad: Tensor) -> Tensor:
         """The gradient, exactly zero where the weight is pruned, whatever it was there."""
         for observe in self.observers.values():

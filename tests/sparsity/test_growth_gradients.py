@@ -38,7 +38,9 @@ class SmallModel(BaseModel):
 def masks_after_an_exchange(work_dir, **cfg) -> dict[str, Tensor]:
     torch._dynamo.reset()
     torch.manual_seed(0)
-    settings = hook(grow='gradient', prune_rate=0.5, interval=6, scope=r'(paths\.\d|stem)\.weight')
+    settings = hook(
+        grow='gradient', prune_rate=0.5, end_rate=0.5, interval=6, scope=r'(paths\.\d|stem)\.weight'
+    )
     runner = build_runner(
         work_dir, None, SGD, max_iters=7, hooks=[settings], cfg=cfg, model=SmallModel()
     )
