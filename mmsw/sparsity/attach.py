@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import unserializable_hook
 
+from mmsw.errors import SparsityError
+
 from .masks import masked_layers, saved_masks
 
 _WEIGHT = '.weight'
@@ -49,6 +51,7 @@ class MaskGate:
             weight.register_hook(self.gated)
 
     @unserializable_hook
+    @torch._disable_dynamo  # would compile it per layer; torch.compiler.disable imports so much
     def gated(self, grad: Tensor) -> Tensor:
         """The gradient, exactly zero where the weight is pruned, whatever it was there."""
         for observe in self.observers.values():
@@ -73,25 +76,27 @@ def attach_masks(net: nn.Module, pattern: str) -> list[str]:
         Names of all masked layers of the network that the pattern chooses.
 
     Raises:
-        ValueError: If the pattern is no regular expression, matches no parameter, or matches one
+        SparsityError: If the pattern is no regular expression, matches no parameter, or matches one
             that cannot be pruned: no ``weight`` of at least two dimensions, or one that several
             layers share.
     """
     try:
         matches = re.compile(pattern).search
     except re.error as error:
-        raise ValueError(f'scope must be a regular expression, got {pattern!r}: {error}') from error
+        raise SparsityError(
+            f'scope must be a regular expression, got {pattern!r}: {error}'
+        ) from error
     parameters = dict(net.named_parameters(remove_duplicate=False))
     names = [name for name in parameters if matches(name)]
     if not names:
-        raise ValueError(
+        raise SparsityError(
             f'scope {pattern!r} matches no parameter; there are, for instance, '
             f'{list(parameters)[:5]}'
         )
     shared = [name for name in names if sum(p is parameters[name] for p in parameters.values()) > 1]
     unfit = [name for name in names if not name.endswith(_WEIGHT) or parameters[name].ndim < 2]
     if shared or unfit:
-        raise ValueError(
+        raise SparsityError(
             f'scope {pattern!r} matches parameters that cannot be pruned: {(shared or unfit)[:5]}; '
             'only weights of at least two dimensions that belong to one layer can, narrow it down'
         )
@@ -99,7 +104,7 @@ def attach_masks(net: nn.Module, pattern: str) -> list[str]:
     layers = [name.removesuffix(_WEIGHT) for name in names]
     taken = [n for n in layers if n not in masked and hasattr(net.get_submodule(n), 'mask')]
     if taken:
-        raise ValueError(f'these layers have something else called mask: {taken}')
+        raise SparsityError(f'these layers have something else called mask: {taken}')
     for name in layers:
         if name not in masked:
             _attach(net.get_submodule(name))

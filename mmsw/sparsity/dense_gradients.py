@@ -47,6 +47,7 @@ class DenseGradients:
         self._handles = []
 
     def _hook(self, name: str, layer: nn.Module) -> RemovableHandle:
+        @torch.compiler.disable  # it would be compiled once per layer
         def add(grad: Tensor) -> None:
             self._add(name, grad)
 

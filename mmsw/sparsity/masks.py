@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
+
+from .optimizer_state import reset_state
 
 _WEIGHT = '.weight'
 _MASK = '.mask'
@@ -60,19 +62,28 @@ def checked_mask(mask: Tensor, weight: Tensor) -> Tensor:
     return mask.expand(weight.shape)
 
 
-def set_masks(net: nn.Module, new: Mapping[str, Tensor]) -> None:
+def set_masks(
+    net: nn.Module,
+    new: Mapping[str, Tensor],
+    optimizers: Iterable[torch.optim.Optimizer] = (),
+) -> None:
     """Set masks by layer name; pruned weights become zero at once.
+
+    Momentum and the moments of Adam remember what a weight did before it was pruned, and move it
+    off zero again at their next step. Give the optimizers if there are any that have made a step:
+    they forget the past of the pruned weights.
 
     Args:
         net: A network.
         new: Masks of some or all of its layers, see ``MaskedFilters.set_mask``.
+        optimizers: That train the network.
 
     Raises:
         KeyError: If a name is not that of a masked layer.
         TypeError: If a mask is not boolean.
         ValueError: If a mask does not fit its layer. In all three cases nothing is set.
     """
-    layers = dict(masked_layers(net))
+    layers, optimizers = dict(masked_layers(net)), list(optimizers)
     unknown = sorted(set(new) - set(layers))
     if unknown:
         raise KeyError(f'no masked layers of these names: {unknown}; known are {sorted(layers)}')
@@ -82,7 +93,10 @@ def set_masks(net: nn.Module, new: Mapping[str, Tensor]) -> None:
         except (TypeError, ValueError) as error:
             raise type(error)(f'{name}: {error}') from error
     for name, mask in new.items():
-        _set_mask(layers[name], mask)
+        layer = layers[name]
+        _set_mask(layer, mask)
+        for optimizer in optimizers:
+            reset_state(optimizer, layer.weight, ~layer.mask)
 
 
 @torch.no_grad()
