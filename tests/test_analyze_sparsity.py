@@ -18,7 +18,7 @@ from mmsw.analysis.sparsity_layers import Recorded, read_network
 from mmsw.analysis.sparsity_table import sparsity_table
 from mmsw.apis import UsageError, convert_checkpoint
 from mmsw.apis.sparsity_analysis import analyze_sparsity, check_folder, write_report
-from mmsw.checkpoint import CheckpointError, load_checkpoint_file
+from mmsw.checkpoint import CheckpointError, load_checkpoint_file, load_pretrained
 from mmsw.models import ShiftWiseNet
 from mmsw.ops import ShiftPattern
 from mmsw.sparsity import masks, report, set_masks
@@ -162,6 +162,35 @@ def test_config_and_tensors_agree(published, tmp_path) -> None:
     assert merged.total.covered == analyze_sparsity(published).total.covered
 
 
+def test_a_network_without_its_last_stage(published, tmp_path) -> None:
+    whole = analyze_sparsity(published)
+    config = tmp_path / 'config.py'
+    config.write_text(CONFIG.format(more='out_indices=(0, 1, 2)'))
+    found = analyze_sparsity(published, config)
+    assert [part.density for part in found.stages] == [part.density for part in whole.stages[:3]]
+    net = ShiftWiseNet(MINI, out_indices=(0, 1, 2))
+    load_pretrained(net, published)
+    torch.save(net.state_dict(), tmp_path / 'net.pth')
+    for again in (
+        analyze_sparsity(tmp_path / 'net.pth'),
+        analyze_sparsity(tmp_path / 'net.pth', config),
+    ):
+        assert figures(again) == figures(found)
+    assert 'stage 2' in sparsity_table(found)
+    assert 'stage 3' not in sparsity_table(found)
+
+
+def test_zeros_by_hand_count_as_pruned_like_in_a_network_that_is_loaded(tmp_path) -> None:
+    net = ShiftWiseNet(MINI)
+    state = net.state_dict()
+    weight = 'stages.1.0.shift_wise.paths.1.weight'
+    state[weight] = torch.where(torch.rand(state[weight].shape) < 0.5, state[weight], 0.0)
+    torch.save(state, tmp_path / 'net.pth')
+    load_pretrained(net, tmp_path / 'net.pth')
+    assert analyze_sparsity(tmp_path / 'net.pth').total.density == report(net).total
+    assert report(net).total.is_sparse
+
+
 def test_converted_pretrained_and_trained_files_agree(published, tmp_path) -> None:
     expected = figures(analyze_sparsity(published))
     convert_checkpoint(published, tmp_path / 'own.pth')
@@ -191,8 +220,12 @@ def test_regrown_weights_that_are_still_zero_are_kept(tmp_path) -> None:
     state = net.state_dict()
     weight = 'stages.0.0.shift_wise.paths.0.weight'
     state[weight] = torch.zeros_like(state[weight])
-    torch.save(state, tmp_path / 'net.pth')
+    torch.save({'state_dict': state, 'dynamic_sparsity': {}}, tmp_path / 'net.pth')
     assert not analyze_sparsity(tmp_path / 'net.pth').total.density.is_sparse
+    # Without the state of a dynamic run nothing can have just grown: loading prunes what is zero.
+    torch.save({'state_dict': state}, tmp_path / 'net.pth')
+    density = analyze_sparsity(tmp_path / 'net.pth').total.density
+    assert density.weights_total - density.weights_kept == state[weight].numel()
 
 
 def test_command_line(published, tmp_path, capsys) -> None:

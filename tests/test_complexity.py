@@ -248,6 +248,15 @@ def test_networks_dense_sparse_and_folded(version: str) -> None:
     assert folded.macs_used < folded.macs_dense
 
 
+def test_stages_that_are_not_built_cost_nothing() -> None:
+    whole, net = complexity(Stages(), (64, 96)), Stages(out_indices=(0, 1, 2))
+    found = complexity(net, (64, 96))
+    assert found.parameters == sum(p.numel() for p in net.parameters()) < whole.parameters
+    assert not found.not_run
+    assert found.modules == {name: whole.modules[name] for name in found.modules}
+    assert not [name for name in found.modules if 'stages.3' in name or 'layers.3' in name]
+
+
 def test_folded_dense_network_uses_every_block() -> None:
     net = Stages(big_kernels=(13, 11, 9, 7))
     net.switch_to_deploy()

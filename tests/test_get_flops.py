@@ -156,6 +156,24 @@ def test_tool_with_a_sparse_checkpoint(tool, tmp_path: Path, capsys) -> None:
     assert 'backbone.stages.3.0.shift_wise.paths.1' in printed
 
 
+def test_tool_with_a_folded_checkpoint(tool, tmp_path: Path, capsys) -> None:
+    from mmengine.registry import MODELS, DefaultScope
+
+    with DefaultScope.overwrite_default_scope('mmseg'):
+        model = MODELS.build(load_config(MINI).model)
+    model.backbone.switch_to_deploy()
+    torch.save(dict(state_dict=model.state_dict()), tmp_path / 'folded.pth')
+    options = ('--shape', 64, 96, '--checkpoint', tmp_path / 'folded.pth')
+    assert tool(MINI, *options, '--deploy') == 0
+    expected = count_complexity(MINI, (64, 96), deploy=True)
+    assert capsys.readouterr().out.endswith(complexity_table(expected) + '\n')
+    assert tool(MINI, *options) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()[-1:]
+    assert line.startswith('error: ')
+    assert 'folded.pth was saved after switch_to_deploy' in line
+    assert '--deploy' in line
+
+
 def test_tool_pads_for_detectors(tool, tmp_path: Path, capsys) -> None:
     assert tool(DETECTOR, '--shape', 70, 96, '--deploy', '--json', tmp_path / 'a.json') == 0
     assert 'input 3 x 96 x 96' in capsys.readouterr().out

@@ -184,6 +184,27 @@ def test_checkpoint_must_fill_the_model(ade_layout: Path, tmp_path: Path) -> Non
     assert all(torch.equal(own[name], value) for name, value in model.state_dict().items())
 
 
+@pytest.mark.parametrize('tta', [False, True])
+def test_folded_checkpoint_is_tested(ade_layout: Path, tmp_path: Path, tta: bool) -> None:
+    """A file that was saved after switch_to_deploy."""
+    model = build_model(load_config(MINI)).eval()
+    images = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        expected = model.backbone(images)
+    model.backbone.switch_to_deploy()
+    torch.save({'state_dict': model.state_dict()}, tmp_path / 'folded.pth')
+    runner = build_test_runner(
+        MINI, tmp_path / 'folded.pth', tmp_path / 'work', data_root=ade_layout, tta=tta
+    )
+    runner.load_or_resume()
+    loaded = runner.model.module if tta else runner.model
+    own = loaded.state_dict()
+    assert all(torch.equal(own[name], value) for name, value in model.state_dict().items())
+    with torch.no_grad():
+        for found, wanted in zip(loaded.eval().backbone(images), expected, strict=True):
+            torch.testing.assert_close(found, wanted, rtol=0, atol=1e-5)
+
+
 def test_detection_goes_the_same_way(tmp_path: Path) -> None:
     for part in ('annotations', 'train', 'val'):
         (tmp_path / 'coco' / part).mkdir(parents=True)

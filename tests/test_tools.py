@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import runpy
+import shutil
 import socket
 import subprocess
 import sys
@@ -99,6 +100,32 @@ def test_help_from_anywhere_without_installation(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
         assert option in done.stdout
         assert '--data-root' in done.stdout
+
+
+def test_tool_takes_mmsw_from_the_clone_that_it_lies_in(tmp_path: Path) -> None:
+    """Also where another one is installed; the copy in an installed package takes that package."""
+    package = tmp_path / 'site' / 'mmsw'
+    (package / '.mim' / 'tools').mkdir(parents=True)
+    (package / '__init__.py').touch()
+    for tools in (tmp_path / 'clone' / 'tools', package / '.mim' / 'tools'):
+        tools.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / 'tools' / '_clone.py', tools)
+    (tmp_path / 'clone' / 'mmsw').mkdir()
+    (tmp_path / 'clone' / 'mmsw' / '__init__.py').touch()
+    script = 'import _clone, mmsw; print(mmsw.__file__)'
+    for folder, expected in (
+        (tmp_path / 'clone' / 'tools', tmp_path / 'clone' / 'mmsw'),
+        (package / '.mim' / 'tools', package),
+    ):
+        (folder / 'tool.py').write_text(script)
+        done = subprocess.run(
+            [sys.executable, folder / 'tool.py'],
+            cwd=tmp_path,
+            env={**os.environ, 'PYTHONPATH': str(tmp_path / 'site')},
+            text=True,
+            capture_output=True,
+        )
+        assert done.stdout.strip() == str(expected / '__init__.py'), done.stderr
 
 
 def test_nothing_needs_torchvision(tmp_path: Path) -> None:

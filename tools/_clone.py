@@ -1,4 +1,4 @@
-"""Imported by every tool: makes mmsw importable from a clone that is not installed."""
+"""Imported by every tool: takes mmsw from the clone that the tool lies in, installed or not."""
 
 import contextlib
 import importlib.util
@@ -7,8 +7,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-if importlib.util.find_spec('mmsw') is None:
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+# The copies in mmsw/.mim of an installed package lie in no clone.
+_ROOT = Path(__file__).resolve().parents[1]
+if (_ROOT / 'mmsw' / '__init__.py').is_file():
+    sys.path.insert(0, str(_ROOT))
 
 
 @contextlib.contextmanager

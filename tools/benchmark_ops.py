@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import _clone  # noqa: F401  (before mmsw)
 
 from mmsw.analysis.operator_benchmark import benchmark_ops
+from mmsw.apis.cli import run_reporting_errors
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -51,16 +52,16 @@ Exit code: 0 done, 1 a contender failed or computed wrong numbers (see the repor
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run; returns the exit code."""
-    arguments = parse_args(argv)
-    try:
-        result = benchmark_ops(**vars(arguments))
-    except (ImportError, ValueError, OSError) as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 2
-    for problem in result['errors']:
-        print(f'error: {problem}', file=sys.stderr)
-    print(f'wrote benchmark.md and benchmark.json to {arguments.out}')
-    return 1 if result['errors'] else 0
+    args = parse_args(argv)
+
+    def run() -> int:
+        result = benchmark_ops(**vars(args))
+        for problem in result['errors']:
+            print(f'error: {problem}', file=sys.stderr)
+        print(f'wrote benchmark.md and benchmark.json to {args.out}')
+        return 1 if result['errors'] else 0
+
+    return run_reporting_errors(run, also=(ImportError, ValueError, OSError))
 
 
 if __name__ == '__main__':

@@ -5,14 +5,15 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 
 import _clone  # noqa: F401  (before mmsw)
 
+from mmsw.apis.cli import run_reporting_errors
 from mmsw.apis.convert import convert_checkpoint
-from mmsw.checkpoint import CheckpointError
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('src', metavar='SRC', help='published checkpoint, or one of this project')
     parser.add_argument('dst', metavar='DST', help='file to write; replaced if it exists')
@@ -29,22 +30,37 @@ def parse_args() -> argparse.Namespace:
         metavar='M',
         help="focus length of each stage (default: the file's own, else 51 49 47 13)",
     )
-    parser.add_argument('--ghost-ratio', type=float, default=0.23, help='default: %(default)s')
-    parser.add_argument('--num-reps', type=int, default=4, help='default: %(default)s')
-    return parser.parse_args()
+    parser.add_argument(
+        '--ghost-ratio',
+        type=float,
+        help="share of channels that bypass (default: the file's own, else 0.23)",
+    )
+    parser.add_argument(
+        '--num-reps', type=int, help="repetitions of the shifts (default: the file's own, else 4)"
+    )
+    parser.add_argument(
+        '--prefix', help="what precedes the backbone's names in SRC (default: it is looked for)"
+    )
+    return parser.parse_args(argv)
 
 
-def main() -> int:
-    args = parse_args()
-    try:
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run; returns the exit code."""
+    args = parse_args(argv)
+
+    def run() -> None:
         report = convert_checkpoint(
-            args.src, args.dst, args.trust, args.big_kernels, args.ghost_ratio, args.num_reps
+            args.src,
+            args.dst,
+            args.trust,
+            args.big_kernels,
+            args.ghost_ratio,
+            args.num_reps,
+            args.prefix,
         )
-    except (CheckpointError, ValueError) as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 2
-    print(f'{report}\nwrote {args.dst}')
-    return 0
+        print(f'{report}\nwrote {args.dst}')
+
+    return run_reporting_errors(run, also=(ValueError,))
 
 
 if __name__ == '__main__':

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import _clone  # noqa: F401  (before mmsw)
 
 from mmsw.analysis import draw_operator
+from mmsw.apis.cli import run_reporting_errors
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -23,12 +24,10 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run; returns the exit code."""
-    try:
-        draw_operator(**vars(parse_args(argv)))
-    except (ImportError, ValueError, OSError) as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 2
-    return 0
+    args = parse_args(argv)
+    return run_reporting_errors(
+        lambda: draw_operator(**vars(args)), also=(ImportError, ValueError, OSError)
+    )
 
 
 if __name__ == '__main__':

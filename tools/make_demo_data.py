@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import _clone  # noqa: F401  (before mmsw)
 
+from mmsw.apis.cli import run_reporting_errors
 from mmsw.datasets import make_demo_data
 
 
@@ -35,21 +36,21 @@ def show_progress(split: str, done: int, total: int) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run; returns the exit code."""
     options = vars(parse_args(argv))
-    try:
+
+    def run() -> None:
         data = make_demo_data(**options, progress=show_progress)
-    except (ValueError, ImportError, OSError) as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 2
+        if data.reused:
+            print(f'{data.path} is already there with these settings; left as it is')
+        for split, counts in data.counts.items():
+            print(f'{split}: {counts["images"]} images, {counts["objects"]} objects')
+        if not data.reused:
+            print(f'written to {data.path}')
+
+    try:
+        return run_reporting_errors(run, also=(ValueError, ImportError, OSError))
     except KeyboardInterrupt:
         print('\ninterrupted; nothing was written', file=sys.stderr)
         return 130
-    if data.reused:
-        print(f'{data.path} is already there with these settings; left as it is')
-    for split, counts in data.counts.items():
-        print(f'{split}: {counts["images"]} images, {counts["objects"]} objects')
-    if not data.reused:
-        print(f'written to {data.path}')
-    return 0
 
 
 if __name__ == '__main__':

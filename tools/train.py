@@ -4,14 +4,13 @@ Runs from a clone as it is, installed or not. Several processes: tools/dist_trai
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 
 import _clone  # before mmsw
 
 with _clone.toolboxes_needed():
     from mmsw.apis import build_runner
-    from mmsw.apis.cli import add_common_arguments, run_reporting_errors, set_local_rank
+    from mmsw.apis.cli import add_common_arguments, leave, run_reporting_errors, set_local_rank
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -63,4 +62,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    leave(main())

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from mmsw.checkpoint import CheckpointError, NetworkShape
+from mmsw.checkpoint import CheckpointError, NetworkShape, Recorded
 from mmsw.ops import ShiftPattern
 from mmsw.ops.pattern import num_groups
 
@@ -18,21 +18,6 @@ PUBLISHED_KERNELS = (51, 49, 47, 13)
 PUBLISHED_REPS = 4
 _BUFFER = re.compile(r'\.(mask|channel_order|running_\w+|num_batches_tracked)$|\.pattern\.')
 _OUTSIDE = re.compile(r'^head\.|^norm\d\.')
-
-
-@dataclass(frozen=True)
-class Recorded:
-    """Settings that leave no trace in any shape, where something besides the tensors tells them.
-
-    Attributes:
-        origin: What tells them, for messages.
-        big_kernels: Focus length M per stage, in positions of the stage's map; ``None``: not told.
-        num_reps: Repetitions R; ``None``: not told.
-    """
-
-    origin: str
-    big_kernels: Sequence[int] | None = None
-    num_reps: int | None = None
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
-from .config import register_toolbox
+from .config import config_name, register_toolbox
 from .errors import UsageError
 
 
@@ -19,9 +19,9 @@ def backbone_settings(cfg: Config) -> dict:
     Raises:
         UsageError: If the model has no backbone.
     """
-    backbone = cfg.model.get('backbone')
+    backbone = (cfg.get('model') or {}).get('backbone')
     if backbone is None:
-        raise UsageError(f'the model of {cfg.filename} has no backbone to pretrain')
+        raise UsageError(f'the model of {config_name(cfg)} has no backbone')
     settings = copy.deepcopy(backbone.to_dict())
     for key in ('init_cfg', 'pretrained'):
         settings.pop(key, None)

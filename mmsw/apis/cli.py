@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import atexit
+import gc
 import os
 import signal
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 import torch
 from mmengine.config import DictAction
 from mmengine.dist import barrier, is_distributed
 
-from mmsw.checkpoint import CheckpointError
-from mmsw.datasets import DataError
-from mmsw.engine.hooks.sparsity_report_hook import SparsityLostError
+from mmsw.errors import MmswError
 
-from .errors import UsageError
+from .output import unread_output_is_dropped
 from .runner import LAUNCHERS
+
+_process_groups = False  # whether this process was in one
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,24 +58,59 @@ def set_local_rank(args: argparse.Namespace) -> None:
         os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
 
 
-def run_reporting_errors(run: Callable[[], object]) -> int:
+def run_reporting_errors(run: Callable[[], object], also: tuple[type[Exception], ...] = ()) -> int:
     """Run; print an error that the user can act on as one line.
 
     Processes of one run end together: one that leaves early, with its process group open, may abort
     and take the others down while the first is still writing.
 
+    Args:
+        run: What to do. If it returns an int, that is the exit code.
+        also: Errors beside :class:`mmsw.errors.MmswError` that the user can act on.
+
     Returns:
-        Exit code: 0, or 2 after such an error.
+        Exit code: that of ``run``, or 0, or 2 after such an error.
     """
+    global _process_groups
+    with unread_output_is_dropped():
+        try:
+            result = run()
+        except (MmswError, *also) as error:
+            print(f'error: {_message(error)}', file=sys.stderr)
+            return 2
+        finally:
+            _process_groups = _process_groups or is_distributed()
+        if is_distributed():
+            barrier()
+            gc.collect()  # what of a runner hangs in cycles holds the process group
+            torch.distributed.destroy_process_group()
+    return result if isinstance(result, int) else 0
+
+
+def leave(code: int) -> NoReturn:
+    """End this process, as ``sys.exit`` does, also after it worked together with others.
+
+    A thread of torch that is left over from a process group can abort the interpreter while it
+    takes itself apart. The process then ends right before that, once all else is done that is done
+    at an exit.
+
+    Args:
+        code: Exit code.
+    """
+    if _process_groups:
+        atexit.register(_end, code)
+    sys.exit(code)
+
+
+def _end(code: int) -> None:
+    """Called first at the exit, since it was registered last; the other functions come next."""
     try:
-        run()
-    except (UsageError, CheckpointError, DataError, SparsityLostError) as error:
-        print(f'error: {_message(error)}', file=sys.stderr)
-        return 2
-    if is_distributed():
-        barrier()
-        torch.distributed.destroy_process_group()
-    return 0
+        atexit.unregister(_end)
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(code)
 
 
 def run_benchmark(run: Callable[[], int], out: str) -> int:
@@ -90,22 +128,21 @@ def run_benchmark(run: Callable[[], int], out: str) -> int:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, stop)
-    codes = []
     try:
-        code = run_reporting_errors(lambda: codes.append(run()))
+        return run_reporting_errors(run)
     except KeyboardInterrupt:
         print(f'\ninterrupted; what is finished is in {out}: start again to go on', file=sys.stderr)
         return 130
-    return code or codes[0]
 
 
 def _message(error: Exception) -> str:
-    """What an error says, without the traceback around it if it comes from a data loader's worker.
+    """What an error says, in one line, without the traceback of a data loader's worker around it.
 
     torch raises there a new error of the same type whose text is the whole traceback.
     """
-    text = str(error)
-    if not (isinstance(error, DataError) and text.startswith('Caught ')):
-        return text
+    text = str(error).strip()
     kind = type(error)
-    return text.rstrip().splitlines()[-1].removeprefix(f'{kind.__module__}.{kind.__qualname__}: ')
+    if text.startswith(f'Caught {kind.__name__} in '):
+        last = text.splitlines()[-1]
+        return last.removeprefix(f'{kind.__module__}.{kind.__qualname__}: ')
+    return ' '.join(line.strip() for line in text.splitlines())

@@ -13,12 +13,12 @@ from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
 from mmsw.analysis.complexity import Complexity, Cost, complexity
-from mmsw.checkpoint import load_pretrained
+from mmsw.checkpoint import load_pretrained, read_checkpoint
 from mmsw.whole_file import write_whole
 
-from .config import load_config, register_toolbox
+from .config import config_name, load_config, register_toolbox
 from .errors import UsageError
-from .trained import check_whole, existing_file, read_checkpoint, state_dict_of
+from .trained import check_whole, existing_file, is_folded, state_dict_of, take_form
 
 # What the published figures are for, by toolbox.
 _SHAPES = {'mmseg': (512, 2048), 'mmdet': (1280, 800), 'mmpretrain': (224, 224)}
@@ -64,7 +64,7 @@ def count_complexity(
         checkpoint = existing_file(checkpoint, 'checkpoint')
     cfg = load_config(config, cfg_options)
     scope = register_toolbox(cfg)
-    name = cfg.filename or 'the config'
+    name = config_name(cfg)
     if not cfg.get('model'):
         raise UsageError(f'{name} has no model')
     if shape is None and scope not in _SHAPES:
@@ -77,7 +77,7 @@ def count_complexity(
         except _BUILD_ERRORS as error:
             raise UsageError(f'the model of {name} cannot be built: {error}') from error
         if checkpoint is not None:
-            _load(model, checkpoint)
+            _load(model, checkpoint, deploy)
         if deploy:
             _fold(model, name)
         shape = _padded(_SHAPES[scope] if shape is None else shape, model)
@@ -88,12 +88,18 @@ def count_complexity(
             raise UsageError(f'{name} cannot be counted at {sizes}: {error}') from error
 
 
-def _load(model: nn.Module, filename: str) -> None:
+def _load(model: nn.Module, filename: str, deploy: bool) -> None:
     state = state_dict_of(read_checkpoint(filename))
+    if is_folded(state) and not deploy:
+        raise UsageError(
+            f'{filename} was saved after switch_to_deploy: count its folded form with --deploy '
+            '(deploy=True)'
+        )
     backbone = getattr(model, 'backbone', None)
     if hasattr(backbone, 'switch_to_deploy') and not any(k.startswith('backbone.') for k in state):
         load_pretrained(backbone, filename)
     else:
+        take_form(model, state)
         check_whole(state, model, filename)
         model.load_state_dict(state, strict=False)
 

@@ -14,7 +14,7 @@ from mmengine.config import Config
 from mmengine.config.utils import ConfigParsingError
 from mmengine.device import get_device
 
-from mmsw.checkpoint import load_checkpoint_file
+from mmsw.checkpoint import check_address, load_checkpoint_file
 from mmsw.install_hint import how_to_install
 
 from .data import iter_datasets, set_data_root
@@ -64,7 +64,9 @@ def load_config(
     try:
         cfg.merge_from_dict(options)
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-        raise UsageError(f'config options {options} do not fit {_name(cfg)}: {error}') from error
+        raise UsageError(
+            f'config options {options} do not fit {config_name(cfg)}: {error}'
+        ) from error
     return cfg
 
 
@@ -107,7 +109,8 @@ def _remedy(extra: str) -> str:
     return text
 
 
-def _name(cfg: Config) -> str:
+def config_name(cfg: Config) -> str:
+    """The file of a config for messages, or words for one that has none."""
     return str(cfg.filename or 'the config')
 
 
@@ -126,13 +129,13 @@ def register_toolbox(cfg: Config) -> str:
     scope = cfg.get('default_scope')
     if scope not in _TOOLBOXES:
         raise UsageError(
-            f'{_name(cfg)} has default_scope={scope!r}; expected one of {list(_TOOLBOXES)}, which '
-            'says which toolbox the config is for'
+            f'{config_name(cfg)} has default_scope={scope!r}; expected one of {list(_TOOLBOXES)}, '
+            'which says which toolbox the config is for'
         )
     if scope != 'mmengine':
-        _register(scope, f'{_name(cfg)} is for')
+        _register(scope, f'{config_name(cfg)} is for')
     for other, component in _foreign_components(dict(cfg.items()), scope).items():
-        _register(other, f'{_name(cfg)} names {component!r} of')
+        _register(other, f'{config_name(cfg)} names {component!r} of')
     return scope
 
 
@@ -177,7 +180,9 @@ def set_pretrained(cfg: Config, pretrained: str | os.PathLike[str] | bool) -> No
     """Name the file that the backbone starts from; ``False`` for none."""
     backbone = cfg.model.get('backbone')
     if backbone is None:
-        raise UsageError(f'the model of {_name(cfg)} has no backbone to give pretrained weights to')
+        raise UsageError(
+            f'the model of {config_name(cfg)} has no backbone to give pretrained weights to'
+        )
     if pretrained is False:
         backbone.init_cfg = None
     elif pretrained is True:
@@ -186,12 +191,33 @@ def set_pretrained(cfg: Config, pretrained: str | os.PathLike[str] | bool) -> No
         backbone.init_cfg = dict(type='Pretrained', checkpoint=os.fspath(pretrained))
 
 
+def drop_pretrained(cfg: Config) -> str | None:
+    """Let the backbone start from no file, since the whole model starts from one.
+
+    Returns:
+        The file that the backbone would have started from.
+    """
+    init_cfg = (cfg.model.get('backbone') or {}).get('init_cfg')
+    if isinstance(init_cfg, dict) and init_cfg.get('type') == 'Pretrained':
+        cfg.model.backbone.init_cfg = None
+        return str(init_cfg.get('checkpoint'))
+    return None
+
+
 def check_pretrained(cfg: Config) -> None:
     """Raise the loader's own error now if a local file that the model is to start from is missing.
 
+    The same for an address that a shift-wise backbone cannot read. Other parts of the model read
+    their files with mmengine, which knows more kinds of addresses.
+
     Raises:
-        mmsw.checkpoint.CheckpointError: If it is.
+        mmsw.checkpoint.CheckpointError: If there is such a file or address.
     """
+    backbone = cfg.model.get('backbone') or {}
+    if str(backbone.get('type')).endswith('ShiftWiseNet'):
+        for path in _pretrained_files(backbone):
+            if '://' in path:
+                check_address(path)
     for path in _pretrained_files(cfg.model):
         if '://' not in path and not Path(path).is_file():
             load_checkpoint_file(path)
@@ -223,7 +249,7 @@ def enable_auto_scale_lr(cfg: Config) -> None:
     """Scale the learning rate by the total batch size over the one it was chosen for."""
     if not (cfg.get('auto_scale_lr') or {}).get('base_batch_size'):
         raise UsageError(
-            f'{_name(cfg)} does not say which total batch size its learning rate is for: add '
+            f'{config_name(cfg)} does not say which total batch size its learning rate is for: add '
             'auto_scale_lr=dict(base_batch_size=...)'
         )
     cfg.auto_scale_lr.enable = True
@@ -233,7 +259,7 @@ def enable_tta(cfg: Config) -> None:
     """Test with ``tta_model`` and ``tta_pipeline`` of the config."""
     for key in ('tta_model', 'tta_pipeline'):
         if key not in cfg:
-            raise UsageError(f'{_name(cfg)} has no {key}, which test-time augmentation needs')
+            raise UsageError(f'{config_name(cfg)} has no {key}, which test-time augmentation needs')
     cfg.model = dict(**cfg.tta_model, module=cfg.model)
     for dataset in iter_datasets(cfg.test_dataloader.dataset):
         dataset['pipeline'] = copy.deepcopy(cfg.tta_pipeline)
@@ -243,8 +269,8 @@ def enable_drawing(cfg: Config, scope: str, folder: str | os.PathLike[str]) -> N
     """Save a picture of every tested image in ``folder``."""
     if scope not in _DRAWING_HOOKS:
         raise UsageError(
-            f'{_name(cfg)} has default_scope={scope!r}, which has nothing to draw pictures with '
-            f'(--show-dir); {list(_DRAWING_HOOKS)} have'
+            f'{config_name(cfg)} has default_scope={scope!r}, which has nothing to draw pictures '
+            f'with (--show-dir); {list(_DRAWING_HOOKS)} have'
         )
     folder = _free_folder(folder)
     kind, settings = _DRAWING_HOOKS[scope]
@@ -269,7 +295,9 @@ def enable_output(cfg: Config, scope: str, out: str | os.PathLike[str]) -> None:
     if scope == 'mmseg':
         writers = [item for item in evaluators if item.get('type') == 'IoUMetric']
         if not writers:
-            raise UsageError(f'test_evaluator of {_name(cfg)} has no IoUMetric to write label maps')
+            raise UsageError(
+                f'test_evaluator of {config_name(cfg)} has no IoUMetric to write label maps'
+            )
         writers[0]['output_dir'] = _free_folder(out)
     else:
         if Path(out).suffix not in ('.pkl', '.pickle'):

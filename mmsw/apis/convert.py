@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
+
+from torch import Tensor
 
 import mmsw
+from mmsw.analysis.sparsity_layers import PUBLISHED_KERNELS, PUBLISHED_REPS, read_network
 from mmsw.checkpoint import (
     CheckpointError,
     NetworkShape,
+    Recorded,
     fill_network,
     load_checkpoint_file,
+    read_records,
     save_checkpoint_file,
     to_state_dict,
-    training_arguments,
 )
 from mmsw.models import ShiftWiseNet
 from mmsw.sparsity import SparsityReport, report
+
+_PUBLISHED_GHOST_RATIO = 0.23
+_NUM_STAGES = 4
+_IMAGE_CHANNELS = 3
+_TOLD = ('big_kernels', 'ghost_ratio', 'num_reps')
+_STEM = 'downsample_layers.0.0.weight'
 
 
 @dataclass(frozen=True)
@@ -54,28 +65,53 @@ class ConversionReport:
         )
 
 
+def _told(checkpoint: Any, state: Mapping[str, Tensor], source: str) -> Recorded:
+    """What the file says about its shift patterns: its records, else the patterns themselves."""
+    told = read_records(checkpoint) or Recorded('the file')
+    if None in (told.big_kernels, told.num_reps) and any('.pattern.' in key for key in state):
+        stored = read_network(state, source, told)
+        told = replace(told, big_kernels=stored.big_kernels, num_reps=stored.num_reps)
+    return told
+
+
+def _whole_arch(shape: NetworkShape) -> dict[str, list[int]]:
+    """All stages; those that the file lacks in the proportions of the published networks."""
+    depths, dims = list(shape.depths), list(shape.dims)
+    while len(depths) < _NUM_STAGES:
+        depths.append(depths[0])
+        dims.append(2 * dims[-1])
+    return dict(depths=depths, dims=dims)
+
+
+def _first(*values: Any) -> Any:
+    return next(value for value in values if value is not None)
+
+
 def convert_checkpoint(
     src: str | os.PathLike[str],
     dst: str | os.PathLike[str],
     trust: bool = False,
     big_kernels: Sequence[int] | None = None,
-    ghost_ratio: float = 0.23,
-    num_reps: int = 4,
+    ghost_ratio: float | None = None,
+    num_reps: int | None = None,
+    prefix: str | None = None,
 ) -> ConversionReport:
     """Write the backbone (and classifier) of a checkpoint in this project's form.
 
     The written file names its architecture, and holds the masks, the shift patterns and the channel
-    order, so it depends on no random generator any more.
+    order, so it depends on no random generator any more. What is exactly zero is pruned in it.
+    Where the file lacks the last stages, the written architecture has some that nobody builds.
 
     Args:
         src: Published file, or one of this project.
         dst: File to write; replaced if it exists.
         trust: Unpickle whatever ``src`` asks for, see :func:`mmsw.checkpoint.load_checkpoint_file`.
-        big_kernels: Focus length per stage; by default what the file's own training arguments say,
-            else 51, 49, 47, 13.
-        ghost_ratio: Share of channels that bypass the operator.
-        num_reps: Repetitions of the shift pattern; by default what the training arguments say, else
-            4.
+        big_kernels: Focus length per stage; ``None``: what the file says (its meta data, its
+            training arguments or its shift patterns), else 51, 49, 47, 13.
+        ghost_ratio: Share of channels that bypass the operator; ``None``: what the file says, else
+            0.23.
+        num_reps: Repetitions of the shift pattern; ``None``: what the file says, else 4.
+        prefix: What precedes the backbone's names in the file; ``None``: it is looked for.
 
     Returns:
         What was used, left and found.
@@ -89,22 +125,34 @@ def convert_checkpoint(
     if src.exists() and dst.exists() and dst.samefile(src):
         raise CheckpointError(f'{dst} is the source itself; choose another destination')
     checkpoint = load_checkpoint_file(src, trust)
-    state = to_state_dict(checkpoint, str(src))
-    shape = NetworkShape.of(state)
-    arguments = training_arguments(checkpoint)
-    if big_kernels is None:
-        big_kernels = tuple(arguments.get('kernel_size', (51, 49, 47, 13, None))[:-1])
+    state = to_state_dict(checkpoint, str(src), prefix)
+    shape = NetworkShape.of(state, str(src))
+    told = _told(checkpoint, state, str(src))
     settings = dict(
-        arch=dict(depths=list(shape.depths), dims=list(shape.dims)),
+        arch=_whole_arch(shape),
         version=shape.version,
-        big_kernels=list(big_kernels),
+        big_kernels=list(_first(big_kernels, told.big_kernels, PUBLISHED_KERNELS)),
         small_kernel=shape.small_kernel,
-        ghost_ratio=ghost_ratio,
+        ghost_ratio=_first(ghost_ratio, told.ghost_ratio, _PUBLISHED_GHOST_RATIO),
         num_paths=shape.num_paths,
-        num_reps=arguments.get('N_rep', num_reps),
+        num_reps=_first(num_reps, told.num_reps, PUBLISHED_REPS),
     )
-    net = ShiftWiseNet(**settings)
-    missing, unused = fill_network(net, checkpoint, str(src))
+    if len(shape.depths) < _NUM_STAGES:
+        settings['out_indices'] = list(range(len(shape.depths)))
+    channels = state.get(_STEM)
+    if channels is not None and channels.ndim > 1 and channels.shape[1] != _IMAGE_CHANNELS:
+        settings['in_channels'] = channels.shape[1]
+    try:
+        net = ShiftWiseNet(**settings)
+    except (TypeError, ValueError) as error:
+        given = ', '.join(f'{key}={settings[key]!r}' for key in _TOLD)
+        raise CheckpointError(
+            f'{src}: no network can be built with {given}: {error}. Say what the file does not say '
+            'right: --big-kernels, --ghost-ratio, --num-reps'
+        ) from error
+    # Without the file's records, which arguments may overrule, and without the state of a dynamic
+    # run, which the written file has not either: what is zero counts as pruned.
+    missing, unused = fill_network(net, state, str(src))
     head = {key: tensor for key, tensor in state.items() if key.startswith('head.')}
     norms = [key for key in missing if key.startswith('norm')]
     written = {key: tensor for key, tensor in net.state_dict().items() if key not in norms}

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -20,18 +21,22 @@ from mmengine.registry import DATASETS, MODELS, DefaultScope
 from mmengine.structures import BaseDataElement
 from torch import nn
 
-from mmsw.checkpoint import CheckpointError
+from mmsw.checkpoint import CheckpointError, only_data_is_read, read_checkpoint
 from mmsw.datasets import DataError
 from mmsw.datasets.loading import short
 
-from .config import load_config, register_toolbox
+from .config import config_name, load_config, register_toolbox
 from .data import iter_datasets
 from .errors import UsageError
-from .trained import check_whole, existing_file, read_checkpoint, state_dict_of
+from .trained import check_whole, existing_file, state_dict_of, take_form
 
 Image = str | os.PathLike[str] | np.ndarray
 
 _SCOPES = ('mmseg', 'mmdet')
+# Beside the models, not in them: they are copied and pickled without.
+_built: WeakKeyDictionary[nn.Module, tuple[str, tuple[str, dict[str, Compose]]]] = (
+    WeakKeyDictionary()
+)
 _ANNOTATION_LOADER = re.compile(r'(.*\.)?Load\w*Annotations?')
 _IMAGE_LOADER = re.compile(r'(.*\.)?Load\w*ImageFromFile')
 
@@ -52,8 +57,9 @@ def init_model(
     Args:
         config: Config file, or a config, which is copied. Its ``default_scope`` says which toolbox
             it is for.
-        checkpoint: File that a training run saved, or its address. ``None`` leaves random weights
-            and warns.
+        checkpoint: File that a training run saved, or its address; or such a model that was saved
+            after ``switch_to_deploy``, which stays folded. ``None`` leaves random weights and
+            warns.
         device: Where the model goes; ``None`` for ``'cuda:0'`` where there is a GPU, else the CPU.
         cfg_options: Changes to the config, dotted key -> value.
         deploy: Fold the shift-wise layers for speed. Results stay the same up to rounding, and the
@@ -71,17 +77,19 @@ def init_model(
     cfg = load_config(config, cfg_options)
     scope = register_toolbox(cfg)
     if not cfg.get('model'):
-        raise UsageError(f'{cfg.filename or "the config"} has no model')
+        raise UsageError(f'{config_name(cfg)} has no model')
     device = _device(device)
     meta: dict = {}
     filename = None if checkpoint is None else existing_file(checkpoint, 'checkpoint')
     with DefaultScope.overwrite_default_scope(scope):
-        model = revert_sync_batchnorm(MODELS.build(copy.deepcopy(cfg.model)))
+        with only_data_is_read():
+            model = revert_sync_batchnorm(MODELS.build(copy.deepcopy(cfg.model)))
         if filename is None:
             warnings.warn('no checkpoint: the weights of the model are random', stacklevel=2)
         else:
             saved = read_checkpoint(filename)
             state = state_dict_of(saved)
+            take_form(model, state)
             check_whole(state, model, filename)
             _fill(model, state, filename)
             meta = saved.get('meta') or {}
@@ -194,7 +202,7 @@ def _dataset_meta(meta: dict, cfg: Config) -> dict:
         found = {**own, **found, 'classes': own.get('classes')}
     if not found.get('classes'):
         raise UsageError(
-            f'neither the checkpoint nor the data set of {cfg.filename or "the config"} tells the '
+            f'neither the checkpoint nor the data set of {config_name(cfg)} tells the '
             'names of the classes: add metainfo=dict(classes=(...)) to test_dataloader.dataset'
         )
     found['classes'] = tuple(found['classes'])
@@ -229,16 +237,27 @@ def _palette(number: int) -> list[tuple[int, ...]]:
 
 
 def _pipelines(model: nn.Module) -> tuple[str, dict[str, Compose]]:
-    """Scope of a model, and the transforms of its test images, for files and for arrays."""
+    """Scope of a model, and the transforms of its test images, for files and for arrays.
+
+    They are built once per model, and again when what its config says about them changes.
+    """
     cfg = getattr(model, 'cfg', None)
     if not isinstance(cfg, Config):
         raise UsageError(
             f'{type(model).__name__} has no cfg: make the model with mmsw.apis.init_model'
         )
+    wanted = repr([cfg.get(key) for key in ('default_scope', 'test_dataloader', 'test_pipeline')])
+    built = _built.get(model)
+    if built is None or built[0] != wanted:
+        built = _built[model] = (wanted, _build_pipelines(cfg))
+    return built[1]
+
+
+def _build_pipelines(cfg: Config) -> tuple[str, dict[str, Compose]]:
     scope = register_toolbox(cfg)
     if scope not in _SCOPES:
         raise UsageError(
-            f'{cfg.filename or "the config"} has default_scope={scope!r}; inference is for '
+            f'{config_name(cfg)} has default_scope={scope!r}; inference is for '
             f'{" and ".join(_SCOPES)}. A classifier of mmpretrain goes to its '
             'ImageClassificationInferencer'
         )
@@ -249,7 +268,7 @@ def _pipelines(model: nn.Module) -> tuple[str, dict[str, Compose]]:
     ]
     if not (steps and _IMAGE_LOADER.fullmatch(str(steps[0]['type']))):
         raise UsageError(
-            f'the test pipeline of {cfg.filename or "the config"} must begin with '
+            f'the test pipeline of {config_name(cfg)} must begin with '
             f'LoadImageFromFile or LoadValidImageFromFile, got {steps[:1]}'
         )
     from_file, from_array = dict(steps[0]), {'type': f'{scope}.LoadImageFromNDArray'}
@@ -273,7 +292,7 @@ def _test_pipeline(cfg: Config) -> list[dict]:
             return pipeline
     if not cfg.get('test_pipeline'):
         raise UsageError(
-            f'{cfg.filename or "the config"} has neither test_dataloader.dataset.pipeline nor '
+            f'{config_name(cfg)} has neither test_dataloader.dataset.pipeline nor '
             'test_pipeline, which say how to prepare an image'
         )
     return cfg.test_pipeline

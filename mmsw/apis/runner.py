@@ -1,11 +1,9 @@
-"""mmengine's runner from a config: one process or many, with or without a GPU."""
+"""Runners of training and testing from a config, and what a call may ask of them."""
 
 from __future__ import annotations
 
-import datetime
 import itertools
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,22 +11,14 @@ import torch
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.dist import is_distributed
-from mmengine.evaluator import DumpResults, Evaluator
-from mmengine.model import BaseTTAModel, is_model_wrapper, revert_sync_batchnorm
 from mmengine.registry import RUNNERS
-from mmengine.runner import (
-    BaseLoop,
-    Runner,
-    find_latest_checkpoint,
-    load_state_dict,
-)
+from mmengine.runner import Runner, find_latest_checkpoint
 from mmengine.visualization import Visualizer
-from torch import nn
-
-from mmsw.engine.model_wrapper import unwrapped
 
 from .config import (
     check_pretrained,
+    config_name,
+    drop_pretrained,
     enable_amp,
     enable_auto_scale_lr,
     enable_drawing,
@@ -39,131 +29,14 @@ from .config import (
     set_pretrained,
 )
 from .data import check_data
-from .dataset_checks import check_dataset, explained_errors
 from .errors import UsageError
-from .trained import (
-    REVISE_KEYS,
-    check_whole,
-    existing_file,
-    read_checkpoint,
-    state_dict_of,
-)
+from .portable_runner import PortableRunner
+from .trained import existing_file
 
 LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
 _TORCHRUN_VARIABLES = ('RANK', 'LOCAL_RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT')
 
 _runners = itertools.count(1)  # in this process
-
-
-@RUNNERS.register_module()
-class PortableRunner(Runner):
-    """mmengine's runner, which also
-
-    - runs several processes without a GPU: they talk over gloo, and SyncBN, which has no CPU
-      kernel, becomes BN (in a single process mmengine does that itself);
-    - refuses a checkpoint that lacks parameters of the model when it resumes or tests, where
-      mmengine would go on with random ones;
-    - does not ask for pretrained weights when it resumes;
-    - refuses data sets without an image or an annotation before any training, where mmengine would
-      train on nothing or wait for ever, and says what is wrong with annotation files.
-    """
-
-    needs_whole_checkpoint: bool = False  # when loading without resuming
-
-    def setup_env(self, env_cfg: dict) -> None:
-        """As mmengine's; without a GPU the process group is a gloo one whatever the config says."""
-        if self.distributed and not is_distributed() and get_device() == 'cpu':
-            seconds = env_cfg.get('dist_cfg', {}).get('timeout', 1800)
-            torch.distributed.init_process_group(
-                'gloo', timeout=datetime.timedelta(seconds=seconds)
-            )
-        super().setup_env(env_cfg)
-
-    def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
-        """As mmengine's, which cannot wrap a model on the CPU."""
-        if self.distributed and get_device() == 'cpu' and not is_model_wrapper(model):
-            self.logger.info(
-                f'no GPU: {self.world_size} processes on the CPU over gloo, and SyncBN layers '
-                'become BN layers, each process with the statistics of its own images'
-            )
-            model = revert_sync_batchnorm(model)
-            self.cfg['sync_bn'] = None
-            model_wrapper_cfg = {
-                'type': 'MMDistributedDataParallel',
-                'broadcast_buffers': False,
-                'find_unused_parameters': self.cfg.get('find_unused_parameters', False),
-                **(model_wrapper_cfg or {}),
-                'device_ids': None,
-            }
-        return super().wrap_model(model_wrapper_cfg, model)
-
-    def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
-        """As mmengine's; refuses data that nothing can be learned from."""
-        with explained_errors(self._train_dataloader, 'train_dataloader'):
-            loop = super().build_train_loop(loop)
-        check_dataset(loop.dataloader.dataset, 'train_dataloader')
-        return loop
-
-    def build_val_loop(self, loop: BaseLoop | dict) -> BaseLoop:
-        """As mmengine's; refuses data that nothing can be measured on."""
-        with explained_errors(self._val_dataloader, 'val_dataloader', self._val_evaluator):
-            loop = super().build_val_loop(loop)
-        check_dataset(loop.dataloader.dataset, 'val_dataloader', _compares(loop.evaluator))
-        return loop
-
-    def build_test_loop(self, loop: BaseLoop | dict) -> BaseLoop:
-        """As mmengine's; refuses data that nothing can be measured on."""
-        with explained_errors(self._test_dataloader, 'test_dataloader', self._test_evaluator):
-            loop = super().build_test_loop(loop)
-        check_dataset(loop.dataloader.dataset, 'test_dataloader', _compares(loop.evaluator))
-        return loop
-
-    def _init_model_weights(self) -> None:
-        if self._resume and self._load_from is not None:
-            return  # every parameter comes from the checkpoint
-        super()._init_model_weights()
-
-    def load_checkpoint(
-        self,
-        filename: str,
-        map_location: str | Callable = 'cpu',
-        strict: bool = False,
-        revise_keys: list[tuple[str, str]] = REVISE_KEYS,
-    ) -> dict:
-        """Load weights into the model.
-
-        Args:
-            filename: Local file or address.
-            map_location: Without effect: files are read onto the CPU, and copied from there.
-            strict: Also refuse buffers that do not match.
-            revise_keys: (pattern, replacement) for the keys of the file.
-
-        Returns:
-            What the file holds.
-
-        Raises:
-            CheckpointError: If the file is damaged or asks for more than data, or the run resumes
-                or tests and the file lacks parameters of the model or has them in another shape.
-        """
-        checkpoint = read_checkpoint(filename)
-        self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
-        model = unwrapped(self.model)
-        state = state_dict_of(checkpoint, revise_keys)
-        if self._resume or self.needs_whole_checkpoint:
-            part = model.module if isinstance(model, BaseTTAModel) else model
-            check_whole(state, part, filename)
-        load_state_dict(model, state, strict, logger=self.logger)
-        self._has_loaded = True
-        self.logger.info(f'Load checkpoint from {filename}')
-        return checkpoint
-
-
-def _compares(evaluator: Evaluator) -> bool:
-    """Whether predictions are compared with truth, and not only written down."""
-    return any(
-        not (getattr(metric, 'format_only', False) or isinstance(metric, DumpResults))
-        for metric in evaluator.metrics
-    )
 
 
 def build_runner(
@@ -192,19 +65,22 @@ def build_runner(
         cfg_options: Changes to the config, dotted key -> value.
         data_root: Folder of the data set, for all loaders and evaluators.
         pretrained: File that the backbone starts from; ``False`` to train from scratch; ``None``
-            for what the config says.
+            for what the config says, but for nothing if the config has ``load_from``, a file that
+            the whole model starts from.
         auto_scale_lr: Scale the learning rate to the total batch size.
 
     Returns:
         The runner; call ``train()``.
 
     Raises:
-        UsageError: If something asked for is impossible, or data are missing.
-        mmsw.checkpoint.CheckpointError: If the file to start from is missing.
+        UsageError: If something asked for is impossible, or data or ``load_from`` are missing.
+        mmsw.checkpoint.CheckpointError: If the file that the backbone starts from is missing, or an
+            address cannot be read.
     """
     cfg, _ = _prepare(config, work_dir, launcher, cfg_options, data_root)
     if pretrained is not None:
         set_pretrained(cfg, pretrained)
+    dropped = drop_pretrained(cfg) if pretrained is None and cfg.get('load_from') else None
     if amp:
         enable_amp(cfg)
     if auto_scale_lr:
@@ -213,9 +89,14 @@ def build_runner(
     check_data(cfg, [name for name in ('train_dataloader', 'val_dataloader') if cfg.get(name)])
     if not resumed:
         check_pretrained(cfg)
+        if cfg.get('load_from'):
+            existing_file(cfg.load_from, 'load_from')
     runner = _from_cfg(cfg)
     if resume and not resumed:
-        runner.logger.info(f'nothing to resume in {cfg.work_dir}: starting from the beginning')
+        runner.logger.warning(f'nothing to resume in {cfg.work_dir}: starting from the beginning')
+    if dropped:
+        runner.logger.info(f'the backbone does not start from {dropped}, since load_from is set')
+    _check_total_batch(runner)
     return runner
 
 
@@ -252,7 +133,7 @@ def build_test_runner(
     """
     cfg, scope = _prepare(config, work_dir, launcher, cfg_options, data_root)
     if cfg.get('test_dataloader') is None:
-        raise UsageError(f'{cfg.filename or "the config"} has no test_dataloader')
+        raise UsageError(f'{config_name(cfg)} has no test_dataloader')
     cfg.load_from, cfg.resume = existing_file(checkpoint, 'checkpoint'), False
     if tta or cfg.get('use_tta', False):
         enable_tta(cfg)
@@ -264,6 +145,26 @@ def build_test_runner(
     runner = _from_cfg(cfg)
     runner.needs_whole_checkpoint = True
     return runner
+
+
+def _check_total_batch(runner: Runner) -> None:
+    """Warn once if a step takes other numbers of images than the learning rate was chosen for."""
+    scaling = runner.cfg.get('auto_scale_lr') or {}
+    wanted = scaling.get('base_batch_size')
+    size = (runner.cfg.get('train_dataloader') or {}).get('batch_size')
+    if not (wanted and size) or scaling.get('enable'):
+        return
+    counts = (runner.cfg.get('optim_wrapper') or {}).get('accumulative_counts', 1)
+    total = runner.world_size * size * counts
+    if total == wanted:
+        return
+    fitting = max(1, wanted // (runner.world_size * counts))
+    runner.logger.warning(
+        f'a step takes {total} images (processes {runner.world_size}, batch_size {size}, '
+        f'accumulative_counts {counts}), but the learning rate is for {wanted} '
+        '(auto_scale_lr.base_batch_size): set --cfg-options '
+        f'train_dataloader.batch_size={fitting}, or scale the learning rate with --auto-scale-lr'
+    )
 
 
 def _prepare(
@@ -285,8 +186,18 @@ def _prepare(
 
 
 def _from_cfg(cfg: Config) -> Runner:
+    named = cfg.get('runner_type', PortableRunner)
+    kind = RUNNERS.get(named) if isinstance(named, str) else named
+    if kind is None:
+        raise UsageError(f'runner_type={named!r} of {config_name(cfg)} is unknown')
+    if cfg.get('load_from') and not issubclass(kind, PortableRunner):
+        raise UsageError(
+            f'runner_type={named!r} may run what the checkpoint {cfg.load_from} holds, and accepts '
+            'one that does not fill the model: leave runner_type out, or derive the runner from '
+            'mmsw.apis.PortableRunner'
+        )
     _give_own_names(cfg)
-    return RUNNERS.build(cfg) if 'runner_type' in cfg else PortableRunner.from_cfg(cfg)
+    return RUNNERS.build(cfg) if 'runner_type' in cfg else kind.from_cfg(cfg)
 
 
 def _give_own_names(cfg: Config) -> None:

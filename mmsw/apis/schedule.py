@@ -6,6 +6,7 @@ from typing import Any
 
 from mmengine.config import Config
 
+from .config import config_name
 from .errors import UsageError
 
 # What a scheduler counts in iterations or epochs.
@@ -34,7 +35,7 @@ def fit_schedule(cfg: Config, budget: int, evaluations: int) -> None:
     length = old.get('max_epochs' if in_epochs else 'max_iters')
     if not length:
         raise UsageError(
-            f'train_cfg of {cfg.filename} has neither max_iters nor max_epochs, got {dict(old)}'
+            f'train_cfg of {config_name(cfg)} has neither max_iters nor max_epochs, got {dict(old)}'
         )
     cfg.train_cfg = dict(
         type='IterBasedTrainLoop', max_iters=budget, val_interval=-(-budget // evaluations)

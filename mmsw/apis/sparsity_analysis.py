@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,15 @@ from typing import Any
 from mmengine.config import Config
 
 from mmsw.analysis.sparsity_figures import SparsityAnalysis, analyze
-from mmsw.analysis.sparsity_layers import MaskedNetwork, Recorded, read_network
+from mmsw.analysis.sparsity_layers import MaskedNetwork, read_network
 from mmsw.checkpoint import (
     CheckpointError,
+    Recorded,
     fill_network,
     load_checkpoint_file,
+    read_records,
+    settle_zeros,
     to_state_dict,
-    training_arguments,
 )
 from mmsw.models import ShiftWiseNet
 from mmsw.whole_file import write_whole
@@ -75,32 +77,15 @@ def analyze_sparsity(
 
 
 def _network_of_file(contents: Any, source: str) -> MaskedNetwork:
-    return read_network(to_state_dict(contents, source), source, _records(contents))
-
-
-def _records(contents: Any) -> Recorded | None:
-    """What the file says about itself: the authors' command line, or what a conversion wrote."""
-    arguments = training_arguments(contents)
-    if 'kernel_size' in arguments or 'N_rep' in arguments:
-        kernels = _sequence(arguments.get('kernel_size'))
-        big_kernels = kernels and kernels[:-1]  # the last one is the small kernel
-        return Recorded("the file's training arguments", big_kernels, arguments.get('N_rep'))
-    meta = contents.get('meta') if isinstance(contents, Mapping) else None
-    backbone = meta.get('backbone') if isinstance(meta, Mapping) else None
-    if isinstance(backbone, Mapping):
-        big_kernels = _sequence(backbone.get('big_kernels'))
-        return Recorded("the file's meta data", big_kernels, backbone.get('num_reps'))
-    return None
-
-
-def _sequence(value: Any) -> tuple[Any, ...] | None:
-    return tuple(value) if isinstance(value, (list, tuple)) else None
+    state = to_state_dict(contents, source)
+    settle_zeros(state, contents, source)  # as loading it will
+    return read_network(state, source, read_records(contents))
 
 
 def _network_of_config(cfg: Config, contents: Any, source: str) -> MaskedNetwork:
     net = _backbone(cfg)
     fill_network(net, contents, source)
-    recorded = Recorded('the config', net.big_kernels, net.num_reps)
+    recorded = Recorded('the config', net.big_kernels[: len(net.stages)], net.num_reps)
     return read_network(net.state_dict(), source, recorded)
 
 

@@ -5,19 +5,22 @@ from __future__ import annotations
 import os
 import re
 from collections import OrderedDict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mmengine import fileio
-from mmengine.runner import CheckpointLoader
 from torch import nn
 
-from mmsw.checkpoint import CheckpointError, load_checkpoint_file
+from mmsw.checkpoint import CheckpointError, check_address
+from mmsw.sparsity import attach_saved_masks
 
 from .errors import UsageError
 
 # Keys of a model that was wrapped for several processes.
 REVISE_KEYS = [(r'^module\.', '')]
+
+_FOLDED = '.deploy_wide'
+_FOLDED_BUFFER = re.compile(r'\.deploy_(wide|tall|bias)$')
 
 
 def existing_file(path: str | os.PathLike[str], what: str) -> str:
@@ -25,31 +28,14 @@ def existing_file(path: str | os.PathLike[str], what: str) -> str:
 
     Raises:
         UsageError: If a local file does not exist; ``what`` names its role.
+        CheckpointError: If the address is of a kind that cannot be read.
     """
     name = os.fspath(path)
-    if '://' not in name and not Path(name).is_file():
+    if '://' in name:
+        check_address(name)
+    elif not Path(name).is_file():
         raise UsageError(f'{what} {name} does not exist (working folder: {Path.cwd()})')
     return name
-
-
-def read_checkpoint(filename: str) -> Any:
-    """Read a checkpoint onto the CPU, a local file or an address, without running what is in it.
-
-    The onedl fork of mmengine reads files that torch refuses as unsafe after a warning; this does
-    not.
-
-    Raises:
-        CheckpointError: If the file is damaged or asks for more than data.
-    """
-    if '://' not in filename:
-        return load_checkpoint_file(filename)
-    if not filename.startswith(('http://', 'https://')):
-        return CheckpointLoader.load_checkpoint(filename, 'cpu')
-    try:
-        with fileio.get_local_path(filename) as path:
-            return load_checkpoint_file(path)
-    except OSError as error:
-        raise CheckpointError(f'checkpoint {filename} cannot be fetched: {error}') from error
 
 
 def state_dict_of(checkpoint: Any, revise_keys: list[tuple[str, str]] = REVISE_KEYS) -> OrderedDict:
@@ -64,13 +50,35 @@ def state_dict_of(checkpoint: Any, revise_keys: list[tuple[str, str]] = REVISE_K
     return revised
 
 
+def is_folded(state: Mapping[str, Any]) -> bool:
+    """Whether a state dict was saved after ``switch_to_deploy``."""
+    return any(key.endswith(_FOLDED) for key in state)
+
+
+def take_form(model: nn.Module, state: Mapping[str, Any]) -> None:
+    """Give a model the form that a state dict has, in place, before it is loaded.
+
+    Layers that the state dict has folded are folded, and ordinary layers whose mask it brings get a
+    mask.
+    """
+    layers = dict(model.named_modules())
+    for key in state:
+        layer = layers.get(key.removesuffix(_FOLDED)) if key.endswith(_FOLDED) else None
+        if hasattr(layer, 'switch_to_deploy'):
+            layer.switch_to_deploy()
+    attach_saved_masks(model, state)
+
+
 def check_whole(state: dict, model: nn.Module, filename: str) -> None:
     """Refuse a state dict that leaves parameters of a model as they are.
+
+    Folded kernels count as parameters.
 
     Raises:
         CheckpointError: If it lacks some, or has them in another shape.
     """
     own = dict(model.named_parameters())
+    own.update(item for item in model.named_buffers() if _FOLDED_BUFFER.search(item[0]))
     missing = [name for name in own if name not in state]
     other = [
         f'{name} {tuple(state[name].shape)} instead of {tuple(param.shape)}'

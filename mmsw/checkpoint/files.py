@@ -8,7 +8,9 @@ import functools
 import os
 import pickle
 import re
-from collections.abc import Callable
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
 
+from mmsw.errors import MmswError
 from mmsw.whole_file import write_whole
 
 PUBLISHED_FILE = (
@@ -32,7 +35,13 @@ _FORBIDDEN = re.compile(
 )
 
 
-class CheckpointError(ValueError):
+_NO_MEMORY = re.compile(r"not enough memory|can't allocate memory|out of memory")
+_ARCHIVE = b'PK\x03\x04'
+# Environment variables that torch.load obeys, whatever its caller asks for.
+_DATA_ONLY, _ANYTHING = 'TORCH_FORCE_WEIGHTS_ONLY_LOAD', 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD'
+
+
+class CheckpointError(MmswError, ValueError):
     """A checkpoint file is missing, damaged, unsafe or of another network; the message tells."""
 
 
@@ -85,13 +94,54 @@ def _history_statistic(owner: type, name: str) -> Any:
     raise pickle.UnpicklingError(f'getattr({owner!r}, {name!r}) is not data')
 
 
-def load_checkpoint_file(path: str | os.PathLike[str], trust: bool = False) -> Any:
+@contextmanager
+def only_data_is_read() -> Iterator[None]:
+    """Inside, no ``torch.load`` of this process runs what a file asks for, whoever calls it.
+
+    Parts of a model that are not of this project read the files that they start from with
+    ``torch.load`` as its version or mmengine has it, and older versions unpickle anything.
+
+    Raises:
+        CheckpointError: Instead of torch's own error about a file that asks for more than data.
+    """
+    before = {name: os.environ.pop(name, None) for name in (_DATA_ONLY, _ANYTHING)}
+    os.environ[_DATA_ONLY] = '1'
+    try:
+        with _statistics_kept():
+            yield
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            'a file that a part of the model starts from cannot be read as tensors and plain data '
+            f'({_short(error)}). If you trust its origin, save its state dict alone in a new file '
+            'with torch.save, and name that one'
+        ) from error
+    finally:
+        del os.environ[_DATA_ONLY]
+        os.environ.update({name: value for name, value in before.items() if value is not None})
+
+
+@contextmanager
+def _statistics_kept() -> Iterator[None]:
+    """Keep the statistics of all histories, which unpickling one history replaces."""
+    statistics = HistoryBuffer()._statistics_methods  # the first history of a process fills them in
+    before = dict(statistics)
+    try:
+        yield
+    finally:
+        statistics.clear()
+        statistics.update(before)
+
+
+def load_checkpoint_file(
+    path: str | os.PathLike[str], trust: bool = False, name: str | None = None
+) -> Any:
     """Read a checkpoint file onto the CPU.
 
     Args:
         path: A local file.
         trust: Unpickle whatever the file asks for. That can run any code: for files of known origin
             only.
+        name: What messages call the file; its path if left out.
 
     Returns:
         What the file holds.
@@ -100,30 +150,72 @@ def load_checkpoint_file(path: str | os.PathLike[str], trust: bool = False) -> A
         CheckpointError: If the file is missing, damaged, or asks for more than data.
     """
     path = Path(path)
-    if not path.is_file():
-        what = 'is a folder' if path.is_dir() else 'does not exist'
-        raise CheckpointError(
-            f'checkpoint file {path} {what} (working folder: {Path.cwd()}). {PUBLISHED_FILE}'
-        )
-    allow_checkpoint_classes()
+    what, size = f'checkpoint file {name or path}', None
     try:
-        return torch.load(path, map_location='cpu', weights_only=not trust)
-    except Exception as error:  # a damaged pickle can fail in any way
-        forbidden = _FORBIDDEN.search(str(error))
-        if isinstance(error, pickle.UnpicklingError) and forbidden:
-            raise CheckpointError(
-                f'checkpoint file {path} asks to load more than tensors and plain data, which can '
-                f'run any code ({forbidden[0]}). If you trust its origin, convert it once: '
-                f'python tools/convert_checkpoint.py {path} DST.pth --trust'
-            ) from error
-        if trust and isinstance(error, (ImportError, AttributeError)):
-            raise CheckpointError(
-                f'checkpoint file {path} needs code that is not installed here: {error}'
-            ) from error
+        size = path.stat().st_size
+        if path.is_dir():
+            raise IsADirectoryError
+        allow_checkpoint_classes()
+        if not trust:
+            _check_records(path, size, what)
+        with _statistics_kept():
+            return torch.load(path, map_location='cpu', weights_only=not trust)
+    except CheckpointError:
+        raise
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+        problem = 'is a folder' if path.is_dir() else 'does not exist'
         raise CheckpointError(
-            f'checkpoint file {path} ({path.stat().st_size} bytes) cannot be read '
-            f'({_short(error)}): it is truncated, or no PyTorch file. Download or copy it again'
+            f'{what} {problem} (working folder: {Path.cwd()}). {PUBLISHED_FILE}'
         ) from error
+    except Exception as error:  # a damaged pickle can fail in any way
+        raise CheckpointError(_problem(error, what, size, trust)) from error
+
+
+def _check_records(path: Path, size: int, what: str) -> None:
+    """Raise if an archive unpacks to more than it holds: ``torch.save`` stores records as they are.
+
+    Raises:
+        CheckpointError: If it does.
+        zipfile.BadZipFile: If the archive is damaged.
+    """
+    with open(path, 'rb') as file:
+        if file.read(len(_ARCHIVE)) != _ARCHIVE:
+            return
+        with zipfile.ZipFile(file) as archive:
+            records = archive.infolist()
+    packed = any(record.compress_type != zipfile.ZIP_STORED for record in records)
+    total = sum(record.file_size for record in records)
+    if packed or total > size:
+        raise CheckpointError(
+            f'{what} is compressed: its {size} bytes unpack to {total}. Files of torch.save are '
+            'not. If you trust its origin, read it with torch.load and save it again'
+        )
+
+
+def _problem(error: Exception, what: str, size: int | None, trust: bool) -> str:
+    """What to tell about a file that torch cannot read."""
+    forbidden = _FORBIDDEN.search(str(error))
+    if isinstance(error, pickle.UnpicklingError) and forbidden:
+        name = what.removeprefix('checkpoint file ')
+        how = 'download it and convert it once' if '://' in name else 'convert it once'
+        return (
+            f'{what} asks to load more than tensors and plain data, which can run any code '
+            f'({forbidden[0]}). If you trust its origin, {how}: python '
+            f'tools/convert_checkpoint.py {"SRC.pth" if "://" in name else name} DST.pth --trust'
+        )
+    if trust and isinstance(error, (ImportError, AttributeError)):
+        return f'{what} needs code that is not installed here: {error}'
+    if isinstance(error, MemoryError) or _NO_MEMORY.search(str(error)):
+        return (
+            f'{what} ({size} bytes) cannot be read: there is not enough memory for it '
+            f'({_short(error)}). Free some, or read it on a machine with more'
+        )
+    if isinstance(error, OSError):
+        return f'{what} cannot be read: {_short(error)}'
+    return (
+        f'{what} ({size} bytes) cannot be read ({_short(error)}): it is truncated, or no PyTorch '
+        'file. Download or copy it again'
+    )
 
 
 def save_checkpoint_file(checkpoint: Any, path: str | os.PathLike[str]) -> None:

@@ -5,111 +5,77 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
-from mmengine.fileio import get_local_path
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from .files import CheckpointError, load_checkpoint_file
-from .release import StateDict, merged_paths, to_state_dict, training_arguments
+from mmsw.sparsity import attach_saved_masks, masked_layers, set_masks
+from mmsw.sparsity.masks import saved_masks
 
-_PATH = re.compile(r'^stages\.(\d+)\.(\d+)\.shift_wise\.paths\.(\d+)\.weight$')
+from .addresses import read_checkpoint
+from .files import CheckpointError
+from .names import listed
+from .pruned import settle_zeros, warn_of_bare_zeros
+from .records import read_records
+from .release import StateDict, merged_paths, to_state_dict
+from .shape import PATH, NetworkShape
+from .stem import fit_stem
+
 # What a classification checkpoint cannot bring, and what a backbone has no use for.
 _MAY_MISS = re.compile(r'^norm\d\.|\.pattern\.|\.channel_order$|\.mask$')
 _MAY_BE_LEFT = re.compile(r'^head\.|^norm\d\.')
+_STAGE = re.compile(r'^(?:downsample_layers\.|stages\.|norm)(\d+)\.')
 
 
-@dataclass(frozen=True)
-class NetworkShape:
-    """What the tensors of a shift-wise network tell about it.
-
-    Attributes:
-        version: ``'v1'`` or ``'v2'``.
-        depths: Blocks per stage.
-        dims: Channels per stage.
-        num_active: Channels per stage that take part in the operator.
-        small_kernel: Side N of the small kernels.
-        num_filters: Small kernels per stage and layer, ``num_active * ceil(M / N)``.
-        num_paths: Parallel sets of small kernels.
-    """
-
-    version: str
-    depths: tuple[int, ...]
-    dims: tuple[int, ...]
-    num_active: tuple[int, ...]
-    small_kernel: int
-    num_filters: tuple[int, ...]
-    num_paths: int
-
-    @classmethod
-    def of(cls, state: Mapping[str, Tensor], source: str = 'state dict') -> NetworkShape:
-        """Read it off a state dict of this project (without prefix); ``source`` is for messages.
-
-        Raises:
-            CheckpointError: If the state dict lacks tensors that every shift-wise network has.
-        """
-        try:
-            return cls._of(state)
-        except KeyError as error:
-            raise CheckpointError(f'{source} is incomplete: it has no tensor {error}') from error
-
-    @classmethod
-    def _of(cls, state: Mapping[str, Tensor]) -> NetworkShape:
-        found = [match for match in map(_PATH.match, state) if match]
-        stages = sorted({int(match[1]) for match in found})
-        blocks = {s: {int(m[2]) for m in found if int(m[1]) == s} for s in stages}
-        firsts = [f'stages.{s}.{min(blocks[s])}' for s in stages]
-        weights = [state[f'{first}.shift_wise.paths.0.weight'] for first in firsts]
-        return cls(
-            version='v2' if any('.grn.' in key or '.se.' in key for key in state) else 'v1',
-            depths=tuple(len(blocks[s]) for s in stages),
-            dims=tuple(state[f'{f}.pointwise_conv1.weight'].shape[1] for f in firsts),
-            num_active=tuple(state[f'{f}.shift_wise.norm_h.weight'].shape[0] for f in firsts),
-            small_kernel=weights[0].shape[-1],
-            num_filters=tuple(weight.shape[0] for weight in weights),
-            num_paths=1 + max(int(match[3]) for match in found),
-        )
-
-    def __str__(self) -> str:
-        groups = tuple(f // a for f, a in zip(self.num_filters, self.num_active, strict=True))
-        reach = tuple(f'{(g - 1) * self.small_kernel + 1}..{g * self.small_kernel}' for g in groups)
-        return (
-            f'{self.version}, depths {self.depths}, dims {self.dims}, '
-            f'{self.num_active} channels in the operator, small kernel {self.small_kernel}, '
-            f'big kernels in {reach}, {self.num_paths} path(s)'
-        )
-
-
-def load_pretrained(net: nn.Module, path: str | os.PathLike[str]) -> None:
+def load_pretrained(
+    net: nn.Module,
+    path: str | os.PathLike[str],
+    prefix: str | None = None,
+    input_weights: str | None = None,
+) -> None:
     """Fill a :class:`~mmsw.models.ShiftWiseNet` from a published file or one of this project.
 
     Parameters that no classification checkpoint has (the output norms) keep their initial values;
-    the classifier is left out. Another number of paths is matched by summing or evenly splitting
-    them, which leaves the function as it is. The exact zeros of every path become its mask.
+    the classifier is left out, and so are stages that the network does not build. Another number of
+    paths is matched by summing or evenly splitting them, which leaves the function as it is.
+
+    No zero is lost: the exact zeros of every path are in its mask afterwards, and a layer for which
+    the file brings a mask gets one, see :func:`mmsw.sparsity.attach_saved_masks`. In the file of a
+    run with dynamic sparsity, the masks of the file count: weights that have just grown are zero.
 
     Args:
         net: The network.
-        path: Local file, or any address that mmengine's file client reads.
+        path: Local file or address, see :func:`mmsw.checkpoint.read_checkpoint`.
+        prefix: What precedes the backbone's names in the file (``'teacher.backbone.'``); ``None``:
+            it is looked for.
+        input_weights: How the first convolution is filled from a file for another number of image
+            channels: ``'mean'`` (every channel gets the mean over those of the file) or
+            ``'repeat'`` (those of the file in turn), scaled; ``None``: refuse such a file.
 
     Raises:
         CheckpointError: If the file cannot be read, or is of a network of another generation, size,
             width or kernel; the network is left as it was.
     """
-    with get_local_path(str(path)) as local:
-        checkpoint = load_checkpoint_file(local)
-    fill_network(net, checkpoint, source=str(path))
+    fill_network(net, read_checkpoint(path), str(path), prefix, input_weights)
 
 
-def fill_network(net: nn.Module, checkpoint: Any, source: str) -> tuple[list[str], list[str]]:
+def fill_network(
+    net: nn.Module,
+    checkpoint: Any,
+    source: str,
+    prefix: str | None = None,
+    input_weights: str | None = None,
+) -> tuple[list[str], list[str]]:
     """Fill a network from the contents of a checkpoint file, see :func:`load_pretrained`.
 
     Args:
         net: The network.
         checkpoint: What the file holds.
         source: Its name, for messages.
+        prefix: See :func:`load_pretrained`.
+        input_weights: See :func:`load_pretrained`.
 
     Returns:
         Names that the network has and the file lacks, and the reverse.
@@ -117,25 +83,41 @@ def fill_network(net: nn.Module, checkpoint: Any, source: str) -> tuple[list[str
     Raises:
         CheckpointError: If the two do not fit; the network is left as it was.
     """
-    state = to_state_dict(checkpoint, source)
     own = net.state_dict()
-    _check_fit(state, own, checkpoint, net, source)
+    if not any(map(PATH.match, own)):
+        raise CheckpointError(
+            f'{source}: the network to fill has no small kernels any more (deployed?); load first, '
+            'then call switch_to_deploy()'
+        )
+    state = to_state_dict(checkpoint, source, prefix)
+    surplus = _pop_surplus_stages(state, own)
+    found, expected = NetworkShape.of(state, source), NetworkShape.of(own)
+    _check_same_network(state, found, expected, checkpoint, net, source)
+    fit_stem(state, own, input_weights, source)
+    settle_zeros(state, checkpoint, source)
+    _match_paths(state, found.num_paths, expected.num_paths, source)
+    brought = _pop_brought_masks(state, own)
     missing, unused = fit_report(state, own)
+    _check_tensors(state, own, missing, unused, source)
     before = {key: tensor.clone() for key, tensor in own.items()}
     try:
         net.load_state_dict(state, strict=False)
     except RuntimeError as error:  # a layer found its tables unfit; others are filled already
         net.load_state_dict(before)
         raise CheckpointError(f'{source} does not fit: {error}') from error
-    weights = [state[key] for key in state if _PATH.match(key)]
-    kept = sum(int(torch.count_nonzero(weight)) for weight in weights)
+    _set_masks(net, state, brought)
+    used = {**{key: state[key] for key in state if key not in unused}, **brought}
+    warn_of_bare_zeros(used, source)
+    missing = [key for key in missing if key not in brought]
     print_log(
         f'loaded {source}: {len(own) - len(missing)} of {len(own)} tensors; not in the file: '
-        f'{_summary(missing)}; not used: {_summary(unused)}; '
-        f'weight density of the small kernels {kept / sum(w.numel() for w in weights):.4f}',
+        f'{listed(missing)}; not used: {listed(unused)}'
+        + (f'; behind the last output: stages {_stages(surplus)}' if surplus else '')
+        + f'; weight density of the small kernels {_density(state):.4f}'
+        + (f'; {len(brought)} other layers are masked as in the file' if brought else ''),
         logger='current',
     )
-    return missing, unused
+    return missing, unused + surplus
 
 
 def fit_report(state: StateDict, own: Mapping[str, Tensor]) -> tuple[list[str], list[str]]:
@@ -143,22 +125,33 @@ def fit_report(state: StateDict, own: Mapping[str, Tensor]) -> tuple[list[str], 
     return [key for key in own if key not in state], [key for key in state if key not in own]
 
 
-def _check_fit(
-    state: StateDict, own: Mapping[str, Tensor], checkpoint: Any, net: nn.Module, source: str
+def _pop_surplus_stages(state: StateDict, own: Mapping[str, Tensor]) -> list[str]:
+    """Take what belongs to stages behind the network's last one out of a state dict."""
+    built = {int(match[1]) for match in map(_STAGE.match, own) if match}
+    surplus = [key for key in state if (match := _STAGE.match(key)) and int(match[1]) > max(built)]
+    for key in surplus:
+        del state[key]
+    return surplus
+
+
+def _stages(names: list[str]) -> list[int]:
+    return sorted({int(_STAGE.match(name)[1]) for name in names})
+
+
+def _check_same_network(
+    state: StateDict,
+    found: NetworkShape,
+    expected: NetworkShape,
+    checkpoint: Any,
+    net: nn.Module,
+    source: str,
 ) -> None:
-    """Adapt the number of paths in ``state``; raise unless everything else fits."""
-    if not any(map(_PATH.match, own)):
-        raise CheckpointError(
-            f'{source}: the network to fill has no small kernels any more (deployed?); load first, '
-            'then call switch_to_deploy()'
-        )
-    found, expected = NetworkShape.of(state, source), NetworkShape.of(own)
     problems = [
         f'{name} {getattr(found, name)} instead of {getattr(expected, name)}'
         for name in ('version', 'depths', 'dims', 'num_active', 'small_kernel', 'num_filters')
         if getattr(found, name) != getattr(expected, name)
     ]
-    problems += _recorded_differences(checkpoint, net)
+    problems += _recorded_differences(checkpoint, net, len(expected.depths))
     problems += _pattern_differences(state, found.small_kernel, net)
     if problems:
         raise CheckpointError(
@@ -166,8 +159,15 @@ def _check_fit(
             f'  expected: {expected}\nChoose arch, version, big_kernels, small_kernel, num_reps '
             'and ghost_ratio of the backbone to match the file, or take the file that matches them'
         )
-    _match_paths(state, found.num_paths, expected.num_paths, source)
-    missing, unused = fit_report(state, own)
+
+
+def _check_tensors(
+    state: StateDict,
+    own: Mapping[str, Tensor],
+    missing: list[str],
+    unused: list[str],
+    source: str,
+) -> None:
     missing = [key for key in missing if not _MAY_MISS.search(key)]
     unused = [key for key in unused if not _MAY_BE_LEFT.search(key)]
     shapes = [
@@ -177,9 +177,35 @@ def _check_fit(
     ]
     if missing or unused or shapes:
         raise CheckpointError(
-            f'{source} does not fit: missing {_summary(missing)}; unexpected {_summary(unused)}; '
-            f'other shapes: {_summary(shapes)}'
+            f'{source} does not fit: missing {listed(missing)}; unexpected {listed(unused)}; '
+            f'other shapes: {listed(shapes)}'
         )
+
+
+def _pop_brought_masks(state: StateDict, own: Mapping[str, Tensor]) -> StateDict:
+    """Take the masks of ordinary layers, which bring none themselves, out of a state dict."""
+    masks = {
+        name: mask
+        for name, weight, mask in saved_masks(state)
+        if not PATH.match(f'{name}.weight') and weight.ndim > 1 and f'{name}.weight' in own
+    }
+    return {f'{name}.mask': state.pop(f'{name}.mask') for name in masks}
+
+
+def _set_masks(net: nn.Module, state: StateDict, brought: StateDict) -> None:
+    """Mask ordinary layers as the file has them, once the weights are in the network."""
+    attach_saved_masks(net, {**state, **brought})
+    masks = {}
+    for name, _ in masked_layers(net):
+        if not PATH.match(f'{name}.weight') and f'{name}.weight' in state:
+            # A layer that was masked before, in a network or by a hook, is as the file has it.
+            masks[name] = brought.get(f'{name}.mask', state[f'{name}.weight'] != 0)
+    set_masks(net, masks)
+
+
+def _density(state: StateDict) -> float:
+    masks = [state[key.removesuffix('weight') + 'mask'] for key in state if PATH.match(key)]
+    return sum(int(mask.sum()) for mask in masks) / sum(mask.numel() for mask in masks)
 
 
 def _match_paths(state: StateDict, found: int, expected: int, source: str) -> None:
@@ -191,27 +217,29 @@ def _match_paths(state: StateDict, found: int, expected: int, source: str) -> No
         logger='current',
         level=30,
     )
-    layers = {key.rsplit('.', 2)[0] for key in state if _PATH.match(key)}
+    layers = {key.rsplit('.', 2)[0] for key in state if PATH.match(key)}
     for layer in layers:
+        masks = [state.pop(f'{layer}.{p}.mask') for p in range(found)]
         old = [
-            torch.where(state.pop(f'{layer}.{p}.mask'), state.pop(f'{layer}.{p}.weight'), 0.0)
-            for p in range(found)
+            torch.where(mask, state.pop(f'{layer}.{p}.weight'), 0.0) for p, mask in enumerate(masks)
         ]
         for p, weight in enumerate(merged_paths(old, expected)):
             state[f'{layer}.{p}.weight'] = weight
-            state[f'{layer}.{p}.mask'] = weight != 0
+            state[f'{layer}.{p}.mask'] = torch.stack(masks).any(0)
 
 
-def _recorded_differences(checkpoint: Any, net: nn.Module) -> list[str]:
-    """Differences that leave no trace in any shape, from the release's own command line."""
-    arguments = training_arguments(checkpoint)
+def _recorded_differences(checkpoint: Any, net: nn.Module, num_stages: int) -> list[str]:
+    """Differences that leave no trace in any shape, from what the file records."""
+    recorded = read_records(checkpoint)
+    if recorded is None:
+        return []
     problems = []
-    kernels = arguments.get('kernel_size')
-    if isinstance(kernels, (list, tuple)) and tuple(kernels[:-1]) != net.big_kernels:
-        problems.append(f'big_kernels {tuple(kernels[:-1])} instead of {net.big_kernels}')
-    repetitions = arguments.get('N_rep')
-    if repetitions is not None and repetitions != net.num_reps:
-        problems.append(f'num_reps {repetitions} instead of {net.num_reps}')
+    if recorded.big_kernels is not None:
+        told, own = (tuple(k)[:num_stages] for k in (recorded.big_kernels, net.big_kernels))
+        if told != own:
+            problems.append(f'big_kernels {told} instead of {own}')
+    if recorded.num_reps is not None and recorded.num_reps != net.num_reps:
+        problems.append(f'num_reps {recorded.num_reps} instead of {net.num_reps}')
     return problems
 
 
@@ -231,10 +259,3 @@ def _pattern_differences(state: StateDict, small_kernel: int, net: nn.Module) ->
         if num_reps != net.num_reps:
             problems.append(f'num_reps {num_reps} instead of {net.num_reps}')
     return list(dict.fromkeys(problems))
-
-
-def _summary(names: list[str]) -> str:
-    if not names:
-        return 'none'
-    shown = ', '.join(names[:4])
-    return shown if len(names) <= 4 else f'{shown} and {len(names) - 4} more'

@@ -11,30 +11,35 @@ import torch
 from torch import Tensor
 
 from .files import CheckpointError, load_checkpoint_file
+from .pruned import plain_weights
 
 StateDict = dict[str, Tensor]
 
 _WRAPPERS = ('model', 'state_dict')
-_PREFIXES = ('module.', '_orig_mod.', 'backbone.')
+_USUAL_PREFIX = re.compile(r'(?:module\.|_orig_mod\.|backbone\.)*')
+_WRAPPED = re.compile(r'^(?:module\.|_orig_mod\.)*')
 
 # Applied in order to every key; the first match renames.
 _RENAMES = [
     (re.compile(pattern), replacement)
     for pattern, replacement in (
-        (r'\.large_kernel\.LoRAs\.(\d+)\.weight$', r'.shift_wise.paths.\1.weight'),
-        (r'\.large_kernel\.LoRA\.weight$', '.shift_wise.paths.0.weight'),
+        (r'\.large_kernel\.LoRAs\.(\d+)\.(weight|mask)$', r'.shift_wise.paths.\1.\2'),
+        (r'\.large_kernel\.LoRA\.(weight|mask)$', r'.shift_wise.paths.0.\1'),
         (r'\.large_kernel\.bn_lora1\.', '.shift_wise.norm_h.'),
         (r'\.large_kernel\.bn_lora2\.', '.shift_wise.norm_v.'),
         (r'\.large_kernel\.bn_small\.', '.shift_wise.norm_i.'),
-        (r'\.pwconv1\.(?:1\.)?(weight|bias)$', r'.pointwise_conv1.\1'),
+        (r'\.pwconv1\.(?:1\.)?(weight|bias|mask)$', r'.pointwise_conv1.\1'),
         (r'\.act\.1\.(gamma|beta)$', r'.grn.\1'),
-        (r'\.pwconv2\.(?:0\.)?(weight|bias)$', r'.pointwise_conv2.\1'),
+        (r'\.pwconv2\.(?:0\.)?(weight|bias|mask)$', r'.pointwise_conv2.\1'),
         (r'\.pwconv2\.2\.', '.norm2.'),
         (r'^norm\.', 'head.norm.'),
     )
 ]
 _OWN = re.compile(r'\.shift_wise\.paths\.\d+\.weight$')
-_RELEASE = re.compile(r'\.large_kernel\.LoRAs?\.(\d+\.)?weight$')
+_NETWORK = re.compile(
+    r'^((?:.*?\.)?)stages\.\d+\.\d+\.(?:shift_wise\.paths\.\d+|large_kernel\.LoRAs?(?:\.\d+)?)'
+    r'\.(?:weight|weight_orig|parametrizations\.weight\.original)$'
+)
 _SLAK = re.compile(r'\.large_kernel\.(LoRA1|LoRA2|lkb_origin|small_conv)\.')
 
 
@@ -56,36 +61,79 @@ def load_release_checkpoint(path: str | os.PathLike[str], trust: bool = False) -
     return to_state_dict(load_checkpoint_file(path, trust), source=str(path))
 
 
-def to_state_dict(checkpoint: Any, source: str = 'checkpoint') -> StateDict:
-    """Translate the contents of a checkpoint file, see :func:`load_release_checkpoint`."""
-    tensors = _strip_prefixes(_unwrap(checkpoint, source))
-    if any(_OWN.search(key) for key in tensors):
-        renamed = tensors
-    elif any(_RELEASE.search(key) for key in tensors):
-        renamed = {_rename(key): tensor for key, tensor in tensors.items()}
+def to_state_dict(
+    checkpoint: Any, source: str = 'checkpoint', prefix: str | None = None
+) -> StateDict:
+    """Translate the contents of a checkpoint file, see :func:`load_release_checkpoint`.
+
+    Args:
+        checkpoint: What the file holds.
+        source: Its name, for messages.
+        prefix: What precedes the backbone's names in the file, with or without a dot at the end.
+            ``None``: it is looked for; a file with several shift-wise networks needs it.
+
+    Returns:
+        As :func:`load_release_checkpoint`.
+
+    Raises:
+        CheckpointError: If there is no shift-wise network, or more than one to choose from.
+    """
+    tensors = _unwrap(checkpoint, source)
+    found = _network_prefix(tensors, source, prefix)
+    tensors = {
+        key.removeprefix(found): tensor for key, tensor in tensors.items() if key.startswith(found)
+    }
+    renamed = plain_weights(tensors, source)
+    if not any(_OWN.search(key) for key in renamed):
+        renamed = {_rename(key): tensor for key, tensor in renamed.items()}
         for key, tensor in renamed.items():
             if '.grn.' in key:
                 renamed[key] = tensor.flatten()
-    else:
-        kind = 'another network'
-        if any(_SLAK.search(key) for key in tensors):
-            kind = 'a SLaK network'
-        elif any(key.endswith('.deploy_wide') for key in tensors):
-            kind = 'a folded network (saved after switch_to_deploy)'
-        raise CheckpointError(
-            f'{source} holds {kind} ({len(tensors)} tensors, the first is '
-            f'{next(iter(tensors))!r}); a shift-wise network in training form was expected, with '
-            'keys such as stages.0.0.large_kernel.LoRAs.0.weight'
-        )
     for key in [key for key in renamed if _OWN.search(key)]:
         renamed.setdefault(key.removesuffix('weight') + 'mask', renamed[key] != 0)
     return renamed
 
 
-def training_arguments(checkpoint: Any) -> dict[str, Any]:
-    """Command line of the authors' training script, where the file holds one."""
-    arguments = checkpoint.get('args') if isinstance(checkpoint, Mapping) else None
-    return vars(arguments) if hasattr(arguments, '__dict__') else {}
+def _network_prefix(tensors: StateDict, source: str, wanted: str | None) -> str:
+    """What precedes the names of the shift-wise network in a state dict."""
+    found = list(dict.fromkeys(match[1] for match in map(_NETWORK.match, tensors) if match))
+    if not found:
+        raise CheckpointError(_no_network(tensors, source))
+    if wanted:
+        wanted = wanted.rstrip('.') + '.'
+        names = {name: (name, _WRAPPED.sub('', name)) for name in found}  # without module. too
+        fitting = [p for p in found if any(name.startswith(wanted) for name in names[p])]
+        chosen = [p for p in fitting if wanted in names[p]]
+    else:
+        fitting = found
+        chosen = [p for p in found if _USUAL_PREFIX.fullmatch(p)]
+    if len(chosen) == 1 or len(fitting) == 1:
+        return (chosen or fitting)[0]
+    known = ', '.join(repr(name) for name in found)
+    if not fitting:
+        raise CheckpointError(
+            f'{source} has no shift-wise network under prefix={wanted!r}; there is one under '
+            f'{known}'
+        )
+    raise CheckpointError(
+        f'{source} holds several shift-wise networks, under {known}. Say which one with prefix=, '
+        f"for instance init_cfg=dict(type='Pretrained', checkpoint=..., prefix={fitting[0]!r})"
+    )
+
+
+def _no_network(tensors: StateDict, source: str) -> str:
+    if any(key.endswith('.deploy_wide') for key in tensors):
+        return (
+            f'{source} holds a folded network (saved after switch_to_deploy). It can be '
+            'tested, but a backbone cannot start from it: take the file from before folding. To '
+            'infer with this one, build the network, call switch_to_deploy(), then load_state_dict'
+        )
+    kind = 'a SLaK network' if any(map(_SLAK.search, tensors)) else 'another network'
+    return (
+        f'{source} holds {kind} ({len(tensors)} tensors, the first is {next(iter(tensors))!r}); a '
+        'shift-wise network in training form was expected, with keys such as '
+        'stages.0.0.large_kernel.LoRAs.0.weight'
+    )
 
 
 def _unwrap(checkpoint: Any, source: str) -> StateDict:
@@ -102,21 +150,6 @@ def _unwrap(checkpoint: Any, source: str) -> StateDict:
         raise CheckpointError(
             f'{source} holds no tensors; its keys are {sorted(map(str, checkpoint))[:8]}'
         )
-    return tensors
-
-
-def _strip_prefixes(tensors: StateDict) -> StateDict:
-    stripped = True
-    while stripped:
-        stripped = False
-        for prefix in _PREFIXES:
-            inside = {
-                key.removeprefix(prefix): tensor
-                for key, tensor in tensors.items()
-                if key.startswith(prefix)
-            }
-            if inside:  # a backbone inside a whole model: the heads around it are left out
-                tensors, stripped = inside, True
     return tensors
 
 

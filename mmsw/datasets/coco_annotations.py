@@ -95,7 +95,7 @@ def category_names(path: str | os.PathLike[str]) -> list[str] | None:
         path: A local file.
 
     Returns:
-        The names; ``None`` if the list is not found.
+        The names; ``None`` if the list is not found, or empty.
     """
     decoder = json.JSONDecoder()
     try:
@@ -106,7 +106,7 @@ def category_names(path: str | os.PathLike[str]) -> list[str] | None:
             for match in _CATEGORIES.finditer(content):
                 start = match.end() - 1
                 items, _ = decoder.raw_decode(_text(content, start))
-                if all(isinstance(item, dict) and 'name' in item for item in items):
+                if items and all(isinstance(item, dict) and 'name' in item for item in items):
                     return [item['name'] for item in items]
     except (OSError, ValueError):  # ValueError: an empty file, or no JSON
         pass

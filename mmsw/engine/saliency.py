@@ -9,6 +9,7 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 from torch.utils.data import IterableDataset
 
+from mmsw.errors import SparsityError
 from mmsw.random_state import preserved_random_state
 from mmsw.sparsity import DenseGradients
 
@@ -35,7 +36,7 @@ def batch_gradients(
         By layer name, of the weights' shape; zero for a layer that does not take part in the loss.
 
     Raises:
-        ValueError: If the data set has no length to draw from.
+        SparsityError: If the data set has no length to draw from.
     """
     model = unwrapped(runner.model)
     batches = _batches(runner, num_batches, seed)
@@ -71,7 +72,7 @@ def _batches(runner: Runner, num_batches: int, seed: int):
     loader = runner.train_dataloader
     dataset = loader.dataset
     if isinstance(dataset, IterableDataset) or not hasattr(dataset, '__len__'):
-        raise ValueError(
+        raise SparsityError(
             "start='snip' draws batches from the training data, which need a length; choose "
             "start='erk' or 'uniform' for an iterable data set"
         )

@@ -8,6 +8,8 @@ from typing import Any
 from mmengine.evaluator import BaseMetric
 from mmengine.registry import METRICS
 
+from mmsw.datasets.errors import DataError
+
 
 @METRICS.register_module()
 class LabelAccuracy(BaseMetric):
@@ -31,5 +33,14 @@ class LabelAccuracy(BaseMetric):
         self.results += [sample['pred_label'] == sample['gt_label'] for sample in data_samples]
 
     def compute_metrics(self, results: list[bool]) -> dict[str, float]:
-        """Share of what was right in all batches of all processes."""
+        """Share of what was right in all batches of all processes.
+
+        Raises:
+            DataError: If there was no sample.
+        """
+        if not results:
+            raise DataError(
+                'LabelAccuracy got no sample to judge, expected at least one: check the data set '
+                'of the loader, and that its batches reach the evaluator'
+            )
         return {'accuracy': sum(results) / len(results)}

@@ -155,13 +155,19 @@ class ShiftPattern(nn.Module):
         unexpected_keys: list[str],
         error_msgs: list[str],
     ) -> None:
+        shift_hv = state_dict.get(f'{prefix}shift_hv')
+        identity_index = state_dict.get(f'{prefix}identity_index')
         try:
-            self._check_loaded(
-                state_dict.get(f'{prefix}shift_hv'), state_dict.get(f'{prefix}identity_index')
-            )
+            self._check_loaded(shift_hv, identity_index)
         except ValueError as error:
             error_msgs.append(f'shift pattern "{prefix[:-1]}" cannot be loaded: {error}')
             return
+        if shift_hv is not None:  # assign=True takes tensors as they are; backends read memory
+            state_dict = {
+                **state_dict,
+                f'{prefix}shift_hv': shift_hv.to(torch.int32).contiguous(),
+                f'{prefix}identity_index': identity_index.to(torch.int64).contiguous(),
+            }
         never_missing: list[str] = []
         super()._load_from_state_dict(
             state_dict, prefix, local_metadata, strict, never_missing, unexpected_keys, error_msgs

@@ -1,15 +1,16 @@
 """What is pruned: masks of a network, how they are chosen, and what they leave."""
 
 from .allocate import erk_counts, keep_best, uniform_counts
-from .attach import attach_masks
+from .attach import attach_masks, attach_saved_masks
 from .dense_gradients import DenseGradients
 from .dynamic import DynamicSparsity
 from .dynamic_settings import DynamicSettings
 from .exchange import drop_and_grow, exchange_rate, num_exchanged, shared_units
-from .masks import layer_of, lost_zeros, masked_layers, masks, set_masks
+from .masks import layer_of, lost_zeros, masked_layers, masks, masks_from_zeros, set_masks
 from .optimizer_state import reset_state
 from .report import Density, SparsityReport, report
 from .select import keep_largest, magnitude_masks
+from .torch_prune import from_torch_prune
 
 __all__ = [
     'DenseGradients',
@@ -18,9 +19,11 @@ __all__ = [
     'DynamicSparsity',
     'SparsityReport',
     'attach_masks',
+    'attach_saved_masks',
     'drop_and_grow',
     'erk_counts',
     'exchange_rate',
+    'from_torch_prune',
     'keep_best',
     'keep_largest',
     'layer_of',
@@ -28,6 +31,7 @@ __all__ = [
     'magnitude_masks',
     'masked_layers',
     'masks',
+    'masks_from_zeros',
     'num_exchanged',
     'report',
     'reset_state',

@@ -17,6 +17,8 @@ from math import floor, prod
 import torch
 from torch import Tensor
 
+from mmsw.errors import SparsityError
+
 
 def check_sparsity(sparsity: float) -> None:
     """Raise ``ValueError`` unless it is in ``[0, 1)``."""
@@ -116,7 +118,7 @@ def keep_best(scores: Mapping[str, Tensor], sparsity: float) -> tuple[dict[str, 
     flat = torch.cat(list(scores.values()))
     if not bool(torch.isfinite(flat).all()):
         bad = [name for name, score in scores.items() if not bool(torch.isfinite(score).all())]
-        raise ValueError(f'scores must be finite; those of {bad} are not')
+        raise SparsityError(f'scores must be finite; those of {bad} are not')
     number = num_kept(len(flat), sparsity, len(scores))
     order = torch.sort(flat, descending=True, stable=True).indices
     kept = torch.zeros(len(flat), dtype=torch.bool)

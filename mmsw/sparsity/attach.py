@@ -3,31 +3,59 @@
 from __future__ import annotations
 
 import re
-import types
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import unserializable_hook
 
-from .masks import checked_mask, masked_layers
+from mmsw.errors import SparsityError
+
+from .masks import masked_layers, saved_masks
 
 _WEIGHT = '.weight'
 
 
 class MaskGate:
-    """Hook on the gradient of a weight: zero where the mask of its layer prunes.
+    """Keeps the gradient of a layer's weight at zero where the mask of the layer prunes.
+
+    It stands as a hook on the weight, and as a hook before the layer's forward pass, where it makes
+    sure that the weight of the moment has the first one: a copy of the layer, one that comes out of
+    a pickle, a weight that was frozen or that was replaced has none. Compiled code leaves that
+    out, so such a network should run once before it is compiled.
 
     Attributes:
-        observe: Called with the gradient as it was before, if set.
+        layer: The layer.
+        observers: Called with the gradient as it was before; they are not copied or pickled.
     """
 
     def __init__(self, layer: nn.Module) -> None:
         self.layer = layer
-        self.observe: Callable[[Tensor], None] | None = None
+        self.observers: OrderedDict[int, Callable[[Tensor], None]] = OrderedDict()
 
-    def __call__(self, grad: Tensor) -> Tensor:
-        if self.observe is not None:
-            self.observe(grad)
+    def __getstate__(self) -> dict:
+        return {'layer': self.layer}
+
+    def __setstate__(self, state: dict) -> None:
+        self.__init__(state['layer'])
+
+    def __call__(self, layer: nn.Module, args: tuple) -> None:
+        if not torch.compiler.is_compiling():
+            self.install()
+
+    def install(self) -> None:
+        """Hook the layer's weight if it is trained and not hooked yet."""
+        weight = self.layer.weight
+        if weight.requires_grad and self.gated not in (weight._backward_hooks or {}).values():
+            weight.register_hook(self.gated)
+
+    @unserializable_hook
+    @torch._disable_dynamo  # would compile it per layer; torch.compiler.disable imports so much
+    def gated(self, grad: Tensor) -> Tensor:
+        """The gradient, exactly zero where the weight is pruned, whatever it was there."""
+        for observe in self.observers.values():
+            observe(grad)
         return torch.where(self.layer.mask, grad, 0.0)
 
 
@@ -36,8 +64,8 @@ def attach_masks(net: nn.Module, pattern: str) -> list[str]:
 
     The mask is a buffer ``mask`` beside the weight: it moves and is saved with the layer. The
     weight stays an ordinary parameter; pruned entries are zero and get a gradient of exactly zero,
-    so they stay zero. A copy of the layer (an averaged model, for instance) has the mask, but not
-    the gate on its gradient. Calling it again for the same layers changes nothing.
+    so they stay zero. Copies of the network, pickled ones and those in other processes have masks
+    of their own that work alike. Calling it again for the same layers changes nothing.
 
     Args:
         net: A network; changed in place. Do it before the optimizer's first step and before a
@@ -48,25 +76,27 @@ def attach_masks(net: nn.Module, pattern: str) -> list[str]:
         Names of all masked layers of the network that the pattern chooses.
 
     Raises:
-        ValueError: If the pattern is no regular expression, matches no parameter, or matches one
+        SparsityError: If the pattern is no regular expression, matches no parameter, or matches one
             that cannot be pruned: no ``weight`` of at least two dimensions, or one that several
             layers share.
     """
     try:
         matches = re.compile(pattern).search
     except re.error as error:
-        raise ValueError(f'scope must be a regular expression, got {pattern!r}: {error}') from error
+        raise SparsityError(
+            f'scope must be a regular expression, got {pattern!r}: {error}'
+        ) from error
     parameters = dict(net.named_parameters(remove_duplicate=False))
     names = [name for name in parameters if matches(name)]
     if not names:
-        raise ValueError(
+        raise SparsityError(
             f'scope {pattern!r} matches no parameter; there are, for instance, '
             f'{list(parameters)[:5]}'
         )
     shared = [name for name in names if sum(p is parameters[name] for p in parameters.values()) > 1]
     unfit = [name for name in names if not name.endswith(_WEIGHT) or parameters[name].ndim < 2]
     if shared or unfit:
-        raise ValueError(
+        raise SparsityError(
             f'scope {pattern!r} matches parameters that cannot be pruned: {(shared or unfit)[:5]}; '
             'only weights of at least two dimensions that belong to one layer can, narrow it down'
         )
@@ -74,23 +104,44 @@ def attach_masks(net: nn.Module, pattern: str) -> list[str]:
     layers = [name.removesuffix(_WEIGHT) for name in names]
     taken = [n for n in layers if n not in masked and hasattr(net.get_submodule(n), 'mask')]
     if taken:
-        raise ValueError(f'these layers have something else called mask: {taken}')
+        raise SparsityError(f'these layers have something else called mask: {taken}')
     for name in layers:
         if name not in masked:
             _attach(net.get_submodule(name))
     return layers
 
 
+def attach_saved_masks(net: nn.Module, state: Mapping[str, Tensor], prefix: str = '') -> list[str]:
+    """Give the layers a mask for which a state dict brings one, as :func:`attach_masks` does.
+
+    A checkpoint of a network whose ordinary layers were pruned has masks that a fresh network has
+    no place for. Loading it would leave them out, and the next training would lose every zero.
+    Call this first, then ``load_state_dict``, which brings the values.
+
+    Args:
+        net: A network; changed in place.
+        state: State dict. A boolean ``X.mask`` counts that has the shape of ``X.weight`` beside it.
+        prefix: Of the state dict's keys that belong to the network, ``'backbone.'`` for instance.
+
+    Returns:
+        Names of the layers that got a mask: those that have a weight of this shape, of at least two
+        dimensions, and nothing called ``mask`` yet.
+    """
+    layers = dict(net.named_modules())
+    names = []
+    for name, weight, _ in saved_masks(state, prefix):
+        layer = layers.get(name)
+        own = getattr(layer, 'weight', None)
+        if not isinstance(own, Tensor) or own.shape != weight.shape or own.ndim < 2:
+            continue
+        if not hasattr(layer, 'mask'):
+            _attach(layer)
+            names.append(name)
+    return names
+
+
 def _attach(layer: nn.Module) -> None:
     layer.register_buffer('mask', torch.ones_like(layer.weight, dtype=torch.bool))
-    layer.set_mask = types.MethodType(_set_mask, layer)
     layer.mask_gate = MaskGate(layer)
-    if layer.weight.requires_grad:
-        layer.weight.register_hook(layer.mask_gate)
-
-
-@torch.no_grad()
-def _set_mask(layer: nn.Module, mask: Tensor) -> None:
-    """As ``MaskedFilters.set_mask``."""
-    layer.mask.copy_(checked_mask(mask, layer.weight))
-    layer.weight.masked_fill_(~layer.mask, 0.0)
+    layer.mask_gate.install()
+    layer.register_forward_pre_hook(layer.mask_gate)

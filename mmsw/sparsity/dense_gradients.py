@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 
 class DenseGradients:
@@ -14,6 +15,9 @@ class DenseGradients:
     The layers' own gradients stay exactly zero where weights are pruned. Gradients come as they
     are: multiplied by a loss scale if there is one, and of this process alone.
 
+    A network that is compiled keeps the hooks that it has when it runs for the first time. Watch it
+    once before then, and :meth:`pause` instead of :meth:`stop` in between.
+
     Args:
         layers: Masked layers by name, see :func:`mmsw.sparsity.masked_layers`.
     """
@@ -21,39 +25,60 @@ class DenseGradients:
     def __init__(self, layers: Mapping[str, nn.Module]) -> None:
         self.layers = dict(layers)
         self.sums: dict[str, Tensor] = {}
-        self._handles: list = []
+        self._watching = False
+        self._handles: list[RemovableHandle] = []
 
     def watch(self) -> None:
         """Forget what was seen, and watch from now on."""
-        self.stop()
         self.sums = {}
-        for name, layer in self.layers.items():
-            gate = getattr(layer, 'mask_gate', None)
-            if gate is not None:
-                gate.observe = lambda grad, name=name: self._add(name, grad)
-            else:
-                self._handles.append(
-                    layer.register_forward_hook(
-                        lambda layer, args, out, name=name: self._on_forward(name, out)
-                    )
-                )
+        self._watching = True
+        if not self._handles:
+            self._handles = [self._hook(name, layer) for name, layer in self.layers.items()]
+
+    def pause(self) -> None:
+        """Watch no longer, but leave the hooks where they are; the sums stay."""
+        self._watching = False
 
     def stop(self) -> None:
-        """Watch no longer; the sums stay."""
+        """Watch no longer, and take the hooks away; the sums stay."""
+        self.pause()
         for handle in self._handles:
             handle.remove()
         self._handles = []
-        for layer in self.layers.values():
-            if getattr(layer, 'mask_gate', None) is not None:
-                layer.mask_gate.observe = None
 
-    def _on_forward(self, name: str, out: Tensor) -> None:
-        # A copy would be torn apart from its hook where activations are recomputed; the masked
-        # weight itself is recomputed too, and hooked anew then.
-        if out.requires_grad:
-            out.register_hook(lambda grad: self._add(name, grad))
+    def _hook(self, name: str, layer: nn.Module) -> RemovableHandle:
+        @torch.compiler.disable  # it would be compiled once per layer
+        def add(grad: Tensor) -> None:
+            self._add(name, grad)
+
+        gate = getattr(layer, 'mask_gate', None)
+        if gate is not None:
+            handle = RemovableHandle(gate.observers)
+            gate.observers[handle.id] = add
+            return handle
+        return layer.register_forward_hook(_OutputHook(add))
 
     @torch.no_grad()
     def _add(self, name: str, grad: Tensor) -> None:
-        seen = self.sums.get(name)
-        self.sums[name] = grad.detach().clone() if seen is None else seen + grad.detach()
+        if self._watching:
+            seen = self.sums.get(name)
+            self.sums[name] = grad.detach().clone() if seen is None else seen + grad.detach()
+
+
+class _OutputHook:
+    """Hooks the weight that a layer gives out, before which its mask stands.
+
+    In a copy of the layer, or a pickled one, it does nothing.
+    """
+
+    def __init__(self, add: Callable[[Tensor], None] | None = None) -> None:
+        self.add = add
+
+    def __reduce__(self) -> tuple:
+        return _OutputHook, ()
+
+    def __call__(self, layer: nn.Module, args: tuple, out: Tensor) -> None:
+        # A copy would be torn apart from its hook where activations are recomputed; the masked
+        # weight itself is recomputed too, and hooked anew then.
+        if self.add is not None and out.requires_grad:
+            out.register_hook(self.add)

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from mmsw.errors import SparsityError
+
 from .allocate import erk_counts, keep_best, uniform_counts
 from .attach import attach_masks
 from .dynamic_settings import DynamicSettings
@@ -20,6 +22,8 @@ from .masks import layer_of, masked_layers, masks, set_masks
 from .optimizer_state import reset_state
 from .select import keep_largest_number
 from .units import kept_units, mask_of_units, unit_norms, unit_sums
+
+STATE_VERSION = 1  # form of what DynamicSparsity.state_dict returns
 
 
 class DynamicSparsity:
@@ -35,7 +39,7 @@ class DynamicSparsity:
         settings: How.
 
     Raises:
-        ValueError: If nothing can be pruned: no masked layer, none that is trained, or a ``scope``
+        SparsityError: If nothing can be pruned: no masked layer, none that is trained, or a scope
             that does not fit.
     """
 
@@ -50,7 +54,7 @@ class DynamicSparsity:
         self.layers = {name: la for name, la in found.items() if la.weight.requires_grad}
         self.frozen = sorted(set(found) - set(self.layers))
         if not self.layers:
-            raise ValueError(
+            raise SparsityError(
                 'there is nothing to prune: '
                 + (f'all of {self.frozen[:3]} ... are frozen' if found else 'no shift-wise layer')
             )
@@ -78,14 +82,16 @@ class DynamicSparsity:
             there is: a stricter choice would have emptied them.
 
         Raises:
-            ValueError: If a weight or a gradient is not finite, or the network to go on from
-                (``'from_checkpoint'``) is dense.
+            SparsityError: If a weight or a gradient is not finite, the network to go on from
+                (``'from_checkpoint'``) is dense, or a layer that ``'snip'`` must rank has no
+                gradient other than zero.
+            ValueError: If ``'snip'`` is given no gradients.
         """
         settings = self.settings
         if settings.start == 'from_checkpoint':
             current = self._from_weights()
             if all(bool(mask.all()) for mask in current.values()):
-                raise ValueError(
+                raise SparsityError(
                     "start='from_checkpoint', but nothing is pruned in the network: load a sparse "
                     "checkpoint (model.backbone.init_cfg), or choose start='snip'"
                 )
@@ -98,8 +104,11 @@ class DynamicSparsity:
         }, least
 
     def _from_weights(self) -> dict[str, Tensor]:
+        """The masks of the layers; of one that got its mask here, the zeros of its weight."""
         return {
-            name: layer.mask & (layer.weight != 0) if hasattr(layer, 'mask_gate') else layer.mask
+            name: layer.weight != 0
+            if hasattr(layer, 'mask_gate') and bool(layer.mask.all())
+            else layer.mask
             for name, layer in self.layers.items()
         }
 
@@ -112,6 +121,14 @@ class DynamicSparsity:
             missing = sorted(set(self.layers) - set(gradients or {}))
             if missing:
                 raise ValueError(f"start='snip' needs gradients; there are none of {missing[:3]}")
+            silent = [name for name in self.layers if not bool(gradients[name].any())]
+            if silent:
+                raise SparsityError(
+                    "start='snip' ranks weights by the gradient of the loss, which is zero in all "
+                    f'of {len(silent)} of {len(self.layers)} layers ({silent[:3]}): they take no '
+                    'part in the loss, or are multiplied by zero. Leave these layers out of the '
+                    "model, freeze them, or choose start='erk' or 'uniform'"
+                )
             return keep_best(
                 {group: self._saliency(names, gradients) for group, names in self.groups.items()},
                 settings.sparsity,
@@ -134,7 +151,7 @@ class DynamicSparsity:
         order; the paths of a layer are removed together."""
         return sum(
             unit_sums(
-                self.layers[name].weight.detach().double() * gradients[name].double(),
+                self.layers[name].weight.detach().cpu().double() * gradients[name].cpu().double(),
                 self.settings.granularity,
             )
             for name in names
@@ -159,7 +176,7 @@ class DynamicSparsity:
             Masks by layer name, and the share of the kept units that was exchanged at most.
 
         Raises:
-            ValueError: If a weight or a gradient that matters is not finite.
+            SparsityError: If a weight or a gradient that matters is not finite.
         """
         settings = self.settings
         self.updates += 1
@@ -263,9 +280,60 @@ class DynamicSparsity:
 
     def state_dict(self) -> dict:
         """What is needed, beside the masks in the network, to go on exactly as from here."""
-        return {'updates': self.updates, 'generator': self.generator.get_state()}
+        return {
+            'version': STATE_VERSION,
+            'settings': dict(vars(self.settings)),
+            'layers': self._kept_by_layer(),
+            'updates': self.updates,
+            'generator': self.generator.get_state(),
+        }
 
     def load_state_dict(self, state: Mapping) -> None:
-        """Go on from a :meth:`state_dict`."""
+        """Go on from a :meth:`state_dict`; the network must have its weights and masks already.
+
+        A state of before its form had a version says nothing of settings and layers, so that these
+        cannot be compared.
+
+        Raises:
+            SparsityError: If the state is of another sparsity, granularity or scope, of other
+                layers or masks than those of the network, or of a newer version of this project.
+        """
+        version = state.get('version', 0)
+        if version > STATE_VERSION:
+            raise SparsityError(
+                f'the checkpoint holds a state of sparse training of form {version}, and this '
+                f'version of mmsw knows forms up to {STATE_VERSION}: install a newer mmsw'
+            )
+        if version > 0:
+            self.settings.check_resumed(state['settings'])
+            self._check_layers(state['layers'])
         self.updates = int(state['updates'])
         self.generator.set_state(state['generator'].cpu())
+
+    def _kept_by_layer(self) -> dict[str, int]:
+        return {
+            name: int(kept_units(layer.mask, self.settings.granularity).sum())
+            for name, layer in self.layers.items()
+        }
+
+    def _check_layers(self, recorded: Mapping[str, int]) -> None:
+        """Raise unless these are the layers of the network, with as many units kept."""
+        now = self._kept_by_layer()
+        odd = sorted(set(now) ^ set(recorded))
+        if odd:
+            raise SparsityError(
+                f'the checkpoint is of a sparse training of {len(recorded)} layers, this one has '
+                f'{len(now)}; {odd[:3]} are in one of them only. Train the same layers (scope, '
+                'frozen stages), or start a new run from its weights (load_from, without --resume)'
+            )
+        changed = [
+            f'{name} keeps {now[name]} {self.unit}s instead of {number}'
+            for name, number in recorded.items()
+            if now[name] != number
+        ]
+        if changed:
+            raise SparsityError(
+                'the masks are not those that the sparse training of the checkpoint had: '
+                f'{"; ".join(changed[:3])}. If the file was edited, start a new run from its '
+                "weights (load_from, without --resume), with start='from_checkpoint'"
+            )

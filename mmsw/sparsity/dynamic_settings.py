@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
+
+from mmsw.errors import SparsityError
 
 from .allocate import check_sparsity
 from .units import check_granularity
@@ -10,6 +14,8 @@ from .units import check_granularity
 STARTS = ('snip', 'erk', 'uniform', 'from_checkpoint')
 PRUNES = ('magnitude',)
 GROWS = ('random', 'gradient', 'momentum')
+_NEVER_CHANGE = ('sparsity', 'granularity', 'scope')  # while a training goes on
+_OF_THE_PAST = ('start', 'seed')  # of no effect once a training has begun
 
 
 @dataclass(frozen=True)
@@ -72,3 +78,36 @@ class DynamicSettings:
             )
         if self.seed < 0:
             raise ValueError(f'seed must not be negative, got {self.seed}')
+
+    def check_resumed(self, recorded: Mapping[str, Any]) -> None:
+        """Refuse to go on with a training that has begun with settings that cannot change.
+
+        Args:
+            recorded: Settings that it has begun with.
+
+        Raises:
+            SparsityError: If another sparsity, granularity or scope is asked for.
+        """
+        mine = vars(self)
+        if self.sparsity is None:  # that of the checkpoint
+            recorded = {**recorded, 'sparsity': None}
+        changed = differences(recorded, {name: mine[name] for name in _NEVER_CHANGE})
+        if changed:
+            raise SparsityError(
+                f'cannot resume with other settings of sparse training: {"; ".join(changed)}. '
+                'Resume with the settings of the checkpoint, or start a new run from its weights '
+                '(load_from, without --resume)'
+            )
+
+
+def differences(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Settings that are others now than a checkpoint records, each as a text of both values.
+
+    Those that the checkpoint does not record, and those that have no effect once a training has
+    begun, are left out.
+    """
+    return [
+        f'{name} is {value!r}, in the checkpoint it is {recorded[name]!r}'
+        for name, value in now.items()
+        if name in recorded and name not in _OF_THE_PAST and recorded[name] != value
+    ]

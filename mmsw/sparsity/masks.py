@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
 
+from .optimizer_state import reset_state
+
 _WEIGHT = '.weight'
+_MASK = '.mask'
 _PATH = re.compile(r'\.paths\.\d+$')
 
 
 def masked_layers(net: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Every module of ``net`` that owns a ``weight`` and a pruning ``mask``, with its name."""
+    """Every module of ``net`` that owns a ``weight`` and a pruning ``mask``, with its name.
+
+    These are layers that bring their mask with them (they have a method ``set_mask``), and those
+    that :func:`mmsw.sparsity.attach_masks` gave one (they have a ``mask_gate``).
+    """
     for name, module in net.named_modules():
-        if isinstance(getattr(module, 'mask', None), Tensor) and hasattr(module, 'set_mask'):
+        if isinstance(getattr(module, 'mask', None), Tensor) and (
+            hasattr(module, 'set_mask') or hasattr(module, 'mask_gate')
+        ):
             yield name, module
 
 
@@ -53,19 +62,28 @@ def checked_mask(mask: Tensor, weight: Tensor) -> Tensor:
     return mask.expand(weight.shape)
 
 
-def set_masks(net: nn.Module, new: Mapping[str, Tensor]) -> None:
+def set_masks(
+    net: nn.Module,
+    new: Mapping[str, Tensor],
+    optimizers: Iterable[torch.optim.Optimizer] = (),
+) -> None:
     """Set masks by layer name; pruned weights become zero at once.
+
+    Momentum and the moments of Adam remember what a weight did before it was pruned, and move it
+    off zero again at their next step. Give the optimizers if there are any that have made a step:
+    they forget the past of the pruned weights.
 
     Args:
         net: A network.
         new: Masks of some or all of its layers, see ``MaskedFilters.set_mask``.
+        optimizers: That train the network.
 
     Raises:
         KeyError: If a name is not that of a masked layer.
         TypeError: If a mask is not boolean.
         ValueError: If a mask does not fit its layer. In all three cases nothing is set.
     """
-    layers = dict(masked_layers(net))
+    layers, optimizers = dict(masked_layers(net)), list(optimizers)
     unknown = sorted(set(new) - set(layers))
     if unknown:
         raise KeyError(f'no masked layers of these names: {unknown}; known are {sorted(layers)}')
@@ -75,7 +93,63 @@ def set_masks(net: nn.Module, new: Mapping[str, Tensor]) -> None:
         except (TypeError, ValueError) as error:
             raise type(error)(f'{name}: {error}') from error
     for name, mask in new.items():
-        layers[name].set_mask(mask)
+        layer = layers[name]
+        _set_mask(layer, mask)
+        for optimizer in optimizers:
+            reset_state(optimizer, layer.weight, ~layer.mask)
+
+
+@torch.no_grad()
+def _set_mask(layer: nn.Module, mask: Tensor) -> None:
+    if hasattr(layer, 'set_mask'):
+        layer.set_mask(mask)
+        return
+    layer.mask.copy_(checked_mask(mask, layer.weight))
+    layer.weight.masked_fill_(~layer.mask, 0.0)
+
+
+def saved_masks(
+    state: Mapping[str, Tensor], prefix: str = ''
+) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """Name, weight and boolean mask of every layer of a state dict that has both, of one shape.
+
+    Args:
+        state: State dict.
+        prefix: Only keys that begin with it count; names come without it.
+    """
+    for key, mask in state.items():
+        if not (key.startswith(prefix) and key.endswith(_MASK)):
+            continue
+        name = key.removesuffix(_MASK)
+        weight = state.get(name + _WEIGHT)
+        if (
+            isinstance(weight, Tensor)
+            and isinstance(mask, Tensor)
+            and mask.dtype == torch.bool
+            and mask.shape == weight.shape
+        ):
+            yield name.removeprefix(prefix), weight, mask
+
+
+def masks_from_zeros(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Masks of a state dict that also prune the weights that are exactly zero.
+
+    Weights that were set to zero by hand or by another pruner stand under a mask that keeps them,
+    so that training would move them. ``state.update(masks_from_zeros(state))`` keeps them at zero.
+    Do not do so with a file that dynamic sparse training has written: filters that have just grown
+    are zero there.
+
+    Args:
+        state: State dict; it is left as it is.
+
+    Returns:
+        By key (``'....mask'``), the masks that change: ``mask & (weight != 0)``.
+    """
+    return {
+        name + _MASK: mask & (weight != 0).to(mask.device)
+        for name, weight, mask in saved_masks(state)
+        if bool((mask & (weight == 0).to(mask.device)).any())
+    }
 
 
 def lost_zeros(state: Mapping[str, Tensor], pruned: Mapping[str, Tensor]) -> dict[str, int]:

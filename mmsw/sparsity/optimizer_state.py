@@ -23,4 +23,4 @@ def reset_state(optimizer: torch.optim.Optimizer, parameter: nn.Parameter, where
         if isinstance(value, Tensor) and value.shape == parameter.shape:
             value.masked_fill_(where.to(value.device), 0.0)
     if parameter.grad is not None:
-        parameter.grad.masked_fill_(where, 0.0)
+        parameter.grad.masked_fill_(where.to(parameter.grad.device), 0.0)

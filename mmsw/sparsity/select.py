@@ -5,7 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from mmsw.errors import SparsityError
+
 from .masks import masked_layers
+from .units import kept_units, unit_norms
 
 
 def keep_largest(scores: Tensor, sparsity: float) -> Tensor:
@@ -34,7 +37,10 @@ def keep_largest(scores: Tensor, sparsity: float) -> Tensor:
 def keep_largest_number(scores: Tensor, number: int) -> Tensor:
     """Mask of a given number of entries with the largest scores; see :func:`keep_largest`."""
     if not bool(torch.isfinite(scores).all()):
-        raise ValueError('scores must be finite; a network with NaN or infinite weights has none')
+        raise SparsityError(
+            'scores must be finite; a network with NaN or infinite weights has none: its training '
+            'diverged'
+        )
     order = torch.sort(scores, descending=True, stable=True).indices
     keep = torch.zeros(len(scores), dtype=torch.bool, device=scores.device)
     keep[order[:number]] = True
@@ -60,12 +66,15 @@ def magnitude_masks(net: nn.Module, sparsity: float) -> dict[str, Tensor]:
     """
     new = {}
     for name, layer in masked_layers(net):
-        weight = layer.weight.detach().masked_fill(~layer.mask, 0.0).flatten(1)
-        scores = torch.linalg.vector_norm(weight.double(), dim=1)
-        scores[~layer.mask.flatten(1).any(1)] = -1.0  # behind filters that only happen to be zero
+        weight = layer.weight.detach().masked_fill(~layer.mask, 0.0)
+        scores = unit_norms(weight, 'filter')
+        scores[
+            ~kept_units(layer.mask, 'filter')
+        ] = -1.0  # behind filters that only happen to be zero
         try:
             keep = keep_largest(scores, sparsity)
         except ValueError as error:
-            raise ValueError(f'{name}: {error}') from error
-        new[name] = layer.mask & keep.view(-1, *[1] * (layer.mask.ndim - 1))
+            raise type(error)(f'{name}: {error}') from error
+        keep = keep.view(-1, *[1] * (layer.mask.ndim - 1))
+        new[name] = layer.mask & keep.to(layer.mask.device)
     return new

@@ -25,7 +25,7 @@ def unit_norms(values: Tensor, granularity: str) -> Tensor:
         float64 ``[F]`` or ``[values.numel()]``, on the CPU.
     """
     check_granularity(granularity)
-    values = values.detach().flatten(1).to('cpu', torch.float64)
+    values = values.detach().flatten(1).cpu().double()  # some devices have no float64
     if granularity == 'filter':
         return torch.linalg.vector_norm(values, dim=1)
     return values.abs().flatten()
@@ -34,7 +34,7 @@ def unit_norms(values: Tensor, granularity: str) -> Tensor:
 def unit_sums(values: Tensor, granularity: str) -> Tensor:
     """Sum of ``values`` ``[F, ...]`` over every unit, float64 ``[n]`` on the CPU."""
     check_granularity(granularity)
-    values = values.detach().flatten(1).to('cpu', torch.float64)
+    values = values.detach().flatten(1).cpu().double()  # some devices have no float64
     return values.sum(1) if granularity == 'filter' else values.flatten()
 
 

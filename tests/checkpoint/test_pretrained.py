@@ -176,10 +176,60 @@ MISFITS = {
     'repetitions': (dict(num_reps=2), 'num_reps 4 instead of 2'),
     'image channels': (
         dict(in_channels=4),
-        'downsample_layers.0.0.weight (8, 3, 3, 3) instead of (8, 4, 3, 3)',
+        'is for images of 3 channels, the network for in_channels=4: downsample_layers.0.0.weight '
+        '(8, 3, 3, 3) instead of (8, 4, 3, 3). Say how to fill it: init_cfg=dict('
+        "type='Pretrained', checkpoint=..., input_weights='mean')",
     ),
     'layer scale': (dict(layer_scale_init_value=0), 'unexpected stages.0.0.gamma'),
 }
+
+
+class TestFewerStages:
+    """out_indices=(0, 1, 2): the last stage is not built."""
+
+    @pytest.mark.parametrize('form', ['published', 'own'])
+    def test_a_full_file_fills_what_is_there(
+        self, form, published_path, build_net, saved, image, caplog
+    ) -> None:
+        logger = MMLogger.get_instance('stages')
+        logger.addHandler(caplog.handler)
+        logger.setLevel(logging.INFO)
+        whole = build_net(str(published_path))
+        path = str(published_path) if form == 'published' else saved(whole.state_dict())
+        net = build_net(path, out_indices=(0, 1, 2))
+        with torch.no_grad():
+            expected = build_net(path)(image)[:3]
+            assert all(torch.equal(a, b) for a, b in zip(net(image), expected, strict=True))
+        texts = [r.message for r in caplog.records if r.message.startswith('loaded')]
+        assert 'behind the last output: stages [3]' in texts[-2]
+        assert 'behind the last output' not in texts[-1]
+
+    def test_its_own_file_is_restored_completely(self, build_net, saved, image) -> None:
+        net = build_net(out_indices=(0, 2))
+        again = build_net(saved(net.state_dict()), out_indices=(0, 2))
+        assert all(torch.equal(t, again.state_dict()[k]) for k, t in net.state_dict().items())
+
+    def test_differences_behind_the_last_output_do_not_matter(
+        self, published_path, build_net, saved
+    ) -> None:
+        arch = dict(depths=[1, 1, 2, 5], dims=[16, 24, 32, 48])
+        arguments = dict(arch=arch, big_kernels=(51, 49, 47, 9), out_indices=(1, 2))
+        build_net(str(published_path), **arguments)  # whose own arguments say 13
+        build_net(saved(build_net().state_dict()), **arguments)
+
+    def test_differences_before_it_do(self, published_path, build_net) -> None:
+        arch = dict(depths=[1, 1, 3, 1], dims=[16, 24, 32, 40])
+        with pytest.raises(CheckpointError, match=r'depths \(1, 1, 2\) instead of \(1, 1, 3\)'):
+            build_net(str(published_path), arch=arch, out_indices=(0, 1, 2))
+        with pytest.raises(
+            CheckpointError, match=r'big_kernels \(51, 49, 47\) instead of \(51, 49'
+        ):
+            build_net(str(published_path), big_kernels=(51, 49, 48, 13), out_indices=(0, 1, 2))
+
+    def test_its_file_does_not_fill_a_whole_network(self, build_net, saved) -> None:
+        path = saved(build_net(out_indices=(0, 1, 2)).state_dict())
+        with pytest.raises(CheckpointError, match=r'depths \(1, 1, 2\) instead of \(1, 1, 2, 1\)'):
+            build_net(path)
 
 
 class TestMisfits:
@@ -229,6 +279,19 @@ class TestMisfits:
         message = self.refused(build_net, path, big_kernels=(49, 49, 47, 13))
         assert 'big kernel 50 or 51 in stage 0 instead of 49' in message
 
+    @pytest.mark.parametrize('kind', ['weight_orig alone', 'one dimension'])
+    def test_tensors_of_another_kind(self, kind, build_net, saved) -> None:
+        state = build_net().state_dict()
+        for key in [key for key in state if '.paths.' in key and key.endswith('weight')]:
+            weight = state.pop(key)
+            if kind == 'one dimension':
+                state[key] = weight.flatten()
+                state[key.replace('weight', 'mask')] = torch.ones_like(state[key]).bool()
+            else:
+                state[f'{key}_orig'] = weight
+        message = self.refused(build_net, saved(state))
+        assert ('is of no shift-wise network' if 'alone' in kind else 'small_kernel') in message
+
     def test_incomplete_file(self, published_model, build_net, saved) -> None:
         for pattern, message in (
             (r'stages\.0\.0\.pwconv1', "no tensor 'stages.0.0.pointwise_conv1.weight'"),
@@ -260,10 +323,10 @@ class TestMisfits:
             load_pretrained(net, published_path)
 
     def test_deployed_file(self, build_net, saved) -> None:
-        path = saved(build_net().switch_to_deploy().state_dict())
-        assert 'holds a folded network (saved after switch_to_deploy)' in self.refused(
-            build_net, path
-        )
+        message = self.refused(build_net, saved(build_net().switch_to_deploy().state_dict()))
+        assert 'holds a folded network (saved after switch_to_deploy)' in message
+        assert 'take the file from before folding' in message
+        assert 'call switch_to_deploy(), then load_state_dict' in message
 
     def test_other_files(self, data_dir, build_net, saved, tmp_path) -> None:
         slak = str(data_dir / 'backbone_slak_mini_checkpoint.pth')

@@ -140,6 +140,9 @@ def test_category_names_are_found_wherever_they_stand(tmp_path: Path) -> None:
     for text in ('', '{}', '{"categories": [', '[]'):
         path.write_text(text)
         assert category_names(path) is None
+    nested = {'images': [{'info': {'categories': []}}], 'categories': [{'id': 1, 'name': 'a'}]}
+    path.write_text(json.dumps(nested))
+    assert category_names(path) == ['a']
     assert category_names(tmp_path / 'absent.json') is None
 
 

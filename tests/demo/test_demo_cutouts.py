@@ -13,6 +13,7 @@ import torch
 from mmengine.registry import DATASETS, METRICS, MODELS
 
 from mmsw.datasets import DataError, DemoCutouts
+from mmsw.models.classifiers import cutout_preprocessor
 from mmsw.models.classifiers.cutout_preprocessor import plain_views, random_views
 
 SIDE, MARGIN = 64, 1.6
@@ -124,6 +125,32 @@ def test_views_depend_on_the_seed_and_go_on_with_the_state_dict():
     assert torch.equal(views(other), second)
 
 
+def test_each_process_draws_views_of_its_own(monkeypatch):
+    torch.manual_seed(0)
+    preprocessor = MODELS.build(PREPROCESSOR)
+    start = preprocessor.random_state.clone()
+    images = torch.randint(0, 256, (3, 3, 102, 102), dtype=torch.uint8)
+    views, states = [], []
+    for rank in (0, 1, 2, 1):
+        monkeypatch.setattr(cutout_preprocessor, 'get_rank', lambda rank=rank: rank)
+        preprocessor.random_state.copy_(start)
+        seen = [preprocessor({'inputs': images}, training=True)['inputs'] for _ in range(2)]
+        views.append(seen)
+        states.append(preprocessor.random_state.clone())
+    assert all(torch.equal(state, states[0]) for state in states), 'a resumed run would differ'
+    first, second, third, again = views
+    assert torch.equal(second[0], again[0])
+    assert torch.equal(second[1], again[1])
+    for one, other in ((first, second), (first, third), (second, third)):
+        assert not torch.equal(one[0], other[0])
+    assert not torch.equal(second[0], second[1])
+    generator = torch.Generator()
+    generator.set_state(start)
+    expected = random_views(images.float(), SIDE, MARGIN, generator)
+    plain = cutout_preprocessor.ImgDataPreprocessor(mean=[1.0, 2.0, 3.0], std=[1.0, 2.0, 4.0])
+    assert torch.equal(first[0], plain({'inputs': expected})['inputs']), 'a single process changed'
+
+
 def test_accuracy_is_the_share_of_right_labels():
     metric = METRICS.build(dict(type='LabelAccuracy'))
     for labels in ([(1, 1), (2, 0), (3, 3)], [(0, 0)], [(5, 4), (4, 5), (9, 9)]):
@@ -132,6 +159,12 @@ def test_accuracy_is_the_share_of_right_labels():
     prefixed = METRICS.build(dict(type='LabelAccuracy', prefix='top1'))
     prefixed.process({}, [{'pred_label': 1, 'gt_label': 1}])
     assert prefixed.evaluate(size=1) == {'top1/accuracy': 1.0}
+
+
+def test_accuracy_of_nothing_is_an_error():
+    metric = METRICS.build(dict(type='LabelAccuracy'))
+    with pytest.raises(DataError, match='got no sample to judge, expected at least one'):
+        metric.compute_metrics([])
 
 
 def test_classifier_reads_the_last_map():

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import copy
 import functools
+import gc
+import importlib
+import pickle
 import threading
+import weakref
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -26,9 +30,11 @@ from mmsw.apis import (
     iter_inference,
     load_config,
 )
-from mmsw.apis.annotate import draw
+from mmsw.apis.annotate import annotate_images, draw
 from mmsw.checkpoint import CheckpointError
 from mmsw.datasets import DataError
+
+inference_module = importlib.import_module('mmsw.apis.inference')  # the function has its name
 
 
 def values(result) -> torch.Tensor:
@@ -333,6 +339,79 @@ def test_pipelines_that_do_not_load_are_refused(models, photo: Path) -> None:
     model.cfg.test_pipeline = []
     with pytest.raises(UsageError, match='has neither'):
         inference(model, photo)
+
+
+@both
+def test_pipelines_are_built_once_per_model(
+    scope: str, checkpoints, photo: Path, tmp_path: Path, monkeypatch
+) -> None:
+    model = init_model(CONFIGS[scope], checkpoints[scope])
+    builds, registrations = [], []
+    compose, register = inference_module.Compose, inference_module.register_toolbox
+    monkeypatch.setattr(
+        inference_module, 'Compose', lambda steps: builds.append(1) or compose(steps)
+    )
+    monkeypatch.setattr(
+        inference_module, 'register_toolbox', lambda cfg: registrations.append(1) or register(cfg)
+    )
+    expected = values(inference(model, photo))
+    copies = [photo.with_name(f'{number}.png') for number in range(3)]
+    for path in copies:
+        path.write_bytes(photo.read_bytes())
+    annotate_images(model, copies, tmp_path / 'out', progress=lambda _: None)
+    assert torch.equal(values(inference(model, cv2.imread(str(photo)))), expected)
+    assert (len(builds), len(registrations)) == (2, 1)  # for files and for arrays
+
+    for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert torch.equal(values(inference(twin, photo)), expected)
+    assert len(builds) == 6
+    steps = model.cfg.test_dataloader.dataset.pipeline
+    steps.insert(1, dict(type='RandomFlip', prob=1.0, direction='vertical'))
+    assert not torch.equal(values(inference(model, photo)), expected)
+    assert len(builds) == 8
+
+
+def test_models_are_freed(checkpoints, photo: Path) -> None:
+    """What is kept for a model keeps no model."""
+    model = init_model(CONFIGS['mmseg'], checkpoints['mmseg'])
+    inference(model, photo)
+    seen = weakref.ref(model)
+    del model
+    gc.collect()
+    assert seen() is None
+
+
+@both
+def test_folded_checkpoint_gives_the_same_results(
+    scope: str, models, checkpoints, photo: Path, tmp_path: Path
+) -> None:
+    """A file that was saved after switch_to_deploy."""
+    folded = init_model(CONFIGS[scope], checkpoints[scope], deploy=True)
+    path = tmp_path / 'folded.pth'
+    torch.save({'state_dict': folded.state_dict(), 'meta': {}}, path)
+    for deploy in (False, True):
+        loaded = init_model(CONFIGS[scope], path, deploy=deploy)
+        own, saved = loaded.state_dict(), folded.state_dict()
+        assert own.keys() == saved.keys()
+        assert all(torch.equal(own[name], saved[name]) for name in saved)
+    images = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        for found, expected in zip(
+            loaded.backbone(images), models[scope].backbone(images), strict=True
+        ):
+            torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+
+
+def test_masks_of_ordinary_layers_are_kept(checkpoints, tmp_path: Path) -> None:
+    saved = torch.load(checkpoints['mmseg'], weights_only=True)
+    key = 'module.backbone.stages.0.0.pointwise_conv1'
+    weight = saved['state_dict'][f'{key}.weight']
+    mask = torch.rand(weight.shape) < 0.5
+    saved['state_dict'][f'{key}.mask'] = mask
+    weight.masked_fill_(~mask, 0.0)
+    torch.save(saved, tmp_path / 'pruned.pth')
+    model = init_model(CONFIGS['mmseg'], tmp_path / 'pruned.pth')
+    assert torch.equal(model.state_dict()[f'{key}.mask'.removeprefix('module.')], mask)
 
 
 def test_model_survives_mmengines_own_loading(checkpoints) -> None:

@@ -148,6 +148,17 @@ def test_a_weight_that_violates_its_mask_is_zeroed_and_says_so(
     assert (state['path.weight'] == 1).all(), "the caller's state dict was changed"
 
 
+@pytest.mark.parametrize('assign', [False, True])
+def test_a_mask_without_a_weight_prunes_the_weight_that_is_there(
+    filters, keep_weights, assign
+) -> None:
+    before = filters.weight.detach().clone()
+    result = filters.load_state_dict({'mask': keep_weights}, strict=False, assign=assign)
+    assert result.missing_keys == ['weight']
+    assert torch.equal(filters.mask, keep_weights)
+    assert torch.equal(filters.weight, torch.where(keep_weights, before, 0.0))
+
+
 def test_loading_is_strict(filters) -> None:
     with pytest.raises(RuntimeError, match=r'Missing key\(s\) in state_dict: "weight"\. $'):
         filters.load_state_dict({})

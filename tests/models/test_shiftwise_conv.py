@@ -300,8 +300,45 @@ def test_state_dict_without_tables_is_complete() -> None:
     ShiftWiseConv2d(12, 12, 13).load_state_dict(state)
 
 
-def test_state_dict_with_a_wrong_channel_order_is_refused() -> None:
+@pytest.mark.parametrize(
+    'order',
+    [
+        torch.zeros(6, dtype=torch.int64),
+        torch.tensor(5),
+        torch.arange(6).view(1, 6),
+        torch.arange(7),
+        torch.arange(6).float(),
+        torch.arange(6).to(torch.complex64),
+    ],
+    ids=['repeated', 'scalar', 'two-dimensional', 'longer', 'float', 'complex'],
+)
+@pytest.mark.parametrize('assign', [False, True])
+def test_state_dict_with_a_wrong_channel_order_is_refused(order, assign) -> None:
     state = ShiftWiseConv2d(6, 6, 5).state_dict()
-    state['channel_order'] = torch.zeros(6, dtype=torch.int64)
+    state['channel_order'] = order
     with pytest.raises(RuntimeError, match='channel_order must be a permutation of 6 channels'):
-        ShiftWiseConv2d(6, 6, 5).load_state_dict(state)
+        ShiftWiseConv2d(6, 6, 5).load_state_dict(state, assign=assign)
+
+
+@pytest.mark.parametrize(
+    'backend', [name for name, ok in available_backends().items() if ok is True]
+)
+@pytest.mark.parametrize('form', ['strided', 'int64', 'int32 identities'])
+def test_tables_of_any_layout_are_made_fit_for_every_backend(form, backend) -> None:
+    """assign=True takes tensors as they are, and compiled code reads their memory."""
+    plain = ShiftWiseConv2d(12, 12, 13, backend='torch').eval()
+    state = plain.state_dict()
+    for key in ('pattern.shift_hv', 'pattern.identity_index', 'channel_order'):
+        if form == 'strided':
+            state[key] = torch.stack([state[key], state[key] * 0], -1)[..., 0]
+            assert not state[key].is_contiguous()
+        elif form == 'int64':
+            state[key] = state[key].to(torch.int64)
+        else:
+            state[key] = state[key].to(torch.int32)
+    layer = ShiftWiseConv2d(12, 12, 13, backend=backend).eval()
+    layer.load_state_dict(state, assign=True)
+    assert layer.pattern.shift_hv.dtype == torch.int32
+    assert layer.pattern.identity_index.dtype == layer.channel_order.dtype == torch.int64
+    x = torch.randn(2, 12, 7, 8)
+    assert relative_error(layer(x), plain(x)) < 1e-5

@@ -20,6 +20,7 @@ from torch import nn
 from mmsw.models import ShiftWiseConv2d, ShiftWiseNet
 from mmsw.models.layers import LayerNorm2d, shiftwise_conv
 from mmsw.ops import shift_wise_conv2d
+from mmsw.sparsity import report
 
 VERSIONS = ('v1', 'v2')
 
@@ -103,6 +104,50 @@ def test_out_indices(out_indices) -> None:
     assert {n for n, _ in net.named_children() if n.startswith('norm')} == {
         f'norm{i}' for i in wanted
     }
+
+
+@pytest.mark.parametrize('version', VERSIONS)
+@pytest.mark.parametrize('out_indices', [(0,), (0, 1, 2), (1,), (2, 0), (1, 2, 3)])
+def test_stages_behind_the_last_output_are_not_built(version, out_indices) -> None:
+    """A stage that nobody sees would get no gradient, which breaks DDP and misleads SNIP."""
+    arguments = dict(version=version, big_kernels=SHORT_KERNELS, drop_path_rate=0.4)
+    net = mini_net(**arguments, out_indices=out_indices)
+    whole = mini_net(**arguments)
+    built = 1 + max(out_indices)
+    assert len(net.stages) == len(net.downsample_layers) == built
+    assert set(report(net).stages) == set(range(built))
+    own = net.state_dict()
+    assert own.keys() == {
+        key
+        for key in whole.state_dict()
+        if int(re.search(r'\d+', key)[0]) < built
+        and (not key.startswith('norm') or int(key[4]) in out_indices)
+    }
+    for name, parameter in net.named_parameters():
+        assert net.get_layer_depth(name) == whole.get_layer_depth(name)
+        assert parameter.shape == whole.get_parameter(name).shape
+    for stage, theirs in zip(net.stages, whole.stages, strict=False):
+        for block, other in zip(stage, theirs, strict=True):
+            rate, expected = (getattr(b.drop_path, 'drop_prob', 0.0) for b in (block, other))
+            assert rate == expected
+    if version == 'v2':  # new GRN layers are an identity whose scale has no effect on other layers
+        for block in (block for stage in net.stages for block in stage):
+            nn.init.normal_(block.grn.gamma)
+            block.drop_path = nn.Identity()
+    sum(f.square().sum() for f in net(torch.randn(2, 3, 64, 64))).backward()
+    without = [n for n, p in net.named_parameters() if p.grad is None]
+    assert not without
+    net.eval().switch_to_deploy()
+    assert len(net(torch.randn(1, 3, 64, 64))) == len(out_indices)
+
+
+@pytest.mark.parametrize('frozen_stages', [2, 3, 4])
+def test_freezing_more_stages_than_there_are_freezes_all(frozen_stages) -> None:
+    net = mini_net(big_kernels=SHORT_KERNELS, out_indices=(0, 1), frozen_stages=frozen_stages)
+    trained = {name for name, p in net.named_parameters() if p.requires_grad}
+    assert trained == {f'norm{i}.{kind}' for i in (0, 1) for kind in ('weight', 'bias')}
+    net.train()
+    assert not any(module.training for module in [*net.stages, *net.downsample_layers])
 
 
 @pytest.mark.parametrize('in_channels', [1, 4])

@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import copy
+import io
+import pickle
+import warnings
 
 import pytest
 import torch
+import torch.multiprocessing
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmsw.models import ShiftWiseConv2d
-from mmsw.sparsity import DenseGradients, attach_masks, lost_zeros, masked_layers, masks, set_masks
+from mmsw.sparsity import (
+    DenseGradients,
+    attach_masks,
+    attach_saved_masks,
+    lost_zeros,
+    masked_layers,
+    masks,
+    set_masks,
+)
 
 
 @pytest.fixture
@@ -76,6 +88,94 @@ def test_copies_have_the_mask_and_their_own(net) -> None:
     assert torch.count_nonzero(average[0].weight) == 15
 
 
+def saved_and_loaded(net: nn.Module) -> nn.Module:
+    file = io.BytesIO()
+    torch.save(net, file)
+    file.seek(0)
+    return torch.load(file, weights_only=False)
+
+
+def lost_in_training(net: nn.Module) -> dict[str, int]:
+    """Zeros that are gone after some steps of a network that did get trained."""
+    pruned, before = masks(net), net[0].weight.detach().clone()
+    optimizer = torch.optim.AdamW(net.parameters(), lr=0.1, weight_decay=0.1)
+    for _ in range(3):
+        optimizer.zero_grad()
+        loss_of(net).backward()
+        optimizer.step()
+    assert not torch.equal(net[0].weight, before)
+    return lost_zeros(net.state_dict(), pruned)
+
+
+@pytest.mark.parametrize(
+    'copied',
+    [copy.deepcopy, lambda net: pickle.loads(pickle.dumps(net)), saved_and_loaded],
+    ids=['deepcopy', 'pickle', 'torch.save'],
+)
+def test_copies_keep_what_is_pruned(net, copied) -> None:
+    attach_masks(net, r'^0\.weight$')
+    set_masks(net, {'0': half(net[0].weight)})
+    loss_of(net).backward()
+    other = copied(copied(net))
+    assert torch.equal(masks(other)['0'], half(net[0].weight))
+    assert other[0].mask_gate.layer is other[0]
+    assert lost_in_training(other) == {}
+    assert torch.equal(net[0].mask, half(net[0].weight))
+    set_masks(other, {'0': torch.zeros(5, 1, dtype=torch.bool)})
+    assert lost_in_training(net) == {}, 'each has its own mask'
+    assert net[0].mask.any()
+
+
+def _train_elsewhere(net: nn.Module, answers) -> None:
+    answers.put((lost_in_training(net), sorted(masks(net))))
+
+
+def test_another_process_keeps_what_is_pruned(net) -> None:
+    attach_masks(net, r'^0\.weight$')
+    set_masks(net, {'0': half(net[0].weight)})
+    context = torch.multiprocessing.get_context('spawn')
+    answers = context.SimpleQueue()
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')  # torch would warn of a hook that is left behind
+        process = context.Process(target=_train_elsewhere, args=(net, answers))
+        process.start()
+        process.join(120)
+    assert process.exitcode == 0
+    assert answers.get() == ({}, ['0'])
+
+
+def test_weights_that_are_trained_later_are_gated_too(net) -> None:
+    net.requires_grad_(False)
+    attach_masks(net, r'^0\.weight$')
+    set_masks(net, {'0': half(net[0].weight)})
+    net.requires_grad_(True)
+    assert lost_in_training(net) == {}
+
+
+def test_weights_that_are_replaced_are_gated_too(net) -> None:
+    attach_masks(net, r'^0\.weight$')
+    set_masks(net, {'0': half(net[0].weight)})
+    state = copy.deepcopy(net.state_dict())
+    net.load_state_dict(state, assign=True)
+    net.requires_grad_(True)
+    assert lost_in_training(net) == {}
+
+
+@pytest.mark.parametrize('backend', ['eager', 'aot_eager'])
+def test_compiled_networks_keep_what_is_pruned(net, backend) -> None:
+    attach_masks(net, r'weight$')
+    set_masks(net, {'0': half(net[0].weight), '2': half(net[2].weight)})
+    compiled = torch.compile(net, backend=backend, fullgraph=True)
+    pruned, before = masks(net), net[0].weight.detach().clone()
+    optimizer = torch.optim.AdamW(net.parameters(), lr=0.1, weight_decay=0.1)
+    for _ in range(3):
+        optimizer.zero_grad()
+        loss_of(compiled).backward()
+        optimizer.step()
+    assert not torch.equal(net[0].weight, before)
+    assert lost_zeros(net.state_dict(), pruned) == {}
+
+
 def test_masks_travel_in_the_state_dict(net) -> None:
     attach_masks(net, r'^0\.weight$')
     set_masks(net, {'0': half(net[0].weight)})
@@ -83,6 +183,35 @@ def test_masks_travel_in_the_state_dict(net) -> None:
     attach_masks(other, r'^0\.weight$')
     other.load_state_dict(net.state_dict())
     assert torch.equal(other[0].mask, half(net[0].weight))
+
+
+@pytest.mark.parametrize('prefix', ['', 'backbone.'])
+def test_masks_of_a_file_find_their_layers(net, prefix) -> None:
+    attach_masks(net, r'^0\.weight$')
+    set_masks(net, {'0': half(net[0].weight)})
+    state = {prefix + key: value for key, value in net.state_dict().items()}
+    state['elsewhere.weight'] = torch.ones(2, 2)
+    state['elsewhere.mask'] = torch.ones(2, 2, dtype=torch.bool)
+    other = nn.Sequential(nn.Linear(6, 5), nn.GELU(), nn.Linear(5, 4))
+    assert attach_saved_masks(other, state, prefix) == ['0']
+    assert other[0].mask.all(), 'values come with the state dict'
+    assert attach_saved_masks(other, state, prefix) == []
+    other.load_state_dict(
+        {k.removeprefix(prefix): v for k, v in state.items() if 'elsewhere' not in k}
+    )
+    loss_of(other).backward()
+    assert torch.equal(other[0].weight.grad != 0, half(net[0].weight))
+
+
+def test_masks_of_a_file_that_fit_no_layer_are_left(net) -> None:
+    state = {
+        '0.weight': torch.ones(6, 5),  # another shape
+        '0.mask': torch.ones(6, 5, dtype=torch.bool),
+        '2.weight': torch.ones(4, 5),
+        '2.mask': torch.ones(4, 5),  # no mask of ours
+    }
+    assert attach_saved_masks(net, state) == []
+    assert not list(masked_layers(net))
 
 
 def test_attaching_twice_changes_nothing(net) -> None:
@@ -156,3 +285,54 @@ def test_dense_gradients_of_attached_and_own_masks() -> None:
         torch.testing.assert_close(recorder.sums[name], 2 * truth[name])
         assert torch.count_nonzero(masked[name][~mask]) == 0
         assert torch.count_nonzero(recorder.sums[name][~mask]) > 0
+
+
+def test_gradients_are_seen_once_however_often_the_network_ran(net) -> None:
+    attach_masks(net, r'^0\.weight$')
+    recorder = DenseGradients(dict(masked_layers(net)))
+    for _ in range(3):
+        loss_of(net)
+    recorder.watch()
+    loss_of(net).backward()
+    recorder.pause()
+    torch.testing.assert_close(recorder.sums['0'], net[0].weight.grad)
+    seen = recorder.sums['0'].clone()
+    loss_of(net).backward()
+    assert torch.equal(recorder.sums['0'], seen), 'it looks away'
+    recorder.watch()
+    assert recorder.sums == {}
+
+
+@pytest.mark.parametrize('copied', [copy.deepcopy, lambda net: pickle.loads(pickle.dumps(net))])
+def test_nobody_watches_a_copy(copied) -> None:
+    net = nn.Sequential(nn.Conv2d(3, 8, 1), ShiftWiseConv2d(8, 8, 5))
+    attach_masks(net, r'^0\.weight$')
+    recorder = DenseGradients(dict(masked_layers(net)))
+    recorder.watch()
+    copied(net)(torch.randn(1, 3, 5, 5)).sum().backward()
+    assert recorder.sums == {}
+    net(torch.randn(1, 3, 5, 5)).sum().backward()
+    assert set(recorder.sums) == {'0', '1.paths.0', '1.paths.1'}
+
+
+@pytest.mark.parametrize('backend', ['eager', 'aot_eager'])
+def test_gradients_of_a_compiled_network_are_seen(backend) -> None:
+    """Hooks that come after the first pass of compiled code are never called: be there before."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 8, 1), ShiftWiseConv2d(8, 8, 5)).eval()
+    attach_masks(net, r'^0\.weight$')
+    layers = dict(masked_layers(net))
+    set_masks(net, {name: half(layer.weight) for name, layer in layers.items()})
+    x = torch.randn(2, 3, 9, 7)
+    recorder = DenseGradients(layers)
+    recorder.watch()
+    net(x).square().mean().backward()
+    truth = recorder.sums
+    recorder.pause()
+    torch._dynamo.reset()
+    compiled = torch.compile(net, backend=backend)
+    compiled(x).square().mean().backward()
+    recorder.watch()
+    compiled(x).square().mean().backward()
+    for name in layers:
+        torch.testing.assert_close(recorder.sums[name], truth[name])

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from mmsw import sparsity
+from mmsw.errors import SparsityError
 from mmsw.models import ShiftWiseNet
 from mmsw.models.layers import MaskedFilters
 from mmsw.sparsity import DynamicSettings, DynamicSparsity
@@ -96,6 +97,20 @@ def test_a_layer_that_snip_would_empty_is_named() -> None:
     new, least = dynamic(net, start='snip').start_masks(gradients)
     assert least == ['layer1']
     assert [len(filters(mask)) for mask in new.values()] == [1, 1, 1, 1]
+
+
+def test_snip_refuses_a_layer_without_a_gradient() -> None:
+    """It would prune it to the bone, in favour of those that took part in the loss."""
+    net = network(Paths([1.0, 1.0], [1.0, 1.0]), Paths([1.0, 1.0], [1.0, 1.0]))
+    gradients = {name: torch.ones(2, 1, 3, 3) for name in sparsity.masks(net)}
+    gradients['layer1.paths.1'].zero_()
+    with pytest.raises(
+        SparsityError, match=r"zero in all of 1 of 4 layers \(\['layer1\.paths\.1'\]"
+    ):
+        dynamic(net, start='snip').start_masks(gradients)
+    net['layer1'].paths[1].requires_grad_(False)
+    new, _ = dynamic(net, start='snip').start_masks(gradients)
+    assert 'layer1.paths.1' not in new
 
 
 def test_snip_without_gradients_is_an_error() -> None:

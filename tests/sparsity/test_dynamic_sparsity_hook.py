@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from pathlib import Path
 
 import mmengine.optim.optimizer.amp_optimizer_wrapper as amp_module
@@ -10,19 +11,21 @@ import numpy as np
 import pytest
 import torch
 from mmengine.hooks import Hook
-from toy import ToyData, build_runner
+from torch.utils.data import DataLoader, Dataset, IterableDataset
+from toy import EMA, POINTWISE, ToyData, build_runner
+from toy import dynamic_hook as hook
 from two_processes import run_in_two_processes
 
 from mmsw import sparsity
 from mmsw.checkpoint import load_checkpoint_file
 from mmsw.engine.hooks import DynamicSparsityHook, SparsityLostError
 from mmsw.engine.saliency import batch_gradients
+from mmsw.errors import SparsityError
 from mmsw.sparsity import masks, report
 
 ADAMW = dict(type='AdamW', lr=1e-2, weight_decay=0.05)
 SGD = dict(type='SGD', lr=1e-2, momentum=0.9, weight_decay=1e-2)
-EMA = dict(type='EMAHook', momentum=0.3)
-POINTWISE = r'backbone\.stages\.\d+\.\d+\.pointwise_conv1\.weight$'
+SAMPLER = dict(type='DefaultSampler', shuffle=False)
 TOTAL = 2856  # filters of the toy network
 
 
@@ -61,11 +64,6 @@ class Watch(Hook):
             for step, (old, new) in enumerate(pairs, 1)
             if any(not torch.equal(old[name], new[name]) for name in old)
         ]
-
-
-def hook(**settings) -> dict:
-    settings = {'start': 'uniform', 'sparsity': 0.5, 'interval': 2, **settings}
-    return dict(type='DynamicSparsityHook', **settings)
 
 
 def train(work_dir: Path, *hooks, checkpoint=None, optimizer=None, max_iters=6, **kwargs):
@@ -249,10 +247,44 @@ def test_saliency_leaves_modules_in_the_mode_they_were_in(tmp_path) -> None:
     assert all(bool((gradient != 0).any()) for gradient in gradients.values())
 
 
-def test_snip_needs_data_with_a_length(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr('mmsw.engine.saliency.IterableDataset', ToyData)
-    with pytest.raises(ValueError, match="choose start='erk' or 'uniform'"):
-        train(tmp_path, hook(start='snip'))
+class Stream(IterableDataset):
+    """The same images again and again."""
+
+    def __iter__(self):
+        return itertools.cycle(ToyData())
+
+
+class Unending(Dataset):
+    """Images by number, nobody knows how many."""
+
+    def __getitem__(self, index: int) -> dict:
+        return ToyData()[index % 8]
+
+
+@pytest.mark.parametrize('data', [Stream, Unending])
+def test_snip_needs_data_with_a_length(tmp_path, data) -> None:
+    runner = build_runner(tmp_path, None, hooks=[hook(start='snip')])
+    sampler = None if data is Stream else range(64)
+    runner._train_dataloader = DataLoader(data(), batch_size=4, sampler=sampler)
+    with pytest.raises(SparsityError, match="choose start='erk' or 'uniform'"):
+        runner.train()
+
+
+@pytest.mark.parametrize('kind', ['val', 'test'])
+def test_runs_that_do_not_train_are_left_alone(tmp_path, kind) -> None:
+    """Neither masks nor an error for a scope that does not fit, whatever is tested there."""
+    settings = hook(scope='^nothing of this name')
+    loop = {
+        f'{kind}_dataloader': dict(batch_size=4, dataset=ToyData(), sampler=SAMPLER),
+        f'{kind}_cfg': dict(),
+        f'{kind}_evaluator': dict(type='DumpResults', out_file_path=str(tmp_path / 'out.pkl')),
+    }
+    runner = build_runner(tmp_path, None, hooks=[settings], **loop)
+    runner.model.test_step = runner.model.val_step = lambda data: [dict(score=1)]
+    getattr(runner, kind)()
+    assert not any(hasattr(module, 'mask_gate') for module in runner.model.modules())
+    with pytest.raises(SparsityError, match='matches no parameter'):
+        runner.train()
 
 
 @pytest.mark.parametrize('stop', [1, 2, 3, 4, 5])
@@ -319,7 +351,9 @@ def test_weights_to_start_from_bring_no_state(tmp_path) -> None:
 def test_two_processes_hold_identical_masks(tmp_path) -> None:
     run_in_two_processes('ddp_dynamic_worker.py', tmp_path)
     for grow in ('random', 'gradient', 'momentum'):
-        checkpoint = load_checkpoint_file(tmp_path / grow / 'iter_6.pth')['state_dict']
+        whole = load_checkpoint_file(tmp_path / grow / 'iter_6.pth')
+        assert_same(load_checkpoint_file(tmp_path / grow / 'resumed/iter_6.pth'), whole)
+        checkpoint = whole['state_dict']
         pruned = {n.removesuffix('.mask'): m for n, m in checkpoint.items() if n.endswith('.mask')}
         assert sum(int(mask.sum()) for mask in pruned.values()) == TOTAL * 9 // 2
         assert sparsity.lost_zeros(checkpoint, pruned) == {}

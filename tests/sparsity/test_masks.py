@@ -139,3 +139,50 @@ def test_the_guard_looks_at_weights_not_at_the_masks_of_the_moment(net, one_filt
     with torch.no_grad():
         net['first'].weight.fill_(2.0)
     assert sparsity.lost_zeros(net.state_dict(), pruned) == {'first': 9}
+
+
+def test_zeros_under_an_open_mask_become_masks() -> None:
+    weight = torch.tensor([[1.0, 0.0], [0.0, 0.0], [2.0, 3.0]])
+    mask = torch.tensor([[True, True], [True, False], [True, True]])
+    state = {
+        'a.weight': weight,
+        'a.mask': mask,
+        'b.weight': torch.ones(2, 2),  # nothing is zero
+        'b.mask': torch.tensor([[True, False], [True, True]]),
+        'c.weight': torch.zeros(2),  # not a mask of the weight
+        'c.mask': torch.zeros(2),
+        'd.mask': mask,
+    }
+    before = {key: value.clone() for key, value in state.items()}
+    new = sparsity.masks_from_zeros(state)
+    assert list(new) == ['a.mask']
+    assert new['a.mask'].tolist() == [[True, False], [False, False], [True, True]]
+    assert all(torch.equal(state[key], value) for key, value in before.items())
+    assert sparsity.masks_from_zeros({**state, **new}) == {}
+
+
+@pytest.mark.parametrize('told', [True, False], ids=['optimizer-told', 'control'])
+@pytest.mark.parametrize('name', ['SGD', 'AdamW'])
+@pytest.mark.parametrize('attached', [True, False], ids=['attached', 'own'])
+def test_weights_pruned_during_training_stay_zero(net, one_filter, attached, name, told) -> None:
+    """What the optimizer remembers of a weight moves it off zero, unless it is told to forget."""
+    if attached:
+        net = nn.ModuleDict({'plain': nn.Linear(4, 2)})
+        sparsity.attach_masks(net, r'plain\.weight$')
+    layer = net['plain'] if attached else net['first']
+    arguments = dict(momentum=0.9) if name == 'SGD' else {}
+    optimizer = getattr(torch.optim, name)(net.parameters(), lr=0.1, **arguments)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        (layer(torch.ones(1, 4)) if attached else layer()).square().sum().backward()
+        optimizer.step()
+
+    step()
+    pruned = {'plain' if attached else 'first': one_filter.view(2, 1) if attached else one_filter}
+    sparsity.set_masks(net, pruned, [optimizer] if told else ())
+    kept = layer.weight[1].clone()
+    step()
+    assert not torch.equal(layer.weight[1], kept)
+    lost = sparsity.lost_zeros(net.state_dict(), sparsity.masks(net))
+    assert bool(lost) == (not told)

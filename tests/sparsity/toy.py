@@ -15,6 +15,8 @@ from torch.utils.data import Dataset
 from mmsw.models import ShiftWiseNet
 
 ARCH = dict(depths=[1, 1, 2, 1], dims=[16, 24, 32, 40])
+POINTWISE = r'backbone\.stages\.\d+\.\d+\.pointwise_conv1\.weight$'
+EMA = dict(type='EMAHook', momentum=0.3)
 
 
 class ToyData(Dataset):
@@ -46,6 +48,12 @@ class ToyModel(BaseModel):
         return dict(loss=F.cross_entropy(logits, label)) if mode == 'loss' else logits
 
 
+def dynamic_hook(**settings) -> dict:
+    """Half of the filters, exchanged every second iteration; arguments change that."""
+    settings = {'start': 'uniform', 'sparsity': 0.5, 'interval': 2, **settings}
+    return dict(type='DynamicSparsityHook', **settings)
+
+
 def build_runner(
     work_dir: Path,
     checkpoint: str | Path | None,
@@ -53,12 +61,13 @@ def build_runner(
     max_iters: int = 4,
     hooks: list | None = None,
     cfg: dict | None = None,
+    model: BaseModel | None = None,
     **kwargs,
 ) -> Runner:
-    """A Runner that trains :class:`ToyModel` and saves every second iteration."""
+    """A Runner that trains :class:`ToyModel`, or another one, and saves every second iteration."""
     init_cfg = checkpoint and dict(type='Pretrained', checkpoint=str(checkpoint))
     return Runner(
-        model=ToyModel(init_cfg),
+        model=ToyModel(init_cfg) if model is None else model,
         work_dir=str(work_dir),
         train_dataloader=dict(
             batch_size=4,

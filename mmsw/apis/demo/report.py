@@ -22,6 +22,7 @@ from mmengine.runner import find_latest_checkpoint
 from torch import Tensor
 
 from mmsw.checkpoint import load_checkpoint_file
+from mmsw.errors import MmswError
 from mmsw.sparsity import Density, SparsityReport
 
 from ..config import load_config, register_toolbox
@@ -35,7 +36,7 @@ _UNLABELLED = 255
 _SMALL_KERNELS = re.compile(r'(stages\.(\d+)\.\d+\.shift_wise)\.paths\.\d+\.weight$')
 
 
-class SparsityChangedError(RuntimeError):
+class SparsityChangedError(MmswError, RuntimeError):
     """A weight that the start file prunes is not zero in the trained one."""
 
 

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from mmengine.hooks import EMAHook, Hook
+from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapperDict
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
-from torch import Tensor, nn
+from torch import Tensor
 
+from mmsw.errors import SparsityError
 from mmsw.sparsity import DenseGradients, DynamicSettings, DynamicSparsity
+from mmsw.sparsity.dynamic_settings import differences
 
 from ..agreement import masks_of_main_process, mean_over_processes
+from ..loaded_zeros import DYNAMIC_SPARSITY, keep_loaded_zeros
 from ..model_wrapper import unwrapped
+from ..runner_parts import averaged_models, is_training
 from ..saliency import batch_gradients
 
-_KEY = 'dynamic_sparsity'  # in a checkpoint
+_SEEN = ''  # beside the gradients of layers, in one exchange between processes
 
 
 @HOOKS.register_module()
@@ -31,7 +35,9 @@ class DynamicSparsityHook(Hook):
     update waits for the next step of the optimizer. Averaged models (``EMAHook``) get the same
     masks. In several processes the first one chooses and the others follow. A resumed run goes on
     exactly as the one that was interrupted: masks, counters, generator and momentum are in the
-    checkpoint.
+    checkpoint, and so are the settings: going on with another sparsity, granularity or scope, or
+    with other layers, is refused; other rates or intervals are a warning. Nothing happens in a run
+    that only validates or tests.
 
     The settings of the release's pretraining are the defaults (Shift-ConvNets, arXiv 2401.12736),
     but for ``sparsity``, which it has at 0.3.
@@ -112,9 +118,13 @@ class DynamicSparsityHook(Hook):
         self._loaded: dict | None = None
         self._pending = False
         self._means: dict[str, Tensor] = {}
+        self._seen: Tensor | None = None  # how many processes got a gradient, by layer
+        self._scale = 1.0
 
     def before_run(self, runner: Runner) -> None:
         """Find the layers, and give masks to those that have none, before anything is loaded."""
+        if not is_training(runner):
+            return
         settings = self._settings
         if not self._seeded:
             settings = DynamicSettings(**{**vars(settings), 'seed': runner.seed or 0})
@@ -122,9 +132,17 @@ class DynamicSparsityHook(Hook):
         self._recorder = DenseGradients(self.dynamic.layers)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Take the state of a run that is resumed."""
-        if runner._resume:
-            self._loaded = checkpoint.get(_KEY, {})
+        """Keep the zeros of the checkpoint, and take the state of a run that is resumed."""
+        if runner._resume and is_training(runner):
+            self._loaded = checkpoint.get(DYNAMIC_SPARSITY, {})
+            if not self._loaded:
+                raise SparsityError(
+                    'the checkpoint that the run resumes from was written without '
+                    'DynamicSparsityHook, so there is no state to go on from. Start a new run from '
+                    "its weights (load_from, without --resume), with start='from_checkpoint' if "
+                    'they are sparse'
+                )
+        keep_loaded_zeros(runner, checkpoint)
 
     def before_train(self, runner: Runner) -> None:
         """Choose the first masks, or go on with those of the run that is resumed."""
@@ -136,7 +154,8 @@ class DynamicSparsityHook(Hook):
                 f'{runner.max_iters}; the share that is exchanged will not fall to end_rate.'
             )
         if self._loaded is not None:
-            self._resume()
+            self._resume(runner)
+            self._hook_layers()
             self._kept = dynamic.num_kept()
             runner.logger.info(
                 f'Dynamic sparsity: goes on after {dynamic.updates} updates, {self._density()}.'
@@ -149,7 +168,8 @@ class DynamicSparsityHook(Hook):
             )
         new, least = dynamic.start_masks(gradients)
         new = masks_of_main_process(new)
-        dynamic.apply(new, _optimizers(runner), _averaged(runner))
+        dynamic.apply(new, _optimizers(runner), averaged_models(runner))
+        self._hook_layers()
         self._kept = dynamic.num_kept()
         runner.logger.info(f'Dynamic sparsity: start={self._settings.start!r}, {self._density()}.')
         if least:
@@ -170,21 +190,38 @@ class DynamicSparsityHook(Hook):
                 'number of weights.'
             )
 
-    def _resume(self) -> None:
-        state = self._loaded
-        if not state:
-            raise ValueError(
-                'the checkpoint that the run resumes from was written without '
-                'DynamicSparsityHook, so there is no state to go on from. Start a new run from '
-                "its weights (load_from, without --resume), with start='from_checkpoint' if they "
-                'are sparse'
-            )
+    def _resume(self, runner: Runner) -> None:
+        state, layers = self._loaded, self.dynamic.layers
         self.dynamic.load_state_dict(state)
+        recorded = state.get('settings')
+        if recorded is None:
+            runner.logger.warning(
+                'Dynamic sparsity: the checkpoint was written by an earlier version of mmsw and '
+                'does not record the settings of its training; those of this run must be the same.'
+            )
+        elif changed := differences(recorded, self._all_settings()):
+            runner.logger.warning(f'Dynamic sparsity: other settings now: {"; ".join(changed)}.')
         self._pending = bool(state['pending'])
-        self._means = {
-            name: mean.to(self.dynamic.layers[name].weight.device)
-            for name, mean in state['momentum'].items()
+        if self._settings.grow == 'momentum':
+            self._means = {
+                name: mean.to(layers[name].weight.device)
+                for name, mean in state['momentum'].items()
+                if name in layers
+            }
+
+    def _all_settings(self) -> dict[str, Any]:
+        return {
+            **vars(self.dynamic.settings),
+            'interval': self.interval,
+            'end_iter': self.end_iter,
+            'momentum': self.momentum,
         }
+
+    def _hook_layers(self) -> None:
+        """A model that is compiled keeps the hooks it has in its first iteration, and no others."""
+        if self._settings.grow != 'random':
+            self._recorder.watch()
+            self._recorder.pause()
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Watch dense gradients where growth needs them."""
@@ -192,6 +229,8 @@ class DynamicSparsityHook(Hook):
             self._recorder.stop()
             return
         grow = self._settings.grow
+        if grow == 'momentum':
+            self._scale = _loss_scale(runner)  # the step of the optimizer may change it
         self._pending = self._pending or (runner.iter + 1) % self.interval == 0
         if grow == 'momentum' or (grow == 'gradient' and self._pending and not self._watching):
             self._recorder.watch()
@@ -211,7 +250,7 @@ class DynamicSparsityHook(Hook):
         if not self._adapts(runner.iter):
             return
         if self._settings.grow == 'momentum':
-            self._average(runner)
+            self._average()
         # After the last iteration there is nothing left to train what is grown.
         if not (self._pending and _has_stepped(runner) and runner.iter + 1 < self._end):
             return
@@ -220,9 +259,14 @@ class DynamicSparsityHook(Hook):
             self._recorder.sums = {}
             return  # mixed precision overflowed, and the optimizer did nothing: one step later
         self._pending = False
-        self._recorder.stop()
+        self._recorder.pause()
         self._recorder.sums = {}
+        self._check_seen()
         self._update(runner, gradients)
+
+    def after_train(self, runner: Runner) -> None:
+        """Take the hooks away from the layers."""
+        self._recorder.stop()
 
     def _adapts(self, step: int) -> bool:
         """Whether masks may change in or after the iteration that begins after ``step``."""
@@ -231,22 +275,43 @@ class DynamicSparsityHook(Hook):
     def _growth_gradients(self) -> dict[str, Tensor] | None:
         if self._settings.grow == 'random':
             return None
-        if self._settings.grow == 'momentum':
-            return self._means
-        zeros = {name: torch.zeros_like(la.weight) for name, la in self.dynamic.layers.items()}
-        return mean_over_processes({**zeros, **self._recorder.sums})
+        return self._means if self._settings.grow == 'momentum' else self._gathered()
+
+    def _gathered(self) -> dict[str, Tensor]:
+        """Gradients of all processes; zero where none of them saw any, which is noted."""
+        layers, sums = self.dynamic.layers, self._recorder.sums
+        gradients = {
+            name: sums.get(name, torch.zeros_like(la.weight)) for name, la in layers.items()
+        }
+        device = next(iter(gradients.values())).device
+        gradients[_SEEN] = torch.tensor([float(name in sums) for name in layers], device=device)
+        gradients = mean_over_processes(gradients)
+        seen = gradients.pop(_SEEN)
+        self._seen = seen if self._seen is None else self._seen + seen
+        return gradients
 
     @torch.no_grad()
-    def _average(self, runner: Runner) -> None:
-        scale = _loss_scale(runner)
-        zeros = {name: torch.zeros_like(la.weight) for name, la in self.dynamic.layers.items()}
-        gradients = mean_over_processes({**zeros, **self._recorder.sums})
-        for name, gradient in gradients.items():
-            gradient = torch.nan_to_num(gradient / scale, 0.0, 0.0, 0.0)  # overflow: no gradient
-            mean = self._means.get(name, zeros[name])
+    def _average(self) -> None:
+        for name, gradient in self._gathered().items():
+            gradient = torch.nan_to_num(gradient / self._scale, 0.0, 0.0, 0.0)  # overflow: none
+            mean = self._means.get(name, torch.zeros_like(gradient))
             self._means[name] = self.momentum * mean + (1 - self.momentum) * gradient
-        self._recorder.stop()
+        self._recorder.pause()
         self._recorder.sums = {}
+
+    def _check_seen(self) -> None:
+        """Growth would take the filters of the lowest index where there was no gradient."""
+        if self._seen is None:
+            return
+        layers = self.dynamic.layers
+        unseen = [name for name, seen in zip(layers, self._seen.tolist(), strict=True) if not seen]
+        self._seen = None
+        if unseen:
+            raise SparsityError(
+                f'grow={self._settings.grow!r} needs gradients, and {len(unseen)} of {len(layers)} '
+                f'layers got none: {_some(unseen)}. Leave layers that take no part in the loss out '
+                "of the model or freeze them, or choose grow='random'"
+            )
 
     def _update(self, runner: Runner, gradients: dict[str, Tensor] | None) -> None:
         dynamic = self.dynamic
@@ -257,7 +322,7 @@ class DynamicSparsityHook(Hook):
                 f'an update would keep {dynamic.num_kept(new)} {dynamic.unit}s instead of '
                 f'{self._kept}; masks were changed behind the hook'
             )
-        grown = dynamic.apply(new, _optimizers(runner), _averaged(runner))
+        grown = dynamic.apply(new, _optimizers(runner), averaged_models(runner))
         runner.logger.info(
             f'Dynamic sparsity: update {dynamic.updates} after iteration {runner.iter + 1}, up to '
             f'{rate:.2%} exchanged, {grown} weights grown, {self._density()}.'
@@ -270,8 +335,9 @@ class DynamicSparsityHook(Hook):
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Save what a resumed run needs beside the masks, which are in the model."""
-        checkpoint[_KEY] = {
+        checkpoint[DYNAMIC_SPARSITY] = {
             **self.dynamic.state_dict(),
+            'settings': self._all_settings(),
             'pending': self._pending,
             'momentum': {name: mean.cpu() for name, mean in self._means.items()},
         }
@@ -294,12 +360,6 @@ def _has_stepped(runner: Runner) -> bool:
 def _loss_scale(runner: Runner) -> float:
     scalers = [getattr(wrapper, 'loss_scaler', None) for wrapper in _wrappers(runner)]
     return next((scaler.get_scale() for scaler in scalers if scaler is not None), 1.0)
-
-
-def _averaged(runner: Runner) -> Iterator[nn.Module]:
-    for hook in runner.hooks:
-        if isinstance(hook, EMAHook):
-            yield hook.ema_model.module
 
 
 def _finite(gradients: dict[str, Tensor]) -> bool:

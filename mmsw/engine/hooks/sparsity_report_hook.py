@@ -10,13 +10,15 @@ from mmengine.runner import Runner
 from torch import Tensor
 
 from mmsw import sparsity
+from mmsw.errors import MmswError
 
+from ..loaded_zeros import keep_loaded_zeros
 from ..model_wrapper import unwrapped
 
 _STATE_DICTS = ('state_dict', 'ema_state_dict')
 
 
-class SparsityLostError(RuntimeError):
+class SparsityLostError(MmswError, RuntimeError):
     """Weights that were pruned at the start are no longer zero."""
 
 
@@ -46,6 +48,10 @@ class SparsityReportHook(Hook):
         self.require_sparse = require_sparse
         self.fixed_masks = fixed_masks
         self._masks: dict[str, Tensor] = {}
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Keep the zeros that a checkpoint brings."""
+        keep_loaded_zeros(runner, checkpoint)
 
     def before_train(self, runner: Runner) -> None:
         """Remember what is pruned, log it, and check the demand for sparsity."""
@@ -93,5 +99,6 @@ class SparsityReportHook(Hook):
             raise SparsityLostError(
                 f'{sum(lost.values())} pruned weights in {len(lost)} layers are not zero {where}: '
                 f'{examples}. Nothing was written. Something changed weights or masks behind the '
-                'layers; set masks with mmsw.sparsity.set_masks only'
+                'layers; set masks with mmsw.sparsity.set_masks only, and give it the optimizers: '
+                'they remember the past of what is pruned'
             )

@@ -106,16 +106,16 @@ class ShiftWiseBlockV2(ShiftWiseBlock):
 
 @contextmanager
 def _keep_running_statistics(module: nn.Module) -> Iterator[None]:
-    """Recomputing a block must not count its batch a second time in the batch norms."""
+    """Recomputing a block must not count its batch a second time: its norms count on copies.
+
+    The forward pass saves the statistics for the backward pass, so the norms need some here too.
+    """
     norms = [norm for norm in module.modules() if isinstance(norm, _BatchNorm) and norm.training]
-    momenta = [norm.momentum for norm in norms]
-    counts = [norm.num_batches_tracked for norm in norms]
-    for norm in norms:
-        norm.momentum = 0.0
-        norm.num_batches_tracked = None
+    counted = [dict(norm.named_buffers()) for norm in norms]
+    for norm, buffers in zip(norms, counted, strict=True):
+        norm._buffers.update({name: buffer.clone() for name, buffer in buffers.items()})
     try:
         yield
     finally:
-        for norm, momentum, count in zip(norms, momenta, counts, strict=True):
-            norm.momentum = momentum
-            norm.num_batches_tracked = count
+        for norm, buffers in zip(norms, counted, strict=True):
+            norm._buffers.update(buffers)

@@ -20,6 +20,7 @@ from .shiftwise_block import ShiftWiseBlockV1, ShiftWiseBlockV2
 _STRIDES = (4, 8, 16, 32)
 _MIN_DIM = 4  # the channel attention of v2 works on a quarter
 _INIT_STD = 0.02
+_LOADING = ('prefix', 'input_weights')  # keys of init_cfg that load_pretrained takes
 _BLOCKS_PER_LAYER = 3  # blocks of the deep stage that share one depth in layer-wise decay
 
 
@@ -45,16 +46,19 @@ class ShiftWiseNet(BaseModule):
         in_channels: Image channels.
         drop_path_rate: Stochastic depth rate of the last block; rises linearly from 0.
         layer_scale_init_value: Initial layer scale; 0 or less for none.
-        out_indices: Stages whose maps are returned, always in ascending order.
+        out_indices: Stages whose maps are returned, always in ascending order. Stages behind the
+            last of them are not built: they have no parameters, and a checkpoint's are left out.
         frozen_stages: -1 trains everything, 0 freezes the stem, k freezes the stem and the first k
-            stages (with the downsampling before them); their norm statistics stay as well.
+            stages (with the downsampling before them); their norm statistics stay as well. Where
+            fewer than k stages are built, all of them are frozen.
         norm_eval: Keep all batch norms of the backbone in evaluation mode while training.
         with_cp: Recompute blocks in the backward pass to save memory.
         norm_cfg: Norm of the branches, and of the block in v2. The layer norms of the published
             design (stem, downsampling, v1 block, outputs) are layer norms whatever it says.
         backend: Operator backend, see :func:`mmsw.ops.available_backends`.
         init_cfg: ``dict(type='Pretrained', checkpoint=PATH)`` loads a published file as it is, or
-            one of this project; other kinds go to mmengine.
+            one of this project, see :func:`mmsw.checkpoint.load_pretrained`, whose ``prefix`` and
+            ``input_weights`` may stand in it; other kinds go to mmengine.
         output_norm: Layer-normalise the returned maps. False for a classifier, which normalises
             what is left after pooling, see :class:`mmsw.models.PooledNorm`.
 
@@ -128,10 +132,12 @@ class ShiftWiseNet(BaseModule):
 
         build_downsample = _downsample_v1 if version == 'v1' else _downsample_v2
         block = ShiftWiseBlockV1 if version == 'v1' else ShiftWiseBlockV2
+        # As if all stages were built: how deep a block lies does not depend on who uses its map.
         rates = iter(torch.linspace(0, drop_path_rate, sum(self.depths), device='cpu').tolist())
         self.downsample_layers = nn.ModuleList()
         self.stages = nn.ModuleList()
-        for stage, (depth, dim) in enumerate(zip(self.depths, self.dims, strict=True)):
+        for stage in range(1 + max(out_indices)):
+            depth, dim = self.depths[stage], self.dims[stage]
             previous = in_channels if stage == 0 else self.dims[stage - 1]
             self.downsample_layers.append(build_downsample(stage, previous, dim))
             shift_wise = dict(
@@ -201,7 +207,9 @@ class ShiftWiseNet(BaseModule):
             super().init_weights()
             self.init_cfg = given
         for cfg in files:
-            load_pretrained(self, cfg['checkpoint'])
+            _check_pretrained_cfg(cfg)
+            options = {key: cfg[key] for key in _LOADING if key in cfg}
+            load_pretrained(self, cfg['checkpoint'], **options)
         self._is_init = True
 
     @torch.no_grad()
@@ -246,8 +254,6 @@ class ShiftWiseNet(BaseModule):
                     stride = _STRIDES[stage]
                     feature = feature[:, :, : -(-height // stride), : -(-width // stride)]
                 outputs.append(feature.contiguous())
-            if len(outputs) == len(self.out_indices):
-                break  # later stages would run for nothing
         return tuple(outputs)
 
     def train(self, mode: bool = True) -> ShiftWiseNet:
@@ -312,6 +318,15 @@ class ShiftWiseNet(BaseModule):
             stage, block = int(rest[0]), int(rest[1])
             return (1, 2, 3 + block // _BLOCKS_PER_LAYER, last)[stage], num_layers
         return num_layers - 1, num_layers
+
+
+def _check_pretrained_cfg(cfg: dict) -> None:
+    known = ('type', 'checkpoint', *_LOADING, 'map_location')
+    unknown = sorted(set(cfg) - set(known))
+    if unknown or 'checkpoint' not in cfg:
+        raise ValueError(
+            f"init_cfg of type 'Pretrained' needs checkpoint and may have {known[2:]}, got {cfg}"
+        )
 
 
 def _downsample_v1(stage: int, in_channels: int, out_channels: int) -> nn.Sequential:

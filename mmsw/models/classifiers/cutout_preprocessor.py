@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from mmengine.dist import get_rank
 from mmengine.model import ImgDataPreprocessor
 from mmengine.registry import MODELS
 from torch import Tensor
@@ -16,7 +17,8 @@ class CutoutPreprocessor(ImgDataPreprocessor):
     """Turns batches of cutouts into normalised views of them.
 
     The views are drawn by a generator of their own, which starts from torch's seed. Its state is
-    part of the state dict: a run that resumes sees the views that it would have seen.
+    part of the state dict: a run that resumes sees the views that it would have seen. Several
+    processes have the same state, and each draws views of its own from it.
 
     Args:
         side: Of a view, in pixels.
@@ -46,13 +48,29 @@ class CutoutPreprocessor(ImgDataPreprocessor):
         data = self.cast_data(data)
         images = data['inputs'].float()
         if training:
-            generator = torch.Generator()
-            generator.set_state(self.random_state.cpu())
-            views = random_views(images, self.side, self.margin, generator)
-            self.random_state.copy_(generator.get_state())
+            views = self._random_views(images)
         else:
             views = plain_views(images, self.side, self.margin)
         return {**data, 'inputs': super().forward({'inputs': views}, training)['inputs']}
+
+    def _random_views(self, images: Tensor) -> Tensor:
+        generator = self._generator()
+        rank = get_rank()
+        if rank == 0:
+            views = random_views(images, self.side, self.margin, generator)
+        else:
+            seed = int(torch.randint(1 << 62, (), generator=self._generator())) + rank
+            own = torch.Generator().manual_seed(seed)
+            views = random_views(images, self.side, self.margin, own)
+            # The state goes on as that of the first process, which is the one that is saved.
+            random_views(images[..., :1, :1], 1, self.margin, generator)
+        self.random_state.copy_(generator.get_state())
+        return views
+
+    def _generator(self) -> torch.Generator:
+        generator = torch.Generator()
+        generator.set_state(self.random_state.cpu())
+        return generator
 
 
 def random_views(images: Tensor, side: int, margin: float, generator: torch.Generator) -> Tensor:

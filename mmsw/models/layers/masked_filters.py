@@ -83,3 +83,6 @@ class MaskedFilters(nn.Module):
         )
         if weight is None and mask is None:
             missing_keys[:] = [key for key in missing_keys if key != f'{prefix}mask']
+        elif not fits:  # a mask alone: what it prunes is zero here too
+            with torch.no_grad():
+                self.weight.masked_fill_(~self.mask, 0.0)

@@ -226,9 +226,14 @@ class ShiftWiseConv2d(nn.Module):
         order = state_dict.get(key)
         if order is None:  # published checkpoints rely on the seed of the draw
             state_dict = {**state_dict, key: self.channel_order}
-        elif sorted(order.tolist()) != list(range(self.in_channels)):
-            error_msgs.append(f'{key} must be a permutation of {self.in_channels} channels')
+        elif not _is_permutation(order, self.in_channels):
+            error_msgs.append(
+                f'{key} must be a permutation of {self.in_channels} channels, int64 '
+                f'[{self.in_channels}], got {order.dtype} {list(order.shape)}'
+            )
             return
+        else:
+            state_dict = {**state_dict, key: order.to(torch.int64).contiguous()}
         super()._load_from_state_dict(
             state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         )
@@ -248,6 +253,12 @@ def ghost_channels(channels: int, ghost_ratio: float, version: str) -> list[int]
         num_ghosts = channels - int(channels * (1 - ghost_ratio)) // 2 * 2
     draw = np.random.RandomState(_GHOST_SEED).choice(channels, num_ghosts, replace=False)
     return sorted(draw.tolist())
+
+
+def _is_permutation(order: Tensor, channels: int) -> bool:
+    if order.dtype not in (torch.int32, torch.int64) or tuple(order.shape) != (channels,):
+        return False
+    return order.is_meta or sorted(order.tolist()) == list(range(channels))
 
 
 def _affine(norm: nn.Module) -> tuple[Tensor, Tensor]:

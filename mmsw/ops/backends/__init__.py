@@ -23,6 +23,8 @@ from types import ModuleType
 
 import torch
 
+from mmsw.errors import MmswError
+
 from . import cpp_backend, cuda_backend, first_use, taichi_backend, torch_backend
 from .call import Call
 
@@ -47,8 +49,12 @@ _logger = logging.getLogger('mmsw.ops')
 _told: set[tuple] = set()  # what was logged: once per process
 
 
-class BackendUnavailableError(RuntimeError):
+class BackendUnavailableError(MmswError, RuntimeError):
     """A backend was asked for by name and cannot run; the message says why and what to do."""
+
+
+class UnknownBackendError(MmswError, ValueError):
+    """There is no backend of the name that was asked for."""
 
 
 def available_backends() -> dict[str, bool | str]:
@@ -137,7 +143,7 @@ def backend_module(name: str) -> ModuleType:
 
 def _require(name: str, source: str) -> None:
     if name not in _MODULES:
-        raise ValueError(
+        raise UnknownBackendError(
             f'{source}: unknown backend {name!r}; known are {sorted(_MODULES)} and "auto"'
         )
     reason = _unavailable_reason(name)

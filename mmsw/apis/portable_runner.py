@@ -1,0 +1,206 @@
+"""mmengine's runner with or without a GPU, safe in what it reads and clear in what it refuses."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from mmengine.device import get_device
+from mmengine.dist import broadcast_object_list, is_distributed
+from mmengine.evaluator import DumpResults, Evaluator
+from mmengine.hooks import EMAHook
+from mmengine.model import BaseTTAModel, is_model_wrapper, revert_sync_batchnorm
+from mmengine.registry import RUNNERS
+from mmengine.runner import BaseLoop, Runner, load_state_dict
+from torch import nn
+
+from mmsw.checkpoint import CheckpointError, fetched_once, only_data_is_read, read_checkpoint
+from mmsw.engine.model_wrapper import unwrapped
+from mmsw.errors import MmswError
+from mmsw.sparsity import attach_saved_masks
+
+from .dataset_checks import check_dataset, explained_errors
+from .trained import REVISE_KEYS, check_whole, is_folded, state_dict_of, take_form
+
+
+@RUNNERS.register_module()
+class PortableRunner(Runner):
+    """mmengine's runner, which also
+
+    - runs several processes without a GPU: they talk over gloo, and SyncBN, which has no CPU
+      kernel, becomes BN (in a single process mmengine does that itself);
+    - refuses a checkpoint that lacks parameters of the model when it resumes or tests, where
+      mmengine would go on with random ones;
+    - runs nothing that a checkpoint holds: neither where it loads one itself, nor where a part of
+      the model does;
+    - does not ask for pretrained weights when it resumes;
+    - stops in all processes when a checkpoint cannot be saved, where mmengine would stop in the
+      first one and let the others wait for it;
+    - refuses data sets without an image or an annotation before any training, where mmengine would
+      train on nothing or wait for ever, and says what is wrong with annotation files.
+    """
+
+    needs_whole_checkpoint: bool = False  # when loading without resuming
+
+    def setup_env(self, env_cfg: dict) -> None:
+        """As mmengine's; without a GPU the process group is a gloo one whatever the config says."""
+        if self.distributed and not is_distributed() and get_device() == 'cpu':
+            seconds = env_cfg.get('dist_cfg', {}).get('timeout', 1800)
+            torch.distributed.init_process_group(
+                'gloo', timeout=datetime.timedelta(seconds=seconds)
+            )
+        super().setup_env(env_cfg)
+
+    def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
+        """As mmengine's, which cannot wrap a model on the CPU."""
+        if self.distributed and get_device() == 'cpu' and not is_model_wrapper(model):
+            self.logger.info(
+                f'no GPU: {self.world_size} processes on the CPU over gloo, and SyncBN layers '
+                'become BN layers, each process with the statistics of its own images'
+            )
+            model = revert_sync_batchnorm(model)
+            self.cfg['sync_bn'] = None
+            model_wrapper_cfg = {
+                'type': 'MMDistributedDataParallel',
+                'broadcast_buffers': False,
+                'find_unused_parameters': self.cfg.get('find_unused_parameters', False),
+                **(model_wrapper_cfg or {}),
+                'device_ids': None,
+            }
+        return super().wrap_model(model_wrapper_cfg, model)
+
+    def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
+        """As mmengine's; refuses data that nothing can be learned from."""
+        with explained_errors(self._train_dataloader, 'train_dataloader'):
+            loop = super().build_train_loop(loop)
+        check_dataset(loop.dataloader.dataset, 'train_dataloader')
+        return loop
+
+    def build_val_loop(self, loop: BaseLoop | dict) -> BaseLoop:
+        """As mmengine's; refuses data that nothing can be measured on."""
+        with explained_errors(self._val_dataloader, 'val_dataloader', self._val_evaluator):
+            loop = super().build_val_loop(loop)
+        check_dataset(loop.dataloader.dataset, 'val_dataloader', _compares(loop.evaluator))
+        return loop
+
+    def build_test_loop(self, loop: BaseLoop | dict) -> BaseLoop:
+        """As mmengine's; refuses data that nothing can be measured on."""
+        with explained_errors(self._test_dataloader, 'test_dataloader', self._test_evaluator):
+            loop = super().build_test_loop(loop)
+        check_dataset(loop.dataloader.dataset, 'test_dataloader', _compares(loop.evaluator))
+        return loop
+
+    def build_model(self, model: nn.Module | dict) -> nn.Module:
+        """As mmengine's; files that its parts read are read as data alone."""
+        with only_data_is_read():
+            return super().build_model(model)
+
+    def _init_model_weights(self) -> None:
+        if self._resume and self._load_from is not None:
+            return  # every parameter comes from the checkpoint
+        with only_data_is_read(), fetched_once():
+            super()._init_model_weights()
+
+    def load_checkpoint(
+        self,
+        filename: str,
+        map_location: str | Callable = 'cpu',
+        strict: bool = False,
+        revise_keys: list[tuple[str, str]] = REVISE_KEYS,
+    ) -> dict:
+        """Load weights into the model.
+
+        Args:
+            filename: Local file or address.
+            map_location: Without effect: files are read onto the CPU, and copied from there.
+            strict: Also refuse buffers that do not match.
+            revise_keys: (pattern, replacement) for the keys of the file.
+
+        Returns:
+            What the file holds.
+
+        Raises:
+            CheckpointError: If the file is damaged or asks for more than data; or if the run trains
+                and the file holds folded layers; or if the run resumes and the file is not of a
+                training; or if the run resumes or tests and the file lacks parameters of the model
+                or has them in another shape.
+        """
+        with fetched_once():
+            checkpoint = read_checkpoint(filename)
+        _check_meta(checkpoint, filename, self._resume)
+        self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
+        model = unwrapped(self.model)
+        state = state_dict_of(checkpoint, revise_keys)
+        if is_folded(state) and (self._resume or isinstance(self._train_loop, BaseLoop)):
+            raise CheckpointError(
+                f'{filename} was saved after switch_to_deploy, and folded layers cannot be '
+                'trained: name the file that was saved before'
+            )
+        part = model.module if isinstance(model, BaseTTAModel) else model
+        take_form(part, state)
+        if self._resume or self.needs_whole_checkpoint:
+            check_whole(state, part, filename)
+        load_state_dict(model, state, strict, logger=self.logger)
+        for hook in self.hooks:
+            if isinstance(hook, EMAHook) and hasattr(hook, 'ema_model'):
+                _mask_average(hook.ema_model.module, state)
+        self._has_loaded = True
+        self.logger.info(f'Load checkpoint from {filename}')
+        return checkpoint
+
+    def save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        """As mmengine's, in which the main process alone works; its error is raised in all."""
+        error = None
+        try:
+            super().save_checkpoint(*args, **kwargs)
+        except Exception as problem:
+            error = problem
+        verdict = [_portable(error)]
+        broadcast_object_list(verdict)
+        if error is not None:
+            raise error
+        if verdict[0] is not None:
+            raise verdict[0]
+
+
+def _portable(error: Exception | None) -> Exception | None:
+    """An error that can be sent to other processes."""
+    if error is None or isinstance(error, MmswError):
+        return error and type(error)(str(error))
+    return RuntimeError(f'the main process could not save ({type(error).__name__}: {error})')
+
+
+def _check_meta(checkpoint: Any, filename: str, resumes: bool) -> None:
+    """Refuse to go on from what no training run saved, and drop what mmengine would run.
+
+    mmengine looks for the number of GPUs in the config that old files hold, and executes it.
+
+    Raises:
+        CheckpointError: If no run can go on from it.
+    """
+    meta = checkpoint.get('meta') if isinstance(checkpoint, dict) else None
+    meta = meta if isinstance(meta, dict) else {}
+    meta.pop('config', None)
+    found = {*meta, *checkpoint} if meta else {}
+    missing = [key for key in ('epoch', 'iter', 'message_hub') if key not in found]
+    if resumes and missing:
+        raise CheckpointError(
+            f'{filename} holds no training that could go on ({", ".join(missing)} missing): start '
+            'a new one from its weights, with load_from=PATH and without --resume'
+        )
+
+
+def _mask_average(average: nn.Module, state: dict[str, Any]) -> None:
+    """Give an averaged model the masks that the model got from a checkpoint."""
+    for name in attach_saved_masks(average, state):
+        average.get_submodule(name).set_mask(state[f'{name}.mask'])
+
+
+def _compares(evaluator: Evaluator) -> bool:
+    """Whether predictions are compared with truth, and not only written down."""
+    return any(
+        not (getattr(metric, 'format_only', False) or isinstance(metric, DumpResults))
+        for metric in evaluator.metrics
+    )

@@ -1,0 +1,111 @@
+"""What is pruned in a file, whoever pruned it: zeros and other tools' masks become masks here."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from mmengine.logging import print_log
+from torch import Tensor
+
+from mmsw.sparsity import from_torch_prune, masks_from_zeros
+from mmsw.sparsity.torch_prune import without_a_mask
+
+from .files import CheckpointError
+from .names import listed
+
+_DYNAMIC = 'dynamic_sparsity'  # in a checkpoint of a run with DynamicSparsityHook
+_MASK = '.mask'
+_PARAMETRIZED = re.compile(r'^(.*)\.parametrizations\.(\w+)\.')
+
+
+def plain_weights(tensors: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+    """Undo what ``torch.nn.utils.prune`` makes of a weight; its mask stays as ``X.mask``.
+
+    Args:
+        tensors: State dict, with ``X.weight_orig`` and ``X.weight_mask`` where a weight is pruned.
+        source: Its name, for messages.
+
+    Returns:
+        A state dict with ``X.weight`` and ``X.mask`` instead.
+
+    Raises:
+        CheckpointError: If a tensor is parametrized, as by the sparsifiers of ``torch.ao.pruning``:
+            these save neither the weight itself nor their mask.
+    """
+    matches = {match[1]: match for match in map(_PARAMETRIZED.match, tensors) if match}
+    if matches:
+        name = next(iter(matches.values()))[2]
+        raise CheckpointError(
+            f'{source}: the {name} of {listed(list(matches))} is parametrized, so the file does '
+            'not hold the values that the network computes with. Make it plain and save the '
+            f'network again: torch.nn.utils.parametrize.remove_parametrizations(layer, {name!r}) '
+            'for each of these layers, or squash_mask() of the sparsifier from torch.ao.pruning'
+        )
+    unkept = without_a_mask(tensors)
+    if unkept:
+        _warn(
+            f'{source}: torch.nn.utils.prune also pruned {listed(unkept)}; only weights of at '
+            'least two dimensions can have a mask, so training will move these zeros'
+        )
+    return from_torch_prune(tensors)
+
+
+def settle_zeros(state: dict[str, Tensor], checkpoint: Any, source: str) -> None:
+    """Give masks to weights that are exactly zero although the masks of the file keep them.
+
+    Whoever zeroed them wanted them gone, and training would move them. In the file of a run with
+    dynamic sparsity they stay: weights that have just grown are zero there.
+
+    Args:
+        state: State dict with a mask beside every small kernel; changed in place.
+        checkpoint: What the file holds.
+        source: Its name, for messages.
+    """
+    new = masks_from_zeros(state)
+    number = sum(int((state[key] & ~mask).sum()) for key, mask in new.items())
+    if new and isinstance(checkpoint, Mapping) and _DYNAMIC in checkpoint:
+        print_log(
+            f'{source}: {number} weights in {len(new)} masks are kept and exactly zero; they stay '
+            'as they are, because in a run with dynamic sparsity weights start at zero',
+            logger='current',
+        )
+    elif new:
+        _warn(
+            f'{source}: {number} weights in {len(new)} masks are exactly zero although the masks '
+            'keep them; the zeros count as pruned and stay'
+        )
+        state.update(new)
+    empty = [
+        key.removesuffix(_MASK)
+        for key, mask in state.items()
+        if key.endswith(_MASK) and mask.numel() and not bool(mask.any())
+    ]
+    if empty:
+        _warn(f'{source}: nothing is left of {listed(empty)}: every weight is pruned')
+
+
+def warn_of_bare_zeros(state: Mapping[str, Tensor], source: str) -> None:
+    """Say so where ordinary weights have zeros in number and no mask to keep them with."""
+    bare, number = [], 0
+    for key, weight in state.items():
+        name = key.removesuffix('.weight')
+        if name == key or weight.ndim < 2 or name + _MASK in state:
+            continue
+        zeros = weight.numel() - int(torch.count_nonzero(weight))
+        if zeros * 100 >= weight.numel() > 0:  # trained weights hardly ever are exactly zero
+            bare.append(name)
+            number += zeros
+    if bare:
+        _warn(
+            f'{source}: {number} weights of {listed(bare)} are exactly zero and have no mask, so '
+            'training will move them. To keep them at zero, put X.mask = (X.weight != 0) into the '
+            'state dict for each of these layers, and save it again'
+        )
+
+
+def _warn(text: str) -> None:
+    print_log(text, logger='current', level=logging.WARNING)

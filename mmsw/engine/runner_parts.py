@@ -1,0 +1,21 @@
+"""What the hooks of sparse training need to know about a runner."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from mmengine.hooks import EMAHook
+from mmengine.runner import BaseLoop, Runner
+from torch import nn
+
+
+def is_training(runner: Runner) -> bool:
+    """Whether the runner trains; one that tests has no more than the settings of a training."""
+    return isinstance(runner._train_loop, BaseLoop)
+
+
+def averaged_models(runner: Runner) -> Iterator[nn.Module]:
+    """Models that hold averages of the weights of the runner's model."""
+    for hook in runner.hooks:
+        if isinstance(hook, EMAHook) and hasattr(hook, 'ema_model'):
+            yield hook.ema_model.module

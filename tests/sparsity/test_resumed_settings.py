@@ -1,0 +1,132 @@
+"""Going on with other settings than a training began with: refused by name, or a warning."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from toy import POINTWISE, build_runner
+from toy import dynamic_hook as hook
+
+from mmsw import sparsity
+from mmsw.checkpoint import load_checkpoint_file
+from mmsw.errors import SparsityError
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp('runs')
+
+
+@pytest.fixture(scope='module')
+def small_file(folder) -> Path:
+    """Half of the filters of the small kernels pruned, two iterations done."""
+    build_runner(folder / 'small', None, max_iters=2, hooks=[hook()]).train()
+    return folder / 'small/iter_2.pth'
+
+
+@pytest.fixture(scope='module')
+def scope_file(folder) -> Path:
+    """The same of ordinary layers, the weights of which are pruned one by one."""
+    settings = hook(scope=POINTWISE, granularity='weight')
+    build_runner(folder / 'scope', None, max_iters=2, hooks=[settings]).train()
+    return folder / 'scope/iter_2.pth'
+
+
+def resume(work_dir: Path, path: Path, caplog=None, max_iters: int = 4, **settings):
+    runner = build_runner(
+        work_dir,
+        None,
+        max_iters=max_iters,
+        hooks=[hook(**settings)],
+        resume=True,
+        load_from=str(path),
+    )
+    if caplog is not None:
+        runner.logger.addHandler(caplog.handler)
+    try:
+        runner.train()
+    finally:
+        if caplog is not None:
+            runner.logger.removeHandler(caplog.handler)
+    return runner
+
+
+@pytest.mark.parametrize(
+    ('settings', 'message'),
+    [
+        (dict(sparsity=0.9), 'sparsity is 0.9, in the checkpoint it is 0.5'),
+        (dict(granularity='weight'), "granularity is 'weight', in the checkpoint it is 'filter'"),
+        (dict(scope=POINTWISE), r"scope is '.*', in the checkpoint it is None"),
+        (dict(sparsity=0.9, granularity='weight'), 'sparsity is 0.9.*; granularity is'),
+    ],
+)
+def test_what_cannot_change_is_refused_by_name(tmp_path, small_file, settings, message) -> None:
+    with pytest.raises(SparsityError, match=message):
+        resume(tmp_path, small_file, **settings)
+    assert not list(tmp_path.glob('*.pth'))
+
+
+def test_another_choice_of_layers_is_refused(tmp_path, scope_file) -> None:
+    narrower = dict(granularity='weight', scope=POINTWISE.replace(r'\d+', '2', 1))
+    with pytest.raises(SparsityError, match=r'scope is .*stages\\\\.2.*, in the checkpoint it is'):
+        resume(tmp_path, scope_file, **narrower)
+    checkpoint = load_checkpoint_file(scope_file)
+    checkpoint['dynamic_sparsity']['settings']['scope'] = narrower['scope']
+    torch.save(checkpoint, tmp_path / 'file.pth')
+    with pytest.raises(SparsityError, match=r'of 5 layers, this one has 2; .*stages\.0'):
+        resume(tmp_path, tmp_path / 'file.pth', **narrower)
+
+
+def test_masks_that_somebody_changed_are_refused(tmp_path, small_file) -> None:
+    checkpoint = load_checkpoint_file(small_file)
+    key = next(key for key in checkpoint['state_dict'] if key.endswith('.mask'))
+    checkpoint['state_dict'][key][:] = True
+    torch.save(checkpoint, tmp_path / 'file.pth')
+    with pytest.raises(SparsityError, match=r'not those .*paths\.0 keeps \d+ filters instead of'):
+        resume(tmp_path, tmp_path / 'file.pth')
+
+
+def test_other_rates_are_a_warning(tmp_path, small_file, caplog) -> None:
+    resume(tmp_path, small_file, caplog, interval=1, prune_rate=0.2, grow='momentum', seed=5)
+    lines = [r.message for r in caplog.records if 'other settings now' in r.message]
+    assert lines == [
+        'Dynamic sparsity: other settings now: prune_rate is 0.2, in the checkpoint it is 0.3; '
+        "grow is 'momentum', in the checkpoint it is 'random'; "
+        'interval is 1, in the checkpoint it is 2.'
+    ]
+
+
+def test_the_sparsity_of_the_checkpoint_is_no_other_one(tmp_path, small_file, caplog) -> None:
+    """``start`` counts at the start only; a resumed run has its masks."""
+    runner = resume(tmp_path, small_file, caplog, start='from_checkpoint', sparsity=None)
+    assert sparsity.report(runner.model).total.density == 0.5
+
+
+def test_the_same_settings_say_nothing(tmp_path, small_file, caplog) -> None:
+    resume(tmp_path, small_file, caplog)
+    assert 'goes on after 0 updates, 1428/2856 filters kept' in caplog.text
+    assert 'other settings' not in caplog.text
+    assert 'earlier version' not in caplog.text
+
+
+def test_states_of_before_they_had_a_version_still_resume(tmp_path, small_file, caplog) -> None:
+    checkpoint = load_checkpoint_file(small_file)
+    for key in ('version', 'settings', 'layers'):
+        del checkpoint['dynamic_sparsity'][key]
+    assert set(checkpoint['dynamic_sparsity']) == {'updates', 'generator', 'pending', 'momentum'}
+    torch.save(checkpoint, tmp_path / 'old.pth')
+    runner = resume(tmp_path, tmp_path / 'old.pth', caplog)
+    assert 'written by an earlier version of mmsw' in caplog.text
+    same = resume(tmp_path / 'same', small_file)
+    for key, value in same.model.state_dict().items():
+        assert torch.equal(runner.model.state_dict()[key], value)
+
+
+def test_states_of_a_later_form_are_refused(tmp_path, small_file) -> None:
+    checkpoint = load_checkpoint_file(small_file)
+    checkpoint['dynamic_sparsity']['version'] = 7
+    torch.save(checkpoint, tmp_path / 'new.pth')
+    with pytest.raises(SparsityError, match='of form 7, and this version of mmsw knows forms up'):
+        resume(tmp_path, tmp_path / 'new.pth')
