@@ -158,12 +158,17 @@ def _check_total_batch(runner: Runner) -> None:
     total = runner.world_size * size * counts
     if total == wanted:
         return
-    fitting = max(1, wanted // (runner.world_size * counts))
+    cure = f'train_dataloader.batch_size={max(1, wanted // (runner.world_size * counts))}'
+    loop = runner.cfg.get('train_cfg') or {}
+    in_epochs = loop.get('by_epoch') or loop.get('type') == 'EpochBasedTrainLoop'
+    if in_epochs and wanted % (runner.world_size * size) == 0:
+        # By iterations a run would see fewer images: mmengine counts them, not the steps.
+        cure += f' or optim_wrapper.accumulative_counts={wanted // (runner.world_size * size)}'
     runner.logger.warning(
         f'a step takes {total} images (processes {runner.world_size}, batch_size {size}, '
         f'accumulative_counts {counts}), but the learning rate is for {wanted} '
-        '(auto_scale_lr.base_batch_size): set --cfg-options '
-        f'train_dataloader.batch_size={fitting}, or scale the learning rate with --auto-scale-lr'
+        f'(auto_scale_lr.base_batch_size): set --cfg-options {cure}, or scale the learning rate '
+        'with --auto-scale-lr'
     )
 
 

@@ -212,6 +212,17 @@ class TestTotalBatch:
         assert f'train_dataloader.batch_size={16 // accumulated}' in text
         assert '--auto-scale-lr' in text
 
+    def test_epochs_can_also_accumulate(self, tmp_path: Path, messages: list) -> None:
+        """In iterations the run would see fewer images."""
+        cfg = tiny_config(tmp_path, auto_scale_lr=dict(enable=False, base_batch_size=16))
+        build_runner(cfg)
+        cfg.train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=1)
+        build_runner(cfg)
+        by_iterations, by_epochs = self.warnings(messages)
+        cure = ' or optim_wrapper.accumulative_counts=8,'
+        assert cure in by_epochs
+        assert cure not in by_iterations
+
     @pytest.mark.parametrize(
         'scaling',
         [
