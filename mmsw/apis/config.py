@@ -188,7 +188,13 @@ def set_pretrained(cfg: Config, pretrained: str | os.PathLike[str] | bool) -> No
     elif pretrained is True:
         raise UsageError('pretrained must be a path, or False to train from scratch')
     else:
-        backbone.init_cfg = dict(type='Pretrained', checkpoint=os.fspath(pretrained))
+        given = backbone.get('init_cfg')
+        kept = ('input_weights',) if isinstance(given, dict) else ()  # of the network, not the file
+        backbone.init_cfg = dict(
+            type='Pretrained',
+            checkpoint=os.fspath(pretrained),
+            **{key: given[key] for key in kept if key in given},
+        )
 
 
 def drop_pretrained(cfg: Config) -> str | None:

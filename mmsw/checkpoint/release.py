@@ -124,9 +124,10 @@ def _network_prefix(tensors: StateDict, source: str, wanted: str | None) -> str:
 def _no_network(tensors: StateDict, source: str) -> str:
     if any(key.endswith('.deploy_wide') for key in tensors):
         return (
-            f'{source} holds a folded network (saved after switch_to_deploy). It can be '
-            'tested, but a backbone cannot start from it: take the file from before folding. To '
-            'infer with this one, build the network, call switch_to_deploy(), then load_state_dict'
+            f'{source} holds a folded network (saved after switch_to_deploy), from which '
+            'no training can start: take the file from before folding. To infer with this one, use '
+            'mmsw.apis.init_model or tools/test.py with the config of the whole model; or build '
+            'the network, call switch_to_deploy(), then load_state_dict()'
         )
     kind = 'a SLaK network' if any(map(_SLAK.search, tensors)) else 'another network'
     return (

@@ -6,8 +6,10 @@ import logging
 
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.logging import MMLogger
 
+from mmsw.apis.config import set_pretrained
 from mmsw.checkpoint import CheckpointError, load_pretrained
 from mmsw.sparsity import masked_layers
 
@@ -87,3 +89,16 @@ def test_a_pruned_stem_stays_pruned(input_weights, build_net, tmp_path) -> None:
     assert torch.equal(layer.mask, layer.weight != 0)
     if input_weights == 'repeat':
         assert torch.equal(layer.mask, keep[:, [0, 1, 2, 0]])
+
+
+def test_another_file_by_the_command_line_keeps_it() -> None:
+    """It is about the images of the network; prefix is about the file and goes with it."""
+    given = dict(type='Pretrained', checkpoint='a.pth', prefix='a.', input_weights='mean')
+    cfg = Config(dict(model=dict(backbone=dict(init_cfg=given))))
+    set_pretrained(cfg, 'b.pth')
+    expected = dict(type='Pretrained', checkpoint='b.pth', input_weights='mean')
+    assert cfg.model.backbone.init_cfg == expected
+    for nothing in (None, [], {}):
+        cfg.model.backbone.init_cfg = nothing
+        set_pretrained(cfg, 'b.pth')
+        assert cfg.model.backbone.init_cfg == dict(type='Pretrained', checkpoint='b.pth')
