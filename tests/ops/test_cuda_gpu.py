@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmsw.ops import ShiftPattern, shift_add, shift_wise_conv2d
+from mmsw.ops import BackendUnavailableError, ShiftPattern, shift_add, shift_wise_conv2d
 from mmsw.ops.backends import cuda_backend, torch_backend
 
 if (reason := cuda_backend.unavailable_reason()) is not None:
@@ -269,7 +269,7 @@ def test_agrees_with_small_convolutions_and_shift_add() -> None:
 
 def test_a_tensor_on_the_cpu_is_refused() -> None:
     pattern = ShiftPattern.draw(5, 3, 2, 1)
-    with pytest.raises(ValueError, match='the cuda backend takes CUDA tensors, got one on cpu'):
+    with pytest.raises(BackendUnavailableError, match='it takes tensors on cuda, not on cpu'):
         shift_wise_conv2d(torch.ones(1, 2, 4, 4), torch.ones(4, 1, 3, 3), pattern, backend='cuda')
 
 

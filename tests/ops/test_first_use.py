@@ -218,6 +218,25 @@ def test_auto_keeps_sizes_from_a_backend_that_cannot_take_them(install) -> None:
     assert small.calls == ['shift_wise_conv2d']
 
 
+def test_a_size_that_is_too_large_is_no_fault_of_the_backend(install) -> None:
+    class Small(Unproven):
+        @staticmethod
+        def limit(function: str, call: Call) -> str | None:
+            return 'too large' if call.small_kernel > 3 and function != 'shift_add' else None
+
+        def shift_wise_conv2d(self, x: Tensor, weight: Tensor, *tables):
+            if weight.shape[-1] > 3:
+                raise ValueError('the kernel says so itself')
+            return torch_backend.shift_wise_conv2d(x, weight, *tables)
+
+    small = install(Small())
+    pattern = ShiftPattern.draw(5, 5, 1, 1)
+    assert len(shift_add(torch.ones(1, 1, 8, 8), pattern)) == 3
+    assert small.calls.count('shift_add') == 2
+    with pytest.raises(ValueError, match='the kernel says so itself'):
+        shift_wise_conv2d(torch.ones(1, 1, 4, 4), torch.ones(1, 1, 5, 5), pattern, backend='new')
+
+
 def test_limits_of_cuda_are_those_of_its_kernels(tmp_path: Path) -> None:
     """The sizes are planned on the host: a plain compiler can ask the very headers."""
     sources = Path(cuda_backend.__file__).resolve().parents[1] / 'csrc' / 'cuda'

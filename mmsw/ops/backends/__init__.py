@@ -175,7 +175,7 @@ def _auto_may_take(name: str, function: str, call: Call | None) -> bool:
     if not module.NEEDS_CHECK:
         return _unavailable_reason(name) is None
     if not first_use.can_compare(call):
-        return first_use.has_passed(name, call)
+        return first_use.has_passed(name, module, call)
     if _unavailable_reason(name) is not None:
         return False
     problem = first_use.find_problem(name, module, call)
