@@ -334,5 +334,5 @@ def _build_command(
 def _one_line(error: Exception) -> str:
     if isinstance(error, CannotBuildError):
         return str(error)
-    first = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return f'the build failed: {first}; `pip install -v` shows what the compiler says'
+    text = ' '.join(str(error).split()) or type(error).__name__
+    return f'the build failed: {text[:200]}; `pip install -v` shows the whole output'
