@@ -127,7 +127,7 @@ def _unavailable_reason(name: str) -> str | None:
 def _mismatch(name: str, device_type: str, function: str) -> str | None:
     """Why a backend that runs here cannot take this call; meta tensors never reach a backend."""
     module = _MODULES[name]
-    if getattr(module, function, None) is None:  # torch 2.4 cannot trace hasattr of a module
+    if not hasattr(module, function):
         return f'it has no {function}'
     if device_type == 'meta' or module.DEVICES is None or device_type in module.DEVICES:
         return None
