@@ -22,7 +22,7 @@ from mmsw.apis.benchmarks.runs import result_of
 from mmsw.apis.benchmarks.transfer import runs
 from mmsw.apis.benchmarks.transfer.plan import TransferSettings
 
-PATIENCE = 120  # seconds for what takes about 10 on an idle machine
+PATIENCE = 300  # seconds at most; 20 on an idle machine, but five times that beside other work
 
 
 def read_until(process: subprocess.Popen, text: bytes) -> None:
