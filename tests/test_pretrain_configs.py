@@ -23,6 +23,7 @@ from mmsw.checkpoint import (
     save_checkpoint_file,
     to_classifier,
 )
+from mmsw.engine import DynamicSparsityHook, SparsityReportHook
 from mmsw.models import PooledNorm, ShiftWiseNet
 from mmsw.sparsity import report
 
@@ -106,8 +107,16 @@ def test_mean_of_erased_pixels_is_that_of_the_preprocessor() -> None:
 
 def test_every_hook_of_sparse_training_can_be_built() -> None:
     for path in (SW_T, SPARSIFY_ADE):
-        for hook in load_config(path).custom_hooks:
-            HOOKS.build(hook)
+        cfg = load_config(path)
+        sparse, report_hook = (HOOKS.build(hook) for hook in cfg.custom_hooks)
+        assert isinstance(sparse, DynamicSparsityHook)
+        assert (sparse.interval, sparse.end_iter) == {
+            SW_T: (100, None),
+            SPARSIFY_ADE: (400, 120001),
+        }[path]
+        assert sparse.snip_batches == 1
+        assert isinstance(report_hook, SparsityReportHook)
+        assert not report_hook.require_sparse
 
 
 @pytest.mark.parametrize(('name', 'golden', 'dense'), NETWORKS)

@@ -10,9 +10,10 @@ import mmengine.optim.optimizer.amp_optimizer_wrapper as amp_module
 import numpy as np
 import pytest
 import torch
+from mmcv.cnn.bricks import DropPath
 from mmengine.hooks import Hook
 from torch.utils.data import DataLoader, Dataset, IterableDataset
-from toy import EMA, POINTWISE, ToyData, build_runner
+from toy import EMA, POINTWISE, ToyData, ToyModel, build_runner
 from toy import dynamic_hook as hook
 from two_processes import run_in_two_processes
 
@@ -245,6 +246,24 @@ def test_saliency_leaves_modules_in_the_mode_they_were_in(tmp_path) -> None:
     assert not runner.model.classifier.training
     assert runner.model.backbone.training
     assert all(bool((gradient != 0).any()) for gradient in gradients.values())
+
+
+def test_snip_looks_behind_random_depth(tmp_path) -> None:
+    """Blocks that every image of the batch skips would be pruned to the bone."""
+    model = ToyModel()
+    blocks = [block for stage in model.backbone.stages for block in stage]
+    for block in blocks[:3]:
+        block.drop_path = DropPath(0.999)
+    layers = dict(sparsity.masked_layers(model))
+    runner = build_runner(tmp_path, None, hooks=[hook(start='snip')], model=model, max_iters=1)
+    runner._train_loop = runner.build_train_loop(runner._train_loop)
+    skipped = batch_gradients(runner, layers, 1, seed=0)
+    assert sum(not bool(gradient.any()) for gradient in skipped.values()) == 6, 'two paths each'
+    runner.train()
+    now = report(runner.model)
+    assert now.total.density == 0.5
+    assert all(density.kept > 2 for density in now.layers.values())
+    assert all(block.drop_path.training for block in blocks[:3])
 
 
 class Stream(IterableDataset):

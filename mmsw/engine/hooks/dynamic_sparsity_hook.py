@@ -163,9 +163,10 @@ class DynamicSparsityHook(Hook):
             return
         gradients = None
         if self._settings.start == 'snip':
-            gradients = batch_gradients(
-                runner, dynamic.layers, self.snip_batches, dynamic.settings.seed
-            )
+            arguments = runner, dynamic.layers, self.snip_batches, dynamic.settings.seed
+            gradients = batch_gradients(*arguments)
+            if not all(bool(gradient.any()) for gradient in gradients.values()):
+                gradients = batch_gradients(*arguments, random_depth=False)  # it skipped layers
         new, least = dynamic.start_masks(gradients)
         new = masks_of_main_process(new)
         dynamic.apply(new, _optimizers(runner), averaged_models(runner))
