@@ -14,6 +14,7 @@ from mmsw.sparsity import (
     attach_saved_masks,
     from_torch_prune,
     masked_layers,
+    masks,
     masks_from_zeros,
     set_masks,
 )
@@ -65,6 +66,18 @@ def keep_loaded_zeros(runner: Runner, checkpoint: dict) -> None:
             _prune_zeros(net, states)
     for other in averaged:  # EMAHook may have filled it already
         set_masks(other, {name: state[key] for name, key in _masks_of(other, state).items()})
+
+
+def share_masks(runner: Runner) -> None:
+    """Give averaged models the masks of the model; to be called before the first iteration.
+
+    They were copied from it before its weights were initialised, and a pretrained file may have
+    brought masks for layers that had none.
+    """
+    net = unwrapped(runner.model)
+    for other in averaged_models(runner):
+        attach_saved_masks(other, net.state_dict())
+        set_masks(other, masks(net))
 
 
 def _prefix(state: Mapping[str, Tensor]) -> str:

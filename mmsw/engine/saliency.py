@@ -18,7 +18,11 @@ from .model_wrapper import unwrapped
 
 
 def batch_gradients(
-    runner: Runner, layers: Mapping[str, nn.Module], num_batches: int, seed: int
+    runner: Runner,
+    layers: Mapping[str, nn.Module],
+    num_batches: int,
+    seed: int,
+    random_depth: bool = True,
 ) -> dict[str, Tensor]:
     """Mean gradient of the training loss by the weights of layers, in full precision.
 
@@ -31,6 +35,7 @@ def batch_gradients(
         layers: Masked layers by name.
         num_batches: Batches per process, at least one; their size is that of the training loader.
         seed: Of the choice of images, their augmentation and random depth.
+        random_depth: Skip blocks at random, as training does.
 
     Returns:
         By layer name, of the weights' shape; zero for a layer that does not take part in the loss.
@@ -44,6 +49,10 @@ def batch_gradients(
     training = [(module, module.training) for module in model.modules()]
     recorder = DenseGradients(layers)
     model.train()
+    if not random_depth:
+        for module, _ in training:
+            if hasattr(module, 'drop_prob'):
+                module.eval()
     recorder.watch()
     try:
         with preserved_random_state(seed + runner.rank):

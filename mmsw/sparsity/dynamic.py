@@ -167,6 +167,9 @@ class DynamicSparsity:
     ) -> tuple[dict[str, Tensor], float]:
         """Masks after one more exchange; nothing is set yet, but the generator moves on.
 
+        A layer whose gradients are all zero exchanges nothing: random depth has skipped it, and
+        nothing tells which units to grow.
+
         Args:
             step: Iterations done.
             steps: Iterations over which the share falls from ``prune_rate`` to ``end_rate``.
@@ -184,6 +187,9 @@ class DynamicSparsity:
         rate = exchange_rate(step, steps, settings.prune_rate, settings.end_rate)
         new = {}
         for names in self.groups.values():
+            if settings.grow != 'random' and not any(bool(gradients[n].any()) for n in names):
+                new.update({name: self.layers[name].mask.clone() for name in names})
+                continue
             kept = [kept_units(self.layers[n].mask, settings.granularity) for n in names]
             importance = [self._importance(name) for name in names]
             if aligned and len(names) > 1:

@@ -210,6 +210,22 @@ def test_growth_by_gradient_takes_the_largest_dense_gradients() -> None:
     assert torch.count_nonzero(net['layer0'].paths[0].weight[4]) == 0, 'grown weights start at zero'
 
 
+@pytest.mark.parametrize('align_interval', [None, 1])
+@pytest.mark.parametrize('grow', ['gradient', 'momentum'])
+def test_a_layer_without_a_gradient_exchanges_nothing(grow, align_interval) -> None:
+    """It would grow the filters of the lowest index."""
+    net = network(Paths([1.0, 2.0, 3.0, 4.0], [1.0, 2.0, 3.0, 4.0]), Paths([1.0, 2.0], [1.0, 2.0]))
+    made = started(net, grow=grow, prune_rate=1.0, align_interval=align_interval)
+    gradients = {name: torch.zeros(mask.shape) for name, mask in sparsity.masks(net).items()}
+    gradients['layer1.paths.0'] += 1.0
+    gradients['layer1.paths.1'] += 1.0
+    before = kept(net)
+    made.apply(made.next_masks(0, 10, gradients)[0])
+    assert {name: rows for name, rows in kept(net).items() if 'layer0' in name} == {
+        name: rows for name, rows in before.items() if 'layer0' in name
+    }
+
+
 def test_removed_and_grown_weights_have_no_past_in_the_optimizer() -> None:
     net = network(Paths([5.0, 4.0, 3.0, 2.0], [5.0, 4.0, 3.0, 2.0]))
     made = started(net, grow='gradient', prune_rate=0.5)

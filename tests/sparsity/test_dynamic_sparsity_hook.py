@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import functools
-import itertools
 from pathlib import Path
 
 import mmengine.optim.optimizer.amp_optimizer_wrapper as amp_module
-import numpy as np
 import pytest
 import torch
 from mmengine.hooks import Hook
-from torch.utils.data import DataLoader, Dataset, IterableDataset
 from toy import EMA, POINTWISE, ToyData, build_runner
 from toy import dynamic_hook as hook
 from two_processes import run_in_two_processes
@@ -19,7 +16,6 @@ from two_processes import run_in_two_processes
 from mmsw import sparsity
 from mmsw.checkpoint import load_checkpoint_file
 from mmsw.engine.hooks import DynamicSparsityHook, SparsityLostError
-from mmsw.engine.saliency import batch_gradients
 from mmsw.errors import SparsityError
 from mmsw.sparsity import masks, report
 
@@ -204,70 +200,6 @@ def test_a_dense_start_is_refused_from_checkpoint(tmp_path) -> None:
     with pytest.raises(ValueError, match='nothing is pruned in the network'):
         train(tmp_path, hook(start='from_checkpoint', sparsity=None))
     assert not list(tmp_path.glob('*.pth'))
-
-
-def test_snip_leaves_no_trace(tmp_path) -> None:
-    """What a run sees, but for the masks, is the same whether saliency was measured or not."""
-
-    class Compare(Hook):
-        priority = 'LOWEST'
-
-        def before_train(self, runner) -> None:
-            self.states = (
-                torch.get_rng_state(),
-                torch.tensor(np.random.get_state()[1].astype(np.int64)),
-                *(b.clone() for n, b in runner.model.named_buffers() if not n.endswith('mask')),
-            )
-            self.modes = [module.training for module in runner.model.modules()]
-            assert all(parameter.grad is None for parameter in runner.model.parameters())
-
-        def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
-            if batch_idx == 0:
-                self.batch = data_batch['inputs'].clone()
-
-    found = {}
-    for start in ('snip', 'uniform'):
-        compare = Compare()
-        train(tmp_path / start, hook(start=start, snip_batches=2), compare, max_iters=1)
-        found[start] = compare
-    snip, uniform = found['snip'], found['uniform']
-    assert all(torch.equal(a, b) for a, b in zip(snip.states, uniform.states, strict=True))
-    assert snip.modes == uniform.modes
-    assert torch.equal(snip.batch, uniform.batch)
-
-
-def test_saliency_leaves_modules_in_the_mode_they_were_in(tmp_path) -> None:
-    runner = build_runner(tmp_path, None, hooks=[])
-    runner._train_loop = runner.build_train_loop(runner._train_loop)
-    runner.model.train()
-    runner.model.classifier.eval()
-    gradients = batch_gradients(runner, dict(sparsity.masked_layers(runner.model)), 1, seed=0)
-    assert not runner.model.classifier.training
-    assert runner.model.backbone.training
-    assert all(bool((gradient != 0).any()) for gradient in gradients.values())
-
-
-class Stream(IterableDataset):
-    """The same images again and again."""
-
-    def __iter__(self):
-        return itertools.cycle(ToyData())
-
-
-class Unending(Dataset):
-    """Images by number, nobody knows how many."""
-
-    def __getitem__(self, index: int) -> dict:
-        return ToyData()[index % 8]
-
-
-@pytest.mark.parametrize('data', [Stream, Unending])
-def test_snip_needs_data_with_a_length(tmp_path, data) -> None:
-    runner = build_runner(tmp_path, None, hooks=[hook(start='snip')])
-    sampler = None if data is Stream else range(64)
-    runner._train_dataloader = DataLoader(data(), batch_size=4, sampler=sampler)
-    with pytest.raises(SparsityError, match="choose start='erk' or 'uniform'"):
-        runner.train()
 
 
 @pytest.mark.parametrize('kind', ['val', 'test'])

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
-from toy import EMA, POINTWISE, build_runner
+from toy import EMA, POINTWISE, ToyModel, build_runner
 from toy import dynamic_hook as hook
 
 from mmsw import sparsity
@@ -201,3 +201,28 @@ def test_masks_that_belong_to_nothing_here_are_left(tmp_path, zeroed_file) -> No
     runner._train_loop = runner.build_train_loop(runner._train_loop)
     runner.call_hook('after_load_checkpoint', checkpoint=checkpoint)
     assert checkpoint['state_dict']['stranger.mask'].all()
+
+
+class PrunedAtInit(ToyModel):
+    """Its ordinary layers get their masks with the initial weights, as from a pretrained file."""
+
+    def init_weights(self) -> None:
+        super().init_weights()
+        self.initial = {}
+        for name in sparsity.attach_masks(self, POINTWISE):
+            weight = self.get_submodule(name).weight
+            sparsity.set_masks(self, {name: torch.arange(len(weight)).view(-1, 1) % 2 == 0})
+            self.initial[f'{name}.weight'] = weight.clone()
+
+
+@pytest.mark.parametrize('average', [EMA, dict(**EMA, begin_iter=3)], ids=['at-once', 'later'])
+@pytest.mark.parametrize('sparse_training', [[], [FROM_CHECKPOINT]], ids=['report', 'dynamic'])
+def test_averages_get_masks_that_come_with_the_initial_weights(
+    tmp_path, sparse_training, average, sparse_checkpoint
+) -> None:
+    """Without them the average would take its buffers from others than those of the model."""
+    model = PrunedAtInit(dict(type='Pretrained', checkpoint=str(sparse_checkpoint)))
+    hooks = [REPORT, average, *sparse_training]
+    build_runner(tmp_path, None, max_iters=4, hooks=hooks, model=model).train()
+    before = {key: weight.detach() for key, weight in model.initial.items()}
+    assert_zeros_survive(tmp_path / 'iter_4.pth', before, ('state_dict', 'ema_state_dict'))

@@ -17,7 +17,7 @@ from mmsw.sparsity import DenseGradients, DynamicSettings, DynamicSparsity
 from mmsw.sparsity.dynamic_settings import differences
 
 from ..agreement import masks_of_main_process, mean_over_processes
-from ..loaded_zeros import DYNAMIC_SPARSITY, keep_loaded_zeros
+from ..loaded_zeros import DYNAMIC_SPARSITY, keep_loaded_zeros, share_masks
 from ..model_wrapper import unwrapped
 from ..runner_parts import averaged_models, is_training
 from ..saliency import batch_gradients
@@ -146,6 +146,7 @@ class DynamicSparsityHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Choose the first masks, or go on with those of the run that is resumed."""
+        share_masks(runner)
         dynamic = self.dynamic
         self._end = runner.max_iters if self.end_iter is None else self.end_iter
         if self._end > runner.max_iters:
@@ -163,9 +164,10 @@ class DynamicSparsityHook(Hook):
             return
         gradients = None
         if self._settings.start == 'snip':
-            gradients = batch_gradients(
-                runner, dynamic.layers, self.snip_batches, dynamic.settings.seed
-            )
+            arguments = runner, dynamic.layers, self.snip_batches, dynamic.settings.seed
+            gradients = batch_gradients(*arguments)
+            if not all(bool(gradient.any()) for gradient in gradients.values()):
+                gradients = batch_gradients(*arguments, random_depth=False)  # it skipped layers
         new, least = dynamic.start_masks(gradients)
         new = masks_of_main_process(new)
         dynamic.apply(new, _optimizers(runner), averaged_models(runner))

@@ -1,0 +1,102 @@
+"""What SNIP measures before training under mmengine's real Runner: no trace, no layer forgotten."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from mmcv.cnn.bricks import DropPath
+from mmengine.hooks import Hook
+from torch.utils.data import DataLoader, Dataset, IterableDataset
+from toy import ToyData, ToyModel, build_runner
+from toy import dynamic_hook as hook
+
+from mmsw import sparsity
+from mmsw.engine.saliency import batch_gradients
+from mmsw.errors import SparsityError
+from mmsw.sparsity import report
+
+
+def test_snip_leaves_no_trace(tmp_path) -> None:
+    """What a run sees, but for the masks, is the same whether saliency was measured or not."""
+
+    class Compare(Hook):
+        priority = 'LOWEST'
+
+        def before_train(self, runner) -> None:
+            self.states = (
+                torch.get_rng_state(),
+                torch.tensor(np.random.get_state()[1].astype(np.int64)),
+                *(b.clone() for n, b in runner.model.named_buffers() if not n.endswith('mask')),
+            )
+            self.modes = [module.training for module in runner.model.modules()]
+            assert all(parameter.grad is None for parameter in runner.model.parameters())
+
+        def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
+            if batch_idx == 0:
+                self.batch = data_batch['inputs'].clone()
+
+    found = {}
+    for start in ('snip', 'uniform'):
+        compare = Compare()
+        hooks = [hook(start=start, snip_batches=2), compare]
+        build_runner(tmp_path / start, None, hooks=hooks, max_iters=1).train()
+        found[start] = compare
+    snip, uniform = found['snip'], found['uniform']
+    assert all(torch.equal(a, b) for a, b in zip(snip.states, uniform.states, strict=True))
+    assert snip.modes == uniform.modes
+    assert torch.equal(snip.batch, uniform.batch)
+
+
+def test_saliency_leaves_modules_in_the_mode_they_were_in(tmp_path) -> None:
+    runner = build_runner(tmp_path, None, hooks=[])
+    runner._train_loop = runner.build_train_loop(runner._train_loop)
+    runner.model.train()
+    runner.model.classifier.eval()
+    gradients = batch_gradients(runner, dict(sparsity.masked_layers(runner.model)), 1, seed=0)
+    assert not runner.model.classifier.training
+    assert runner.model.backbone.training
+    assert all(bool((gradient != 0).any()) for gradient in gradients.values())
+
+
+def test_snip_looks_behind_random_depth(tmp_path) -> None:
+    """Blocks that every image of the batch skips would be pruned to the bone."""
+    model = ToyModel()
+    blocks = [block for stage in model.backbone.stages for block in stage]
+    for block in blocks[:3]:
+        block.drop_path = DropPath(0.999)
+    layers = dict(sparsity.masked_layers(model))
+    runner = build_runner(tmp_path, None, hooks=[hook(start='snip')], model=model, max_iters=1)
+    runner._train_loop = runner.build_train_loop(runner._train_loop)
+    skipped = batch_gradients(runner, layers, 1, seed=0)
+    assert sum(not bool(gradient.any()) for gradient in skipped.values()) == 6, 'two paths each'
+    runner.train()
+    now = report(runner.model)
+    assert now.total.density == 0.5
+    assert all(density.kept > 2 for density in now.layers.values())
+    assert all(block.drop_path.training for block in blocks[:3])
+
+
+class Stream(IterableDataset):
+    """The same images again and again."""
+
+    def __iter__(self):
+        return itertools.cycle(ToyData())
+
+
+class Unending(Dataset):
+    """Images by number, nobody knows how many."""
+
+    def __getitem__(self, index: int) -> dict:
+        return ToyData()[index % 8]
+
+
+@pytest.mark.parametrize('data', [Stream, Unending])
+def test_snip_needs_data_with_a_length(tmp_path, data) -> None:
+    runner = build_runner(tmp_path, None, hooks=[hook(start='snip')])
+    sampler = None if data is Stream else range(64)
+    runner._train_dataloader = DataLoader(data(), batch_size=4, sampler=sampler)
+    with pytest.raises(SparsityError, match="choose start='erk' or 'uniform'"):
+        runner.train()
