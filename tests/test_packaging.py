@@ -27,7 +27,16 @@ VERSION = runpy.run_path(str(ROOT / 'mmsw' / 'version.py'))['__version__']
 DIST_INFO = f'mmshiftwise-{VERSION}.dist-info'
 STACKS = ('openmmlab', 'onedl')
 # variables by which a surrounding `make` or user would reach into the calls below
-STEERING = {'MAKEFLAGS', 'MFLAGS', 'STACK', 'PYTHON', 'BASE_PYTHON', 'CXX', 'TEST_ARGS'}
+STEERING = {
+    'MAKEFLAGS',
+    'MFLAGS',
+    'STACK',
+    'PYTHON',
+    'BASE_PYTHON',
+    'CXX',
+    'TEST_ARGS',
+    'MMSW_BUILD_OPS',
+}
 
 # the test suite was run with these
 PYTHONS_TRIED = ['Programming Language :: Python :: 3.11']
