@@ -10,16 +10,15 @@ import torch
 from mmengine.device import get_device
 from mmengine.dist import broadcast_object_list, is_distributed
 from mmengine.evaluator import DumpResults, Evaluator
-from mmengine.hooks import EMAHook
 from mmengine.model import BaseTTAModel, is_model_wrapper, revert_sync_batchnorm
 from mmengine.registry import RUNNERS
 from mmengine.runner import BaseLoop, Runner, load_state_dict
 from torch import nn
 
 from mmsw.checkpoint import CheckpointError, fetched_once, only_data_is_read, read_checkpoint
+from mmsw.engine.loaded_zeros import keep_loaded_zeros
 from mmsw.engine.model_wrapper import unwrapped
 from mmsw.errors import MmswError
-from mmsw.sparsity import attach_saved_masks
 
 from .dataset_checks import check_dataset, explained_errors
 from .trained import REVISE_KEYS, check_whole, is_folded, state_dict_of, take_form
@@ -131,6 +130,7 @@ class PortableRunner(Runner):
             checkpoint = read_checkpoint(filename)
         _check_meta(checkpoint, filename, self._resume)
         self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
+        keep_loaded_zeros(self, checkpoint)  # also where no hook of the config does
         model = unwrapped(self.model)
         state = state_dict_of(checkpoint, revise_keys)
         if is_folded(state) and (self._resume or isinstance(self._train_loop, BaseLoop)):
@@ -143,9 +143,6 @@ class PortableRunner(Runner):
         if self._resume or self.needs_whole_checkpoint:
             check_whole(state, part, filename)
         load_state_dict(model, state, strict, logger=self.logger)
-        for hook in self.hooks:
-            if isinstance(hook, EMAHook) and hasattr(hook, 'ema_model'):
-                _mask_average(hook.ema_model.module, state)
         self._has_loaded = True
         self.logger.info(f'Load checkpoint from {filename}')
         return checkpoint
@@ -178,9 +175,14 @@ def _check_meta(checkpoint: Any, filename: str, resumes: bool) -> None:
     mmengine looks for the number of GPUs in the config that old files hold, and executes it.
 
     Raises:
-        CheckpointError: If no run can go on from it.
+        CheckpointError: If it is no dict, or the run resumes and no training can go on from it.
     """
-    meta = checkpoint.get('meta') if isinstance(checkpoint, dict) else None
+    if not isinstance(checkpoint, dict):
+        raise CheckpointError(
+            f'{filename} holds a {type(checkpoint).__name__}; a dict of tensors, bare or under '
+            'state_dict, was expected'
+        )
+    meta = checkpoint.get('meta')
     meta = meta if isinstance(meta, dict) else {}
     meta.pop('config', None)
     found = {*meta, *checkpoint} if meta else {}
@@ -190,12 +192,6 @@ def _check_meta(checkpoint: Any, filename: str, resumes: bool) -> None:
             f'{filename} holds no training that could go on ({", ".join(missing)} missing): start '
             'a new one from its weights, with load_from=PATH and without --resume'
         )
-
-
-def _mask_average(average: nn.Module, state: dict[str, Any]) -> None:
-    """Give an averaged model the masks that the model got from a checkpoint."""
-    for name in attach_saved_masks(average, state):
-        average.get_submodule(name).set_mask(state[f'{name}.mask'])
 
 
 def _compares(evaluator: Evaluator) -> bool:

@@ -12,12 +12,12 @@ from mmengine.logging import print_log
 from torch import Tensor
 
 from mmsw.sparsity import from_torch_prune, masks_from_zeros
+from mmsw.sparsity.dynamic import DYNAMIC_SPARSITY
 from mmsw.sparsity.torch_prune import without_a_mask
 
 from .files import CheckpointError
 from .names import listed
 
-_DYNAMIC = 'dynamic_sparsity'  # in a checkpoint of a run with DynamicSparsityHook
 _MASK = '.mask'
 _PARAMETRIZED = re.compile(r'^(.*)\.parametrizations\.(\w+)\.')
 
@@ -67,7 +67,7 @@ def settle_zeros(state: dict[str, Tensor], checkpoint: Any, source: str) -> None
     """
     new = masks_from_zeros(state)
     number = sum(int((state[key] & ~mask).sum()) for key, mask in new.items())
-    if new and isinstance(checkpoint, Mapping) and _DYNAMIC in checkpoint:
+    if new and isinstance(checkpoint, Mapping) and DYNAMIC_SPARSITY in checkpoint:
         print_log(
             f'{source}: {number} weights in {len(new)} masks are kept and exactly zero; they stay '
             'as they are, because in a run with dynamic sparsity weights start at zero',

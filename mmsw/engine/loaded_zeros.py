@@ -18,12 +18,12 @@ from mmsw.sparsity import (
     masks_from_zeros,
     set_masks,
 )
+from mmsw.sparsity.dynamic import DYNAMIC_SPARSITY
 from mmsw.sparsity.torch_prune import without_a_mask
 
 from .model_wrapper import unwrapped
 from .runner_parts import averaged_models, is_training
 
-DYNAMIC_SPARSITY = 'dynamic_sparsity'  # key of a checkpoint: state of dynamic sparse training
 _WRAPPER = 'module.'
 
 

@@ -23,6 +23,7 @@ from .optimizer_state import reset_state
 from .select import keep_largest_number
 from .units import kept_units, mask_of_units, unit_norms, unit_sums
 
+DYNAMIC_SPARSITY = 'dynamic_sparsity'  # key of a checkpoint: the state of such a training
 STATE_VERSION = 1  # form of what DynamicSparsity.state_dict returns
 
 

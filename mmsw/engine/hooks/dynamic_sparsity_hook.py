@@ -14,10 +14,11 @@ from torch import Tensor
 
 from mmsw.errors import SparsityError
 from mmsw.sparsity import DenseGradients, DynamicSettings, DynamicSparsity
+from mmsw.sparsity.dynamic import DYNAMIC_SPARSITY
 from mmsw.sparsity.dynamic_settings import differences
 
 from ..agreement import masks_of_main_process, mean_over_processes
-from ..loaded_zeros import DYNAMIC_SPARSITY, keep_loaded_zeros, share_masks
+from ..loaded_zeros import keep_loaded_zeros, share_masks
 from ..model_wrapper import unwrapped
 from ..runner_parts import averaged_models, is_training
 from ..saliency import batch_gradients
