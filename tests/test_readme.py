@@ -84,7 +84,7 @@ def config_of(command: Command):
         return args, load_config(ROOT / args.config, args.cfg_options)
     except UsageError as error:
         if 'mmdet is not installed' in str(error):
-            pytest.skip('mmdet is absent; the config inherits from it')
+            pytest.skip('mmdet: absent; the config inherits from it')
         raise
 
 
@@ -167,7 +167,7 @@ def own_config(folder: Path) -> Path:
 
 def test_own_config_of_the_readme_is_the_recipe(tmp_path: Path) -> None:
     """The block loads as it stands; where it says less, the base says the same as the recipe."""
-    pytest.importorskip('mmseg', reason='mmseg is absent; the config inherits from it')
+    pytest.importorskip('mmseg', reason='mmseg: absent; the config inherits from it')
     own, recipe = load_config(own_config(tmp_path)), load_config(RECIPE)
     defaults = ('big_kernels', 'ghost_ratio', 'num_paths', 'num_reps', 'out_indices')
     expected = {k: v for k, v in recipe.model.backbone.items() if k not in defaults}
@@ -181,7 +181,7 @@ def test_own_config_of_the_readme_is_the_recipe(tmp_path: Path) -> None:
 
 
 def test_own_config_of_the_readme_builds(tmp_path: Path) -> None:
-    pytest.importorskip('mmcv._ext', reason='mmseg needs the compiled operators of mmcv')
+    pytest.importorskip('mmcv._ext', reason='mmcv.ops: absent; mmseg needs them')
     cfg = load_config(own_config(tmp_path))
     cfg.model.backbone.init_cfg = None
     model = build_model(cfg)

@@ -137,11 +137,14 @@ class TestWhatFits:
         other = source.stages[0][0].shift_wise.paths[1]
         assert torch.equal(merged_path.weight[:4], other.weight[:4])
 
-    def test_group_count_alone_cannot_tell_51_from_49(
+    @pytest.mark.xfail(
+        strict=True, reason="a file without the authors' arguments: 51 and 49 both make 17 groups"
+    )
+    def test_other_kernels_of_the_same_group_count_are_refused(
         self, published_model, build_net, saved
     ) -> None:
-        """Without the authors' arguments both have 17 groups of side 3; documented, not wanted."""
-        build_net(saved(published_model), big_kernels=(49, 51, 47, 13))
+        with pytest.raises(CheckpointError):
+            build_net(saved(published_model), big_kernels=(49, 51, 47, 13))
 
     def test_log_says_what_was_loaded(self, published_path, build_net, caplog) -> None:
         logger = MMLogger.get_instance('loading')

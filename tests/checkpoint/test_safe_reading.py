@@ -228,7 +228,6 @@ class TestAddresses:
             assert 'Download the file' in str(caught.value)
 
     def test_missing_client_of_a_backend_is_told(self) -> None:
-        pytest.importorskip('mmengine')
         with pytest.raises(
             CheckpointError, match=r's3://bucket/a\.pth cannot be fetched: .*petrel'
         ):

@@ -25,9 +25,7 @@ LIBRARY = compiled.library_path(torch.__version__).name
 RECORD = compiled.record_path(torch.__version__).name
 STEERING = {'CC', 'CXX', 'MMSW_BUILD_OPS', 'TORCH_CUDA_ARCH_LIST', 'PYTHONPATH'}
 
-needs_compiler = pytest.mark.skipif(
-    shutil.which('c++') is None, reason='there is no C++ compiler c++'
-)
+needs_compiler = pytest.mark.skipif(shutil.which('c++') is None, reason='compiler: there is no c++')
 
 
 @pytest.fixture(scope='module')
@@ -165,7 +163,7 @@ def test_a_compiler_without_openmp_compiles_the_operators(
 def test_openmp_is_used_where_the_compiler_takes_it(tmp_path: Path) -> None:
     compiler = [shutil.which('c++')]
     if build_ops.probe(compiler, ['-fopenmp']) is not None:
-        pytest.skip('c++ has no OpenMP here')
+        pytest.skip('openmp: c++ does not know it here')
     assert build_ops.openmp_flags(compiler, ['-fopenmp']) == ['-fopenmp']
     assert build_ops.openmp_flags(compiler, []) == []
 
@@ -284,7 +282,7 @@ def test_a_library_of_another_torch_is_named_and_not_used(
 
 @pytest.mark.skipif(
     cpp_backend.unavailable_reason() is not None,
-    reason=f'backend cpp: {cpp_backend.unavailable_reason()}',
+    reason=f'cpp: {cpp_backend.unavailable_reason()}',
 )
 def test_a_library_that_was_renamed_is_asked_for_its_torch(tmp_path: Path) -> None:
     ignore = shutil.ignore_patterns('__pycache__', 'csrc', '*.so')

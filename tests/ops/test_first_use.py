@@ -271,7 +271,7 @@ def test_limits_of_cuda_are_those_of_its_kernels(tmp_path: Path) -> None:
             ['c++', '-std=c++17', f'-I{sources}', str(source), '-o', str(program)], check=True
         )
     except FileNotFoundError:
-        pytest.skip('there is no C++ compiler c++')
+        pytest.skip('compiler: there is no c++')
     answer = subprocess.run([program], check=True, capture_output=True, encoding='utf-8').stdout
     most, most_float64, shared = map(int, answer.split())
 

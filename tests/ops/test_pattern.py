@@ -373,7 +373,7 @@ def test_tables_that_were_never_filled_are_refused(every_backend: str, value: in
 def test_cpp_never_writes_outside_of_its_planes(spoilt: str, value: int) -> None:
     reason = available_backends()['cpp']
     if reason is not True:
-        pytest.skip(f'backend cpp: {reason}')
+        pytest.skip(f'cpp: {reason}')
     pattern = ShiftPattern.draw(13, 3, 4, 2)
     shift_hv, identity_index = tables(pattern)
     dict(shift_hv=shift_hv, identity_index=identity_index)[spoilt][-1, -1] = value

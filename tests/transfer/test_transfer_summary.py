@@ -29,7 +29,7 @@ def test_differences_are_paired_by_seed():
 
 
 def test_interval_of_a_mean_is_that_of_students_t():
-    stats = pytest.importorskip('scipy.stats', reason='scipy is absent; it knows the quantiles')
+    stats = pytest.importorskip('scipy.stats', reason='scipy: absent; it knows the quantiles')
     for n in range(2, 32):
         spread = Spread.of([float(i * i) for i in range(n)])
         half = stats.t.ppf(0.975, n - 1) * spread.deviation / n**0.5
