@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -16,12 +16,20 @@ from mmengine.runner import BaseLoop, Runner, load_state_dict
 from torch import nn
 
 from mmsw.checkpoint import CheckpointError, fetched_once, only_data_is_read, read_checkpoint
-from mmsw.engine.loaded_zeros import keep_loaded_zeros
+from mmsw.engine.loaded_zeros import keep_loaded_zeros, settle_masks
 from mmsw.engine.model_wrapper import unwrapped
 from mmsw.errors import MmswError
 
 from .dataset_checks import check_dataset, explained_errors
-from .trained import REVISE_KEYS, check_whole, is_folded, state_dict_of, take_form
+from .pretrained_init import zeros_are_kept
+from .trained import (
+    REVISE_KEYS,
+    check_fills,
+    check_whole,
+    refuse_folded,
+    state_dict_of,
+    take_form,
+)
 
 
 @RUNNERS.register_module()
@@ -99,8 +107,9 @@ class PortableRunner(Runner):
     def _init_model_weights(self) -> None:
         if self._resume and self._load_from is not None:
             return  # every parameter comes from the checkpoint
-        with only_data_is_read(), fetched_once():
+        with only_data_is_read(), fetched_once(), zeros_are_kept():
             super()._init_model_weights()
+        settle_masks(self)
 
     def load_checkpoint(
         self,
@@ -133,19 +142,22 @@ class PortableRunner(Runner):
         keep_loaded_zeros(self, checkpoint)  # also where no hook of the config does
         model = unwrapped(self.model)
         state = state_dict_of(checkpoint, revise_keys)
-        if is_folded(state) and (self._resume or isinstance(self._train_loop, BaseLoop)):
-            raise CheckpointError(
-                f'{filename} was saved after switch_to_deploy, and folded layers cannot be '
-                'trained: name the file that was saved before'
-            )
+        if self._resume or isinstance(self._train_loop, BaseLoop):
+            refuse_folded(state, filename)
         part = model.module if isinstance(model, BaseTTAModel) else model
         take_form(part, state)
+        check_fills(state, part, filename)
         if self._resume or self.needs_whole_checkpoint:
             check_whole(state, part, filename)
         load_state_dict(model, state, strict, logger=self.logger)
         self._has_loaded = True
         self.logger.info(f'Load checkpoint from {filename}')
         return checkpoint
+
+    def resume(self, *args: Any, **kwargs: Any) -> None:
+        """As mmengine's; the optimizers forget what the masks of the file prune."""
+        super().resume(*args, **kwargs)
+        settle_masks(self)
 
     def save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
         """As mmengine's, in which the main process alone works; its error is raised in all."""
@@ -182,6 +194,13 @@ def _check_meta(checkpoint: Any, filename: str, resumes: bool) -> None:
             f'{filename} holds a {type(checkpoint).__name__}; a dict of tensors, bare or under '
             'state_dict, was expected'
         )
+    for name in ('state_dict', 'ema_state_dict'):
+        state = checkpoint.get(name, {})
+        if not (isinstance(state, Mapping) and all(isinstance(key, str) for key in state)):
+            raise CheckpointError(
+                f'{filename} is damaged: its {name} is no dict of tensors by name '
+                f'({type(state).__name__})'
+            )
     meta = checkpoint.get('meta')
     meta = meta if isinstance(meta, dict) else {}
     meta.pop('config', None)

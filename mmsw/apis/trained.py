@@ -55,6 +55,35 @@ def is_folded(state: Mapping[str, Any]) -> bool:
     return any(key.endswith(_FOLDED) for key in state)
 
 
+def refuse_folded(state: Mapping[str, Any], filename: str) -> None:
+    """Refuse to train what a state dict has folded.
+
+    Raises:
+        CheckpointError: If it was saved after ``switch_to_deploy``.
+    """
+    if is_folded(state):
+        raise CheckpointError(
+            f'{filename} was saved after switch_to_deploy, and folded layers cannot be '
+            'trained: name the file that was saved before'
+        )
+
+
+def check_fills(state: Mapping[str, Any], model: nn.Module, filename: str) -> None:
+    """Refuse a state dict that has no parameter of a model.
+
+    Raises:
+        CheckpointError: If a model would keep all the values it has.
+    """
+    own = dict(model.named_parameters())
+    if own and not any(name in state for name in own):
+        raise CheckpointError(
+            f'{filename} fills nothing of the {type(model).__name__} of the config: its tensors '
+            f'are called {list(state)[:3]}, those of the model {list(own)[:3]}. Expected is a '
+            'checkpoint of the whole model; a file of the backbone alone goes to --pretrained or '
+            'model.backbone.init_cfg'
+        )
+
+
 def take_form(model: nn.Module, state: Mapping[str, Any]) -> None:
     """Give a model the form that a state dict has, in place, before it is loaded.
 

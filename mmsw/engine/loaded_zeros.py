@@ -16,13 +16,14 @@ from mmsw.sparsity import (
     masked_layers,
     masks,
     masks_from_zeros,
+    reset_state,
     set_masks,
 )
 from mmsw.sparsity.dynamic import DYNAMIC_SPARSITY
 from mmsw.sparsity.torch_prune import without_a_mask
 
 from .model_wrapper import unwrapped
-from .runner_parts import averaged_models, is_training
+from .runner_parts import averaged_models, is_training, optimizers
 
 _WRAPPER = 'module.'
 
@@ -49,16 +50,10 @@ def keep_loaded_zeros(runner: Runner, checkpoint: dict) -> None:
     states = [state, *(checkpoint[key] for key in ('ema_state_dict',) if key in checkpoint)]
     for each in states:
         _translate(each)
-    attached = attach_saved_masks(net, state, _prefix(state))
+    _attach(net, state)
     averaged = list(averaged_models(runner))
     for other in averaged:
         attach_saved_masks(other, state, _prefix(state))
-    if attached:
-        print_log(
-            f'Sparsity: the checkpoint brings masks of {len(attached)} layers that had none: '
-            f'{", ".join(attached[:3])}{" ..." if len(attached) > 3 else ""}.',
-            logger='current',
-        )
     if is_training(runner) and DYNAMIC_SPARSITY not in checkpoint:
         if runner._resume:
             _refuse_zero_filters(net, state)
@@ -68,16 +63,44 @@ def keep_loaded_zeros(runner: Runner, checkpoint: dict) -> None:
         set_masks(other, {name: state[key] for name, key in _masks_of(other, state).items()})
 
 
-def share_masks(runner: Runner) -> None:
-    """Give averaged models the masks of the model; to be called before the first iteration.
+def keep_zeros(net: nn.Module, state: MutableMapping[str, Tensor], checkpoint: Mapping) -> None:
+    """As :func:`keep_loaded_zeros`, for a network, or a part of one, outside of a run.
 
-    They were copied from it before its weights were initialised, and a pretrained file may have
-    brought masks for layers that had none.
+    Args:
+        net: The network; it gets the masks for layers that have none, but no values yet.
+        state: State dict to be loaded into it; changed in place.
+        checkpoint: Contents of the file.
+    """
+    _translate(state)
+    _attach(net, state)
+    if DYNAMIC_SPARSITY not in checkpoint:
+        _prune_zeros(net, [state])
+
+
+def settle_masks(runner: Runner) -> None:
+    """What else must know the masks of the model learns them; to be called before an iteration.
+
+    Averaged models get them: they were copied before the weights were initialised, and a
+    pretrained file may have brought masks for layers that had none. The optimizers forget the past
+    of pruned weights, which would move them: the masks may be newer than that past.
     """
     net = unwrapped(runner.model)
     for other in averaged_models(runner):
         attach_saved_masks(other, net.state_dict())
         set_masks(other, masks(net))
+    for _, layer in masked_layers(net):
+        for optimizer in optimizers(runner):
+            reset_state(optimizer, layer.weight, ~layer.mask)
+
+
+def _attach(net: nn.Module, state: Mapping[str, Tensor]) -> None:
+    attached = attach_saved_masks(net, state, _prefix(state))
+    if attached:
+        print_log(
+            f'Sparsity: the checkpoint brings masks of {len(attached)} layers that had none: '
+            f'{", ".join(attached[:3])}{" ..." if len(attached) > 3 else ""}.',
+            logger='current',
+        )
 
 
 def _prefix(state: Mapping[str, Tensor]) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import torch
 from mmengine.hooks import EMAHook
+from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import BaseLoop, Runner
 from torch import nn
 
@@ -19,3 +21,14 @@ def averaged_models(runner: Runner) -> Iterator[nn.Module]:
     for hook in runner.hooks:
         if isinstance(hook, EMAHook) and hasattr(hook, 'ema_model'):
             yield hook.ema_model.module
+
+
+def optim_wrappers(runner: Runner) -> list[OptimWrapper]:
+    """mmengine's wrappers of the optimizers that train the model."""
+    wrapper = runner.optim_wrapper
+    return list(wrapper.values()) if isinstance(wrapper, OptimWrapperDict) else [wrapper]
+
+
+def optimizers(runner: Runner) -> list[torch.optim.Optimizer]:
+    """The optimizers that train the model."""
+    return [wrapper.optimizer for wrapper in optim_wrappers(runner)]

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from mmengine.hooks import Hook
-from mmengine.optim import OptimWrapperDict
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch import Tensor
@@ -18,9 +17,9 @@ from mmsw.sparsity.dynamic import DYNAMIC_SPARSITY
 from mmsw.sparsity.dynamic_settings import differences
 
 from ..agreement import masks_of_main_process, mean_over_processes
-from ..loaded_zeros import keep_loaded_zeros, share_masks
+from ..loaded_zeros import keep_loaded_zeros, settle_masks
 from ..model_wrapper import unwrapped
-from ..runner_parts import averaged_models, is_training
+from ..runner_parts import averaged_models, is_training, optim_wrappers, optimizers
 from ..saliency import batch_gradients
 
 _SEEN = ''  # beside the gradients of layers, in one exchange between processes
@@ -147,7 +146,7 @@ class DynamicSparsityHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Choose the first masks, or go on with those of the run that is resumed."""
-        share_masks(runner)
+        settle_masks(runner)
         dynamic = self.dynamic
         self._end = runner.max_iters if self.end_iter is None else self.end_iter
         if self._end > runner.max_iters:
@@ -171,7 +170,7 @@ class DynamicSparsityHook(Hook):
                 gradients = batch_gradients(*arguments, random_depth=False)  # it skipped layers
         new, least = dynamic.start_masks(gradients)
         new = masks_of_main_process(new)
-        dynamic.apply(new, _optimizers(runner), averaged_models(runner))
+        dynamic.apply(new, optimizers(runner), averaged_models(runner))
         self._hook_layers()
         self._kept = dynamic.num_kept()
         runner.logger.info(f'Dynamic sparsity: start={self._settings.start!r}, {self._density()}.')
@@ -325,7 +324,7 @@ class DynamicSparsityHook(Hook):
                 f'an update would keep {dynamic.num_kept(new)} {dynamic.unit}s instead of '
                 f'{self._kept}; masks were changed behind the hook'
             )
-        grown = dynamic.apply(new, _optimizers(runner), averaged_models(runner))
+        grown = dynamic.apply(new, optimizers(runner), averaged_models(runner))
         runner.logger.info(
             f'Dynamic sparsity: update {dynamic.updates} after iteration {runner.iter + 1}, up to '
             f'{rate:.2%} exchanged, {grown} weights grown, {self._density()}.'
@@ -346,22 +345,13 @@ class DynamicSparsityHook(Hook):
         }
 
 
-def _wrappers(runner: Runner) -> list:
-    wrapper = runner.optim_wrapper
-    return list(wrapper.values()) if isinstance(wrapper, OptimWrapperDict) else [wrapper]
-
-
-def _optimizers(runner: Runner) -> list[torch.optim.Optimizer]:
-    return [wrapper.optimizer for wrapper in _wrappers(runner)]
-
-
 def _has_stepped(runner: Runner) -> bool:
     """Whether the iteration that just ended was one in which the optimizer takes its step."""
-    return all(wrapper.should_update() for wrapper in _wrappers(runner))
+    return all(wrapper.should_update() for wrapper in optim_wrappers(runner))
 
 
 def _loss_scale(runner: Runner) -> float:
-    scalers = [getattr(wrapper, 'loss_scaler', None) for wrapper in _wrappers(runner)]
+    scalers = [getattr(wrapper, 'loss_scaler', None) for wrapper in optim_wrappers(runner)]
     return next((scaler.get_scale() for scaler in scalers if scaler is not None), 1.0)
 
 

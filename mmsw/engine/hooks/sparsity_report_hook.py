@@ -12,7 +12,7 @@ from torch import Tensor
 from mmsw import sparsity
 from mmsw.errors import MmswError
 
-from ..loaded_zeros import keep_loaded_zeros, share_masks
+from ..loaded_zeros import keep_loaded_zeros, settle_masks
 from ..model_wrapper import unwrapped
 
 _STATE_DICTS = ('state_dict', 'ema_state_dict')
@@ -55,7 +55,7 @@ class SparsityReportHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Remember what is pruned, log it, and check the demand for sparsity."""
-        share_masks(runner)
+        settle_masks(runner)
         net = unwrapped(runner.model)
         report = sparsity.report(net)
         if not report.total.is_sparse:
