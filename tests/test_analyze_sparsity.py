@@ -310,6 +310,7 @@ def test_errors_are_one_line(published, data_dir, tmp_path, capsys) -> None:
 
     assert 'absent.pth does not exist' in refused(tmp_path / 'absent.pth')
     assert 'is a folder' in refused(tmp_path)
+    assert 'checkpoint torchvision://x cannot be fetched' in refused('torchvision://x')
     (tmp_path / 'damaged.pth').write_bytes(published.read_bytes()[:5000])
     assert 'it is truncated, or no PyTorch file' in refused(tmp_path / 'damaged.pth')
     assert 'a SLaK network' in refused(data_dir / 'backbone_slak_mini_checkpoint.pth')

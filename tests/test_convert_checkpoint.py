@@ -240,6 +240,39 @@ def test_refuses_source_as_destination_and_folders(published, tmp_path) -> None:
         convert_checkpoint(published, published)
     with pytest.raises(CheckpointError, match='is a folder'):
         convert_checkpoint(published, tmp_path)
+    with pytest.raises(CheckpointError, match=r'raw\.pth is a file.*own\.pth needs a folder there'):
+        convert_checkpoint(published, copy_of(published, tmp_path / 'raw.pth') / 'in' / 'own.pth')
+
+
+def copy_of(path: Path, destination: Path) -> Path:
+    destination.write_bytes(path.read_bytes())
+    return destination
+
+
+@pytest.mark.parametrize('error', [PermissionError(13, 'not allowed'), OSError(28, 'No space')])
+def test_what_cannot_be_written_is_told(published, tmp_path, monkeypatch, error) -> None:
+    def refuse(*_) -> None:
+        raise error
+
+    monkeypatch.setattr(torch, 'save', refuse)
+    with pytest.raises(CheckpointError, match=rf'own\.pth cannot be written: .*{error.strerror}'):
+        convert_checkpoint(published, tmp_path / 'own.pth')
+    assert not (tmp_path / 'own.pth').exists()
+
+
+def test_addresses(published, tmp_path) -> None:
+    """They are read as every other checkpoint is, but nothing in them is run."""
+    convert_checkpoint(published, tmp_path / 'own.pth')
+    convert_checkpoint(published.absolute().as_uri(), tmp_path / 'fetched.pth')
+    one, other = (load_checkpoint_file(tmp_path / n) for n in ('own.pth', 'fetched.pth'))
+    assert one['meta'] == other['meta']
+    assert all(torch.equal(t, other['state_dict'][k]) for k, t in one['state_dict'].items())
+    for trust in (False, True):
+        with pytest.raises(CheckpointError, match='checkpoint torchvision://x cannot be fetched'):
+            convert_checkpoint('torchvision://x', tmp_path / 'none.pth', trust)
+    with pytest.raises(CheckpointError, match=r'only a local file can be trusted.*Download it'):
+        convert_checkpoint(published.absolute().as_uri(), tmp_path / 'none.pth', trust=True)
+    assert not (tmp_path / 'none.pth').exists()
 
 
 def test_command_line(data_dir, tmp_path) -> None:
@@ -269,3 +302,8 @@ def test_command_line(data_dir, tmp_path) -> None:
     assert missing.returncode == 2
     assert 'nothing.pth does not exist' in missing.stderr
     assert 'Traceback' not in missing.stderr
+
+    nested = run(tmp_path / 'own.pth', tmp_path / 'raw.pth' / 'x.pth')
+    assert nested.returncode == 2
+    assert nested.stderr.startswith('error: ')
+    assert nested.stderr.count('\n') == 1

@@ -57,6 +57,8 @@ def test_backbone_starts_from_what_was_asked_for(ade_layout: Path, tmp_path: Pat
     [
         (dict(launcher='ssh'), "launcher must be one of .* got 'ssh'"),
         (dict(resume='absent.pth'), 'checkpoint to resume from absent.pth does not exist'),
+        (dict(resume='tests'), 'checkpoint to resume from tests is a folder'),
+        (dict(cfg_options={'load_from': 'tests'}), 'load_from tests is a folder'),
         (dict(cfg_options={'auto_scale_lr': None}, auto_scale_lr=True), 'base_batch_size'),
         (dict(pretrained=True), 'pretrained must be a path'),
         (dict(data_root='/absent'), '/absent does not exist'),
@@ -131,6 +133,8 @@ def test_test_runner_takes_the_options_of_the_call(ade_layout: Path, tmp_path: P
 
     with pytest.raises(UsageError, match=r'checkpoint absent\.pth does not exist'):
         build_test_runner(MINI, 'absent.pth', **call)
+    with pytest.raises(UsageError, match=rf'checkpoint {tmp_path} is a folder'):
+        build_test_runner(MINI, tmp_path, **call)
     with pytest.raises(UsageError, match=r'some\.pth is a file, expected a folder'):
         build_test_runner(MINI, checkpoint, out=checkpoint, **call)
     cfg.pop('tta_model')

@@ -158,6 +158,15 @@ def test_config_that_does_not_exist(capsys: pytest.CaptureFixture) -> None:
     assert_one_error(call('train.py', ROOT), capsys.readouterr().err, 'is a folder')
 
 
+def test_config_without_a_model(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    config = tmp_path / 'config.py'
+    config.write_text("default_scope = 'mmseg'\n")
+    for name, more in (('train.py', ()), ('test.py', ('a.pth',))):
+        code = call(name, config, *more, '--work-dir', tmp_path / 'work')
+        assert_one_error(code, capsys.readouterr().err, f'{config} has no model')
+    assert not (tmp_path / 'work').exists()
+
+
 def test_train_without_published_checkpoint(
     ade: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:

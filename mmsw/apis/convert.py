@@ -16,8 +16,10 @@ from mmsw.checkpoint import (
     CheckpointError,
     NetworkShape,
     Recorded,
+    check_address,
     fill_network,
     load_checkpoint_file,
+    read_checkpoint,
     read_records,
     save_checkpoint_file,
     to_state_dict,
@@ -65,6 +67,29 @@ class ConversionReport:
         )
 
 
+def _check_destination(src: str, dst: Path) -> None:
+    """Raise now if the file could not be written later, or would replace its source."""
+    if dst.is_dir():
+        raise CheckpointError(f'{dst} is a folder; name the file to write')
+    existing = next(path for path in dst.absolute().parents if path.exists())
+    if not existing.is_dir():
+        raise CheckpointError(f'{existing} is a file, but {dst} needs a folder there')
+    if Path(src).exists() and dst.exists() and dst.samefile(src):
+        raise CheckpointError(f'{dst} is the source itself; choose another destination')
+
+
+def _read(src: str, trust: bool) -> Any:
+    if not trust:
+        return read_checkpoint(src)
+    if '://' in src:
+        check_address(src)
+        raise CheckpointError(
+            f'checkpoint {src} is an address, and only a local file can be trusted (--trust). '
+            'Download it, and name its path'
+        )
+    return load_checkpoint_file(src, trust)
+
+
 def _told(checkpoint: Any, state: Mapping[str, Tensor], source: str) -> Recorded:
     """What the file says about its shift patterns: its records, else the patterns themselves."""
     told = read_records(checkpoint) or Recorded('the file')
@@ -103,9 +128,10 @@ def convert_checkpoint(
     Where the file lacks the last stages, the written architecture has some that nobody builds.
 
     Args:
-        src: Published file, or one of this project.
+        src: Published file, or one of this project, or its address.
         dst: File to write; replaced if it exists.
-        trust: Unpickle whatever ``src`` asks for, see :func:`mmsw.checkpoint.load_checkpoint_file`.
+        trust: Unpickle whatever ``src`` asks for, see :func:`mmsw.checkpoint.load_checkpoint_file`;
+            for a local file only.
         big_kernels: Focus length per stage; ``None``: what the file says (its meta data, its
             training arguments or its shift patterns), else 51, 49, 47, 13.
         ghost_ratio: Share of channels that bypass the operator; ``None``: what the file says, else
@@ -117,17 +143,15 @@ def convert_checkpoint(
         What was used, left and found.
 
     Raises:
-        CheckpointError: If the file cannot be read or does not fit the network it seems to hold.
+        CheckpointError: If the file cannot be read, does not fit the network it seems to hold, or
+            the new one cannot be written.
     """
-    src, dst = Path(src), Path(dst)
-    if dst.is_dir():
-        raise CheckpointError(f'{dst} is a folder; name the file to write')
-    if src.exists() and dst.exists() and dst.samefile(src):
-        raise CheckpointError(f'{dst} is the source itself; choose another destination')
-    checkpoint = load_checkpoint_file(src, trust)
-    state = to_state_dict(checkpoint, str(src), prefix)
-    shape = NetworkShape.of(state, str(src))
-    told = _told(checkpoint, state, str(src))
+    src, dst = os.fspath(src), Path(dst)
+    _check_destination(src, dst)
+    checkpoint = _read(src, trust)
+    state = to_state_dict(checkpoint, src, prefix)
+    shape = NetworkShape.of(state, src)
+    told = _told(checkpoint, state, src)
     settings = dict(
         arch=_whole_arch(shape),
         version=shape.version,
@@ -152,17 +176,15 @@ def convert_checkpoint(
         ) from error
     # Without the file's records, which arguments may overrule, and without the state of a dynamic
     # run, which the written file has not either: what is zero counts as pruned.
-    missing, unused = fill_network(net, state, str(src))
+    missing, unused = fill_network(net, state, src)
     head = {key: tensor for key, tensor in state.items() if key.startswith('head.')}
     norms = [key for key in missing if key.startswith('norm')]
     written = {key: tensor for key, tensor in net.state_dict().items() if key not in norms}
-    save_checkpoint_file(
-        {
-            'meta': {'mmsw_version': mmsw.__version__, 'source': src.name, 'backbone': settings},
-            'state_dict': {**written, **head},
-        },
-        dst,
-    )
+    meta = {'mmsw_version': mmsw.__version__, 'source': Path(src).name, 'backbone': settings}
+    try:
+        save_checkpoint_file({'meta': meta, 'state_dict': {**written, **head}}, dst)
+    except OSError as error:
+        raise CheckpointError(f'{dst} cannot be written: {error}') from error
     return ConversionReport(
         shape,
         used=[key for key in {**written, **head} if key in state],

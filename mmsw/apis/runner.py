@@ -181,6 +181,8 @@ def _prepare(
 ) -> tuple[Config, str]:
     """What training and testing have in common; returns the config and its scope."""
     cfg = load_config(config, cfg_options, data_root)
+    if not cfg.get('model'):
+        raise UsageError(f'{config_name(cfg)} has no model')
     _check_launcher(launcher)
     cfg.launcher = launcher
     if work_dir is not None:

@@ -17,7 +17,7 @@ from mmsw.checkpoint import (
     CheckpointError,
     Recorded,
     fill_network,
-    load_checkpoint_file,
+    read_checkpoint,
     read_records,
     settle_zeros,
     to_state_dict,
@@ -44,8 +44,8 @@ def analyze_sparsity(
     """Work out what the shift-wise layers of a checkpoint keep, see ``docs/sparsity_analysis.md``.
 
     Args:
-        checkpoint: Local file: as the authors publish it, converted, of a pretraining, or of a
-            training run of a whole model, whose heads are left out.
+        checkpoint: File or its address: as the authors publish it, converted, of a pretraining, or
+            of a training run of a whole model, whose heads are left out.
         config: Config file, or a config, whose backbone is built and filled from the file; the
             figures are then those of that backbone. ``None``: the tensors tell the network, and
             what they do not tell is taken from the file's own records, else assumed; the result
@@ -62,7 +62,7 @@ def analyze_sparsity(
     """
     cfg = None if config is None else load_config(config)
     source = os.fspath(checkpoint)
-    contents = load_checkpoint_file(checkpoint)
+    contents = read_checkpoint(source)
     try:
         if cfg is None:
             network = _network_of_file(contents, source)

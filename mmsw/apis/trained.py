@@ -27,14 +27,15 @@ def existing_file(path: str | os.PathLike[str], what: str) -> str:
     """The path of a local file that is there, or an address, as text.
 
     Raises:
-        UsageError: If a local file does not exist; ``what`` names its role.
+        UsageError: If a local file does not exist, or is a folder; ``what`` names its role.
         CheckpointError: If the address is of a kind that cannot be read.
     """
     name = os.fspath(path)
     if '://' in name:
         check_address(name)
     elif not Path(name).is_file():
-        raise UsageError(f'{what} {name} does not exist (working folder: {Path.cwd()})')
+        problem = 'is a folder' if Path(name).is_dir() else 'does not exist'
+        raise UsageError(f'{what} {name} {problem} (working folder: {Path.cwd()})')
     return name
 
 

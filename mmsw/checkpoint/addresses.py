@@ -52,7 +52,7 @@ def check_address(address: str) -> None:
         CheckpointError: If it cannot.
     """
     kinds = sorted({'file', *filter(None, prefix_to_backends)})
-    kind = _kind(address)
+    _, kind, _ = _parts(address)
     if kind not in kinds or address.count(_ELSEWHERE) != 1:
         raise CheckpointError(
             f'checkpoint {address} cannot be fetched: expected the path of a local file, or an '
@@ -74,13 +74,19 @@ def fetched_once() -> Iterator[None]:
         _in_step.reset(token)
 
 
-def _kind(address: str) -> str:
-    return address.split(_ELSEWHERE)[0].rsplit(':', 1)[-1]  # cluster:s3://bucket/file
+def _parts(address: str) -> tuple[str, str, str]:
+    """What precedes the kind (``cluster:`` of ``cluster:s3://``), the kind, what follows it.
+
+    The kind is as mmengine knows it, which tells capitals apart.
+    """
+    before, _, rest = address.partition(_ELSEWHERE)
+    cluster, colon, kind = before.rpartition(':')
+    return cluster + colon, kind if kind in prefix_to_backends else kind.lower(), rest
 
 
 def _fetched(address: str, stack: ExitStack) -> Path:
     """A local copy, which lives as long as the stack."""
-    if _kind(address) == 'file':
+    if _parts(address)[1] == 'file':
         return Path(url2pathname(urlsplit(address).path))
     if not _in_step.get():
         return _fetch(address, stack)
@@ -102,7 +108,9 @@ def _fetched(address: str, stack: ExitStack) -> Path:
 
 
 def _fetch(address: str, stack: ExitStack) -> Path:
+    cluster, kind, rest = _parts(address)
     try:
-        return Path(stack.enter_context(get_local_path(address)))
+        known = f'{cluster}{kind}{_ELSEWHERE}{rest}'
+        return Path(stack.enter_context(get_local_path(known)))
     except Exception as error:  # file backends fail in their own ways
         raise CheckpointError(f'checkpoint {address} cannot be fetched: {error}') from error

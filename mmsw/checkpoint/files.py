@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import codecs
+import errno
 import functools
 import os
 import pickle
@@ -37,6 +38,7 @@ _FORBIDDEN = re.compile(
 
 _NO_MEMORY = re.compile(r"not enough memory|can't allocate memory|out of memory")
 _ARCHIVE = b'PK\x03\x04'
+_PICKLE = 'data.pkl'  # the record that every archive of torch.save has
 # Environment variables that torch.load obeys, whatever its caller asks for.
 _DATA_ONLY, _ANYTHING = 'TORCH_FORCE_WEIGHTS_ONLY_LOAD', 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD'
 
@@ -172,10 +174,12 @@ def load_checkpoint_file(
 
 
 def _check_records(path: Path, size: int, what: str) -> None:
-    """Raise if an archive unpacks to more than it holds: ``torch.save`` stores records as they are.
+    """Raise if an archive is none of ``torch.save``, which stores its records as they are.
+
+    Others may unpack to far more bytes than they have.
 
     Raises:
-        CheckpointError: If it does.
+        CheckpointError: If it is none.
         zipfile.BadZipFile: If the archive is damaged.
     """
     with open(path, 'rb') as file:
@@ -183,13 +187,18 @@ def _check_records(path: Path, size: int, what: str) -> None:
             return
         with zipfile.ZipFile(file) as archive:
             records = archive.infolist()
-    packed = any(record.compress_type != zipfile.ZIP_STORED for record in records)
     total = sum(record.file_size for record in records)
-    if packed or total > size:
-        raise CheckpointError(
-            f'{what} is compressed: its {size} bytes unpack to {total}. Files of torch.save are '
-            'not. If you trust its origin, read it with torch.load and save it again'
-        )
+    if not any(record.filename.endswith(_PICKLE) for record in records):
+        problem, cure = f'it has no {_PICKLE}', 'Name a checkpoint of PyTorch, such as a .pth file'
+    elif any(record.compress_type != zipfile.ZIP_STORED for record in records):
+        problem = 'its records are compressed, which torch.save never does'
+        cure = 'If you trust its origin, read it with torch.load and save it again'
+    elif total > size:
+        problem = f'its {size} bytes claim to hold {total} bytes of records'
+        cure = 'Download or copy it again, from an origin that you trust'
+    else:
+        return
+    raise CheckpointError(f'{what} is not written by torch.save: {problem}. {cure}')
 
 
 def _problem(error: Exception, what: str, size: int | None, trust: bool) -> str:
@@ -210,7 +219,8 @@ def _problem(error: Exception, what: str, size: int | None, trust: bool) -> str:
             f'{what} ({size} bytes) cannot be read: there is not enough memory for it '
             f'({_short(error)}). Free some, or read it on a machine with more'
         )
-    if isinstance(error, OSError):
+    # A file that is cut off may send torch to a place before its beginning: an invalid argument.
+    if isinstance(error, OSError) and error.errno != errno.EINVAL:
         return f'{what} cannot be read: {_short(error)}'
     return (
         f'{what} ({size} bytes) cannot be read ({_short(error)}): it is truncated, or no PyTorch '

@@ -7,7 +7,8 @@ generator. It needs no training framework: mmengine's hook and the tests use it 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +26,26 @@ from .units import kept_units, mask_of_units, unit_norms, unit_sums
 
 DYNAMIC_SPARSITY = 'dynamic_sparsity'  # key of a checkpoint: the state of such a training
 STATE_VERSION = 1  # form of what DynamicSparsity.state_dict returns
+
+
+@contextmanager
+def damage_is_told() -> Iterator[None]:
+    """Inside, a state of sparse training that does not have its form is called damaged.
+
+    Raises:
+        SparsityError: Instead of the error that reading such a state ends with.
+    """
+    try:
+        yield
+    except SparsityError:
+        raise
+    except (AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
+        problem = f'{type(error).__name__}: {" ".join(str(error).split())[:120]}'
+        raise SparsityError(
+            f'the state of sparse training in the checkpoint is damaged ({problem}). Resume from '
+            'another checkpoint of the run, or start a new run from its weights (load_from, '
+            "without --resume), with start='from_checkpoint'"
+        ) from error
 
 
 class DynamicSparsity:
@@ -303,8 +324,13 @@ class DynamicSparsity:
 
         Raises:
             SparsityError: If the state is of another sparsity, granularity or scope, of other
-                layers or masks than those of the network, or of a newer version of this project.
+                layers or masks than those of the network, of a newer version of this project, or
+                damaged. Nothing has changed then.
         """
+        with damage_is_told():
+            self._load(state)
+
+    def _load(self, state: Mapping) -> None:
         version = state.get('version', 0)
         if version > STATE_VERSION:
             raise SparsityError(
@@ -314,8 +340,11 @@ class DynamicSparsity:
         if version > 0:
             self.settings.check_resumed(state['settings'])
             self._check_layers(state['layers'])
-        self.updates = int(state['updates'])
+        updates = state['updates']
+        if not isinstance(updates, int) or updates < 0:
+            raise ValueError(f'updates is {updates!r}, expected a number of updates')
         self.generator.set_state(state['generator'].cpu())
+        self.updates = updates
 
     def _kept_by_layer(self) -> dict[str, int]:
         return {

@@ -251,6 +251,13 @@ class TestUnreadable:
         (tmp_path / 'file.pth').write_bytes(whole[: int(part * len(whole))])
         assert 'truncated' in self.refused(tmp_path / 'file.pth')
 
+    @pytest.mark.parametrize('part', [0.0001, 0.007, 0.02, 0.3, 0.9, 0.9999])
+    def test_truncated_file_that_is_trusted(self, tmp_path, data_dir, part) -> None:
+        whole = (data_dir / 'backbone_v2_mini_checkpoint.pth').read_bytes()
+        (tmp_path / 'file.pth').write_bytes(whole[: int(part * len(whole))])
+        with pytest.raises(CheckpointError, match=r'it is truncated.* Download or copy it again'):
+            load_checkpoint_file(tmp_path / 'file.pth', trust=True)
+
     def test_truncated_file_of_the_old_format(self, tmp_path, published) -> None:
         path = tmp_path / 'file.pth'
         torch.save(published, path, _use_new_zipfile_serialization=False)

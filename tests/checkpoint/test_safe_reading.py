@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from mmengine.fileio import register_backend
@@ -70,8 +71,27 @@ class TestPackedFiles:
         assert packed.stat().st_size < 20_000
         torch.load(packed, weights_only=True)  # nothing else would have stopped it
         monkeypatch.setattr(torch, 'load', lambda *_, **__: pytest.fail('it was read'))
-        with pytest.raises(CheckpointError, match=r'file\.pth is compressed: its \d+ bytes unpack'):
+        message = r'file\.pth is not written by torch\.save: its records are compressed.* it again'
+        with pytest.raises(CheckpointError, match=message) as caught:
             load_checkpoint_file(packed)
+        assert 'unpack' not in str(caught.value)
+
+    @pytest.mark.parametrize('save', [np.savez, np.savez_compressed])
+    def test_archives_of_numpy_are_no_files_of_torch(self, tmp_path, save) -> None:
+        save(tmp_path / 'file.npz', weight=np.zeros(1 << 16))
+        message = r'file\.npz is not written by torch\.save: it has no data\.pkl.* Name a'
+        with pytest.raises(CheckpointError, match=message):
+            load_checkpoint_file(tmp_path / 'file.npz')
+
+    def test_records_that_share_their_bytes_are_refused(self, plain) -> None:
+        """A directory may list the same bytes a thousand times."""
+        with zipfile.ZipFile(plain, 'a') as archive:
+            largest = max(archive.infolist(), key=lambda record: record.file_size)
+            archive.filelist.extend([largest] * 9)
+            archive._didModify = True
+        message = r'not written by torch\.save: its \d+ bytes claim to hold 4\d{7} bytes of records'
+        with pytest.raises(CheckpointError, match=message):
+            load_checkpoint_file(plain)
 
     def test_stored_records_are_read(self, plain) -> None:
         stored = self.repack(plain, zipfile.ZIP_STORED)
@@ -90,6 +110,7 @@ class TestTroublesOfTheMachine:
         [
             (PermissionError(13, 'Permission denied'), 'Permission denied'),
             (OSError(5, 'Input/output error'), 'Input/output error'),
+            (OSError(28, 'No space left'), 'No space left'),
             (MemoryError(), 'not enough memory'),
             (RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes"), 'not enough mem'),
         ],
@@ -185,6 +206,13 @@ class TestAddresses:
         torch.save({'epoch': 3}, tmp_path / 'a file.pth')
         assert read_checkpoint(address(tmp_path / 'a file.pth')) == {'epoch': 3}
         assert [path.name for path in tmp_path.iterdir()] == ['a file.pth']
+
+    def test_kinds_are_read_in_capitals_too(self, address, tmp_path) -> None:
+        torch.save({'epoch': 3}, tmp_path / 'File.pth')
+        before, rest = address(tmp_path / 'File.pth').split('://')
+        capitals = before.replace('tape', 'TAPE').replace('file', 'FILE')
+        check_address(f'{capitals}://{rest}')
+        assert read_checkpoint(f'{capitals}://{rest}') == {'epoch': 3}
 
     def test_code_is_not_run(self, address, harmful) -> None:
         name = address(harmful)

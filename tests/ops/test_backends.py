@@ -207,7 +207,11 @@ def test_gradients_use_the_backend_of_the_forward(add_backend) -> None:
     [
         ('', 'fast'),
         ('torch', 'torch'),
-        ('numpy', "ValueError: use_backend or MMSW_BACKEND: unknown backend 'numpy'; known are"),
+        (
+            'numpy',
+            'mmsw.ops.backends.UnknownBackendError: use_backend or MMSW_BACKEND: '
+            "unknown backend 'numpy'; known are",
+        ),
     ],
 )
 def test_environment_variable(value: str, expected: str) -> None:

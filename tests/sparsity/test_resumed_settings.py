@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from toy import POINTWISE, build_runner
+from toy import POINTWISE, ToyModel, build_runner
 from toy import dynamic_hook as hook
 
 from mmsw import sparsity
@@ -130,3 +130,50 @@ def test_states_of_a_later_form_are_refused(tmp_path, small_file) -> None:
     torch.save(checkpoint, tmp_path / 'new.pth')
     with pytest.raises(SparsityError, match='of form 7, and this version of mmsw knows forms up'):
         resume(tmp_path, tmp_path / 'new.pth')
+
+
+@pytest.mark.parametrize(
+    ('key', 'value'),
+    [
+        ('version', 'x'),
+        ('settings', None),
+        ('layers', 3),
+        ('updates', 'x'),
+        ('updates', -1),
+        ('updates', None),
+        ('generator', 'x'),
+        ('generator', torch.zeros(3)),
+        ('generator', torch.zeros(3, dtype=torch.uint8)),
+        ('momentum', 3),
+        (None, [1]),
+    ],
+)
+def test_damaged_states_are_refused(tmp_path, small_file, key, value) -> None:
+    checkpoint = load_checkpoint_file(small_file)
+    if key is None:
+        checkpoint['dynamic_sparsity'] = value
+    else:
+        checkpoint['dynamic_sparsity'][key] = value
+    torch.save(checkpoint, tmp_path / 'damaged.pth')
+    with pytest.raises(SparsityError, match=r'state of sparse training.* is damaged \(.*load_from'):
+        resume(tmp_path, tmp_path / 'damaged.pth', grow='momentum')
+
+
+@pytest.mark.parametrize('key', ['settings', 'layers', 'updates', 'generator', 'pending'])
+def test_states_that_lack_a_part_are_damaged(tmp_path, small_file, key) -> None:
+    checkpoint = load_checkpoint_file(small_file)
+    del checkpoint['dynamic_sparsity'][key]
+    torch.save(checkpoint, tmp_path / 'damaged.pth')
+    with pytest.raises(SparsityError, match=rf"is damaged \(KeyError: '{key}'\)"):
+        resume(tmp_path, tmp_path / 'damaged.pth')
+
+
+def test_a_damaged_state_changes_nothing() -> None:
+    settings = sparsity.DynamicSettings(start='erk', sparsity=0.5)
+    dynamic = sparsity.DynamicSparsity(ToyModel(), settings)
+    before = dynamic.state_dict()
+    other = {**before, 'updates': 7, 'generator': torch.zeros(3, dtype=torch.uint8)}
+    with pytest.raises(SparsityError, match='is damaged'):
+        dynamic.load_state_dict(other)
+    assert dynamic.updates == 0
+    assert torch.equal(dynamic.generator.get_state(), before['generator'])

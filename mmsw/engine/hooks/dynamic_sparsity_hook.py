@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mmsw.errors import SparsityError
 from mmsw.sparsity import DenseGradients, DynamicSettings, DynamicSparsity
-from mmsw.sparsity.dynamic import DYNAMIC_SPARSITY
+from mmsw.sparsity.dynamic import DYNAMIC_SPARSITY, damage_is_told
 from mmsw.sparsity.dynamic_settings import differences
 
 from ..agreement import masks_of_main_process, mean_over_processes
@@ -195,6 +195,14 @@ class DynamicSparsityHook(Hook):
     def _resume(self, runner: Runner) -> None:
         state, layers = self._loaded, self.dynamic.layers
         self.dynamic.load_state_dict(state)
+        with damage_is_told():
+            self._pending = bool(state['pending'])
+            if self._settings.grow == 'momentum':
+                self._means = {
+                    name: mean.to(layers[name].weight.device)
+                    for name, mean in state['momentum'].items()
+                    if name in layers
+                }
         recorded = state.get('settings')
         if recorded is None:
             runner.logger.warning(
@@ -203,13 +211,6 @@ class DynamicSparsityHook(Hook):
             )
         elif changed := differences(recorded, self._all_settings()):
             runner.logger.warning(f'Dynamic sparsity: other settings now: {"; ".join(changed)}.')
-        self._pending = bool(state['pending'])
-        if self._settings.grow == 'momentum':
-            self._means = {
-                name: mean.to(layers[name].weight.device)
-                for name, mean in state['momentum'].items()
-                if name in layers
-            }
 
     def _all_settings(self) -> dict[str, Any]:
         return {
