@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import nn
 
 from mmsw.checkpoint import CheckpointError, check_address
 from mmsw.sparsity import attach_saved_masks
+from mmsw.sparsity.masks import normalised_masks
 
 from .errors import UsageError
 
@@ -85,17 +86,22 @@ def check_fills(state: Mapping[str, Any], model: nn.Module, filename: str) -> No
         )
 
 
-def take_form(model: nn.Module, state: Mapping[str, Any]) -> None:
+def take_form(model: nn.Module, state: MutableMapping[str, Any]) -> None:
     """Give a model the form that a state dict has, in place, before it is loaded.
 
     Layers that the state dict has folded are folded, and ordinary layers whose mask it brings get a
-    mask.
+    mask. The masks of the state dict, which may be numbers or one per filter, become boolean and of
+    the shape of their weights, also in place.
+
+    Raises:
+        SparsityError: If something called ``X.mask`` beside ``X.weight`` is no mask of it.
     """
     layers = dict(model.named_modules())
     for key in state:
         layer = layers.get(key.removesuffix(_FOLDED)) if key.endswith(_FOLDED) else None
         if hasattr(layer, 'switch_to_deploy'):
             layer.switch_to_deploy()
+    state.update(normalised_masks(state))
     attach_saved_masks(model, state)
 
 

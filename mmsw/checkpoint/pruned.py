@@ -11,8 +11,10 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor
 
+from mmsw.errors import SparsityError
 from mmsw.sparsity import from_torch_prune, masks_from_zeros
 from mmsw.sparsity.dynamic import DYNAMIC_SPARSITY
+from mmsw.sparsity.masks import normalised_masks
 from mmsw.sparsity.torch_prune import without_a_mask
 
 from .files import CheckpointError
@@ -25,6 +27,8 @@ _PARAMETRIZED = re.compile(r'^(.*)\.parametrizations\.(\w+)\.')
 def plain_weights(tensors: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
     """Undo what ``torch.nn.utils.prune`` makes of a weight; its mask stays as ``X.mask``.
 
+    Masks ``X.mask`` come out boolean and in the shape of their weight.
+
     Args:
         tensors: State dict, with ``X.weight_orig`` and ``X.weight_mask`` where a weight is pruned.
         source: Its name, for messages.
@@ -34,7 +38,8 @@ def plain_weights(tensors: Mapping[str, Tensor], source: str) -> dict[str, Tenso
 
     Raises:
         CheckpointError: If a tensor is parametrized, as by the sparsifiers of ``torch.ao.pruning``:
-            these save neither the weight itself nor their mask.
+            these save neither the weight itself nor their mask. If something called ``X.mask``
+            beside ``X.weight`` is no mask of it.
     """
     matches = {match[1]: match for match in map(_PARAMETRIZED.match, tensors) if match}
     if matches:
@@ -51,7 +56,11 @@ def plain_weights(tensors: Mapping[str, Tensor], source: str) -> dict[str, Tenso
             f'{source}: torch.nn.utils.prune also pruned {listed(unkept)}; only weights of at '
             'least two dimensions can have a mask, so training will move these zeros'
         )
-    return from_torch_prune(tensors)
+    try:
+        plain = from_torch_prune(tensors)
+        return {**plain, **normalised_masks(plain)}
+    except SparsityError as error:
+        raise CheckpointError(f'{source}: {error}') from error
 
 
 def settle_zeros(state: dict[str, Tensor], checkpoint: Any, source: str) -> None:

@@ -20,6 +20,7 @@ from mmsw.sparsity import (
     set_masks,
 )
 from mmsw.sparsity.dynamic import DYNAMIC_SPARSITY
+from mmsw.sparsity.masks import normalised_masks
 from mmsw.sparsity.torch_prune import without_a_mask
 
 from .model_wrapper import unwrapped
@@ -33,6 +34,7 @@ def keep_loaded_zeros(runner: Runner, checkpoint: dict) -> None:
 
     - Layers of the model, and of averaged ones, get a mask if the checkpoint brings one for them.
     - What ``torch.nn.utils.prune`` has written becomes weights and masks.
+    - Masks that are numbers, or one per filter, become as those of the model.
     - Weights of masked layers that are zero although the masks keep them become pruned, unless the
       run resumes, or dynamic sparse training wrote the file: what has just grown is zero there.
 
@@ -43,7 +45,8 @@ def keep_loaded_zeros(runner: Runner, checkpoint: dict) -> None:
         checkpoint: Contents of the file; changed in place.
 
     Raises:
-        SparsityError: If the run resumes from weights that were pruned by other means than masks.
+        SparsityError: If the run resumes from weights that were pruned by other means than masks,
+            or if something called ``X.mask`` beside ``X.weight`` is no mask of it.
     """
     state = checkpoint.get('state_dict', checkpoint)
     net = unwrapped(runner.model)
@@ -133,6 +136,7 @@ def _translate(state: MutableMapping[str, Tensor]) -> None:
     new = from_torch_prune(state)
     if new.keys() != state.keys():
         _replace(state, new)
+    state.update(normalised_masks(state))
 
 
 def _replace(state: MutableMapping[str, Tensor], new: Mapping[str, Tensor]) -> None:

@@ -20,10 +20,10 @@ _WEIGHT = '.weight'
 class MaskGate:
     """Keeps the gradient of a layer's weight at zero where the mask of the layer prunes.
 
-    It stands as a hook on the weight, and as a hook before the layer's forward pass, where it makes
-    sure that the weight of the moment has the first one: a copy of the layer, one that comes out of
-    a pickle, a weight that was frozen or that was replaced has none. Compiled code leaves that
-    out, so such a network should run once before it is compiled.
+    It stands as a hook on the weight. The weight of a copy, or of a layer that comes out of a
+    pickle, gets the hook of its own gate there and then. A weight that was replaced has none: a
+    hook before the layer's forward pass gives it one. Compiled code leaves that out, so a network
+    whose weights were replaced should run once before it is compiled.
 
     Attributes:
         layer: The layer.
@@ -35,10 +35,12 @@ class MaskGate:
         self.observers: OrderedDict[int, Callable[[Tensor], None]] = OrderedDict()
 
     def __getstate__(self) -> dict:
-        return {'layer': self.layer}
+        # A copied layer is still empty when its gate is filled; the copied weight is there.
+        return {'layer': self.layer, 'weight': self.layer._parameters.get('weight')}
 
     def __setstate__(self, state: dict) -> None:
         self.__init__(state['layer'])
+        self.hook(state.get('weight'))
 
     def __call__(self, layer: nn.Module, args: tuple) -> None:
         if not torch.compiler.is_compiling():
@@ -49,6 +51,14 @@ class MaskGate:
         weight = self.layer.weight
         if weight.requires_grad and self.gated not in (weight._backward_hooks or {}).values():
             weight.register_hook(self.gated)
+
+    def hook(self, weight: nn.Parameter | None) -> None:
+        """Hook a new weight of the layer, also a frozen one: it may be trained later."""
+        if weight is None or not weight.is_floating_point() or weight.is_inference():
+            return
+        trained = weight.requires_grad
+        weight.requires_grad_(True).register_hook(self.gated)  # torch refuses it on frozen ones
+        weight.requires_grad_(trained)
 
     @unserializable_hook
     @torch._disable_dynamo  # would compile it per layer; torch.compiler.disable imports so much
@@ -120,12 +130,16 @@ def attach_saved_masks(net: nn.Module, state: Mapping[str, Tensor], prefix: str 
 
     Args:
         net: A network; changed in place.
-        state: State dict. A boolean ``X.mask`` counts that has the shape of ``X.weight`` beside it.
+        state: State dict. An ``X.mask`` beside ``X.weight`` counts, see
+            :func:`mmsw.sparsity.masks.normalised_masks`, which ``load_state_dict`` needs before.
         prefix: Of the state dict's keys that belong to the network, ``'backbone.'`` for instance.
 
     Returns:
         Names of the layers that got a mask: those that have a weight of this shape, of at least two
         dimensions, and nothing called ``mask`` yet.
+
+    Raises:
+        SparsityError: If something called ``X.mask`` beside ``X.weight`` is no mask of it.
     """
     layers = dict(net.named_modules())
     names = []
@@ -143,5 +157,5 @@ def attach_saved_masks(net: nn.Module, state: Mapping[str, Tensor], prefix: str 
 def _attach(layer: nn.Module) -> None:
     layer.register_buffer('mask', torch.ones_like(layer.weight, dtype=torch.bool))
     layer.mask_gate = MaskGate(layer)
-    layer.mask_gate.install()
+    layer.mask_gate.hook(layer._parameters.get('weight'))
     layer.register_forward_pre_hook(layer.mask_gate)

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
+from mmsw.errors import SparsityError
+
 from .optimizer_state import reset_state
 
 _WEIGHT = '.weight'
@@ -111,24 +113,81 @@ def _set_mask(layer: nn.Module, mask: Tensor) -> None:
 def saved_masks(
     state: Mapping[str, Tensor], prefix: str = ''
 ) -> Iterator[tuple[str, Tensor, Tensor]]:
-    """Name, weight and boolean mask of every layer of a state dict that has both, of one shape.
+    """Name, weight and boolean mask of every layer of a state dict that has both.
+
+    The masks come in the shape of the weight, see :func:`normalised_masks`.
 
     Args:
         state: State dict.
         prefix: Only keys that begin with it count; names come without it.
+
+    Raises:
+        SparsityError: If something called ``X.mask`` beside ``X.weight`` is no mask of it.
     """
     for key, mask in state.items():
         if not (key.startswith(prefix) and key.endswith(_MASK)):
             continue
         name = key.removesuffix(_MASK)
         weight = state.get(name + _WEIGHT)
-        if (
-            isinstance(weight, Tensor)
-            and isinstance(mask, Tensor)
-            and mask.dtype == torch.bool
-            and mask.shape == weight.shape
-        ):
+        if not isinstance(weight, Tensor):
+            continue
+        if weight.ndim > 1:
+            yield name.removeprefix(prefix), weight, full_mask(mask, weight, key)
+        elif isinstance(mask, Tensor) and mask.dtype == torch.bool and mask.shape == weight.shape:
             yield name.removeprefix(prefix), weight, mask
+
+
+def full_mask(mask: Tensor, weight: Tensor, key: str) -> Tensor:
+    """A saved mask as boolean and in the shape of its weight; itself if it is so already.
+
+    Args:
+        mask: 0 and 1 of any type, of the weight's shape or ``[F, 1, ...]`` (whole filters).
+        weight: The weight ``[F, ...]``, of at least two dimensions.
+        key: Name of the mask, for the message.
+
+    Returns:
+        The mask; True = keep.
+
+    Raises:
+        SparsityError: If it has other values or another shape.
+    """
+    whole = [weight.shape[0], *[1] * (weight.ndim - 1)]
+    found = f'{mask.dtype} {list(mask.shape)}' if isinstance(mask, Tensor) else type(mask).__name__
+    expected = (
+        f'expected is a mask of the weight beside it: 0 (pruned) and 1 (kept), '
+        f'{list(weight.shape)} or {whole}. Save it so, or under another name if it is something '
+        'else'
+    )
+    if not isinstance(mask, Tensor) or list(mask.shape) not in (list(weight.shape), whole):
+        raise SparsityError(f'{key} is {found}; {expected}')
+    if mask.dtype != torch.bool:
+        kept = mask == 1
+        if not bool((kept | (mask == 0)).all()):
+            raise SparsityError(f'{key} ({found}) has other values than 0 and 1; {expected}')
+        mask = kept
+    return mask if mask.shape == weight.shape else mask.expand(weight.shape).contiguous()
+
+
+def normalised_masks(state: Mapping[str, Tensor], prefix: str = '') -> dict[str, Tensor]:
+    """Masks of a state dict that are not yet as a network has them.
+
+    Other programs save masks as numbers, or one entry per filter. A network that loads them needs
+    them boolean and in the shape of the weight: ``state.update(normalised_masks(state))``.
+
+    Args:
+        state: State dict; it is left as it is. Whatever is called ``X.mask`` counts where there is
+            an ``X.weight`` of at least two dimensions.
+        prefix: Only keys that begin with it count.
+
+    Returns:
+        By key (``'....mask'``, with the prefix), the masks that change.
+
+    Raises:
+        SparsityError: If one has other values than 0 and 1, or another shape than the weight's or
+            ``[F, 1, ...]``; the message names it.
+    """
+    found = {prefix + name + _MASK: mask for name, _, mask in saved_masks(state, prefix)}
+    return {key: mask for key, mask in found.items() if mask is not state[key]}
 
 
 def masks_from_zeros(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

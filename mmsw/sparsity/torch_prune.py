@@ -6,6 +6,8 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from .masks import full_mask
+
 _ORIGINAL = '_orig'
 _MASK = '_mask'
 
@@ -22,6 +24,9 @@ def from_torch_prune(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
     Returns:
         A new one; equal to the old one if it has no such keys.
+
+    Raises:
+        SparsityError: If a mask that is there already does not fit its weight.
     """
     new = dict(state)
     for name in _pruned_tensors(state):
@@ -30,7 +35,9 @@ def from_torch_prune(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         new[name] = original.masked_fill(~mask, 0.0)
         if name.rpartition('.')[2] == 'weight':
             key = name.removesuffix('weight') + 'mask'
-            new[key] = mask & new[key].to(mask.device) if key in new else mask
+            if key in new:
+                mask = mask & full_mask(new[key], original, key).to(mask.device)
+            new[key] = mask
     return new
 
 
@@ -51,5 +58,6 @@ def _pruned_tensors(state: Mapping[str, Tensor]) -> list[str]:
         name
         for name in names
         if isinstance(mask := state.get(name + _MASK), Tensor)
-        and mask.shape == state[name + _ORIGINAL].shape
+        and isinstance(original := state[name + _ORIGINAL], Tensor)
+        and mask.shape == original.shape
     ]

@@ -165,8 +165,8 @@ def test_loading_is_strict(filters) -> None:
     with pytest.raises(RuntimeError, match='size mismatch for weight'):
         filters.load_state_dict({'weight': torch.zeros(6, 1, 5, 5)})
     weight = torch.zeros(6, 1, 3, 3)
-    with pytest.raises(RuntimeError, match='size mismatch for mask'):
-        filters.load_state_dict({'weight': weight, 'mask': torch.ones(6, 1, 1, 1).bool()})
+    with pytest.raises(RuntimeError, match=r'mask is torch\.bool \[6, 1, 2, 2\]; expected is'):
+        filters.load_state_dict({'weight': weight, 'mask': torch.ones(6, 1, 2, 2).bool()})
     with pytest.raises(RuntimeError, match=r'Unexpected key.*"bias"'):
         filters.load_state_dict({'weight': weight, 'bias': weight})
 

@@ -95,13 +95,13 @@ def saved_and_loaded(net: nn.Module) -> nn.Module:
     return torch.load(file, weights_only=False)
 
 
-def lost_in_training(net: nn.Module) -> dict[str, int]:
+def lost_in_training(net: nn.Module, compiled: nn.Module | None = None) -> dict[str, int]:
     """Zeros that are gone after some steps of a network that did get trained."""
     pruned, before = masks(net), net[0].weight.detach().clone()
     optimizer = torch.optim.AdamW(net.parameters(), lr=0.1, weight_decay=0.1)
     for _ in range(3):
         optimizer.zero_grad()
-        loss_of(net).backward()
+        loss_of(net if compiled is None else compiled).backward()
         optimizer.step()
     assert not torch.equal(net[0].weight, before)
     return lost_zeros(net.state_dict(), pruned)
@@ -176,6 +176,38 @@ def test_compiled_networks_keep_what_is_pruned(net, backend) -> None:
     assert lost_zeros(net.state_dict(), pruned) == {}
 
 
+def _frozen(net: nn.Module) -> nn.Module:
+    return copy.deepcopy(net.requires_grad_(False)).requires_grad_(True)
+
+
+@pytest.mark.parametrize('backend', ['eager', 'aot_eager'])
+@pytest.mark.parametrize(
+    'copied',
+    [copy.deepcopy, lambda net: pickle.loads(pickle.dumps(net)), saved_and_loaded, _frozen],
+    ids=['deepcopy', 'pickle', 'torch.save', 'frozen'],
+)
+def test_copies_that_only_ever_ran_compiled_keep_what_is_pruned(net, copied, backend) -> None:
+    attach_masks(net, r'weight$')
+    set_masks(net, {'0': half(net[0].weight), '2': half(net[2].weight)})
+    other = copied(copied(net))
+    torch._dynamo.reset()
+    compiled = torch.compile(other, backend=backend, fullgraph=True)
+    assert lost_in_training(other, compiled) == {}
+    assert other[0].mask_gate.gated in other[0].weight._backward_hooks.values()
+    assert len(other[0].weight._backward_hooks) == 1
+
+
+def test_what_was_attached_while_frozen_is_gated_in_compiled_code(net) -> None:
+    net.requires_grad_(False)
+    attach_masks(net, r'weight$')
+    assert not net[0].weight.requires_grad
+    set_masks(net, {'0': half(net[0].weight), '2': half(net[2].weight)})
+    net.requires_grad_(True)
+    torch._dynamo.reset()
+    compiled = torch.compile(net, backend='eager', fullgraph=True)
+    assert lost_in_training(net, compiled) == {}
+
+
 def test_masks_travel_in_the_state_dict(net) -> None:
     attach_masks(net, r'^0\.weight$')
     set_masks(net, {'0': half(net[0].weight)})
@@ -208,7 +240,7 @@ def test_masks_of_a_file_that_fit_no_layer_are_left(net) -> None:
         '0.weight': torch.ones(6, 5),  # another shape
         '0.mask': torch.ones(6, 5, dtype=torch.bool),
         '2.weight': torch.ones(4, 5),
-        '2.mask': torch.ones(4, 5),  # no mask of ours
+        '2.scale.mask': torch.ones(4, 5),  # no mask of a weight
     }
     assert attach_saved_masks(net, state) == []
     assert not list(masked_layers(net))

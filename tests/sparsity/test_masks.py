@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from mmsw import sparsity
+from mmsw.apis.trained import take_form
+from mmsw.checkpoint import CheckpointError
+from mmsw.checkpoint.pruned import plain_weights
+from mmsw.engine.loaded_zeros import keep_loaded_zeros
+from mmsw.errors import SparsityError
 from mmsw.models import ShiftWiseConv2d, ShiftWiseNet
 from mmsw.models.layers import MaskedFilters
+from mmsw.sparsity.masks import normalised_masks
 
 
 @pytest.fixture
@@ -159,6 +167,107 @@ def test_zeros_under_an_open_mask_become_masks() -> None:
     assert new['a.mask'].tolist() == [[True, False], [False, False], [True, True]]
     assert all(torch.equal(state[key], value) for key, value in before.items())
     assert sparsity.masks_from_zeros({**state, **new}) == {}
+
+
+KEPT = torch.tensor([[True, False, True], [False, True, True]])
+ROWS = torch.tensor([[True], [False]])
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float16, torch.uint8, torch.int64])
+@pytest.mark.parametrize('mask', [KEPT, ROWS], ids=['whole', 'rows'])
+def test_masks_of_other_programs_become_as_ours(mask, dtype) -> None:
+    state = {'n.a.weight': torch.ones(2, 3), 'n.a.mask': mask.to(dtype), 'a.b.mask': 'other'}
+    new = normalised_masks(state)
+    assert list(new) == list(normalised_masks(state, 'n.')) == ['n.a.mask']
+    assert new['n.a.mask'].dtype == torch.bool
+    assert torch.equal(new['n.a.mask'], mask.expand(2, 3))
+    assert state['n.a.mask'].dtype == dtype
+    assert normalised_masks({**state, **new}) == {}
+    assert normalised_masks(state, 'elsewhere.') == {}
+
+
+def test_boolean_masks_of_rows_become_whole() -> None:
+    new = normalised_masks({'a.weight': torch.ones(2, 3), 'a.mask': ROWS})
+    assert torch.equal(new['a.mask'], ROWS.expand(2, 3))
+
+
+@pytest.mark.parametrize(
+    ('mask', 'message'),
+    [
+        (
+            torch.full((2, 3), 0.5),
+            r'n\.a\.mask \(torch\.float32 \[2, 3\]\) has other values than 0',
+        ),
+        (torch.full((2, 3), float('nan')), r'has other values than 0 and 1; expected is a mask'),
+        (torch.ones(1, 3), r'n\.a\.mask is torch\.float32 \[1, 3\]; .*, \[2, 3\] or \[2, 1\]\.'),
+        (KEPT.T, r'n\.a\.mask is torch\.bool \[3, 2\]; .*, \[2, 3\] or \[2, 1\]\.'),
+        (KEPT.tolist(), r'n\.a\.mask is list; expected is a mask'),
+    ],
+)
+def test_what_is_no_mask_of_its_weight_is_refused(mask, message) -> None:
+    state = {'n.a.weight': torch.ones(2, 3), 'n.a.mask': mask}
+    with pytest.raises(SparsityError, match=message):
+        normalised_masks(state)
+
+
+@pytest.mark.parametrize('weight', [torch.ones(3), None, 'text'], ids=['vector', 'none', 'text'])
+def test_other_things_called_mask_are_left_alone(weight) -> None:
+    state = {'a.mask': torch.full((2, 3), 0.5), 'mask': torch.ones(7)}
+    assert normalised_masks({**state, 'a.weight': weight} if weight is not None else state) == {}
+
+
+OTHER_FORMS = pytest.mark.parametrize(
+    'form', [lambda m: m.float(), lambda m: m[:, :1].to(torch.uint8)], ids=['float', 'rows']
+)
+
+
+@OTHER_FORMS
+def test_every_route_keeps_the_zeros_of_such_masks(form) -> None:
+    """The runner's, that of trained models, and that of backbone files."""
+    rows = ROWS.expand(2, 3)
+    state = {'0.weight': torch.ones(2, 3) * rows, '0.bias': torch.ones(2), '0.mask': form(rows)}
+
+    def filled(given: dict[str, Tensor]) -> nn.Module:
+        net = nn.Sequential(nn.Linear(3, 2))
+        sparsity.attach_saved_masks(net, given)
+        net.load_state_dict(given)
+        return net
+
+    of_runner = dict(state)
+    runner = SimpleNamespace(model=nn.Sequential(nn.Linear(3, 2)), hooks=[], _train_loop=None)
+    keep_loaded_zeros(runner, {'state_dict': of_runner})
+    of_model = dict(state)
+    take_form(nn.Sequential(nn.Linear(3, 2)), of_model)
+    for given in (of_runner, of_model, plain_weights(state, 'file.pth')):
+        assert torch.equal(filled(given)[0].mask, rows)
+
+
+@OTHER_FORMS
+def test_small_kernels_take_such_masks(net, form, one_filter) -> None:
+    mask = one_filter.expand(2, 1, 3, 3)
+    state = {'weight': torch.ones(2, 1, 3, 3), 'mask': form(mask.flatten(1)).float()}
+    state['mask'] = state['mask'].view(2, 1, *([3, 3] if state['mask'].numel() > 2 else [1, 1]))
+    net['first'].load_state_dict(state)
+    assert torch.equal(net['first'].mask, mask)
+    assert torch.equal(net['first'].weight != 0, mask)
+    with pytest.raises(RuntimeError, match=r'mask .* has other values than 0 and 1'):
+        net['first'].load_state_dict({**state, 'mask': mask * 0.5})
+
+
+def test_a_backbone_file_with_no_mask_of_its_weight_is_refused() -> None:
+    state = {'a.weight': torch.ones(2, 3), 'a.mask': torch.ones(3, 2)}
+    with pytest.raises(CheckpointError, match=r'file\.pth: a\.mask is torch\.float32 \[3, 2\]'):
+        plain_weights(state, 'file.pth')
+
+
+def test_factors_of_torch_prune_that_are_no_tensors_are_left() -> None:
+    state = {'a.weight_orig': 'text', 'a.weight_mask': torch.ones(2, 3)}
+    assert sparsity.from_torch_prune(state) == state
+
+
+def test_a_mask_beside_those_of_torch_prune_may_be_numbers() -> None:
+    state = {'a.weight_orig': torch.ones(2, 3), 'a.weight_mask': KEPT.float(), 'a.mask': ROWS.int()}
+    assert torch.equal(sparsity.from_torch_prune(state)['a.mask'], KEPT & ROWS)
 
 
 @pytest.mark.parametrize('told', [True, False], ids=['optimizer-told', 'control'])

@@ -6,7 +6,8 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from mmsw.sparsity.masks import checked_mask
+from mmsw.errors import SparsityError
+from mmsw.sparsity.masks import checked_mask, full_mask
 
 
 class MaskedFilters(nn.Module):
@@ -16,7 +17,7 @@ class MaskedFilters(nn.Module):
     the incoming gradient is), so momentum, weight decay, averaging and mixed precision leave them
     at zero. The mask is saved with the weight. When a state dict brings a weight without a mask, as
     published checkpoints do, its exact zeros become the mask: whole filters or single weights, as
-    found.
+    found. A saved mask may be numbers (0 and 1), or one per filter.
 
     Args:
         num_filters: Small kernels, ``C * nk``.
@@ -68,8 +69,14 @@ class MaskedFilters(nn.Module):
         fits = weight is not None and weight.shape == self.weight.shape
         if mask is None and fits:
             state_dict = {**state_dict, f'{prefix}mask': weight != 0}
-        elif mask is not None and fits and mask.shape == weight.shape:
-            lost = int(torch.count_nonzero(weight[~mask.bool()]))
+        elif fits:
+            try:
+                mask = full_mask(mask, weight, f'{prefix}mask')
+            except SparsityError as error:
+                error_msgs.append(str(error))
+                return
+            state_dict = {**state_dict, f'{prefix}mask': mask}
+            lost = int(torch.count_nonzero(weight[~mask]))
             if lost:
                 print_log(
                     f'{prefix}weight has {lost} non-zero values where its mask prunes; they are '
@@ -77,7 +84,7 @@ class MaskedFilters(nn.Module):
                     logger='current',
                     level=30,
                 )
-                state_dict = {**state_dict, f'{prefix}weight': weight.masked_fill(~mask.bool(), 0)}
+                state_dict = {**state_dict, f'{prefix}weight': weight.masked_fill(~mask, 0)}
         super()._load_from_state_dict(
             state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         )
