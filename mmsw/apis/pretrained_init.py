@@ -60,7 +60,7 @@ def _can_be_read(address: str) -> bool:
 
 @contextmanager
 def zeros_are_kept() -> Iterator[None]:
-    """Inside, ``init_cfg=dict(type='Pretrained', ...)`` keeps the zeros of its file, in any module."""
+    """Inside, ``init_cfg=dict(type='Pretrained', ...)`` keeps the zeros of its file."""
     before = WEIGHT_INITIALIZERS.module_dict[_NAME]
     WEIGHT_INITIALIZERS.register_module(_NAME, force=True, module=KeepingPretrainedInit)
     try:
