@@ -15,7 +15,13 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import BaseLoop, Runner, load_state_dict
 from torch import nn
 
-from mmsw.checkpoint import CheckpointError, fetched_once, only_data_is_read, read_checkpoint
+from mmsw.checkpoint import (
+    CheckpointError,
+    fetched_once,
+    only_data_is_read,
+    read_checkpoint,
+    warn_of_bare_zeros,
+)
 from mmsw.engine.loaded_zeros import keep_loaded_zeros, settle_masks
 from mmsw.engine.model_wrapper import unwrapped
 from mmsw.errors import MmswError
@@ -144,6 +150,7 @@ class PortableRunner(Runner):
         state = state_dict_of(checkpoint, revise_keys)
         if self._resume or isinstance(self._train_loop, BaseLoop):
             refuse_folded(state, filename)
+            warn_of_bare_zeros(state, filename)
         part = model.module if isinstance(model, BaseTTAModel) else model
         take_form(part, state)
         check_fills(state, part, filename)

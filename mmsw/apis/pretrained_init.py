@@ -10,7 +10,12 @@ from mmengine.registry import WEIGHT_INITIALIZERS
 from mmengine.runner import load_state_dict
 from torch import nn
 
-from mmsw.checkpoint import CheckpointError, check_address, read_checkpoint
+from mmsw.checkpoint import (
+    CheckpointError,
+    check_address,
+    read_checkpoint,
+    warn_of_bare_zeros,
+)
 from mmsw.engine.loaded_zeros import keep_zeros
 
 from .trained import refuse_folded, state_dict_of
@@ -43,6 +48,7 @@ class KeepingPretrainedInit(PretrainedInit):
                     'one in init_cfg'
                 )
         keep_zeros(module, state, checkpoint)
+        warn_of_bare_zeros(state, self.checkpoint)
         load_state_dict(module, state, strict=False, logger='current')
         if hasattr(module, '_params_init_info'):
             update_init_info(module, init_info=self._get_init_info())

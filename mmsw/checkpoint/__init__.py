@@ -10,7 +10,7 @@ from .files import (
     save_checkpoint_file,
 )
 from .pretrained import fill_network, load_pretrained
-from .pruned import settle_zeros
+from .pruned import settle_zeros, warn_of_bare_zeros
 from .records import Recorded, read_records, training_arguments
 from .release import load_release_checkpoint, to_state_dict
 from .shape import NetworkShape
@@ -35,4 +35,5 @@ __all__ = [
     'to_classifier',
     'to_state_dict',
     'training_arguments',
+    'warn_of_bare_zeros',
 ]

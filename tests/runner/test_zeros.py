@@ -121,6 +121,28 @@ def test_zeros_that_are_newer_than_the_optimizer(trained, tmp_path, change: Call
 
 
 @pytest.mark.parametrize('trained', ['momentum'], indirect=True)
+@pytest.mark.parametrize('way', ['load_from', 'init_cfg'])
+def test_zeros_without_any_mask_are_told(trained, tmp_path, messages: list, way: str) -> None:
+    """No mask says whether they are meant to stay."""
+    _, source = trained
+
+    def zero(state: dict[str, Tensor]) -> None:
+        state[f'{POINTWISE}.weight'][::2] = 0
+
+    path = str(pruned(source, tmp_path / 'pruned.pth', zero))
+    cfg = config(tmp_path / 'new', iterations=2)
+    if way == 'load_from':
+        cfg.load_from = path
+    else:
+        cfg.model.init_cfg = dict(type='Pretrained', checkpoint=path)
+    build_runner(cfg).train()
+    told = [text for level, text in messages if level == 'WARNING' and 'have no mask' in text]
+    assert len(told) == 1
+    assert POINTWISE in told[0]
+    assert 'pruned.pth' in told[0]
+
+
+@pytest.mark.parametrize('trained', ['momentum'], indirect=True)
 def test_part_of_a_file_by_prefix(trained, tmp_path) -> None:
     optimizer, source = trained
     content = load_checkpoint_file(source)
