@@ -285,9 +285,8 @@ def test_repr_states_the_sizes() -> None:
 
 
 def exchanged(pattern: ShiftPattern, shift_hv: Tensor, identity_index: Tensor) -> ShiftPattern:
-    """The pattern with other buffers, put there as ``load_state_dict(assign=True)`` does."""
-    state = dict(shift_hv=shift_hv, identity_index=identity_index)
-    pattern.load_state_dict(state, assign=True)
+    """The pattern with other buffers, put there as they are; loading would put them in order."""
+    pattern.shift_hv, pattern.identity_index = shift_hv, identity_index
     assert pattern.shift_hv is shift_hv
     return pattern
 
