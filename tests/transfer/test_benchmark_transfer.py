@@ -170,7 +170,6 @@ def test_killed_benchmark_goes_on_with_the_next_unfinished_run(
 
 
 @pytest.mark.slow
-@pytest.mark.ci
 @pytest.mark.skipif(torch.cuda.is_available(), reason='no-gpu: there is one')
 def test_two_processes_under_torchrun(mini, data, pretrained, tmp_path):
     out = tmp_path / 'out'
