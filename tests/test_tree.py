@@ -29,7 +29,7 @@ def found_in(content: bytes) -> list[str]:
     [
         (b'see /%b/x and "/%b"' % (b'tmp', b'root'), 2),
         (b'pip install --%b-url=x' % b'index', 1),
-        (b'a/work/b, ${base}/tmp, ../home/x, .tmp, work_dirs/demo, /workers', 0),
+        (b'a/%b/b, ${base}/tmp, ../home/x, .tmp, work_dirs/demo, /workers' % b'work', 0),
         (b'\xff\x00/%b/run/iter_2.pth\x00' % b'tmp', 1),
         (b'\xff\x00run/iter_2.pth /tmp', 0),
     ],
