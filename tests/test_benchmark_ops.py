@@ -9,12 +9,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mmsw.analysis import benchmark_contenders, operator_benchmark
-from mmsw.analysis.benchmark_contenders import BOTH, FORWARD, Case, Job, OperatorShape, contenders
-from mmsw.analysis.benchmark_measure import measure, peak_memory
-from mmsw.analysis.benchmark_report import markdown, summary
-from mmsw.analysis.operator_benchmark import benchmark_ops, usable_backends
-from mmsw.analysis.shift_alternatives import ALTERNATIVES
+from mmsw.benchmarks.operator import benchmark as operator_benchmark
+from mmsw.benchmarks.operator import contenders as benchmark_contenders
+from mmsw.benchmarks.operator.benchmark import benchmark_ops, usable_backends
+from mmsw.benchmarks.operator.contenders import BOTH, FORWARD, Case, Job, OperatorShape, contenders
+from mmsw.benchmarks.operator.measure import measure, peak_memory
+from mmsw.benchmarks.operator.report import markdown, summary
+from mmsw.benchmarks.operator.shift_alternatives import ALTERNATIVES
 from mmsw.ops import ShiftPattern, available_backends, shift_add
 
 CPU = torch.device('cpu')
@@ -46,8 +47,8 @@ def tiny(monkeypatch) -> None:
     for name, preset in operator_benchmark.PRESETS.items():
         small = operator_benchmark.replace(preset, rounds=2, budget=0.001)
         monkeypatch.setitem(operator_benchmark.PRESETS, name, small)
-    monkeypatch.setattr('mmsw.analysis.benchmark_measure._MATMUL_SIDE', 32)
-    monkeypatch.setattr('mmsw.analysis.benchmark_measure._COPY_NUMBERS', 1000)
+    monkeypatch.setattr('mmsw.benchmarks.operator.measure._MATMUL_SIDE', 32)
+    monkeypatch.setattr('mmsw.benchmarks.operator.measure._COPY_NUMBERS', 1000)
 
 
 @pytest.mark.parametrize('name', ALTERNATIVES)

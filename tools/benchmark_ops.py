@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import _clone  # noqa: F401  (before mmsw)
 
-from mmsw.analysis.operator_benchmark import benchmark_ops
 from mmsw.apis.cli import run_reporting_errors
+from mmsw.benchmarks.operator.benchmark import benchmark_ops
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -14,11 +14,11 @@ import _clone  # before mmsw
 with _clone.toolboxes_needed():
     from mmengine.config import DictAction
 
-    from mmsw.analysis.benchmark_measure import usable_cpus
-    from mmsw.apis.benchmarks.sparse_training.benchmark import benchmark_sparsity
-    from mmsw.apis.benchmarks.sparse_training.plan import METHODS, UPDATES, SparsitySettings
     from mmsw.apis.cli import run_benchmark
     from mmsw.apis.errors import UsageError
+    from mmsw.benchmarks.operator.measure import usable_cpus
+    from mmsw.benchmarks.sparse_training.benchmark import benchmark_sparsity
+    from mmsw.benchmarks.sparse_training.plan import METHODS, UPDATES, SparsitySettings
 
 _CONFIG = Path(__file__).resolve().parents[1] / 'configs/demo/pretrain_sw_mini_scenes.py'
 

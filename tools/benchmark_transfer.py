@@ -14,10 +14,10 @@ import _clone  # before mmsw
 with _clone.toolboxes_needed():
     from mmengine.config import DictAction
 
-    from mmsw.apis.benchmarks.transfer.benchmark import benchmark_transfer
-    from mmsw.apis.benchmarks.transfer.plan import STARTS, TransferSettings
     from mmsw.apis.cli import run_benchmark
     from mmsw.apis.errors import UsageError
+    from mmsw.benchmarks.transfer.benchmark import benchmark_transfer
+    from mmsw.benchmarks.transfer.plan import STARTS, TransferSettings
 
 _CONFIGS = Path(__file__).resolve().parents[1] / 'configs/demo'
 _DEMO = {

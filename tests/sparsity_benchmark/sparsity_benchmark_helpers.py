@@ -7,8 +7,8 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from mmsw.apis.benchmarks.files import write_json
-from mmsw.apis.benchmarks.sparse_training.plan import METHODS, Run, SparsitySettings
+from mmsw.benchmarks.files import write_json
+from mmsw.benchmarks.sparse_training.plan import METHODS, Run, SparsitySettings
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOL = ROOT / 'tools/benchmark_sparsity.py'

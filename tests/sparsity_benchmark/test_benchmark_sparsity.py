@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from sparsity_benchmark_helpers import ROOT, call
 
-from mmsw.apis.benchmarks.files import read_json
-from mmsw.apis.benchmarks.sparse_training import runs
+from mmsw.benchmarks.files import read_json
+from mmsw.benchmarks.sparse_training import runs
 from mmsw.checkpoint import load_checkpoint_file
 
 SEGMENTOR = ROOT / 'tests/data/upernet_mini_ade20k.py'

@@ -9,9 +9,9 @@ from mmengine.registry import HOOKS
 from sparsity_benchmark_helpers import finish, result_like, settings_for
 
 from mmsw.apis import UsageError, load_config
-from mmsw.apis.benchmarks.files import write_json
-from mmsw.apis.benchmarks.runs import result_of
-from mmsw.apis.benchmarks.sparse_training.plan import check_not_mixed, plan_runs, run_config
+from mmsw.benchmarks.files import write_json
+from mmsw.benchmarks.runs import result_of
+from mmsw.benchmarks.sparse_training.plan import check_not_mixed, plan_runs, run_config
 from mmsw.engine.hooks import DynamicSparsityHook
 
 

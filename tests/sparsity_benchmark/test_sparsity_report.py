@@ -7,13 +7,13 @@ import math
 import pytest
 from sparsity_benchmark_helpers import finish, operator_like, result_like, settings_for
 
-from mmsw.apis.benchmarks.files import read_json, write_json
-from mmsw.apis.benchmarks.runs import Failure
-from mmsw.apis.benchmarks.sparse_training import operator_time
-from mmsw.apis.benchmarks.sparse_training.plan import plan_runs
-from mmsw.apis.benchmarks.sparse_training.plot import draw
-from mmsw.apis.benchmarks.sparse_training.report import write_report
-from mmsw.apis.benchmarks.sparse_training.summary import inexact, make_cells, unequal_conditions
+from mmsw.benchmarks.files import read_json, write_json
+from mmsw.benchmarks.runs import Failure
+from mmsw.benchmarks.sparse_training import operator_time
+from mmsw.benchmarks.sparse_training.plan import plan_runs
+from mmsw.benchmarks.sparse_training.plot import draw
+from mmsw.benchmarks.sparse_training.report import write_report
+from mmsw.benchmarks.sparse_training.summary import inexact, make_cells, unequal_conditions
 
 ACCURACY = {'dense': (80, 82, 84), 'static': (70, 74, 78), 'filter': (79, 81, 89)}
 SECONDS = {'dense': (1.0, 2.0, 4.0), 'static': (1.0, 2.2, 4.8), 'filter': (1.1, 2.2, 4.4)}

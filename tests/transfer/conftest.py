@@ -8,11 +8,11 @@ import pytest
 from mmengine.config import Config
 from transfer_helpers import MINI, settings_for
 
-import mmsw.apis.benchmarks.transfer.hook  # noqa: F401, its registration
+import mmsw.benchmarks.transfer.hook  # noqa: F401, its registration
 from mmsw.apis import build_runner
-from mmsw.apis.benchmarks.transfer.networks import Network, read_networks
-from mmsw.apis.benchmarks.transfer.plan import Run, plan_runs, run_config
-from mmsw.apis.benchmarks.transfer.starts import find_starts, make_starts
+from mmsw.benchmarks.transfer.networks import Network, read_networks
+from mmsw.benchmarks.transfer.plan import Run, plan_runs, run_config
+from mmsw.benchmarks.transfer.starts import find_starts, make_starts
 from mmsw.datasets import make_demo_data
 
 

@@ -16,11 +16,11 @@ import torch
 from transfer_helpers import ROOT, SMALL, TOOL, call
 
 from mmsw.apis import UsageError
-from mmsw.apis.benchmarks.files import read_json
-from mmsw.apis.benchmarks.locks import exclusive
-from mmsw.apis.benchmarks.runs import result_of
-from mmsw.apis.benchmarks.transfer import runs
-from mmsw.apis.benchmarks.transfer.plan import TransferSettings
+from mmsw.benchmarks.files import read_json
+from mmsw.benchmarks.locks import exclusive
+from mmsw.benchmarks.runs import result_of
+from mmsw.benchmarks.transfer import runs
+from mmsw.benchmarks.transfer.plan import TransferSettings
 
 PATIENCE = 300  # seconds at most; 20 on an idle machine, but five times that beside other work
 

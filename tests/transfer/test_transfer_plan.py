@@ -11,13 +11,13 @@ from mmengine.registry import PARAM_SCHEDULERS
 from transfer_helpers import COCO_RECIPE, RECIPE, RESNET, ROOT, settings_for
 
 from mmsw.apis import UsageError, load_config
-from mmsw.apis.benchmarks.files import source_digest, write_json, write_text
-from mmsw.apis.benchmarks.runs import result_of
-from mmsw.apis.benchmarks.transfer.networks import Network, read_networks
-from mmsw.apis.benchmarks.transfer.plan import check_not_mixed, plan_runs
-from mmsw.apis.benchmarks.transfer.report import make_rows
-from mmsw.apis.benchmarks.transfer.starts import find_starts, pretraining_digest
 from mmsw.apis.schedule import fit_schedule
+from mmsw.benchmarks.files import source_digest, write_json, write_text
+from mmsw.benchmarks.runs import result_of
+from mmsw.benchmarks.transfer.networks import Network, read_networks
+from mmsw.benchmarks.transfer.plan import check_not_mixed, plan_runs
+from mmsw.benchmarks.transfer.report import make_rows
+from mmsw.benchmarks.transfer.starts import find_starts, pretraining_digest
 from mmsw.datasets import make_demo_data
 
 for _package in ('mmseg', 'mmdet'):

@@ -14,13 +14,13 @@ from mmengine.registry import HOOKS
 from transfer_helpers import DETECTOR, settings_for
 
 from mmsw.apis import build_runner
-from mmsw.apis.benchmarks.runs import result_of
-from mmsw.apis.benchmarks.transfer import memory
-from mmsw.apis.benchmarks.transfer.networks import read_networks
-from mmsw.apis.benchmarks.transfer.plan import plan_runs, run_config
-from mmsw.apis.benchmarks.transfer.plot import draw
-from mmsw.apis.benchmarks.transfer.report import make_rows, same_conditions, write_report
-from mmsw.apis.benchmarks.transfer.starts import find_starts
+from mmsw.benchmarks.runs import result_of
+from mmsw.benchmarks.transfer import memory
+from mmsw.benchmarks.transfer.networks import read_networks
+from mmsw.benchmarks.transfer.plan import plan_runs, run_config
+from mmsw.benchmarks.transfer.plot import draw
+from mmsw.benchmarks.transfer.report import make_rows, same_conditions, write_report
+from mmsw.benchmarks.transfer.starts import find_starts
 from mmsw.checkpoint import load_checkpoint_file
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mmsw.apis.benchmarks.comparison import Row, Spread, compare, conclude, paired_difference
+from mmsw.benchmarks.comparison import Row, Spread, compare, conclude, paired_difference
 
 
 def row(start: str, scores: dict[int, float], name: str = 'mIoU') -> Row:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mmsw.apis.benchmarks.transfer.plan import TransferSettings
+from mmsw.benchmarks.transfer.plan import TransferSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOL = ROOT / 'tools/benchmark_transfer.py'

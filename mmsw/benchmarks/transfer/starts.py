@@ -9,13 +9,13 @@ from mmengine.config import Config
 from torch import nn
 
 import mmsw
+from mmsw.apis.backbone import build_backbone
+from mmsw.apis.demo.pretraining import make_demo_checkpoint, recipe_files
+from mmsw.apis.errors import UsageError
 from mmsw.checkpoint import load_checkpoint_file, load_pretrained
 from mmsw.sparsity import report
 from mmsw.whole_file import write_whole
 
-from ...backbone import build_backbone
-from ...demo.pretraining import make_demo_checkpoint, recipe_files
-from ...errors import UsageError
 from ..files import digest, file_digest, read_json, source_digest
 from ..provenance import network_digest, package_versions
 from .networks import Network

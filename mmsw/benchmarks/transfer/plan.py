@@ -16,10 +16,10 @@ import torch
 from mmengine.config import Config
 
 import mmsw
+from mmsw.apis.data import iter_datasets
+from mmsw.apis.errors import UsageError
+from mmsw.apis.schedule import fit_schedule
 
-from ...data import iter_datasets
-from ...errors import UsageError
-from ...schedule import fit_schedule
 from ..files import digest, file_digest, read_json, source_digest
 from ..provenance import network_digest, package_versions
 from ..runs import BenchmarkRun

@@ -50,7 +50,7 @@ class TransferHook(Hook):
     from there ends with the same weights as one that was never stopped.
 
     Args:
-        start: One of ``mmsw.apis.benchmarks.transfer.plan.STARTS``.
+        start: One of ``mmsw.benchmarks.transfer.plan.STARTS``.
         checkpoint: File for the backbone; None for random values.
         narrow: Draw random values as the demonstration's pretraining does.
         seed: Of the run.

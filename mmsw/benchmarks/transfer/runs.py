@@ -84,7 +84,7 @@ def _train(run: Run, settings: TransferSettings, progress: Callable[[str], None]
 def _command(config: Path, settings: TransferSettings) -> list[str]:
     distributed = settings.nproc > 1
     command = [sys.executable, *(_torchrun(settings.nproc) if distributed else [])]
-    command += ['-m', 'mmsw.apis.benchmarks.transfer.worker', str(config)]
+    command += ['-m', 'mmsw.benchmarks.transfer.worker', str(config)]
     command += ['--launcher', 'pytorch'] if distributed else []
     command += ['--amp'] if settings.amp else []
     return command + (['--auto-scale-lr'] if settings.auto_scale_lr else [])

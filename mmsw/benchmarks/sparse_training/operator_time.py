@@ -15,15 +15,15 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 
 import mmsw
-from mmsw.analysis.benchmark_measure import measure, seconds, use_threads
 from mmsw.analysis.operator_work import layer_work
+from mmsw.apis.config import register_toolbox
 from mmsw.checkpoint import load_checkpoint_file
 from mmsw.models import ShiftWiseConv2d
 from mmsw.ops import shift_wise_conv2d
 from mmsw.ops.backends import choose_backend
 
-from ...config import register_toolbox
 from ..files import digest, read_json, source_digest, write_json
+from ..operator.measure import measure, seconds, use_threads
 from ..runs import RESULT
 from .hook import FINAL
 from .plan import Run

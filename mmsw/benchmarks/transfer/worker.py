@@ -11,9 +11,10 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from mmsw.apis import build_runner
-from mmsw.apis.benchmarks.locks import exclusive
-from mmsw.apis.benchmarks.transfer import hook  # noqa: F401  (registers it)
 from mmsw.apis.cli import run_reporting_errors
+
+from ..locks import exclusive
+from . import hook  # noqa: F401  (registers it)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

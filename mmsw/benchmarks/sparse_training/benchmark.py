@@ -9,15 +9,15 @@ from typing import Any
 
 from mmengine.config import Config
 
-from mmsw.analysis.benchmark_measure import usable_cpus
+from mmsw.apis.backbone import build_backbone
+from mmsw.apis.config import load_config, register_toolbox
+from mmsw.apis.data import check_data, iter_datasets
+from mmsw.apis.errors import UsageError
 from mmsw.datasets import make_demo_data
 from mmsw.sparsity import masked_layers
 
-from ...backbone import build_backbone
-from ...config import load_config, register_toolbox
-from ...data import check_data, iter_datasets
-from ...errors import UsageError
 from ..locks import exclusive
+from ..operator.measure import usable_cpus
 from ..runs import Failure, check_free, result_of
 from .operator_time import measure_operators
 from .plan import METHODS, Run, SparsitySettings, check_not_mixed, plan_runs

@@ -14,7 +14,7 @@ import torch
 
 from mmsw.ops import available_backends, shift_wise_conv2d
 
-from .benchmark_contenders import (
+from .contenders import (
     BOTH,
     FORWARD,
     TWO_STEPS,
@@ -24,7 +24,7 @@ from .benchmark_contenders import (
     contenders,
     stage_shapes,
 )
-from .benchmark_measure import (
+from .measure import (
     MachineRates,
     free_memory,
     machine,
@@ -34,7 +34,7 @@ from .benchmark_measure import (
     usable_cpus,
     use_threads,
 )
-from .benchmark_report import write_report
+from .report import write_report
 
 _VERSIONS = ('v1', 'v2')
 _CROPS = (224, 512)

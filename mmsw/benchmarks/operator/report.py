@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from .benchmark_contenders import BOTH, FORWARD, FUSED, SLAK, SLAK_TRANSPOSED, SLICES
+from .contenders import BOTH, FORWARD, FUSED, SLAK, SLAK_TRANSPOSED, SLICES
 
 Row = dict
 _INK = '#222222'
@@ -25,7 +25,7 @@ def write_report(result: dict, out: str | os.PathLike[str]) -> list[Path]:
     """Write ``benchmark.json``, ``benchmark.md`` and, with matplotlib, ``benchmark.png``.
 
     Args:
-        result: What :func:`~mmsw.analysis.operator_benchmark.benchmark_ops` returns.
+        result: What :func:`~mmsw.benchmarks.operator.benchmark.benchmark_ops` returns.
         out: Folder; existing files of these names are replaced, each at once and whole.
 
     Returns:

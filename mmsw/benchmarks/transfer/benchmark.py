@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 
+from mmsw.apis.config import enable_auto_scale_lr
+from mmsw.apis.data import check_data
+from mmsw.apis.errors import UsageError
 from mmsw.datasets import make_demo_data
 
-from ...config import enable_auto_scale_lr
-from ...data import check_data
-from ...errors import UsageError
 from ..locks import exclusive
 from ..runs import Failure, check_free, result_of
 from .networks import Network, read_networks
@@ -36,7 +36,7 @@ def benchmark_transfer(
 
     Args:
         configs: (task or None, path) of each network.
-        data: Task -> folder, see :func:`mmsw.apis.benchmarks.transfer.networks.read_networks`.
+        data: Task -> folder, see :func:`mmsw.benchmarks.transfer.networks.read_networks`.
         cfg_options: Changes to every config.
         settings: Everything else.
         dry_run: Say what would be done, and do nothing.

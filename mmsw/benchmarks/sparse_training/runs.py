@@ -94,7 +94,7 @@ def _begin(
 
 
 def _command(config: Path) -> list[str]:
-    return [sys.executable, '-m', 'mmsw.apis.benchmarks.sparse_training.worker', str(config)]
+    return [sys.executable, '-m', 'mmsw.benchmarks.sparse_training.worker', str(config)]
 
 
 def _outcome(run: Run, failure: Failure | None) -> str:

@@ -9,13 +9,12 @@ from typing import Any
 
 from mmengine.config import Config
 
+from mmsw.apis.backbone import build_backbone
+from mmsw.apis.config import load_config, register_toolbox
+from mmsw.apis.data import iter_datasets
+from mmsw.apis.errors import UsageError
 from mmsw.datasets import CLASSES
 from mmsw.sparsity import masked_layers
-
-from ...backbone import build_backbone
-from ...config import load_config, register_toolbox
-from ...data import iter_datasets
-from ...errors import UsageError
 
 TASKS = {'mmseg': 'seg', 'mmdet': 'det'}
 DEMO_FOLDERS = {'seg': 'ADEChallengeData2016', 'det': 'coco'}

@@ -1,1 +1,0 @@
-"""Benchmarks of training, and what they have in common."""

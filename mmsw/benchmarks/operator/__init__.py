@@ -1,0 +1,1 @@
+"""The benchmark of the operator's backends, see ``tools/benchmark_ops.py``."""
