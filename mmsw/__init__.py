@@ -4,10 +4,10 @@ Importing the package registers its components in mmengine's registries and allo
 classes that checkpoints hold; it starts no compiler, no kernel runtime and no CUDA context.
 """
 
-from . import datasets, engine, evaluation, models
+from . import datasets, engine, models
 from .checkpoint import allow_checkpoint_classes
 from .version import __version__
 
 allow_checkpoint_classes()
 
-__all__ = ['__version__', 'datasets', 'engine', 'evaluation', 'models']
+__all__ = ['__version__', 'datasets', 'engine', 'models']

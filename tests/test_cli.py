@@ -18,9 +18,9 @@ from torch.utils.data import DataLoader, Dataset
 import mmsw
 from mmsw.apis import UsageError
 from mmsw.apis.cli import run_reporting_errors
-from mmsw.apis.demo.report import SparsityChangedError
 from mmsw.checkpoint import CheckpointError
 from mmsw.datasets import DataError
+from mmsw.demo.report import SparsityChangedError
 from mmsw.engine.hooks import SparsityLostError
 from mmsw.errors import MmswError, SparsityError
 from mmsw.ops import BackendUnavailableError, use_backend

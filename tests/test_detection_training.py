@@ -11,7 +11,7 @@ from mmengine.registry import MODELS
 
 from mmsw.apis import build_runner, build_test_runner, load_config
 from mmsw.checkpoint import save_checkpoint_file
-from mmsw.datasets import COCO_CLASSES, PALETTE, make_demo_data
+from mmsw.demo import COCO_CLASSES, PALETTE, make_demo_data
 from mmsw.sparsity import magnitude_masks, report, set_masks
 
 for _package in ('skimage', 'sklearn', 'imgviz', 'mmdet'):

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import _clone  # noqa: F401  (before mmsw)
 
 from mmsw.apis.cli import run_reporting_errors
-from mmsw.apis.demo.report import PICTURE, RUN_FOLDER, demo_report
+from mmsw.demo.report import PICTURE, RUN_FOLDER, demo_report
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -13,7 +13,7 @@ from pathlib import Path
 import _clone  # noqa: F401  (before mmsw)
 
 from mmsw.apis.cli import run_reporting_errors
-from mmsw.apis.demo.pretraining import make_demo_checkpoint
+from mmsw.demo.pretraining import make_demo_checkpoint
 
 _CONFIG = Path(__file__).resolve().parents[1] / 'configs/demo/upernet_sw_mini_scenes.py'
 

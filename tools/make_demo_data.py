@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import _clone  # noqa: F401  (before mmsw)
 
 from mmsw.apis.cli import run_reporting_errors
-from mmsw.datasets import make_demo_data
+from mmsw.demo import make_demo_data
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -1,6 +1,6 @@
 # Runtime of the demonstration's pretraining: mmengine alone, no toolbox.
 default_scope = 'mmengine'
-custom_imports = dict(imports=['mmsw'], allow_failed_imports=False)
+custom_imports = dict(imports=['mmsw', 'mmsw.demo'], allow_failed_imports=False)
 
 env_cfg = dict(
     cudnn_benchmark=False,

@@ -13,16 +13,16 @@ margin = 1.6  # side of a cutout over that: room for random views
 num_classes = 11  # ten digits and background
 
 model = dict(
-    type='PooledClassifier',
+    type='DemoClassifier',
     data_preprocessor=dict(
-        type='CutoutPreprocessor',
+        type='DemoCutoutPreprocessor',
         side=side,
         margin=margin,
         mean=[123.675, 116.28, 103.53],
         std=[58.395, 57.12, 57.375],
         bgr_to_rgb=True,
     ),
-    backbone=dict(_base_.mini_backbone, out_indices=(3,), init_cfg=dict(type='NarrowInit')),
+    backbone=dict(_base_.mini_backbone, out_indices=(3,), init_cfg=dict(type='DemoNarrowInit')),
     in_channels=_base_.mini_backbone.arch.dims[-1],
     num_classes=num_classes,
 )
@@ -52,7 +52,7 @@ val_dataloader = dict(
     ),
 )
 test_dataloader = val_dataloader
-val_evaluator = dict(type='LabelAccuracy')
+val_evaluator = dict(type='DemoLabelAccuracy')
 test_evaluator = val_evaluator
 
 max_iters = 336  # 8 passes over the cutouts

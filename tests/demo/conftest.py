@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from demo_helpers import load_tool
 
-from mmsw.datasets import make_demo_data
+from mmsw.demo import make_demo_data
 
 
 @pytest.fixture(autouse=True)

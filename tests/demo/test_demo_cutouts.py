@@ -12,9 +12,9 @@ import pytest
 import torch
 from mmengine.registry import DATASETS, METRICS, MODELS
 
-from mmsw.datasets import DataError, DemoCutouts
-from mmsw.models.classifiers import cutout_preprocessor
-from mmsw.models.classifiers.cutout_preprocessor import plain_views, random_views
+from mmsw.datasets import DataError
+from mmsw.demo import DemoCutouts, cutout_preprocessor
+from mmsw.demo.cutout_preprocessor import plain_views, random_views
 
 SIDE, MARGIN = 64, 1.6
 TRAIN = dict(
@@ -23,7 +23,11 @@ TRAIN = dict(
     data_prefix=dict(img='train2017/'),
 )
 PREPROCESSOR = dict(
-    type='CutoutPreprocessor', side=SIDE, margin=MARGIN, mean=[1.0, 2.0, 3.0], std=[1.0, 2.0, 4.0]
+    type='DemoCutoutPreprocessor',
+    side=SIDE,
+    margin=MARGIN,
+    mean=[1.0, 2.0, 3.0],
+    std=[1.0, 2.0, 4.0],
 )
 
 
@@ -152,17 +156,17 @@ def test_each_process_draws_views_of_its_own(monkeypatch):
 
 
 def test_accuracy_is_the_share_of_right_labels():
-    metric = METRICS.build(dict(type='LabelAccuracy'))
+    metric = METRICS.build(dict(type='DemoLabelAccuracy'))
     for labels in ([(1, 1), (2, 0), (3, 3)], [(0, 0)], [(5, 4), (4, 5), (9, 9)]):
         metric.process({}, [{'pred_label': p, 'gt_label': g} for p, g in labels])
     assert metric.evaluate(size=7) == {'accuracy': 4 / 7}
-    prefixed = METRICS.build(dict(type='LabelAccuracy', prefix='top1'))
+    prefixed = METRICS.build(dict(type='DemoLabelAccuracy', prefix='top1'))
     prefixed.process({}, [{'pred_label': 1, 'gt_label': 1}])
     assert prefixed.evaluate(size=1) == {'top1/accuracy': 1.0}
 
 
 def test_accuracy_of_nothing_is_an_error():
-    metric = METRICS.build(dict(type='LabelAccuracy'))
+    metric = METRICS.build(dict(type='DemoLabelAccuracy'))
     with pytest.raises(DataError, match='got no sample to judge, expected at least one'):
         metric.compute_metrics([])
 
@@ -171,7 +175,7 @@ def test_classifier_reads_the_last_map():
     arch = dict(depths=[1, 1, 1, 1], dims=[4, 4, 8, 8])
     backbone = dict(type='ShiftWiseNet', arch=arch, big_kernels=(7, 7, 5, 3))
     model = MODELS.build(
-        dict(type='PooledClassifier', backbone=backbone, in_channels=8, num_classes=5)
+        dict(type='DemoClassifier', backbone=backbone, in_channels=8, num_classes=5)
     )
     images, labels = torch.randn(3, 3, 64, 64), torch.tensor([0, 4, 2])
     model.eval()
@@ -194,7 +198,7 @@ def test_narrow_networks_start_with_faint_arms():
             type='ShiftWiseNet',
             arch=arch,
             big_kernels=(7, 7, 5, 3),
-            init_cfg=dict(type='NarrowInit'),
+            init_cfg=dict(type='DemoNarrowInit'),
         )
     )
     net.init_weights()

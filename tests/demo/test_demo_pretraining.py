@@ -16,8 +16,8 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS
 
 from mmsw.apis import load_config
-from mmsw.apis.demo.pretraining import make_demo_checkpoint, recipe_files
 from mmsw.checkpoint import load_checkpoint_file, load_pretrained
+from mmsw.demo.pretraining import make_demo_checkpoint, recipe_files
 from mmsw.models import ShiftWiseNet
 from mmsw.sparsity import masks, report
 

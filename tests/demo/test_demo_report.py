@@ -12,10 +12,10 @@ import torch
 from demo_helpers import CONFIG, ROOT, load_tool, small_kernels
 
 from mmsw.apis import UsageError, build_runner, load_config
-from mmsw.apis.demo.picture import paint
-from mmsw.apis.demo.report import SparsityChangedError, choose_scenes, demo_report
 from mmsw.checkpoint import load_checkpoint_file, save_checkpoint_file
-from mmsw.datasets import CLASSES, PALETTE
+from mmsw.demo import CLASSES, PALETTE
+from mmsw.demo.picture import paint
+from mmsw.demo.report import SparsityChangedError, choose_scenes, demo_report
 from mmsw.sparsity import report
 
 for _package in ('skimage', 'sklearn', 'imgviz', 'matplotlib', 'mmseg'):

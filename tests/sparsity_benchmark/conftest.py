@@ -9,7 +9,7 @@ from mmengine.config import Config
 from sparsity_benchmark_helpers import MINI
 
 from mmsw.apis import load_config
-from mmsw.datasets import make_demo_data
+from mmsw.demo import make_demo_data
 
 
 @pytest.fixture(scope='session')

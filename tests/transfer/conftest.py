@@ -13,7 +13,7 @@ from mmsw.apis import build_runner
 from mmsw.benchmarks.transfer.networks import Network, read_networks
 from mmsw.benchmarks.transfer.plan import Run, plan_runs, run_config
 from mmsw.benchmarks.transfer.starts import find_starts, make_starts
-from mmsw.datasets import make_demo_data
+from mmsw.demo import make_demo_data
 
 
 @pytest.fixture(autouse=True)

@@ -18,7 +18,7 @@ from mmsw.benchmarks.transfer.networks import Network, read_networks
 from mmsw.benchmarks.transfer.plan import check_not_mixed, plan_runs
 from mmsw.benchmarks.transfer.report import make_rows
 from mmsw.benchmarks.transfer.starts import find_starts, pretraining_digest
-from mmsw.datasets import make_demo_data
+from mmsw.demo import make_demo_data
 
 for _package in ('mmseg', 'mmdet'):
     pytest.importorskip(_package, reason=f'{_package}: absent; configs need it')

@@ -13,7 +13,7 @@ from mmsw.apis.backbone import build_backbone
 from mmsw.apis.config import load_config, register_toolbox
 from mmsw.apis.data import check_data, iter_datasets
 from mmsw.apis.errors import UsageError
-from mmsw.datasets import make_demo_data
+from mmsw.demo import make_demo_data
 from mmsw.sparsity import masked_layers
 
 from ..locks import exclusive

@@ -206,6 +206,6 @@ def training_digest() -> str:
     root = Path(mmsw.__file__).parent
     own = Path(__file__)
     files = [own.with_name(name) for name in ('hook.py', 'worker.py')]
-    folders = [root / name for name in ('engine', 'datasets', 'evaluation')]
+    folders = [root / name for name in ('engine', 'datasets', 'demo')]
     files += [*sorted(root.glob('*.py')), root / 'apis/schedule.py']
     return digest([network_digest(), source_digest([*folders, *files])])

@@ -12,7 +12,7 @@ import torch
 from mmsw.apis.config import enable_auto_scale_lr
 from mmsw.apis.data import check_data
 from mmsw.apis.errors import UsageError
-from mmsw.datasets import make_demo_data
+from mmsw.demo import make_demo_data
 
 from ..locks import exclusive
 from ..runs import Failure, check_free, result_of

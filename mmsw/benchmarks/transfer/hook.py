@@ -20,8 +20,8 @@ from mmengine.runner import Runner
 from torch import nn
 
 from mmsw.checkpoint import load_pretrained
+from mmsw.demo import draw_small_network
 from mmsw.engine.model_wrapper import unwrapped
-from mmsw.models import draw_small_network
 from mmsw.sparsity import masked_layers, report, set_masks
 from mmsw.whole_file import write_whole
 

@@ -13,7 +13,7 @@ from mmsw.apis.backbone import build_backbone
 from mmsw.apis.config import load_config, register_toolbox
 from mmsw.apis.data import iter_datasets
 from mmsw.apis.errors import UsageError
-from mmsw.datasets import CLASSES
+from mmsw.demo import CLASSES
 from mmsw.sparsity import masked_layers
 
 TASKS = {'mmseg': 'seg', 'mmdet': 'det'}

@@ -10,9 +10,9 @@ from torch import nn
 
 import mmsw
 from mmsw.apis.backbone import build_backbone
-from mmsw.apis.demo.pretraining import make_demo_checkpoint, recipe_files
 from mmsw.apis.errors import UsageError
 from mmsw.checkpoint import load_checkpoint_file, load_pretrained
+from mmsw.demo.pretraining import make_demo_checkpoint, recipe_files
 from mmsw.sparsity import report
 from mmsw.whole_file import write_whole
 
@@ -110,11 +110,9 @@ def pretraining_digest(network: Network, kind: str, settings: TransferSettings) 
     """What a pretraining depends on: backbone, normalisation, data, schedule, code, packages."""
     package = Path(mmsw.__file__).parent
     source = [
-        package / 'apis/demo/pretraining.py',
         package / 'apis/schedule.py',
-        package / 'datasets/demo_cutouts.py',
+        package / 'demo',
         package / 'engine',
-        package / 'evaluation',
         *recipe_files(),
     ]
     return digest(

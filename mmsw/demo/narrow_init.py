@@ -6,7 +6,7 @@ import torch
 from mmengine.registry import WEIGHT_INITIALIZERS
 from torch import nn
 
-from .layers import ShiftWiseConv2d
+from mmsw.models.layers import ShiftWiseConv2d
 
 _ARM_SCALE = 0.1  # norm weight of the long arms at the start
 
@@ -30,8 +30,8 @@ def draw_small_network(net: nn.Module) -> None:
 
 
 @WEIGHT_INITIALIZERS.register_module()
-class NarrowInit:
-    """``init_cfg=dict(type='NarrowInit')`` of a backbone: see :func:`draw_small_network`."""
+class DemoNarrowInit:
+    """``init_cfg=dict(type='DemoNarrowInit')`` of a backbone: see :func:`draw_small_network`."""
 
     def __call__(self, module: nn.Module) -> None:
         draw_small_network(module)

@@ -11,7 +11,9 @@ import cv2
 import numpy as np
 import pytest
 
-from mmsw.datasets import CLASSES, COCO_CLASSES, PALETTE, demo_compose, demo_scenes, make_demo_data
+from mmsw.demo import CLASSES, COCO_CLASSES, PALETTE, make_demo_data
+from mmsw.demo import compose as demo_compose
+from mmsw.demo import scenes as demo_scenes
 
 for _package in ('skimage', 'sklearn', 'imgviz'):
     pytest.importorskip(_package, reason=f'{_package}: absent; see requirements/demo.txt')

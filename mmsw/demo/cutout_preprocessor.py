@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 @MODELS.register_module()
-class CutoutPreprocessor(ImgDataPreprocessor):
+class DemoCutoutPreprocessor(ImgDataPreprocessor):
     """Turns batches of cutouts into normalised views of them.
 
     The views are drawn by a generator of their own, which starts from torch's seed. Its state is

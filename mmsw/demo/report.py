@@ -21,13 +21,13 @@ from mmengine.registry import DATASETS, MODELS, DefaultScope
 from mmengine.runner import find_latest_checkpoint
 from torch import Tensor
 
+from mmsw.apis.config import load_config, register_toolbox
+from mmsw.apis.data import check_data
+from mmsw.apis.errors import UsageError
 from mmsw.checkpoint import load_checkpoint_file
 from mmsw.errors import MmswError
 from mmsw.sparsity import Density, SparsityReport
 
-from ..config import load_config, register_toolbox
-from ..data import check_data
-from ..errors import UsageError
 from .picture import PictureScene, draw_scenes
 
 RUN_FOLDER = 'finetune'  # below the work folder: where tools/train.py wrote

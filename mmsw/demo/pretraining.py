@@ -26,15 +26,14 @@ from mmengine.visualization import Visualizer
 from torch import nn
 
 import mmsw
+from mmsw.apis.backbone import backbone_settings, build_backbone
+from mmsw.apis.config import load_config
+from mmsw.apis.errors import UsageError
+from mmsw.apis.runner import PortableRunner, build_runner
+from mmsw.apis.schedule import fit_schedule
 from mmsw.checkpoint import load_checkpoint_file, load_pretrained, save_checkpoint_file
 from mmsw.random_state import preserved_random_state
 from mmsw.sparsity import SparsityReport, lost_zeros, masked_layers, masks, report
-
-from ..backbone import backbone_settings, build_backbone
-from ..config import load_config
-from ..errors import UsageError
-from ..runner import PortableRunner, build_runner
-from ..schedule import fit_schedule
 
 _RECIPE = (  # below configs/; the first one is read, the others are what it inherits
     'demo/pretrain_sw_mini_scenes.py',
@@ -108,7 +107,7 @@ def make_demo_checkpoint(
             dict(
                 work_dir=folder,
                 log_level='WARNING',
-                runner_type='CpuRunner',
+                runner_type='DemoCpuRunner',
                 randomness=dict(seed=seed),
             )
         )
@@ -225,7 +224,7 @@ def _undisturbed() -> Iterator[None]:
 
 
 @RUNNERS.register_module()
-class CpuRunner(PortableRunner):
+class DemoCpuRunner(PortableRunner):
     """A runner that leaves GPUs alone: on the CPU the same run gives the same weights."""
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:

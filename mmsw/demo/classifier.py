@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 @MODELS.register_module()
-class PooledClassifier(BaseModel):
+class DemoClassifier(BaseModel):
     """A backbone, and a linear classifier on the mean of its last map.
 
     Saved weights are named ``backbone.*`` and ``head.*``, so a backbone of this project loads its

@@ -12,11 +12,11 @@ from mmsw.datasets.errors import DataError
 
 
 @METRICS.register_module()
-class LabelAccuracy(BaseMetric):
+class DemoLabelAccuracy(BaseMetric):
     """Share of samples whose predicted label is the true one, between 0 and 1, as ``accuracy``.
 
     Predictions are dicts with the numbers ``pred_label`` and ``gt_label``, as
-    :class:`~mmsw.models.PooledClassifier` gives them.
+    :class:`~mmsw.demo.DemoClassifier` gives them.
 
     Args:
         collect_device: ``'cpu'`` or ``'gpu'``: where the results of several processes meet.
@@ -40,7 +40,7 @@ class LabelAccuracy(BaseMetric):
         """
         if not results:
             raise DataError(
-                'LabelAccuracy got no sample to judge, expected at least one: check the data set '
-                'of the loader, and that its batches reach the evaluator'
+                'DemoLabelAccuracy got no sample to judge, expected at least one: check the data '
+                'set of the loader, and that its batches reach the evaluator'
             )
         return {'accuracy': sum(results) / len(results)}

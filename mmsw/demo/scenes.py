@@ -1,6 +1,6 @@
 """Write the demonstration data set: the same scenes in ADE20K and in COCO instance layout.
 
-See :mod:`mmsw.datasets.demo_compose` for what the scenes show and how they are split.
+See :mod:`mmsw.demo.compose` for what the scenes show and how they are split.
 """
 
 import json
@@ -14,7 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from .demo_compose import (
+from .compose import (
     TRAIN_PHOTOS,
     VAL_PHOTOS,
     Scene,

@@ -1,1 +1,0 @@
-"""The demonstration: its pretraining, its report, its picture."""
