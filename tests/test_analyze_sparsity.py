@@ -13,9 +13,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmsw.analysis.sparsity_figures import SparsityAnalysis, analyze
-from mmsw.analysis.sparsity_layers import Recorded, read_network
-from mmsw.analysis.sparsity_table import sparsity_table
+from mmsw.analysis.sparsity.figures import SparsityAnalysis, analyze
+from mmsw.analysis.sparsity.layers import Recorded, read_network
+from mmsw.analysis.sparsity.table import sparsity_table
 from mmsw.apis import UsageError, convert_checkpoint
 from mmsw.apis.sparsity_analysis import analyze_sparsity, check_folder, write_report
 from mmsw.checkpoint import CheckpointError, load_checkpoint_file, load_pretrained

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from mmsw.analysis.complexity import Cost, complexity
-from mmsw.analysis.operator_work import cross_taps, used_blocks
+from mmsw.analysis.complexity.operator_work import cross_taps, used_blocks
 from mmsw.models import ShiftWiseConv2d, ShiftWiseNet
 from mmsw.ops import ShiftPattern
 from mmsw.ops.assemble import assemble

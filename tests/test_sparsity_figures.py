@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from mmsw.analysis.complexity import complexity
-from mmsw.analysis.operator_work import layer_work
-from mmsw.analysis.sparsity_figures import Placed, analyze, layer_figures
-from mmsw.analysis.sparsity_layers import ShiftWiseLayer, read_network
+from mmsw.analysis.complexity.operator_work import layer_work
+from mmsw.analysis.sparsity.figures import Placed, analyze, layer_figures
+from mmsw.analysis.sparsity.layers import ShiftWiseLayer, read_network
 from mmsw.models import ShiftWiseConv2d, ShiftWiseNet
 from mmsw.ops import ShiftPattern
 from mmsw.ops.assemble import assemble

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import _clone  # before mmsw
 
 with _clone.toolboxes_needed():
-    from mmsw.analysis.sparsity_table import sparsity_table
+    from mmsw.analysis.sparsity.table import sparsity_table
     from mmsw.apis.cli import run_reporting_errors
     from mmsw.apis.complexity_report import check_output
     from mmsw.apis.sparsity_analysis import (

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 import mmsw
-from mmsw.analysis.sparsity_layers import PUBLISHED_KERNELS, PUBLISHED_REPS, read_network
+from mmsw.analysis.sparsity.layers import PUBLISHED_KERNELS, PUBLISHED_REPS, read_network
 from mmsw.checkpoint import (
     CheckpointError,
     NetworkShape,

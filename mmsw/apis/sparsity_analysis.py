@@ -11,8 +11,8 @@ from typing import Any
 
 from mmengine.config import Config
 
-from mmsw.analysis.sparsity_figures import SparsityAnalysis, analyze
-from mmsw.analysis.sparsity_layers import MaskedNetwork, read_network
+from mmsw.analysis.sparsity.figures import SparsityAnalysis, analyze
+from mmsw.analysis.sparsity.layers import MaskedNetwork, read_network
 from mmsw.checkpoint import (
     CheckpointError,
     Recorded,
@@ -124,13 +124,13 @@ def write_report(analysis: SparsityAnalysis, text: str, folder: str | os.PathLik
 
     Args:
         analysis: The figures.
-        text: Them as text, see :func:`mmsw.analysis.sparsity_table.sparsity_table`.
+        text: Them as text, see :func:`mmsw.analysis.sparsity.table.sparsity_table`.
         folder: Made if it does not exist; files of the same names are replaced.
 
     Raises:
         UsageError: If it cannot be written to.
     """
-    from mmsw.analysis.sparsity_plot import draw_sparsity
+    from mmsw.analysis.sparsity.plot import draw_sparsity
 
     folder = Path(folder)
     write_json(analysis, folder / JSON)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmsw.analysis.operator_work import cross_taps, small_conv_work
+from mmsw.analysis.complexity.operator_work import cross_taps, small_conv_work
 from mmsw.ops import ShiftPattern, cross_conv2d, shift_add, shift_wise_conv2d
 from mmsw.ops.assemble import arm_taps, assemble
 

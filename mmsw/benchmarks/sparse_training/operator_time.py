@@ -15,7 +15,7 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 
 import mmsw
-from mmsw.analysis.operator_work import layer_work
+from mmsw.analysis.complexity.operator_work import layer_work
 from mmsw.apis.config import register_toolbox
 from mmsw.checkpoint import load_checkpoint_file
 from mmsw.models import ShiftWiseConv2d

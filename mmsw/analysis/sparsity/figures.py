@@ -13,8 +13,8 @@ from mmsw.ops import ShiftPattern
 from mmsw.ops.pattern import shift_slot
 from mmsw.sparsity import Density
 
-from .operator_work import cross_taps, used_blocks
-from .sparsity_layers import MaskedNetwork, ShiftWiseLayer
+from ..complexity.operator_work import cross_taps, used_blocks
+from .layers import MaskedNetwork, ShiftWiseLayer
 
 _ARMS = ('horizontal', 'vertical')
 

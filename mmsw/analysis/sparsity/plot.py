@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mmsw.whole_file import write_whole
 
-from .sparsity_figures import Part, SparsityAnalysis
+from .figures import Part, SparsityAnalysis
 
 # Okabe and Ito's colours, which most readers with colour-blindness tell apart.
 _STAGES = ('#0072b2', '#d55e00', '#009e73', '#cc79a7', '#56b4e9', '#e69f00')

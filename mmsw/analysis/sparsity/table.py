@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from mmsw.sparsity import Density
 
-from .sparsity_figures import Part, SparsityAnalysis, pruned_parameters
+from .figures import Part, SparsityAnalysis, pruned_parameters
 
 _LARGE = 10**10  # multiply-adds
 _GAP = '  '
