@@ -2,12 +2,35 @@
 
 Importing the package registers its components in mmengine's registries and allow-lists the harmless
 classes that checkpoints hold; it starts no compiler, no kernel runtime and no CUDA context.
+
+Where mmengine or mmcv is absent, only what needs torch alone can be used: :mod:`mmsw.ops` and
+:mod:`mmsw.sparsity`. A line of the log says so.
 """
 
-from . import datasets, engine, models
-from .checkpoint import allow_checkpoint_classes
+import logging
+from importlib.util import find_spec
+from typing import NoReturn
+
+from . import ops, sparsity
+from .install_hint import how_to_install
 from .version import __version__
 
-allow_checkpoint_classes()
+__all__ = ['__version__', 'checkpoint', 'datasets', 'engine', 'models', 'ops', 'sparsity']
 
-__all__ = ['__version__', 'datasets', 'engine', 'models']
+_missing = [name for name in ('mmengine', 'mmcv') if find_spec(name) is None]
+
+if not _missing:
+    from . import checkpoint, datasets, engine, models
+
+    checkpoint.allow_checkpoint_classes()
+else:
+    _what_is_missing = (
+        f'{" and ".join(_missing)} cannot be found, so of mmsw only mmsw.ops and mmsw.sparsity can '
+        f'be used; to have the rest, {how_to_install("openmmlab")}'
+    )
+    logging.getLogger(__name__).warning(_what_is_missing)
+
+    def __getattr__(name: str) -> NoReturn:
+        if name in __all__:
+            raise ImportError(_what_is_missing)
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

@@ -7,5 +7,36 @@ class MmswError(Exception):
     """Base of the errors whose message says what was wrong, what was expected and what to do."""
 
 
+class UsageError(MmswError, ValueError):
+    """What was asked for cannot be done."""
+
+
+class BackendUnavailableError(MmswError, RuntimeError):
+    """A backend was asked for by name and cannot run."""
+
+
+class UnknownBackendError(MmswError, ValueError):
+    """There is no backend of the name that was asked for."""
+
+
+class CheckpointError(MmswError, ValueError):
+    """A checkpoint file is missing, damaged, unsafe or of another network."""
+
+
+class DataError(MmswError, ValueError):
+    """An image or annotation file is missing, damaged or unfit; the message names it, in one line.
+
+    It takes one text, so that it survives the way out of a data loader's worker process.
+    """
+
+
 class SparsityError(MmswError, ValueError):
     """A network cannot be made or kept sparse as asked."""
+
+
+class SparsityLostError(MmswError, RuntimeError):
+    """Pruned weights are not zero where they must be."""
+
+
+class SparsityChangedError(MmswError, RuntimeError):
+    """A network does not keep the filters that it kept before."""

@@ -20,9 +20,8 @@ from mmsw.apis import UsageError
 from mmsw.apis.cli import run_reporting_errors
 from mmsw.checkpoint import CheckpointError
 from mmsw.datasets import DataError
-from mmsw.demo.report import SparsityChangedError
 from mmsw.engine.hooks import SparsityLostError
-from mmsw.errors import MmswError, SparsityError
+from mmsw.errors import MmswError, SparsityChangedError, SparsityError
 from mmsw.ops import BackendUnavailableError, use_backend
 
 ROOT = Path(__file__).resolve().parents[1]

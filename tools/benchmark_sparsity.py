@@ -15,10 +15,10 @@ with _clone.toolboxes_needed():
     from mmengine.config import DictAction
 
     from mmsw.apis.cli import run_benchmark
-    from mmsw.apis.errors import UsageError
     from mmsw.benchmarks.operator.measure import usable_cpus
     from mmsw.benchmarks.sparse_training.benchmark import benchmark_sparsity
     from mmsw.benchmarks.sparse_training.plan import METHODS, UPDATES, SparsitySettings
+    from mmsw.errors import UsageError
 
 _CONFIG = Path(__file__).resolve().parents[1] / 'configs/demo/pretrain_sw_mini_scenes.py'
 

@@ -15,9 +15,9 @@ with _clone.toolboxes_needed():
     from mmengine.config import DictAction
 
     from mmsw.apis.cli import run_benchmark
-    from mmsw.apis.errors import UsageError
     from mmsw.benchmarks.transfer.benchmark import benchmark_transfer
     from mmsw.benchmarks.transfer.plan import STARTS, TransferSettings
+    from mmsw.errors import UsageError
 
 _CONFIGS = Path(__file__).resolve().parents[1] / 'configs/demo'
 _DEMO = {

@@ -1,9 +1,10 @@
 """Building and running experiments from config files; what the tools and notebooks call."""
 
+from mmsw.errors import UsageError
+
 from .config import load_config, register_toolbox
 from .convert import ConversionReport, convert_checkpoint
 from .data import check_data, set_data_root
-from .errors import UsageError
 from .inference import inference, init_model, iter_inference
 from .runner import PortableRunner, build_runner, build_test_runner
 

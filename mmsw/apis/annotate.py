@@ -14,9 +14,9 @@ from mmengine.structures import BaseDataElement
 from torch import nn
 
 from mmsw.datasets import LoadValidImageFromFile
+from mmsw.errors import UsageError
 from mmsw.whole_file import write_whole
 
-from .errors import UsageError
 from .inference import check_images, inference
 
 _SUFFIXES = ('.png', '.jpg', '.jpeg')

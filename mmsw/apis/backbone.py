@@ -9,8 +9,9 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
+from mmsw.errors import UsageError
+
 from .config import config_name, register_toolbox
-from .errors import UsageError
 
 
 def backbone_settings(cfg: Config) -> dict:

@@ -14,10 +14,10 @@ from torch import nn
 
 from mmsw.analysis.complexity import Complexity, Cost, complexity
 from mmsw.checkpoint import load_pretrained, read_checkpoint
+from mmsw.errors import UsageError
 from mmsw.whole_file import write_whole
 
 from .config import config_name, load_config, register_toolbox
-from .errors import UsageError
 from .trained import check_whole, existing_file, is_folded, state_dict_of, take_form
 
 # What the published figures are for, by toolbox.

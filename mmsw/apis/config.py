@@ -15,10 +15,10 @@ from mmengine.config.utils import ConfigParsingError
 from mmengine.device import get_device
 
 from mmsw.checkpoint import check_address, load_checkpoint_file
+from mmsw.errors import UsageError
 from mmsw.install_hint import how_to_install
 
 from .data import iter_datasets, set_data_root
-from .errors import UsageError
 
 # default scope -> the package that has it, and the extra of mmsw that brings it
 _TOOLBOXES = {

@@ -13,7 +13,6 @@ from torch import Tensor
 import mmsw
 from mmsw.analysis.sparsity.layers import PUBLISHED_KERNELS, PUBLISHED_REPS, read_network
 from mmsw.checkpoint import (
-    CheckpointError,
     NetworkShape,
     Recorded,
     check_address,
@@ -24,6 +23,7 @@ from mmsw.checkpoint import (
     save_checkpoint_file,
     to_state_dict,
 )
+from mmsw.errors import CheckpointError
 from mmsw.models import ShiftWiseNet
 from mmsw.sparsity import SparsityReport, report
 

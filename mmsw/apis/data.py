@@ -9,7 +9,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from .errors import UsageError
+from mmsw.errors import UsageError
 
 _LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 # Top-level keys that may hold paths below the data root, by how they end.

@@ -10,11 +10,10 @@ from typing import Any
 
 from mmengine.registry import DATASETS
 
-from mmsw.datasets import DataError
 from mmsw.datasets.coco_annotations import category_names, explain_coco_file
+from mmsw.errors import DataError, UsageError
 
 from .data import evaluator_files, iter_datasets
-from .errors import UsageError
 
 # Data sets of mmpretrain that take folders for classes, and how they refuse some.
 _CLASS_FOLDER_SETS = ('ImageNet', 'CustomDataset')

@@ -21,13 +21,12 @@ from mmengine.registry import DATASETS, MODELS, DefaultScope
 from mmengine.structures import BaseDataElement
 from torch import nn
 
-from mmsw.checkpoint import CheckpointError, only_data_is_read, read_checkpoint
-from mmsw.datasets import DataError
+from mmsw.checkpoint import only_data_is_read, read_checkpoint
 from mmsw.datasets.loading import short
+from mmsw.errors import CheckpointError, DataError, UsageError
 
 from .config import config_name, load_config, register_toolbox
 from .data import iter_datasets
-from .errors import UsageError
 from .trained import check_whole, existing_file, state_dict_of, take_form
 
 Image = str | os.PathLike[str] | np.ndarray

@@ -16,7 +16,6 @@ from mmengine.runner import BaseLoop, Runner, load_state_dict
 from torch import nn
 
 from mmsw.checkpoint import (
-    CheckpointError,
     fetched_once,
     only_data_is_read,
     read_checkpoint,
@@ -24,7 +23,7 @@ from mmsw.checkpoint import (
 )
 from mmsw.engine.loaded_zeros import keep_loaded_zeros, settle_masks
 from mmsw.engine.model_wrapper import unwrapped
-from mmsw.errors import MmswError
+from mmsw.errors import CheckpointError, MmswError
 
 from .dataset_checks import check_dataset, explained_errors
 from .pretrained_init import zeros_are_kept

@@ -11,12 +11,12 @@ from mmengine.runner import load_state_dict
 from torch import nn
 
 from mmsw.checkpoint import (
-    CheckpointError,
     check_address,
     read_checkpoint,
     warn_of_bare_zeros,
 )
 from mmsw.engine.loaded_zeros import keep_zeros
+from mmsw.errors import CheckpointError
 
 from .trained import refuse_folded, state_dict_of
 

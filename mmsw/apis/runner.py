@@ -15,6 +15,8 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner, find_latest_checkpoint
 from mmengine.visualization import Visualizer
 
+from mmsw.errors import UsageError
+
 from .config import (
     check_pretrained,
     config_name,
@@ -29,7 +31,6 @@ from .config import (
     set_pretrained,
 )
 from .data import check_data
-from .errors import UsageError
 from .portable_runner import PortableRunner
 from .trained import existing_file
 

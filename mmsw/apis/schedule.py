@@ -6,8 +6,9 @@ from typing import Any
 
 from mmengine.config import Config
 
+from mmsw.errors import UsageError
+
 from .config import config_name
-from .errors import UsageError
 
 # What a scheduler counts in iterations or epochs.
 _COUNTS = ('begin', 'end', 'T_max', 'T_0', 'step_size', 'total_steps', 'milestones', 'periods')

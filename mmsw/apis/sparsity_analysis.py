@@ -14,7 +14,6 @@ from mmengine.config import Config
 from mmsw.analysis.sparsity.figures import SparsityAnalysis, analyze
 from mmsw.analysis.sparsity.layers import MaskedNetwork, read_network
 from mmsw.checkpoint import (
-    CheckpointError,
     Recorded,
     fill_network,
     read_checkpoint,
@@ -22,12 +21,12 @@ from mmsw.checkpoint import (
     settle_zeros,
     to_state_dict,
 )
+from mmsw.errors import CheckpointError, UsageError
 from mmsw.models import ShiftWiseNet
 from mmsw.whole_file import write_whole
 
 from .backbone import build_backbone
 from .config import load_config
-from .errors import UsageError
 
 JSON = 'sparsity.json'
 TEXT = 'sparsity.txt'

@@ -11,11 +11,10 @@ from typing import Any
 
 from torch import nn
 
-from mmsw.checkpoint import CheckpointError, check_address
+from mmsw.checkpoint import check_address
+from mmsw.errors import CheckpointError, UsageError
 from mmsw.sparsity import attach_saved_masks
 from mmsw.sparsity.masks import normalised_masks
-
-from .errors import UsageError
 
 # Keys of a model that was wrapped for several processes.
 REVISE_KEYS = [(r'^module\.', '')]

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from mmsw.apis.errors import UsageError
+from mmsw.errors import UsageError
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmsw.apis.errors import UsageError
+from mmsw.errors import UsageError
 
 from .files import digest, read_json
 from .locks import exclusive

@@ -1,9 +1,10 @@
 """Checkpoint files: safe reading, whole writing, and the authors' layout."""
 
+from mmsw.errors import CheckpointError
+
 from .addresses import check_address, fetched_once, read_checkpoint
 from .classifier import from_classifier, to_classifier
 from .files import (
-    CheckpointError,
     allow_checkpoint_classes,
     load_checkpoint_file,
     only_data_is_read,

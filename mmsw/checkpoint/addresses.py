@@ -16,7 +16,9 @@ from mmengine.dist import all_gather_object, barrier, get_rank, get_world_size
 from mmengine.fileio import get_local_path
 from mmengine.fileio.backends import prefix_to_backends
 
-from .files import CheckpointError, load_checkpoint_file
+from mmsw.errors import CheckpointError
+
+from .files import load_checkpoint_file
 
 _ELSEWHERE = '://'
 _in_step = ContextVar('all processes read the same checkpoints in the same order', default=False)

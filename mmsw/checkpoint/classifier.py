@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from .files import CheckpointError
+from mmsw.errors import CheckpointError
+
 from .release import StateDict
 
 _BACKBONE = 'backbone.'

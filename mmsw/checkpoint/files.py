@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
 
-from mmsw.errors import MmswError
+from mmsw.errors import CheckpointError
 from mmsw.whole_file import write_whole
 
 PUBLISHED_FILE = (
@@ -41,10 +41,6 @@ _ARCHIVE = b'PK\x03\x04'
 _PICKLE = 'data.pkl'  # the record that every archive of torch.save has
 # Environment variables that torch.load obeys, whatever its caller asks for.
 _DATA_ONLY, _ANYTHING = 'TORCH_FORCE_WEIGHTS_ONLY_LOAD', 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD'
-
-
-class CheckpointError(MmswError, ValueError):
-    """A checkpoint file is missing, damaged, unsafe or of another network; the message tells."""
 
 
 def allow_checkpoint_classes() -> None:

@@ -11,11 +11,11 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
+from mmsw.errors import CheckpointError
 from mmsw.sparsity import attach_saved_masks, masked_layers, set_masks
 from mmsw.sparsity.masks import saved_masks
 
 from .addresses import read_checkpoint
-from .files import CheckpointError
 from .names import listed
 from .pruned import settle_zeros, warn_of_bare_zeros
 from .records import read_records

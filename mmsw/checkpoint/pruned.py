@@ -11,13 +11,12 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor
 
-from mmsw.errors import SparsityError
+from mmsw.errors import CheckpointError, SparsityError
 from mmsw.sparsity import from_torch_prune, masks_from_zeros
 from mmsw.sparsity.dynamic import DYNAMIC_SPARSITY
 from mmsw.sparsity.masks import normalised_masks
 from mmsw.sparsity.torch_prune import without_a_mask
 
-from .files import CheckpointError
 from .names import listed
 
 _MASK = '.mask'

@@ -10,7 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .files import CheckpointError, load_checkpoint_file
+from mmsw.errors import CheckpointError
+
+from .files import load_checkpoint_file
 from .pruned import plain_weights
 
 StateDict = dict[str, Tensor]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from .files import CheckpointError
+from mmsw.errors import CheckpointError
 
 PATH = re.compile(r'^stages\.(\d+)\.(\d+)\.shift_wise\.paths\.(\d+)\.weight$')
 

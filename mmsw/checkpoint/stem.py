@@ -8,7 +8,7 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor
 
-from .files import CheckpointError
+from mmsw.errors import CheckpointError
 
 INPUT_WEIGHTS = ('mean', 'repeat')
 _LAYER = 'downsample_layers.0.0'

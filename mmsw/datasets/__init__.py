@@ -1,6 +1,7 @@
 """Loading that says what is wrong with data."""
 
-from .errors import DataError
+from mmsw.errors import DataError
+
 from .loading import LoadValidAnnotations, LoadValidImageFromFile
 
 __all__ = ['DataError', 'LoadValidAnnotations', 'LoadValidImageFromFile']

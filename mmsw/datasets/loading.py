@@ -19,7 +19,7 @@ from mmcv.transforms import BaseTransform, LoadImageFromFile
 from mmengine import fileio
 from mmengine.registry import TRANSFORMS
 
-from .errors import DataError
+from mmsw.errors import DataError
 
 _MAX_RATIO = 1000  # of the sides; resizing to fit a frame would leave the short one without a pixel
 _JPEG, _PNG = b'\xff\xd8\xff', b'\x89PNG\r\n\x1a\n'

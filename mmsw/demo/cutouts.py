@@ -13,7 +13,7 @@ from mmengine.registry import DATASETS
 from torch.utils.data import Dataset
 
 from mmsw.datasets.coco_annotations import explain_coco_file
-from mmsw.datasets.errors import DataError
+from mmsw.errors import DataError
 
 _CONTEXT = 1.3  # side of what the network sees / longer side of the object
 _TRIES = 50  # to find a place for a patch of background

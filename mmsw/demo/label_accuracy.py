@@ -8,7 +8,7 @@ from typing import Any
 from mmengine.evaluator import BaseMetric
 from mmengine.registry import METRICS
 
-from mmsw.datasets.errors import DataError
+from mmsw.errors import DataError
 
 
 @METRICS.register_module()

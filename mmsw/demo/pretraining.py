@@ -28,10 +28,10 @@ from torch import nn
 import mmsw
 from mmsw.apis.backbone import backbone_settings, build_backbone
 from mmsw.apis.config import load_config
-from mmsw.apis.errors import UsageError
 from mmsw.apis.runner import PortableRunner, build_runner
 from mmsw.apis.schedule import fit_schedule
 from mmsw.checkpoint import load_checkpoint_file, load_pretrained, save_checkpoint_file
+from mmsw.errors import UsageError
 from mmsw.random_state import preserved_random_state
 from mmsw.sparsity import SparsityReport, lost_zeros, masked_layers, masks, report
 

@@ -23,9 +23,8 @@ from torch import Tensor
 
 from mmsw.apis.config import load_config, register_toolbox
 from mmsw.apis.data import check_data
-from mmsw.apis.errors import UsageError
 from mmsw.checkpoint import load_checkpoint_file
-from mmsw.errors import MmswError
+from mmsw.errors import SparsityChangedError, UsageError
 from mmsw.sparsity import Density, SparsityReport
 
 from .picture import PictureScene, draw_scenes
@@ -34,10 +33,6 @@ RUN_FOLDER = 'finetune'  # below the work folder: where tools/train.py wrote
 PICTURE = 'demo.png'
 _UNLABELLED = 255
 _SMALL_KERNELS = re.compile(r'(stages\.(\d+)\.\d+\.shift_wise)\.paths\.\d+\.weight$')
-
-
-class SparsityChangedError(MmswError, RuntimeError):
-    """A weight that the start file prunes is not zero in the trained one."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,8 @@
 """The shift-wise operator: its pattern, its two entry points and its backends."""
 
-from .backends import BackendUnavailableError, available_backends, use_backend
+from mmsw.errors import BackendUnavailableError
+
+from .backends import available_backends, use_backend
 from .functional import cross_conv2d, shift_add, shift_wise_conv2d
 from .pattern import ShiftPattern
 

@@ -15,7 +15,8 @@ from mmsw.apis import UsageError, build_runner, load_config
 from mmsw.checkpoint import load_checkpoint_file, save_checkpoint_file
 from mmsw.demo import CLASSES, PALETTE
 from mmsw.demo.picture import paint
-from mmsw.demo.report import SparsityChangedError, choose_scenes, demo_report
+from mmsw.demo.report import choose_scenes, demo_report
+from mmsw.errors import SparsityChangedError
 from mmsw.sparsity import report
 
 for _package in ('skimage', 'sklearn', 'imgviz', 'matplotlib', 'mmseg'):

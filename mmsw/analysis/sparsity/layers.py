@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from mmsw.checkpoint import CheckpointError, NetworkShape, Recorded
+from mmsw.checkpoint import NetworkShape, Recorded
+from mmsw.errors import CheckpointError
 from mmsw.ops import ShiftPattern
 from mmsw.ops.pattern import num_groups
 

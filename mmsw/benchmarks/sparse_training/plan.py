@@ -14,8 +14,8 @@ import torch
 from mmengine.config import Config
 
 import mmsw
-from mmsw.apis.errors import UsageError
 from mmsw.apis.schedule import fit_schedule
+from mmsw.errors import UsageError
 
 from ..files import digest, file_digest, read_json, source_digest
 from ..provenance import network_digest, package_versions

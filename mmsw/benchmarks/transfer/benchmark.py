@@ -11,8 +11,8 @@ import torch
 
 from mmsw.apis.config import enable_auto_scale_lr
 from mmsw.apis.data import check_data
-from mmsw.apis.errors import UsageError
 from mmsw.demo import make_demo_data
+from mmsw.errors import UsageError
 
 from ..locks import exclusive
 from ..runs import Failure, check_free, result_of

@@ -12,8 +12,8 @@ from mmengine.config import Config
 from mmsw.apis.backbone import build_backbone
 from mmsw.apis.config import load_config, register_toolbox
 from mmsw.apis.data import iter_datasets
-from mmsw.apis.errors import UsageError
 from mmsw.demo import CLASSES
+from mmsw.errors import UsageError
 from mmsw.sparsity import masked_layers
 
 TASKS = {'mmseg': 'seg', 'mmdet': 'det'}

@@ -17,8 +17,8 @@ from mmengine.config import Config
 
 import mmsw
 from mmsw.apis.data import iter_datasets
-from mmsw.apis.errors import UsageError
 from mmsw.apis.schedule import fit_schedule
+from mmsw.errors import UsageError
 
 from ..files import digest, file_digest, read_json, source_digest
 from ..provenance import network_digest, package_versions

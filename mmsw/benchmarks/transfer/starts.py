@@ -10,9 +10,9 @@ from torch import nn
 
 import mmsw
 from mmsw.apis.backbone import build_backbone
-from mmsw.apis.errors import UsageError
 from mmsw.checkpoint import load_checkpoint_file, load_pretrained
 from mmsw.demo.pretraining import make_demo_checkpoint, recipe_files
+from mmsw.errors import UsageError
 from mmsw.sparsity import report
 from mmsw.whole_file import write_whole
 

@@ -10,16 +10,12 @@ from mmengine.runner import Runner
 from torch import Tensor
 
 from mmsw import sparsity
-from mmsw.errors import MmswError
+from mmsw.errors import SparsityLostError
 
 from ..loaded_zeros import keep_loaded_zeros, settle_masks
 from ..model_wrapper import unwrapped
 
 _STATE_DICTS = ('state_dict', 'ema_state_dict')
-
-
-class SparsityLostError(MmswError, RuntimeError):
-    """Weights that were pruned at the start are no longer zero."""
 
 
 @HOOKS.register_module()

@@ -23,7 +23,7 @@ from types import ModuleType
 
 import torch
 
-from mmsw.errors import MmswError
+from mmsw.errors import BackendUnavailableError, UnknownBackendError
 
 from . import cpp_backend, cuda_backend, first_use, taichi_backend, torch_backend
 from .call import Call
@@ -47,14 +47,6 @@ _default_backend = os.environ.get(_ENVIRONMENT_VARIABLE) or 'auto'
 
 _logger = logging.getLogger('mmsw.ops')
 _told: set[tuple] = set()  # what was logged: once per process
-
-
-class BackendUnavailableError(MmswError, RuntimeError):
-    """A backend was asked for by name and cannot run; the message says why and what to do."""
-
-
-class UnknownBackendError(MmswError, ValueError):
-    """There is no backend of the name that was asked for."""
 
 
 def available_backends() -> dict[str, bool | str]:

@@ -67,7 +67,7 @@ def _start(device: torch.device) -> None:
 
 
 def _refuse(device: torch.device, state: str) -> None:
-    from . import BackendUnavailableError
+    from mmsw.errors import BackendUnavailableError
 
     raise BackendUnavailableError(
         f"backend 'taichi' cannot take tensors on {device}: Taichi {state}; "

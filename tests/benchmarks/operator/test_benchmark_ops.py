@@ -28,7 +28,7 @@ TINY = [
 
 @pytest.fixture
 def tool(monkeypatch) -> ModuleType:
-    folder = Path(__file__).parents[1] / 'tools'
+    folder = Path(__file__).parents[3] / 'tools'
     monkeypatch.syspath_prepend(str(folder))
     spec = importlib.util.spec_from_file_location('benchmark_ops_tool', folder / 'benchmark_ops.py')
     module = importlib.util.module_from_spec(spec)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from sparsity_benchmark_helpers import finish, operator_like, result_like, settings_for
+from sparse_training_helpers import finish, operator_like, result_like, settings_for
 
 from mmsw.benchmarks.files import read_json, write_json
 from mmsw.benchmarks.runs import Failure

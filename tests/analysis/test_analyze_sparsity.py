@@ -23,7 +23,7 @@ from mmsw.models import ShiftWiseNet
 from mmsw.ops import ShiftPattern
 from mmsw.sparsity import masks, report, set_masks
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 MINI = dict(depths=[1, 1, 2, 1], dims=[16, 24, 32, 40])
 CONFIG = """default_scope = 'mmengine'
 model = dict(backbone=dict(

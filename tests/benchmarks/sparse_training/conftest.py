@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from mmengine.config import Config
-from sparsity_benchmark_helpers import MINI
+from sparse_training_helpers import MINI
 
 from mmsw.apis import load_config
 from mmsw.demo import make_demo_data

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from sparsity_benchmark_helpers import ROOT, call
+from sparse_training_helpers import ROOT, call
 
 from mmsw.benchmarks.files import read_json
 from mmsw.benchmarks.sparse_training import runs

@@ -10,7 +10,7 @@ from typing import Any
 
 from mmsw.benchmarks.transfer.plan import TransferSettings
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 TOOL = ROOT / 'tools/benchmark_transfer.py'
 RECIPE = ROOT / 'configs/upernet_sw_t_ade20k.py'
 SMALL = ROOT / 'tests/data/upernet_mini_ade20k.py'

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 from mmengine.registry import HOOKS
-from sparsity_benchmark_helpers import finish, result_like, settings_for
+from sparse_training_helpers import finish, result_like, settings_for
 
 from mmsw.apis import UsageError, load_config
 from mmsw.benchmarks.files import write_json

@@ -17,7 +17,7 @@ from mmsw.models import ShiftWiseNet
 from mmsw.models.layers.shiftwise_conv import ghost_channels
 from mmsw.sparsity import magnitude_masks, set_masks
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 MINI = ROOT / 'tests' / 'data' / 'upernet_mini_ade20k.py'
 DETECTOR = ROOT / 'tests' / 'data' / 'retinanet_mini_coco.py'
 UPERNET = ROOT / 'configs' / 'upernet_sw_t_ade20k.py'

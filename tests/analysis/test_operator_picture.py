@@ -13,7 +13,7 @@ from mmsw.ops import ShiftPattern, shift_wise_conv2d
 
 
 def load_tool() -> ModuleType:
-    path = Path(__file__).parents[1] / 'tools/draw_operator.py'
+    path = Path(__file__).parents[2] / 'tools/draw_operator.py'
     spec = importlib.util.spec_from_file_location('draw_operator_tool', path)
     tool = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tool)
@@ -22,7 +22,7 @@ def load_tool() -> ModuleType:
 
 @pytest.fixture(autouse=True)
 def _tools_on_path(monkeypatch):
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / 'tools'))
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / 'tools'))
 
 
 @pytest.mark.parametrize(('big', 'small', 'reps'), [(51, 3, 4), (13, 5, 2), (31, 3, 1)])

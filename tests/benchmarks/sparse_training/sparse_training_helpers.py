@@ -10,7 +10,7 @@ from typing import Any
 from mmsw.benchmarks.files import write_json
 from mmsw.benchmarks.sparse_training.plan import METHODS, Run, SparsitySettings
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 TOOL = ROOT / 'tools/benchmark_sparsity.py'
 RECIPE = ROOT / 'configs/demo/pretrain_sw_mini_scenes.py'
 MINI = f"""
