@@ -20,3 +20,8 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
         temporary = Path(folder, path.name)
         write(temporary)
         os.replace(temporary, path)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file in UTF-8, whole or not at all; see :func:`write_whole`."""
+    write_whole(path, lambda temporary: temporary.write_text(text, encoding='utf-8'))

@@ -1,0 +1,79 @@
+"""The JSON files that mmsw writes: each says what it is, ``{"format": "mmsw.<kind>/<version>", ...}``.
+
+They are UTF-8 and strict JSON, without NaN or Infinity, and they are whole or absent.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from .errors import UsageError
+from .whole_file import write_text
+
+VERSIONS = {  # of each kind of file; one more whenever a reader of the old form would be misled
+    'benchmark_ops': 1,
+    'benchmark_sparsity': 1,
+    'benchmark_transfer': 1,
+    'complexity': 1,
+    'demo_data': 1,
+    'sparsity': 1,
+    'training_operator': 1,
+    'training_progress': 1,
+    'training_result': 1,
+    'training_settings': 1,
+}
+_FORMAT = re.compile(r'mmsw\.(\w+)/(\d+)')
+
+
+def write_json(path: Path, kind: str, content: Mapping[str, Any], indent: int | None = 1) -> None:
+    """Write a JSON file, whole or not at all.
+
+    Args:
+        path: File to write; replaced if it exists.
+        kind: One of ``VERSIONS``.
+        content: What JSON can hold, but for the key ``format``, which is added.
+        indent: Spaces per level; None for one line.
+
+    Raises:
+        ValueError: If a number is not finite.
+    """
+    named = {'format': f'mmsw.{kind}/{VERSIONS[kind]}', **content}
+    text = json.dumps(named, indent=indent, allow_nan=False, ensure_ascii=False)
+    write_text(path, text + '\n')
+
+
+def read_json(path: Path, kind: str) -> dict[str, Any] | None:
+    """Read a JSON file that :func:`write_json` has written.
+
+    Args:
+        path: The file. One that says no format, as before they had names, is read as version 1.
+        kind: One of ``VERSIONS``.
+
+    Returns:
+        The content without the key ``format``; None if there is no such file.
+
+    Raises:
+        UsageError: If the file is no JSON, is of another kind, or of a newer version.
+    """
+    if not path.is_file():
+        return None
+    try:
+        found = json.loads(path.read_text(encoding='utf-8'))
+    except ValueError as error:
+        raise UsageError(f'{path} is no JSON file: {error}') from error
+    if not isinstance(found, dict):
+        raise UsageError(f'{path} holds a {type(found).__name__}, expected an object of JSON')
+    name = found.pop('format', f'mmsw.{kind}/1')
+    match = _FORMAT.fullmatch(str(name))
+    if not match or match[1] != kind:
+        raise UsageError(f'{path} says that its format is {name!r}, expected mmsw.{kind}')
+    if int(match[2]) > VERSIONS[kind]:
+        raise UsageError(
+            f'{path} has the format {name}; this version of mmsw reads up to '
+            f'mmsw.{kind}/{VERSIONS[kind]}: install a newer mmsw'
+        )
+    return found
