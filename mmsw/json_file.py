@@ -1,4 +1,4 @@
-"""The JSON files that mmsw writes: each says what it is, ``{"format": "mmsw.<kind>/<version>", ...}``.
+"""The JSON files that mmsw writes; each says what it is: ``{"format": "mmsw.<kind>/<version>"}``.
 
 They are UTF-8 and strict JSON, without NaN or Infinity, and they are whole or absent.
 """
