@@ -50,7 +50,8 @@ def read_json(path: Path, kind: str) -> dict[str, Any] | None:
     """Read a JSON file that :func:`write_json` has written.
 
     Args:
-        path: The file. One that says no format, as before they had names, is read as version 1.
+        path: The file. One from before the formats had names says its version alone, or nothing,
+            which is version 1.
         kind: One of ``VERSIONS``.
 
     Returns:
@@ -67,7 +68,9 @@ def read_json(path: Path, kind: str) -> dict[str, Any] | None:
         raise UsageError(f'{path} is no JSON file: {error}') from error
     if not isinstance(found, dict):
         raise UsageError(f'{path} holds a {type(found).__name__}, expected an object of JSON')
-    name = found.pop('format', f'mmsw.{kind}/1')
+    name = found.pop('format', 1)
+    if type(name) is int:
+        name = f'mmsw.{kind}/{name}'
     match = _FORMAT.fullmatch(str(name))
     if not match or match[1] != kind:
         raise UsageError(f'{path} says that its format is {name!r}, expected mmsw.{kind}')

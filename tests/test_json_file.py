@@ -28,8 +28,9 @@ def test_absent_is_none(path: Path) -> None:
     assert read_json(path, 'sparsity') is None
 
 
-def test_a_file_from_before_the_formats_had_names(path: Path) -> None:
-    path.write_text('{"density": 0.6}', encoding='utf-8')
+@pytest.mark.parametrize('named', ['', '"format": 1, '])
+def test_a_file_from_before_the_formats_had_names(path: Path, named: str) -> None:
+    path.write_text(f'{{{named}"density": 0.6}}', encoding='utf-8')
     assert read_json(path, 'sparsity') == {'density': 0.6}
 
 
@@ -47,7 +48,8 @@ def test_what_is_not_finite_is_no_json_and_leaves_the_old_file(path: Path, numbe
     [
         ('{"format": "mmsw.sparsity/2"}', r'has the format mmsw\.sparsity/2; .*up to .*/1'),
         ('{"format": "mmsw.complexity/1"}', r"its format is 'mmsw\.complexity/1', expected mmsw"),
-        ('{"format": 1}', 'its format is 1, expected'),
+        ('{"format": 2}', r'has the format mmsw\.sparsity/2; '),
+        ('{"format": true}', 'its format is True, expected'),
         ('[1, 2]', 'holds a list, expected an object'),
         ('{"density": ', r'found\.json is no JSON file'),
     ],

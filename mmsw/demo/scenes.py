@@ -14,6 +14,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from mmsw.errors import UsageError
+from mmsw.json_file import read_json, write_json
+
 from .compose import (
     TRAIN_PHOTOS,
     VAL_PHOTOS,
@@ -43,7 +46,7 @@ PALETTE: list[list[int]] = [  # RGB, one per class
 COCO_CLASSES: tuple[str, ...] = CLASSES[1:]
 
 INFO_FILE = 'demo_data.json'
-_FORMAT = 1  # raise it when the same settings give other scenes
+_SCENES = 1  # raise it when the same settings give other scenes
 _SIZE_RANGE = (96, 1024)
 _SPLITS = (('train', 'training'), ('val', 'validation'))  # short name, ADE20K folder
 _JPEG_QUALITY = 95
@@ -109,13 +112,13 @@ def make_demo_data(
         build.mkdir()
         counts = _write_data(build, sources, settings, progress)
         info = {
-            'format': _FORMAT,
+            'scenes': _SCENES,
             'settings': settings,
             'counts': counts,
             'photos': {'train': list(TRAIN_PHOTOS), 'val': list(VAL_PHOTOS)},
             'packages': source_versions(),
         }
-        _write_json(build / INFO_FILE, info, indent=2)
+        write_json(build / INFO_FILE, 'demo_data', info)
         _replace_folder(build, out_dir, Path(scratch, 'old'))
     return DemoData(out_dir, False, counts)
 
@@ -152,11 +155,12 @@ def _inspect_existing(out_dir: Path, settings: dict[str, int], force: bool) -> D
     if not out_dir.exists() or (out_dir.is_dir() and not any(out_dir.iterdir())):
         return None
     try:
-        info = json.loads((out_dir / INFO_FILE).read_text(encoding='utf-8'))
-        version, found, counts = info['format'], info['settings'], info['counts']
-    except (OSError, ValueError, KeyError, TypeError):
+        info = read_json(out_dir / INFO_FILE, 'demo_data')
+        version, found, counts = info.get('scenes', 1), info['settings'], info['counts']
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = f': {error}' if isinstance(error, UsageError) else ''  # of another kind, newer
         raise FileExistsError(
-            f'{out_dir} exists but holds no demo data (no valid {INFO_FILE}); '
+            f'{out_dir} exists but holds no demo data (no valid {INFO_FILE}{reason}); '
             'choose another folder or remove it yourself'
         ) from None
     if force:
@@ -169,7 +173,7 @@ def _inspect_existing(out_dir: Path, settings: dict[str, int], force: bool) -> D
             if found.get(name) != value
         )
         raise FileExistsError(f'{out_dir} was made with other settings ({differences}); {advice}')
-    if version != _FORMAT:
+    if version != _SCENES:
         raise FileExistsError(f'{out_dir} was made by another version of mmsw; {advice}')
     for file in _expected_files(settings):
         if not (out_dir / file).is_file():
@@ -242,7 +246,8 @@ def _write_data(
             _add_to_coco(coco, scene, Path(_coco_image(split, index)).name)
             if progress is not None:
                 progress(split, index + 1, len(plans))
-        _write_json(root / _coco_annotations(split), _coco_document(split, coco))
+        document = json.dumps(_coco_document(split, coco), allow_nan=False)
+        (root / _coco_annotations(split)).write_text(document + '\n', encoding='utf-8')
         counts[split] = _count(coco)
     ade = root / 'ADEChallengeData2016'
     (ade / 'sceneCategories.txt').write_text(''.join(categories), encoding='utf-8')
@@ -306,7 +311,10 @@ def _coco_document(split: str, coco: dict[str, list]) -> dict:
     categories = [
         {'id': i + 1, 'name': name, 'supercategory': 'digit'} for i, name in enumerate(COCO_CLASSES)
     ]
-    info = {'description': f'mmsw demonstration scenes, {split}', 'version': str(_FORMAT)}
+    info = {
+        'description': f'mmsw demonstration scenes, {split}',
+        'version': str(_SCENES),
+    }
     return {'info': info, 'licenses': [], 'categories': categories, **coco}
 
 
@@ -333,7 +341,3 @@ def _link_or_copy(source: Path, target: Path) -> None:
         os.link(source, target)
     except OSError:  # a file system without hard links
         shutil.copyfile(source, target)
-
-
-def _write_json(path: Path, content: dict, indent: int | None = None) -> None:
-    path.write_text(json.dumps(content, indent=indent) + '\n', encoding='utf-8')

@@ -274,6 +274,28 @@ def test_incomplete_data_is_refused(tmp_path):
         make_demo_data(tmp_path / 'data', **TINY)
 
 
+@pytest.mark.parametrize(
+    ('recorded', 'message'),
+    [
+        ({}, None),  # as written before the file said what it is
+        ({'format': 1}, None),
+        ({'format': 'mmsw.demo_data/2'}, r'the format mmsw\.demo_data/2; .*install a newer mmsw'),
+        ({'format': 'mmsw.sparsity/1'}, r"its format is 'mmsw\.sparsity/1', expected"),
+        ({'scenes': 2}, 'was made by another version of mmsw; .*--force'),
+    ],
+)
+def test_data_of_other_versions(tmp_path, recorded, message):
+    make_demo_data(tmp_path / 'data', **TINY)
+    info = json.loads((tmp_path / 'data/demo_data.json').read_text())
+    assert info.pop('format') == 'mmsw.demo_data/1'
+    (tmp_path / 'data/demo_data.json').write_text(json.dumps({**info, **recorded}))
+    if message is None:
+        assert make_demo_data(tmp_path / 'data', **TINY).reused
+    else:
+        with pytest.raises(FileExistsError, match=message):
+            make_demo_data(tmp_path / 'data', **TINY)
+
+
 @pytest.mark.parametrize('force', [False, True])
 def test_foreign_folder_is_never_touched(tmp_path, force):
     (tmp_path / 'thesis').mkdir()
