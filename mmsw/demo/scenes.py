@@ -156,7 +156,8 @@ def _inspect_existing(out_dir: Path, settings: dict[str, int], force: bool) -> D
         return None
     try:
         info = read_json(out_dir / INFO_FILE, 'demo_data')
-        version, found, counts = info.get('scenes', 1), info['settings'], info['counts']
+        found, counts = info['settings'], info['counts']
+        version = info.get('scenes', 1)
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = f': {error}' if isinstance(error, UsageError) else ''  # of another kind, newer
         raise FileExistsError(
