@@ -75,6 +75,14 @@ def test_imports_only_go_down(room: str) -> None:
     assert up == set()
 
 
+def test_the_page_about_the_layout_names_every_floor() -> None:
+    page = (ROOT / 'docs/layout.md').read_text(encoding='utf-8')
+    rows = [line.split('|')[1] for line in page.splitlines() if line.startswith('| `mmsw.')]
+    named = [set(re.findall(r'`mmsw\.(\w+)`', row)) for row in rows]
+    folders = [{room for room in floor if (ROOT / 'mmsw' / room).is_dir()} for floor in FLOORS]
+    assert named == [floor for floor in reversed(folders) if floor]
+
+
 def test_no_circle() -> None:
     # What only hands names on from the files of its folder is the folder's face.
     faces = {
