@@ -156,3 +156,33 @@ def test_tool_without_its_packages_says_how_to_get_them(tmp_path: Path) -> None:
         "error: No module named 'mmengine'; to get mmsw and its toolboxes, "
         + how_to_install('openmmlab')
     ]
+
+
+WITHOUT_OPENMMLAB = """
+import runpy, sys
+sys.modules.update(mmengine=None, mmcv=None)  # as if they were absent
+sys.path.insert(0, 'tools')
+for tool in sys.argv[1:]:
+    sys.argv = [tool, '--help']
+    try:
+        runpy.run_path(tool, run_name='__main__')
+    except SystemExit as end:
+        print(tool, end.code)
+"""
+
+
+def test_every_tool_says_in_one_line_what_is_missing() -> None:
+    tools = sorted(str(path.relative_to(ROOT)) for path in (ROOT / 'tools').glob('[!_]*.py'))
+    tools.remove('tools/check_env.py')  # which runs without, and finds out what is missing
+    done = subprocess.run(
+        [sys.executable, '-c', WITHOUT_OPENMMLAB, *tools],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    lines = done.stdout.splitlines()
+    assert [line.partition(' ')[0] for line in lines] == tools
+    for line in lines:
+        assert re.search(r"error: No module named 'mm(engine|cv).*pip install", line)
+    assert done.stderr == ''

@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.util
+import logging
 import runpy
 import sys
 from collections.abc import Iterator
@@ -16,10 +17,18 @@ if (_ROOT / 'mmsw' / '__init__.py').is_file():
 @contextlib.contextmanager
 def toolboxes_needed() -> Iterator[None]:
     """Around the imports of a tool: says how to get what is not installed."""
+    log = logging.getLogger('mmsw')
+    log.addFilter(_nothing)  # of what is missing, the error speaks
     try:
         yield
     except ModuleNotFoundError as error:
         sys.exit(f'error: {error}; to get mmsw and its toolboxes, {_remedy()}')
+    finally:
+        log.removeFilter(_nothing)
+
+
+def _nothing(record: logging.LogRecord) -> bool:
+    return False
 
 
 def _remedy() -> str:

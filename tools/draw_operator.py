@@ -5,10 +5,11 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-import _clone  # noqa: F401  (before mmsw)
+import _clone  # before mmsw
 
-from mmsw.analysis import draw_operator
-from mmsw.apis.cli import run_reporting_errors
+with _clone.toolboxes_needed():
+    from mmsw.analysis import draw_operator
+    from mmsw.apis.cli import run_reporting_errors
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:

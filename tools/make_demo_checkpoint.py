@@ -10,10 +10,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import _clone  # noqa: F401  (before mmsw)
+import _clone  # before mmsw
 
-from mmsw.apis.cli import run_reporting_errors
-from mmsw.demo.pretraining import make_demo_checkpoint
+with _clone.toolboxes_needed():
+    from mmsw.apis.cli import run_reporting_errors
+    from mmsw.demo.pretraining import make_demo_checkpoint
 
 _CONFIG = Path(__file__).resolve().parents[1] / 'configs/demo/upernet_sw_mini_scenes.py'
 

@@ -4,10 +4,11 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-import _clone  # noqa: F401  (before mmsw)
+import _clone  # before mmsw
 
-from mmsw.apis.cli import run_reporting_errors
-from mmsw.demo import make_demo_data
+with _clone.toolboxes_needed():
+    from mmsw.apis.cli import run_reporting_errors
+    from mmsw.demo import make_demo_data
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
