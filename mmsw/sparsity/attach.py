@@ -12,7 +12,7 @@ from torch.utils.hooks import unserializable_hook
 
 from mmsw.errors import SparsityError
 
-from .masks import masked_layers, saved_masks
+from .layer_masks import masked_layers, saved_masks
 
 _WEIGHT = '.weight'
 
@@ -130,8 +130,8 @@ def attach_saved_masks(net: nn.Module, state: Mapping[str, Tensor], prefix: str 
 
     Args:
         net: A network; changed in place.
-        state: State dict. An ``X.mask`` beside ``X.weight`` counts, see
-            :func:`mmsw.sparsity.masks.normalised_masks`, which ``load_state_dict`` needs before.
+        state: State dict. An ``X.mask`` beside ``X.weight`` counts.
+            ``load_state_dict`` needs :func:`mmsw.sparsity.layer_masks.normalised_masks` before.
         prefix: Of the state dict's keys that belong to the network, ``'backbone.'`` for instance.
 
     Returns:

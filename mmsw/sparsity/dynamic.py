@@ -19,7 +19,7 @@ from .allocate import erk_counts, keep_best, uniform_counts
 from .attach import attach_masks
 from .dynamic_settings import DynamicSettings
 from .exchange import drop_and_grow, exchange_rate, num_exchanged, shared_units
-from .masks import layer_of, masked_layers, masks, set_masks
+from .layer_masks import layer_of, masked_layers, masks, set_masks
 from .optimizer_state import reset_state
 from .select import keep_largest_number
 from .units import kept_units, mask_of_units, unit_norms, unit_sums

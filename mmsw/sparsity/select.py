@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from mmsw.errors import SparsityError
 
-from .masks import masked_layers
+from .layer_masks import masked_layers
 from .units import kept_units, unit_norms
 
 

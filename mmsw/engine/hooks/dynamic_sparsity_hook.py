@@ -61,7 +61,7 @@ class DynamicSparsityHook(Hook):
         align_interval: Updates after which the paths of a layer share one mask; ``None``: never.
         scope: ``None`` for the small kernels, or a regular expression of parameter names.
         end_iter: Iteration from which on the masks stay as they are; 0 for masks that never change
-            after the start; ``None`` for the whole run.
+            after the start; ``None``: they change until the end.
         snip_batches: Training batches that ``start='snip'`` looks at, in each process.
         momentum: Share of the past in the running mean, in ``[0, 1)``.
         seed: Of the random choices; ``None`` for the seed of the run.

@@ -7,7 +7,7 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from mmsw.errors import SparsityError
-from mmsw.sparsity.masks import checked_mask, full_mask
+from mmsw.sparsity.layer_masks import checked_mask, full_mask
 
 
 class MaskedFilters(nn.Module):

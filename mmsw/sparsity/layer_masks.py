@@ -56,10 +56,10 @@ def checked_mask(mask: Tensor, weight: Tensor) -> Tensor:
     """
     if mask.dtype != torch.bool:
         raise TypeError(f'mask must be boolean (True = keep), got {mask.dtype}')
-    whole = (weight.shape[0], *[1] * (weight.ndim - 1))
-    if tuple(mask.shape) not in (tuple(weight.shape), whole):
+    per_filter = (weight.shape[0], *[1] * (weight.ndim - 1))
+    if tuple(mask.shape) not in (tuple(weight.shape), per_filter):
         raise ValueError(
-            f'mask must be {list(weight.shape)} or {list(whole)}, got {list(mask.shape)}'
+            f'mask must be {list(weight.shape)} or {list(per_filter)}, got {list(mask.shape)}'
         )
     return mask.expand(weight.shape)
 
@@ -151,14 +151,14 @@ def full_mask(mask: Tensor, weight: Tensor, key: str) -> Tensor:
     Raises:
         SparsityError: If it has other values or another shape.
     """
-    whole = [weight.shape[0], *[1] * (weight.ndim - 1)]
+    per_filter = [weight.shape[0], *[1] * (weight.ndim - 1)]
     found = f'{mask.dtype} {list(mask.shape)}' if isinstance(mask, Tensor) else type(mask).__name__
     expected = (
         f'expected is a mask of the weight beside it: 0 (pruned) and 1 (kept), '
-        f'{list(weight.shape)} or {whole}. Save it so, or under another name if it is something '
-        'else'
+        f'{list(weight.shape)} or {per_filter}. Save it so, or under another name if it is '
+        'something else'
     )
-    if not isinstance(mask, Tensor) or list(mask.shape) not in (list(weight.shape), whole):
+    if not isinstance(mask, Tensor) or list(mask.shape) not in (list(weight.shape), per_filter):
         raise SparsityError(f'{key} is {found}; {expected}')
     if mask.dtype != torch.bool:
         kept = mask == 1
