@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mmsw.errors import CheckpointError, SparsityError
 from mmsw.sparsity import from_torch_prune, masks_from_zeros
-from mmsw.sparsity.dynamic import DYNAMIC_SPARSITY
+from mmsw.sparsity.dynamic_state import DYNAMIC_SPARSITY
 from mmsw.sparsity.layer_masks import normalised_masks
 from mmsw.sparsity.torch_prune import without_a_mask
 from mmsw.wording import listed

@@ -7,8 +7,8 @@ generator. It needs no training framework: mmengine's hook and the tests use it 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,34 +18,12 @@ from mmsw.errors import SparsityError
 from .allocate import erk_counts, keep_best, uniform_counts
 from .attach import attach_masks
 from .dynamic_settings import DynamicSettings
+from .dynamic_state import DynamicState, check_kept, damaged
 from .exchange import drop_and_grow, exchange_rate, num_exchanged, shared_units
 from .layer_masks import layer_of, masked_layers, masks, set_masks
 from .optimizer_state import reset_state
 from .select import keep_largest_number
 from .units import kept_units, mask_of_units, unit_norms, unit_sums
-
-DYNAMIC_SPARSITY = 'dynamic_sparsity'  # key of a checkpoint: the state of such a training
-STATE_VERSION = 1  # form of what DynamicSparsity.state_dict returns
-
-
-@contextmanager
-def damage_is_told() -> Iterator[None]:
-    """Inside, a state of sparse training that does not have its form is called damaged.
-
-    Raises:
-        SparsityError: Instead of the error that reading such a state ends with.
-    """
-    try:
-        yield
-    except SparsityError:
-        raise
-    except (AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
-        problem = f'{type(error).__name__}: {" ".join(str(error).split())[:120]}'
-        raise SparsityError(
-            f'the state of sparse training in the checkpoint is damaged ({problem}). Resume from '
-            'another checkpoint of the run, or start a new run from its weights (load_from, '
-            "without --resume), with start='from_checkpoint'"
-        ) from error
 
 
 class DynamicSparsity:
@@ -85,11 +63,6 @@ class DynamicSparsity:
             self.groups.setdefault(layer_of(name), []).append(name)
         self.updates = 0
         self.generator = torch.Generator().manual_seed(settings.seed)
-
-    @property
-    def unit(self) -> str:
-        """What is pruned in one piece: ``'filter'`` or ``'weight'``."""
-        return self.settings.granularity
 
     def start_masks(
         self, gradients: Mapping[str, Tensor] | None = None
@@ -258,10 +231,9 @@ class DynamicSparsity:
 
     def num_kept(self, new: Mapping[str, Tensor] | None = None) -> int:
         """Units that the masks of the network, or the given ones, keep in all."""
-        current = {name: layer.mask for name, layer in self.layers.items()} if new is None else new
-        return sum(
-            int(kept_units(mask, self.settings.granularity).sum()) for mask in current.values()
-        )
+        if new is None:
+            return sum(self._kept_by_layer().values())
+        return sum(int(kept_units(mask, self.settings.granularity).sum()) for mask in new.values())
 
     def num_units(self) -> int:
         """Units of the network, kept or not."""
@@ -308,68 +280,48 @@ class DynamicSparsity:
 
     def state_dict(self) -> dict:
         """What is needed, beside the masks in the network, to go on exactly as from here."""
-        return {
-            'version': STATE_VERSION,
+        return self.state().as_dict()
+
+    def state(self, **parts: Any) -> DynamicState:
+        """The same as an object; arguments replace parts of it."""
+        mine = {
             'settings': dict(vars(self.settings)),
-            'layers': self._kept_by_layer(),
+            'kept': self._kept_by_layer(),
             'updates': self.updates,
             'generator': self.generator.get_state(),
         }
+        return DynamicState(**{**mine, **parts})
 
-    def load_state_dict(self, state: Mapping) -> None:
+    def load_state_dict(self, saved: Mapping) -> DynamicState:
         """Go on from a :meth:`state_dict`; the network must have its weights and masks already.
 
-        A state of before its form had a version says nothing of settings and layers, so that these
-        cannot be compared.
+        The first files say nothing of settings and of what is kept, so these are not compared.
+
+        Returns:
+            What was read.
 
         Raises:
             SparsityError: If the state is of another sparsity, granularity or scope, of other
                 layers or masks than those of the network, of a newer version of this project, or
                 damaged. Nothing has changed then.
         """
-        with damage_is_told():
-            self._load(state)
-
-    def _load(self, state: Mapping) -> None:
-        version = state.get('version', 0)
-        if version > STATE_VERSION:
-            raise SparsityError(
-                f'the checkpoint holds a state of sparse training of form {version}, and this '
-                f'version of mmsw knows forms up to {STATE_VERSION}: install a newer mmsw'
-            )
-        if version > 0:
-            self.settings.check_resumed(state['settings'])
-            self._check_layers(state['layers'])
-        updates = state['updates']
-        if not isinstance(updates, int) or updates < 0:
-            raise ValueError(f'updates is {updates!r}, expected a number of updates')
-        self.generator.set_state(state['generator'].cpu())
-        self.updates = updates
+        state = DynamicState.read(saved)
+        if state.settings is not None:
+            self.settings.check_resumed(state.settings)
+        if state.kept is not None:
+            check_kept(state.kept, self._kept_by_layer(), self.settings.granularity)
+        for name, mean in state.momentum.items():
+            if name in self.layers and mean.shape != self.layers[name].weight.shape:
+                raise damaged(
+                    f'momentum of {name} is {list(mean.shape)}, expected '
+                    f'{list(self.layers[name].weight.shape)}'
+                )
+        self.generator.set_state(state.generator.cpu())
+        self.updates = state.updates
+        return state
 
     def _kept_by_layer(self) -> dict[str, int]:
         return {
             name: int(kept_units(layer.mask, self.settings.granularity).sum())
             for name, layer in self.layers.items()
         }
-
-    def _check_layers(self, recorded: Mapping[str, int]) -> None:
-        """Raise unless these are the layers of the network, with as many units kept."""
-        now = self._kept_by_layer()
-        odd = sorted(set(now) ^ set(recorded))
-        if odd:
-            raise SparsityError(
-                f'the checkpoint is of a sparse training of {len(recorded)} layers, this one has '
-                f'{len(now)}; {odd[:3]} are in one of them only. Train the same layers (scope, '
-                'frozen stages), or start a new run from its weights (load_from, without --resume)'
-            )
-        changed = [
-            f'{name} keeps {now[name]} {self.unit}s instead of {number}'
-            for name, number in recorded.items()
-            if now[name] != number
-        ]
-        if changed:
-            raise SparsityError(
-                'the masks are not those that the sparse training of the checkpoint had: '
-                f'{"; ".join(changed[:3])}. If the file was edited, start a new run from its '
-                "weights (load_from, without --resume), with start='from_checkpoint'"
-            )

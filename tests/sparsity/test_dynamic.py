@@ -328,7 +328,6 @@ def test_global_random_states_are_left_alone() -> None:
     ('settings', 'message'),
     [
         (dict(start='magnitude'), r"start must be one of .*, got 'magnitude'"),
-        (dict(prune='random'), r"prune must be one of \('magnitude',\), got 'random'"),
         (dict(grow='rigl'), r"grow must be one of .*, got 'rigl'"),
         (dict(granularity='channel'), r"granularity must be one of .*, got 'channel'"),
         (dict(sparsity=1.0), r'sparsity must be in \[0, 1\), got 1.0'),

@@ -9,6 +9,7 @@ import mmengine.optim.optimizer.amp_optimizer_wrapper as amp_module
 import pytest
 import torch
 from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
 from toy import EMA, POINTWISE, ToyData, build_runner
 from toy import dynamic_hook as hook
 from two_processes import run_in_two_processes
@@ -347,8 +348,16 @@ def test_layers_at_their_least_are_named_in_the_log(tmp_path, caplog) -> None:
         (dict(sparsity=1.0), r'sparsity must be in \[0, 1\), got 1.0'),
         (dict(grow='all'), "got 'all'"),
         (dict(seed=-3), 'seed must not be negative, got -3'),
+        (dict(prune='random'), "prune must be 'magnitude', got 'random'"),
+        (dict(sparsty=0.3), 'no setting sparsty; known are start, sparsity, .* momentum$'),
     ],
 )
 def test_arguments_that_make_no_sense_are_named(settings, message) -> None:
     with pytest.raises(ValueError, match=message):
         DynamicSparsityHook(**{'sparsity': 0.5, **settings})
+
+
+def test_settings_of_earlier_configs_are_taken() -> None:
+    """``prune`` only ever had one value."""
+    built = HOOKS.build(hook(start='snip', prune='magnitude', seed=1))
+    assert built._settings == sparsity.DynamicSettings(sparsity=0.5, seed=1)
