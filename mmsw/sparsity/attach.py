@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import unserializable_hook
+from torch.utils.hooks import RemovableHandle, unserializable_hook
 
 from mmsw.errors import SparsityError
 
@@ -45,6 +45,12 @@ class MaskGate:
     def __call__(self, layer: nn.Module, args: tuple) -> None:
         if not torch.compiler.is_compiling():
             self.install()
+
+    def observe(self, observe: Callable[[Tensor], None]) -> RemovableHandle:
+        """See :func:`mmsw.sparsity.masked_layers`."""
+        handle = RemovableHandle(self.observers)
+        self.observers[handle.id] = observe
+        return handle
 
     def install(self) -> None:
         """Hook the layer's weight if it is trained and not hooked yet."""
@@ -121,6 +127,21 @@ def attach_masks(net: nn.Module, pattern: str) -> list[str]:
     return layers
 
 
+def layers_in_scope(net: nn.Module, scope: str | None) -> dict[str, nn.Module]:
+    """Layers by name that :func:`attach_masks` chooses; ``None``: those that bring their mask."""
+    if scope is None:
+        return {name: la for name, la in masked_layers(net) if not hasattr(la, 'mask_gate')}
+    return {name: net.get_submodule(name) for name in attach_masks(net, scope)}
+
+
+def mask_of_zeros(layer: nn.Module) -> Tensor:
+    """Where the weight is not zero, for a layer that got its mask here and no values since; the
+    mask of any other one."""
+    if hasattr(layer, 'mask_gate') and bool(layer.mask.all()):
+        return layer.weight != 0
+    return layer.mask
+
+
 def attach_saved_masks(net: nn.Module, state: Mapping[str, Tensor], prefix: str = '') -> list[str]:
     """Give the layers a mask for which a state dict brings one, as :func:`attach_masks` does.
 
@@ -157,5 +178,6 @@ def attach_saved_masks(net: nn.Module, state: Mapping[str, Tensor], prefix: str 
 def _attach(layer: nn.Module) -> None:
     layer.register_buffer('mask', torch.ones_like(layer.weight, dtype=torch.bool))
     layer.mask_gate = MaskGate(layer)
+    layer.observe_gradients = layer.mask_gate.observe
     layer.mask_gate.hook(layer._parameters.get('weight'))
     layer.register_forward_pre_hook(layer.mask_gate)

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from mmsw.errors import SparsityError
 
 from .allocate import erk_counts, keep_best, uniform_counts
-from .attach import attach_masks
+from .attach import layers_in_scope, mask_of_zeros
 from .dynamic_settings import DynamicSettings
 from .dynamic_state import DynamicState, check_kept, damaged
 from .exchange import drop_and_grow, exchange_rate, num_exchanged, shared_units
-from .layer_masks import layer_of, masked_layers, masks, set_masks
+from .layer_masks import layer_of, masks, set_masks
 from .optimizer_state import reset_state
 from .select import keep_largest_number
 from .units import kept_units, mask_of_units, unit_norms, unit_sums
@@ -45,12 +45,7 @@ class DynamicSparsity:
 
     def __init__(self, net: nn.Module, settings: DynamicSettings) -> None:
         self.net, self.settings = net, settings
-        chosen = None if settings.scope is None else set(attach_masks(net, settings.scope))
-        found = {
-            name: layer
-            for name, layer in masked_layers(net)
-            if (not hasattr(layer, 'mask_gate') if chosen is None else name in chosen)
-        }
+        found = layers_in_scope(net, settings.scope)
         self.layers = {name: la for name, la in found.items() if la.weight.requires_grad}
         self.frozen = sorted(set(found) - set(self.layers))
         if not self.layers:
@@ -84,7 +79,7 @@ class DynamicSparsity:
         """
         settings = self.settings
         if settings.start == 'from_checkpoint':
-            current = self._from_weights()
+            current = {name: mask_of_zeros(layer) for name, layer in self.layers.items()}
             if all(bool(mask.all()) for mask in current.values()):
                 raise SparsityError(
                     "start='from_checkpoint', but nothing is pruned in the network: load a sparse "
@@ -97,15 +92,6 @@ class DynamicSparsity:
             for group, names in self.groups.items()
             for name in names
         }, least
-
-    def _from_weights(self) -> dict[str, Tensor]:
-        """The masks of the layers; of one that got its mask here, the zeros of its weight."""
-        return {
-            name: layer.weight != 0
-            if hasattr(layer, 'mask_gate') and bool(layer.mask.all())
-            else layer.mask
-            for name, layer in self.layers.items()
-        }
 
     def _start_units(
         self, gradients: Mapping[str, Tensor] | None

@@ -20,12 +20,14 @@ _PATH = re.compile(r'\.paths\.\d+$')
 def masked_layers(net: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """Every module of ``net`` that owns a ``weight`` and a pruning ``mask``, with its name.
 
-    These are layers that bring their mask with them (they have a method ``set_mask``), and those
-    that :func:`mmsw.sparsity.attach_masks` gave one (they have a ``mask_gate``).
+    These are layers that bring their mask with them, and those that
+    :func:`mmsw.sparsity.attach_masks` gave one. Both have ``observe_gradients(observe)``: it calls
+    ``observe`` in every backward pass with the gradient that the weight would have without the
+    mask, and returns a handle whose ``remove()`` ends that. Copies of a layer are not observed.
     """
     for name, module in net.named_modules():
-        if isinstance(getattr(module, 'mask', None), Tensor) and (
-            hasattr(module, 'set_mask') or hasattr(module, 'mask_gate')
+        if isinstance(getattr(module, 'mask', None), Tensor) and hasattr(
+            module, 'observe_gradients'
         ):
             yield name, module
 
@@ -96,16 +98,14 @@ def set_masks(
             raise type(error)(f'{name}: {error}') from error
     for name, mask in new.items():
         layer = layers[name]
-        _set_mask(layer, mask)
+        set_mask(layer, mask)
         for optimizer in optimizers:
             reset_state(optimizer, layer.weight, ~layer.mask)
 
 
 @torch.no_grad()
-def _set_mask(layer: nn.Module, mask: Tensor) -> None:
-    if hasattr(layer, 'set_mask'):
-        layer.set_mask(mask)
-        return
+def set_mask(layer: nn.Module, mask: Tensor) -> None:
+    """Set the mask of one layer, see :func:`checked_mask`; pruned weights become zero at once."""
     layer.mask.copy_(checked_mask(mask, layer.weight))
     layer.weight.masked_fill_(~layer.mask, 0.0)
 

@@ -347,6 +347,19 @@ def test_nobody_watches_a_copy(copied) -> None:
     assert set(recorder.sums) == {'0', '1.paths.0', '1.paths.1'}
 
 
+@pytest.mark.parametrize('copied', [copy.deepcopy, lambda net: pickle.loads(pickle.dumps(net))])
+def test_a_copy_is_watched_by_itself(copied) -> None:
+    net = nn.Sequential(nn.Conv2d(3, 8, 1), ShiftWiseConv2d(8, 8, 5))
+    attach_masks(net, r'^0\.weight$')
+    other = copied(copied(net))
+    recorder = DenseGradients(dict(masked_layers(other)))
+    recorder.watch()
+    net(torch.randn(1, 3, 5, 5)).sum().backward()
+    assert recorder.sums == {}
+    other(torch.randn(1, 3, 5, 5)).sum().backward()
+    assert set(recorder.sums) == {'0', '1.paths.0', '1.paths.1'}
+
+
 @pytest.mark.parametrize('backend', ['eager', 'aot_eager'])
 def test_gradients_of_a_compiled_network_are_seen(backend) -> None:
     """Hooks that come after the first pass of compiled code are never called: be there before."""
