@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from toy import POINTWISE, ToyModel, build_runner
+from toy import POINTWISE, ToyModel, build_runner, train_with_log
 from toy import dynamic_hook as hook
 
 from mmsw import sparsity
@@ -43,13 +43,10 @@ def resume(work_dir: Path, path: Path, caplog=None, max_iters: int = 4, **settin
         resume=True,
         load_from=str(path),
     )
-    if caplog is not None:
-        runner.logger.addHandler(caplog.handler)
-    try:
+    if caplog is None:
         runner.train()
-    finally:
-        if caplog is not None:
-            runner.logger.removeHandler(caplog.handler)
+    else:
+        train_with_log(runner, caplog)
     return runner
 
 
