@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from mmsw.errors import SparsityError
+from mmsw.wording import listed
 
 
 def check_sparsity(sparsity: float) -> None:
@@ -118,7 +119,7 @@ def keep_best(scores: Mapping[str, Tensor], sparsity: float) -> tuple[dict[str, 
     flat = torch.cat(list(scores.values()))
     if not bool(torch.isfinite(flat).all()):
         bad = [name for name, score in scores.items() if not bool(torch.isfinite(score).all())]
-        raise SparsityError(f'scores must be finite; those of {bad} are not')
+        raise SparsityError(f'scores must be finite; those of {listed(bad)} are not')
     number = num_kept(len(flat), sparsity, len(scores))
     order = torch.sort(flat, descending=True, stable=True).indices
     kept = torch.zeros(len(flat), dtype=torch.bool)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle, unserializable_hook
 
 from mmsw.errors import SparsityError
+from mmsw.wording import listed
 
 from .layer_masks import masked_layers, saved_masks
 
@@ -106,21 +107,21 @@ def attach_masks(net: nn.Module, pattern: str) -> list[str]:
     names = [name for name in parameters if matches(name)]
     if not names:
         raise SparsityError(
-            f'scope {pattern!r} matches no parameter; there are, for instance, '
-            f'{list(parameters)[:5]}'
+            f'scope {pattern!r} matches no parameter; there are {listed(parameters)}'
         )
     shared = [name for name in names if sum(p is parameters[name] for p in parameters.values()) > 1]
     unfit = [name for name in names if not name.endswith(_WEIGHT) or parameters[name].ndim < 2]
     if shared or unfit:
         raise SparsityError(
-            f'scope {pattern!r} matches parameters that cannot be pruned: {(shared or unfit)[:5]}; '
-            'only weights of at least two dimensions that belong to one layer can, narrow it down'
+            f'scope {pattern!r} matches parameters that cannot be pruned: '
+            f'{listed(shared or unfit)}; only weights of at least two dimensions that belong to '
+            'one layer can, narrow it down'
         )
     masked = {name for name, _ in masked_layers(net)}
     layers = [name.removesuffix(_WEIGHT) for name in names]
     taken = [n for n in layers if n not in masked and hasattr(net.get_submodule(n), 'mask')]
     if taken:
-        raise SparsityError(f'these layers have something else called mask: {taken}')
+        raise SparsityError(f'these layers have something else called mask: {listed(taken)}')
     for name in layers:
         if name not in masked:
             _attach(net.get_submodule(name))

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from mmsw.errors import SparsityError
+from mmsw.wording import listed
 
 from .allocate import erk_counts, keep_best, uniform_counts
 from .attach import layers_in_scope, mask_of_zeros
@@ -51,7 +52,7 @@ class DynamicSparsity:
         if not self.layers:
             raise SparsityError(
                 'there is nothing to prune: '
-                + (f'all of {self.frozen[:3]} ... are frozen' if found else 'no shift-wise layer')
+                + (f'all of {listed(self.frozen)} are frozen' if found else 'no shift-wise layer')
             )
         self.groups: dict[str, list[str]] = {}  # paths by layer
         for name in self.layers:
@@ -101,13 +102,15 @@ class DynamicSparsity:
         if settings.start == 'snip':
             missing = sorted(set(self.layers) - set(gradients or {}))
             if missing:
-                raise ValueError(f"start='snip' needs gradients; there are none of {missing[:3]}")
+                raise ValueError(
+                    f"start='snip' needs gradients; there are none of {listed(missing)}"
+                )
             silent = [name for name in self.layers if not bool(gradients[name].any())]
             if silent:
                 raise SparsityError(
                     "start='snip' ranks weights by the gradient of the loss, which is zero in all "
-                    f'of {len(silent)} of {len(self.layers)} layers ({silent[:3]}): they take no '
-                    'part in the loss, or are multiplied by zero. Leave these layers out of the '
+                    f'of {len(silent)} of {len(self.layers)} layers ({listed(silent)}): they take '
+                    'no part in the loss, or are multiplied by zero. Leave these layers out of the '
                     "model, freeze them, or choose start='erk' or 'uniform'"
                 )
             return keep_best(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mmsw.errors import SparsityError
+from mmsw.wording import listed
 
 from .optimizer_state import reset_state
 
@@ -90,7 +91,10 @@ def set_masks(
     layers, optimizers = dict(masked_layers(net)), list(optimizers)
     unknown = sorted(set(new) - set(layers))
     if unknown:
-        raise KeyError(f'no masked layers of these names: {unknown}; known are {sorted(layers)}')
+        raise KeyError(
+            f'no masked layers of these names: {listed(unknown)}; known are '
+            f'{listed(sorted(layers))}'
+        )
     for name, mask in new.items():
         try:
             checked_mask(mask, layers[name].weight)

@@ -68,6 +68,7 @@ class DynamicSparsityHook(Hook):
 
     def __init__(
         self,
+        *,
         interval: int = 100,
         end_iter: int | None = None,
         snip_batches: int = 1,
@@ -111,8 +112,8 @@ class DynamicSparsityHook(Hook):
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Keep the zeros of the checkpoint, and take the state of a run that is resumed."""
         if runner._resume and is_training(runner):
-            self._loaded = checkpoint.get(DYNAMIC_SPARSITY, {})
-            if not self._loaded:
+            self._loaded = checkpoint.get(DYNAMIC_SPARSITY)
+            if self._loaded is None:
                 raise SparsityError(
                     'the checkpoint that the run resumes from was written without '
                     'DynamicSparsityHook, so there is no state to go on from. Start a new run from '
