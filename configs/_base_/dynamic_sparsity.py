@@ -8,7 +8,6 @@ dynamic_sparsity = dict(
     interval=100,
     prune_rate=0.3,
     end_rate=0.005,
-    prune='magnitude',
     grow='random',
     granularity='filter',
     align_interval=131,

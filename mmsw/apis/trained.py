@@ -14,7 +14,7 @@ from torch import nn
 from mmsw.checkpoint import check_address
 from mmsw.errors import CheckpointError, UsageError
 from mmsw.sparsity import attach_saved_masks
-from mmsw.sparsity.masks import normalised_masks
+from mmsw.sparsity.layer_masks import normalised_masks
 
 # Keys of a model that was wrapped for several processes.
 REVISE_KEYS = [(r'^module\.', '')]

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from mmsw.errors import CheckpointError
 from mmsw.sparsity import attach_saved_masks, masked_layers, set_masks
-from mmsw.sparsity.masks import saved_masks
+from mmsw.sparsity.layer_masks import saved_masks
+from mmsw.wording import listed
 
 from .addresses import read_checkpoint
-from .names import listed
 from .pruned import settle_zeros, warn_of_bare_zeros
 from .records import read_records
 from .release import StateDict, merged_paths, to_state_dict

@@ -13,11 +13,10 @@ from torch import Tensor
 
 from mmsw.errors import CheckpointError, SparsityError
 from mmsw.sparsity import from_torch_prune, masks_from_zeros
-from mmsw.sparsity.dynamic import DYNAMIC_SPARSITY
-from mmsw.sparsity.masks import normalised_masks
+from mmsw.sparsity.dynamic_state import DYNAMIC_SPARSITY
+from mmsw.sparsity.layer_masks import normalised_masks
 from mmsw.sparsity.torch_prune import without_a_mask
-
-from .names import listed
+from mmsw.wording import listed
 
 _MASK = '.mask'
 _PARAMETRIZED = re.compile(r'^(.*)\.parametrizations\.(\w+)\.')

@@ -19,8 +19,8 @@ from mmsw.sparsity import (
     reset_state,
     set_masks,
 )
-from mmsw.sparsity.dynamic import DYNAMIC_SPARSITY
-from mmsw.sparsity.masks import normalised_masks
+from mmsw.sparsity.dynamic_state import DYNAMIC_SPARSITY
+from mmsw.sparsity.layer_masks import normalised_masks
 from mmsw.sparsity.torch_prune import without_a_mask
 
 from .model_wrapper import unwrapped

@@ -3,12 +3,12 @@
 from .allocate import erk_counts, keep_best, uniform_counts
 from .attach import attach_masks, attach_saved_masks
 from .dense_gradients import DenseGradients
+from .density import Density, SparsityReport, report
 from .dynamic import DynamicSparsity
 from .dynamic_settings import DynamicSettings
 from .exchange import drop_and_grow, exchange_rate, num_exchanged, shared_units
-from .masks import layer_of, lost_zeros, masked_layers, masks, masks_from_zeros, set_masks
+from .layer_masks import layer_of, lost_zeros, masked_layers, masks, masks_from_zeros, set_masks
 from .optimizer_state import reset_state
-from .report import Density, SparsityReport, report
 from .select import keep_largest, magnitude_masks
 from .torch_prune import from_torch_prune
 

@@ -1,4 +1,4 @@
-"""How much to keep where: from a sparsity of the whole to counts per layer.
+"""How much to keep where: from one sparsity for all layers to counts per layer.
 
 ``uniform`` gives every layer the same density. ``erk`` (Erdos-Renyi-Kernel; Mocanu et al. 2018,
 arXiv 1707.04780, and Evci et al. 2020, arXiv 1911.11134) gives smaller weights a higher one. The
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from mmsw.errors import SparsityError
+from mmsw.wording import listed
 
 
 def check_sparsity(sparsity: float) -> None:
@@ -59,7 +60,7 @@ def erk_counts(
         sparsity: Share of all units to prune, in ``[0, 1)``.
 
     Returns:
-        Counts by layer name; layers whose density would exceed 1 are kept whole.
+        Counts by layer name; layers whose density would exceed 1 are not pruned.
 
     Raises:
         ValueError: If the sparsity is out of range.
@@ -69,7 +70,7 @@ def erk_counts(
 
 
 def _counts(raw: Mapping[str, float], sizes: Mapping[str, int], sparsity: float) -> dict[str, int]:
-    """Whole numbers nearest to ``factor * raw * size``, within 1 and size, with the exact sum."""
+    """Integers nearest to ``factor * raw * size``, within 1 and size, with the exact sum."""
     total = num_kept(sum(sizes.values()), sparsity, len(sizes))
     share = _shares(raw, sizes, total)
     counts = {name: min(size, max(1, floor(share[name]))) for name, size in sizes.items()}
@@ -84,17 +85,17 @@ def _counts(raw: Mapping[str, float], sizes: Mapping[str, int], sparsity: float)
 
 
 def _shares(raw: Mapping[str, float], sizes: Mapping[str, int], total: int) -> dict[str, float]:
-    whole: set[str] = set()  # layers that are kept whole
+    full: set[str] = set()  # layers that are not pruned
     while True:
-        rest = total - sum(sizes[name] for name in whole)
-        weight = sum(raw[name] * size for name, size in sizes.items() if name not in whole)
+        rest = total - sum(sizes[name] for name in full)
+        weight = sum(raw[name] * size for name, size in sizes.items() if name not in full)
         factor = rest / weight if weight else 0.0
-        more = {n for n in sizes if n not in whole and factor * raw[n] > 1 + 1e-12}
+        more = {n for n in sizes if n not in full and factor * raw[n] > 1 + 1e-12}
         if not more:
             break
-        whole |= more
+        full |= more
     return {
-        name: float(size) if name in whole else factor * raw[name] * size
+        name: float(size) if name in full else factor * raw[name] * size
         for name, size in sizes.items()
     }
 
@@ -118,7 +119,7 @@ def keep_best(scores: Mapping[str, Tensor], sparsity: float) -> tuple[dict[str, 
     flat = torch.cat(list(scores.values()))
     if not bool(torch.isfinite(flat).all()):
         bad = [name for name, score in scores.items() if not bool(torch.isfinite(score).all())]
-        raise SparsityError(f'scores must be finite; those of {bad} are not')
+        raise SparsityError(f'scores must be finite; those of {listed(bad)} are not')
     number = num_kept(len(flat), sparsity, len(scores))
     order = torch.sort(flat, descending=True, stable=True).indices
     kept = torch.zeros(len(flat), dtype=torch.bool)

@@ -8,11 +8,12 @@ from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import unserializable_hook
+from torch.utils.hooks import RemovableHandle, unserializable_hook
 
 from mmsw.errors import SparsityError
+from mmsw.wording import listed
 
-from .masks import masked_layers, saved_masks
+from .layer_masks import masked_layers, saved_masks
 
 _WEIGHT = '.weight'
 
@@ -45,6 +46,12 @@ class MaskGate:
     def __call__(self, layer: nn.Module, args: tuple) -> None:
         if not torch.compiler.is_compiling():
             self.install()
+
+    def observe(self, observe: Callable[[Tensor], None]) -> RemovableHandle:
+        """See :func:`mmsw.sparsity.masked_layers`."""
+        handle = RemovableHandle(self.observers)
+        self.observers[handle.id] = observe
+        return handle
 
     def install(self) -> None:
         """Hook the layer's weight if it is trained and not hooked yet."""
@@ -100,25 +107,40 @@ def attach_masks(net: nn.Module, pattern: str) -> list[str]:
     names = [name for name in parameters if matches(name)]
     if not names:
         raise SparsityError(
-            f'scope {pattern!r} matches no parameter; there are, for instance, '
-            f'{list(parameters)[:5]}'
+            f'scope {pattern!r} matches no parameter; there are {listed(parameters)}'
         )
     shared = [name for name in names if sum(p is parameters[name] for p in parameters.values()) > 1]
     unfit = [name for name in names if not name.endswith(_WEIGHT) or parameters[name].ndim < 2]
     if shared or unfit:
         raise SparsityError(
-            f'scope {pattern!r} matches parameters that cannot be pruned: {(shared or unfit)[:5]}; '
-            'only weights of at least two dimensions that belong to one layer can, narrow it down'
+            f'scope {pattern!r} matches parameters that cannot be pruned: '
+            f'{listed(shared or unfit)}; only weights of at least two dimensions that belong to '
+            'one layer can, narrow it down'
         )
     masked = {name for name, _ in masked_layers(net)}
     layers = [name.removesuffix(_WEIGHT) for name in names]
     taken = [n for n in layers if n not in masked and hasattr(net.get_submodule(n), 'mask')]
     if taken:
-        raise SparsityError(f'these layers have something else called mask: {taken}')
+        raise SparsityError(f'these layers have something else called mask: {listed(taken)}')
     for name in layers:
         if name not in masked:
             _attach(net.get_submodule(name))
     return layers
+
+
+def layers_in_scope(net: nn.Module, scope: str | None) -> dict[str, nn.Module]:
+    """Layers by name that :func:`attach_masks` chooses; ``None``: those that bring their mask."""
+    if scope is None:
+        return {name: la for name, la in masked_layers(net) if not hasattr(la, 'mask_gate')}
+    return {name: net.get_submodule(name) for name in attach_masks(net, scope)}
+
+
+def mask_of_zeros(layer: nn.Module) -> Tensor:
+    """Where the weight is not zero, for a layer that got its mask here and no values since; the
+    mask of any other one."""
+    if hasattr(layer, 'mask_gate') and bool(layer.mask.all()):
+        return layer.weight != 0
+    return layer.mask
 
 
 def attach_saved_masks(net: nn.Module, state: Mapping[str, Tensor], prefix: str = '') -> list[str]:
@@ -130,8 +152,8 @@ def attach_saved_masks(net: nn.Module, state: Mapping[str, Tensor], prefix: str 
 
     Args:
         net: A network; changed in place.
-        state: State dict. An ``X.mask`` beside ``X.weight`` counts, see
-            :func:`mmsw.sparsity.masks.normalised_masks`, which ``load_state_dict`` needs before.
+        state: State dict. An ``X.mask`` beside ``X.weight`` counts.
+            ``load_state_dict`` needs :func:`mmsw.sparsity.layer_masks.normalised_masks` before.
         prefix: Of the state dict's keys that belong to the network, ``'backbone.'`` for instance.
 
     Returns:
@@ -157,5 +179,6 @@ def attach_saved_masks(net: nn.Module, state: Mapping[str, Tensor], prefix: str 
 def _attach(layer: nn.Module) -> None:
     layer.register_buffer('mask', torch.ones_like(layer.weight, dtype=torch.bool))
     layer.mask_gate = MaskGate(layer)
+    layer.observe_gradients = layer.mask_gate.observe
     layer.mask_gate.hook(layer._parameters.get('weight'))
     layer.register_forward_pre_hook(layer.mask_gate)

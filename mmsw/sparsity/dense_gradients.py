@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -51,34 +51,10 @@ class DenseGradients:
         def add(grad: Tensor) -> None:
             self._add(name, grad)
 
-        gate = getattr(layer, 'mask_gate', None)
-        if gate is not None:
-            handle = RemovableHandle(gate.observers)
-            gate.observers[handle.id] = add
-            return handle
-        return layer.register_forward_hook(_OutputHook(add))
+        return layer.observe_gradients(add)
 
     @torch.no_grad()
     def _add(self, name: str, grad: Tensor) -> None:
         if self._watching:
             seen = self.sums.get(name)
             self.sums[name] = grad.detach().clone() if seen is None else seen + grad.detach()
-
-
-class _OutputHook:
-    """Hooks the weight that a layer gives out, before which its mask stands.
-
-    In a copy of the layer, or a pickled one, it does nothing.
-    """
-
-    def __init__(self, add: Callable[[Tensor], None] | None = None) -> None:
-        self.add = add
-
-    def __reduce__(self) -> tuple:
-        return _OutputHook, ()
-
-    def __call__(self, layer: nn.Module, args: tuple, out: Tensor) -> None:
-        # A copy would be torn apart from its hook where activations are recomputed; the masked
-        # weight itself is recomputed too, and hooked anew then.
-        if self.add is not None and out.requires_grad:
-            out.register_hook(self.add)

@@ -7,45 +7,24 @@ generator. It needs no training framework: mmengine's hook and the tests use it 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mmsw.errors import SparsityError
+from mmsw.wording import listed
 
 from .allocate import erk_counts, keep_best, uniform_counts
-from .attach import attach_masks
+from .attach import layers_in_scope, mask_of_zeros
 from .dynamic_settings import DynamicSettings
+from .dynamic_state import DynamicState, check_kept, damaged
 from .exchange import drop_and_grow, exchange_rate, num_exchanged, shared_units
-from .masks import layer_of, masked_layers, masks, set_masks
+from .layer_masks import layer_of, masks, set_masks
 from .optimizer_state import reset_state
 from .select import keep_largest_number
 from .units import kept_units, mask_of_units, unit_norms, unit_sums
-
-DYNAMIC_SPARSITY = 'dynamic_sparsity'  # key of a checkpoint: the state of such a training
-STATE_VERSION = 1  # form of what DynamicSparsity.state_dict returns
-
-
-@contextmanager
-def damage_is_told() -> Iterator[None]:
-    """Inside, a state of sparse training that does not have its form is called damaged.
-
-    Raises:
-        SparsityError: Instead of the error that reading such a state ends with.
-    """
-    try:
-        yield
-    except SparsityError:
-        raise
-    except (AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
-        problem = f'{type(error).__name__}: {" ".join(str(error).split())[:120]}'
-        raise SparsityError(
-            f'the state of sparse training in the checkpoint is damaged ({problem}). Resume from '
-            'another checkpoint of the run, or start a new run from its weights (load_from, '
-            "without --resume), with start='from_checkpoint'"
-        ) from error
 
 
 class DynamicSparsity:
@@ -67,29 +46,19 @@ class DynamicSparsity:
 
     def __init__(self, net: nn.Module, settings: DynamicSettings) -> None:
         self.net, self.settings = net, settings
-        chosen = None if settings.scope is None else set(attach_masks(net, settings.scope))
-        found = {
-            name: layer
-            for name, layer in masked_layers(net)
-            if (not hasattr(layer, 'mask_gate') if chosen is None else name in chosen)
-        }
+        found = layers_in_scope(net, settings.scope)
         self.layers = {name: la for name, la in found.items() if la.weight.requires_grad}
         self.frozen = sorted(set(found) - set(self.layers))
         if not self.layers:
             raise SparsityError(
                 'there is nothing to prune: '
-                + (f'all of {self.frozen[:3]} ... are frozen' if found else 'no shift-wise layer')
+                + (f'all of {listed(self.frozen)} are frozen' if found else 'no shift-wise layer')
             )
         self.groups: dict[str, list[str]] = {}  # paths by layer
         for name in self.layers:
             self.groups.setdefault(layer_of(name), []).append(name)
         self.updates = 0
         self.generator = torch.Generator().manual_seed(settings.seed)
-
-    @property
-    def unit(self) -> str:
-        """What is pruned in one piece: ``'filter'`` or ``'weight'``."""
-        return self.settings.granularity
 
     def start_masks(
         self, gradients: Mapping[str, Tensor] | None = None
@@ -111,7 +80,7 @@ class DynamicSparsity:
         """
         settings = self.settings
         if settings.start == 'from_checkpoint':
-            current = self._from_weights()
+            current = {name: mask_of_zeros(layer) for name, layer in self.layers.items()}
             if all(bool(mask.all()) for mask in current.values()):
                 raise SparsityError(
                     "start='from_checkpoint', but nothing is pruned in the network: load a sparse "
@@ -125,15 +94,6 @@ class DynamicSparsity:
             for name in names
         }, least
 
-    def _from_weights(self) -> dict[str, Tensor]:
-        """The masks of the layers; of one that got its mask here, the zeros of its weight."""
-        return {
-            name: layer.weight != 0
-            if hasattr(layer, 'mask_gate') and bool(layer.mask.all())
-            else layer.mask
-            for name, layer in self.layers.items()
-        }
-
     def _start_units(
         self, gradients: Mapping[str, Tensor] | None
     ) -> tuple[dict[str, Tensor], list[str]]:
@@ -142,13 +102,15 @@ class DynamicSparsity:
         if settings.start == 'snip':
             missing = sorted(set(self.layers) - set(gradients or {}))
             if missing:
-                raise ValueError(f"start='snip' needs gradients; there are none of {missing[:3]}")
+                raise ValueError(
+                    f"start='snip' needs gradients; there are none of {listed(missing)}"
+                )
             silent = [name for name in self.layers if not bool(gradients[name].any())]
             if silent:
                 raise SparsityError(
                     "start='snip' ranks weights by the gradient of the loss, which is zero in all "
-                    f'of {len(silent)} of {len(self.layers)} layers ({silent[:3]}): they take no '
-                    'part in the loss, or are multiplied by zero. Leave these layers out of the '
+                    f'of {len(silent)} of {len(self.layers)} layers ({listed(silent)}): they take '
+                    'no part in the loss, or are multiplied by zero. Leave these layers out of the '
                     "model, freeze them, or choose start='erk' or 'uniform'"
                 )
             return keep_best(
@@ -258,10 +220,9 @@ class DynamicSparsity:
 
     def num_kept(self, new: Mapping[str, Tensor] | None = None) -> int:
         """Units that the masks of the network, or the given ones, keep in all."""
-        current = {name: layer.mask for name, layer in self.layers.items()} if new is None else new
-        return sum(
-            int(kept_units(mask, self.settings.granularity).sum()) for mask in current.values()
-        )
+        if new is None:
+            return sum(self._kept_by_layer().values())
+        return sum(int(kept_units(mask, self.settings.granularity).sum()) for mask in new.values())
 
     def num_units(self) -> int:
         """Units of the network, kept or not."""
@@ -308,68 +269,48 @@ class DynamicSparsity:
 
     def state_dict(self) -> dict:
         """What is needed, beside the masks in the network, to go on exactly as from here."""
-        return {
-            'version': STATE_VERSION,
+        return self.state().as_dict()
+
+    def state(self, **parts: Any) -> DynamicState:
+        """The same as an object; arguments replace parts of it."""
+        mine = {
             'settings': dict(vars(self.settings)),
-            'layers': self._kept_by_layer(),
+            'kept': self._kept_by_layer(),
             'updates': self.updates,
             'generator': self.generator.get_state(),
         }
+        return DynamicState(**{**mine, **parts})
 
-    def load_state_dict(self, state: Mapping) -> None:
+    def load_state_dict(self, saved: Mapping) -> DynamicState:
         """Go on from a :meth:`state_dict`; the network must have its weights and masks already.
 
-        A state of before its form had a version says nothing of settings and layers, so that these
-        cannot be compared.
+        The first files say nothing of settings and of what is kept, so these are not compared.
+
+        Returns:
+            What was read.
 
         Raises:
             SparsityError: If the state is of another sparsity, granularity or scope, of other
                 layers or masks than those of the network, of a newer version of this project, or
                 damaged. Nothing has changed then.
         """
-        with damage_is_told():
-            self._load(state)
-
-    def _load(self, state: Mapping) -> None:
-        version = state.get('version', 0)
-        if version > STATE_VERSION:
-            raise SparsityError(
-                f'the checkpoint holds a state of sparse training of form {version}, and this '
-                f'version of mmsw knows forms up to {STATE_VERSION}: install a newer mmsw'
-            )
-        if version > 0:
-            self.settings.check_resumed(state['settings'])
-            self._check_layers(state['layers'])
-        updates = state['updates']
-        if not isinstance(updates, int) or updates < 0:
-            raise ValueError(f'updates is {updates!r}, expected a number of updates')
-        self.generator.set_state(state['generator'].cpu())
-        self.updates = updates
+        state = DynamicState.read(saved)
+        if state.settings is not None:
+            self.settings.check_resumed(state.settings)
+        if state.kept is not None:
+            check_kept(state.kept, self._kept_by_layer(), self.settings.granularity)
+        for name, mean in state.momentum.items():
+            if name in self.layers and mean.shape != self.layers[name].weight.shape:
+                raise damaged(
+                    f'momentum of {name} is {list(mean.shape)}, expected '
+                    f'{list(self.layers[name].weight.shape)}'
+                )
+        self.generator.set_state(state.generator.cpu())
+        self.updates = state.updates
+        return state
 
     def _kept_by_layer(self) -> dict[str, int]:
         return {
             name: int(kept_units(layer.mask, self.settings.granularity).sum())
             for name, layer in self.layers.items()
         }
-
-    def _check_layers(self, recorded: Mapping[str, int]) -> None:
-        """Raise unless these are the layers of the network, with as many units kept."""
-        now = self._kept_by_layer()
-        odd = sorted(set(now) ^ set(recorded))
-        if odd:
-            raise SparsityError(
-                f'the checkpoint is of a sparse training of {len(recorded)} layers, this one has '
-                f'{len(now)}; {odd[:3]} are in one of them only. Train the same layers (scope, '
-                'frozen stages), or start a new run from its weights (load_from, without --resume)'
-            )
-        changed = [
-            f'{name} keeps {now[name]} {self.unit}s instead of {number}'
-            for name, number in recorded.items()
-            if now[name] != number
-        ]
-        if changed:
-            raise SparsityError(
-                'the masks are not those that the sparse training of the checkpoint had: '
-                f'{"; ".join(changed[:3])}. If the file was edited, start a new run from its '
-                "weights (load_from, without --resume), with start='from_checkpoint'"
-            )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, fields
 from typing import Any
 
 from mmsw.errors import SparsityError
@@ -12,7 +12,6 @@ from .allocate import check_sparsity
 from .units import check_granularity
 
 STARTS = ('snip', 'erk', 'uniform', 'from_checkpoint')
-PRUNES = ('magnitude',)
 GROWS = ('random', 'gradient', 'momentum')
 _NEVER_CHANGE = ('sparsity', 'granularity', 'scope')  # while a training goes on
 _OF_THE_PAST = ('start', 'seed')  # of no effect once a training has begun
@@ -30,10 +29,9 @@ class DynamicSettings:
         sparsity: Share of the units to prune, in ``[0, 1)``; ``None`` with ``'from_checkpoint'``.
         prune_rate: Share of a layer's kept units that the first update exchanges, in ``[0, 1]``.
         end_rate: The same at the end; in between lies a half cosine.
-        prune: ``'magnitude'``: the smallest go.
-        grow: Which of the others come: ``'random'``, those of the largest ``'gradient'``, or of the
-            largest running mean of gradients, ``'momentum'``.
-        granularity: Unit that is pruned: ``'filter'`` (a whole small kernel) or ``'weight'``.
+        grow: Which units come where the smallest go: ``'random'``, those of the largest
+            ``'gradient'``, or of the largest running mean of gradients, ``'momentum'``.
+        granularity: What a unit is: ``'filter'`` (a whole small kernel) or ``'weight'``.
         align_interval: Every so many updates the paths of a layer share one mask; in between each
             path goes its own way. ``None``: always its own way. The start is shared.
         scope: ``None``: the small kernels of shift-wise layers. A regular expression: all weights
@@ -45,7 +43,6 @@ class DynamicSettings:
     sparsity: float | None = None
     prune_rate: float = 0.3
     end_rate: float = 0.005
-    prune: str = 'magnitude'
     grow: str = 'random'
     granularity: str = 'filter'
     align_interval: int | None = 131
@@ -53,7 +50,7 @@ class DynamicSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, known in (('start', STARTS), ('prune', PRUNES), ('grow', GROWS)):
+        for name, known in (('start', STARTS), ('grow', GROWS)):
             if getattr(self, name) not in known:
                 raise ValueError(f'{name} must be one of {known}, got {getattr(self, name)!r}')
         check_granularity(self.granularity)
@@ -79,6 +76,29 @@ class DynamicSettings:
         if self.seed < 0:
             raise ValueError(f'seed must not be negative, got {self.seed}')
 
+    @classmethod
+    def by_name(cls, given: Mapping[str, Any], beside: Collection[str] = ()) -> DynamicSettings:
+        """Settings as a config gives them.
+
+        Args:
+            given: Settings by name. ``prune='magnitude'``, which configs may still say, is what
+                happens anyway.
+            beside: Other names that the config may use, for the message.
+
+        Raises:
+            SparsityError: If there is no setting of a name.
+            ValueError: If a setting has a value that makes no sense.
+        """
+        known = [setting.name for setting in fields(cls)]
+        given = _without_prune(given)
+        unknown = [name for name in given if name not in known]
+        if unknown:
+            raise SparsityError(
+                f'sparse training has no setting {", ".join(unknown)}; known are '
+                f'{", ".join([*known, *beside])}'
+            )
+        return cls(**given)
+
     def check_resumed(self, recorded: Mapping[str, Any]) -> None:
         """Refuse to go on with a training that has begun with settings that cannot change.
 
@@ -88,7 +108,7 @@ class DynamicSettings:
         Raises:
             SparsityError: If another sparsity, granularity or scope is asked for.
         """
-        mine = vars(self)
+        mine, recorded = vars(self), _without_prune(recorded)
         if self.sparsity is None:  # that of the checkpoint
             recorded = {**recorded, 'sparsity': None}
         changed = differences(recorded, {name: mine[name] for name in _NEVER_CHANGE})
@@ -111,3 +131,14 @@ def differences(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> list[str
         for name, value in now.items()
         if name in recorded and name not in _OF_THE_PAST and recorded[name] != value
     ]
+
+
+def _without_prune(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings without the one that only ever had one value."""
+    settings = dict(settings)
+    prune = settings.pop('prune', 'magnitude')
+    if prune != 'magnitude':
+        raise SparsityError(
+            f"prune must be 'magnitude', got {prune!r}: the smallest units go; leave it out"
+        )
+    return settings

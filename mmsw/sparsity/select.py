@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from mmsw.errors import SparsityError
 
-from .masks import masked_layers
+from .allocate import check_sparsity
+from .layer_masks import masked_layers
 from .units import kept_units, unit_norms
 
 
@@ -27,8 +28,7 @@ def keep_largest(scores: Tensor, sparsity: float) -> Tensor:
     Raises:
         ValueError: If an argument has a value that makes no sense.
     """
-    if not 0 <= sparsity < 1:
-        raise ValueError(f'sparsity must be in [0, 1), got {sparsity}')
+    check_sparsity(sparsity)
     if scores.ndim != 1 or not len(scores):
         raise ValueError(f'scores must be a vector of at least one entry, got {list(scores.shape)}')
     return keep_largest_number(scores, max(1, len(scores) - round(sparsity * len(scores))))

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from .masks import full_mask
+from .layer_masks import full_mask
 
 _ORIGINAL = '_orig'
 _MASK = '_mask'

@@ -1,4 +1,4 @@
-"""What is pruned in one piece: a whole filter, or a single weight."""
+"""Units, what is pruned in one piece: whole filters or single weights, as the granularity says."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def mask_of_units(kept: Tensor, before: Tensor, granularity: str) -> Tensor:
     Args:
         kept: Boolean ``[n]``.
         before: Mask ``[F, ...]`` that is replaced.
-        granularity: What a unit is.
+        granularity: What a unit is, ``'filter'`` or ``'weight'``.
 
     Returns:
         Boolean, of the shape and on the device of ``before``.

@@ -8,31 +8,61 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from mmengine.runner import Runner
+from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parent))
-from toy import build_runner, dynamic_hook
-from two_processes import assert_same_in_both, leave
+from measured_in_place import gradients_in_place
+from toy import ToyModel, build_runner, dynamic_hook
+from two_processes import assert_same_in_both, work
 
 from mmsw import sparsity
+from mmsw.engine.saliency import batch_gradients
+
+
+def in_two(work_dir: Path, hooks: list, **kwargs) -> Runner:
+    wrapper = dict(type='MMDistributedDataParallel', broadcast_buffers=False, device_ids=None)
+    cfg = dict(model_wrapper_cfg=wrapper)
+    return build_runner(
+        work_dir, None, max_iters=6, hooks=hooks, launcher='pytorch', cfg=cfg, **kwargs
+    )
 
 
 def build(work_dir: Path, grow: str, seed: int, **kwargs) -> Runner:
     settings = dict(start='snip', interval=1, prune_rate=0.5, grow=grow, align_interval=3)
-    wrapper = dict(type='MMDistributedDataParallel', broadcast_buffers=False, device_ids=None)
-    return build_runner(
-        work_dir,
-        None,
-        max_iters=6,
-        hooks=[dict(type='SparsityReportHook'), dynamic_hook(**settings, seed=seed)],
-        launcher='pytorch',
-        cfg=dict(model_wrapper_cfg=wrapper),
-        **kwargs,
-    )
+    hooks = [dict(type='SparsityReportHook'), dynamic_hook(**settings, seed=seed)]
+    return in_two(work_dir, hooks, **kwargs)
+
+
+class InOneGroup(ToyModel):
+    """Holds a process group, as synchronised norms do, and takes the mean of all processes off."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.group = dist.group.WORLD
+
+    def forward(self, inputs: Tensor, label: Tensor, mode: str = 'loss') -> dict | Tensor:
+        mean = inputs.mean()
+        dist.all_reduce(mean, group=self.group)
+        return super().forward(inputs - mean / dist.get_world_size(), label, mode)
+
+
+def look_before_training(work_dir: Path) -> None:
+    """What SNIP measures on a copy is what the model itself shows, and the same in both."""
+    runner = in_two(work_dir, [], model=InOneGroup())
+    runner._train_loop = runner.build_train_loop(runner._train_loop)
+    before = [tensor.clone() for tensor in runner.model.module.state_dict().values()]
+    layers = dict(sparsity.masked_layers(runner.model.module))
+    found = batch_gradients(runner, layers, 2, seed=0)
+    after = runner.model.module.state_dict().values()
+    assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
+    assert_same_in_both(found.values())
+    expected = gradients_in_place(runner, 2, seed=0)
+    assert found.keys() == expected.keys() == layers.keys()
+    assert all(torch.equal(gradient, expected[name]) for name, gradient in found.items())
 
 
 def main(work_dir: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group('gloo')
+    look_before_training(Path(work_dir) / 'look')
     for grow in ('random', 'gradient', 'momentum'):
         folder = Path(work_dir) / grow
         # each process with a generator of its own: the first one's choice must hold
@@ -58,9 +88,7 @@ def main(work_dir: str) -> None:
         assert all(torch.equal(one, other) for one, other in pairs), grow
         again = sparsity.masks(resumed.model)
         assert all(torch.equal(again[name], mask) for name, mask in now.items()), grow
-    del runner, resumed
-    leave()
 
 
 if __name__ == '__main__':
-    main(*sys.argv[1:])
+    work(main)

@@ -5,19 +5,14 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import torch
-import torch.distributed as dist
-
 sys.path.insert(0, str(Path(__file__).parent))
 from toy import build_runner
-from two_processes import assert_same_in_both, leave
+from two_processes import assert_same_in_both, work
 
 from mmsw import sparsity
 
 
 def main(work_dir: str, checkpoint: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group('gloo')
     runner = build_runner(
         Path(work_dir),
         checkpoint,
@@ -30,9 +25,7 @@ def main(work_dir: str, checkpoint: str) -> None:
     )
     runner.train()
     assert_same_in_both(layer.weight for _, layer in sparsity.masked_layers(runner.model))
-    del runner
-    leave()
 
 
 if __name__ == '__main__':
-    main(*sys.argv[1:])
+    work(main)

@@ -104,9 +104,7 @@ def test_snip_refuses_a_layer_without_a_gradient() -> None:
     net = network(Paths([1.0, 1.0], [1.0, 1.0]), Paths([1.0, 1.0], [1.0, 1.0]))
     gradients = {name: torch.ones(2, 1, 3, 3) for name in sparsity.masks(net)}
     gradients['layer1.paths.1'].zero_()
-    with pytest.raises(
-        SparsityError, match=r"zero in all of 1 of 4 layers \(\['layer1\.paths\.1'\]"
-    ):
+    with pytest.raises(SparsityError, match=r'zero in all of 1 of 4 layers \(layer1\.paths\.1\)'):
         dynamic(net, start='snip').start_masks(gradients)
     net['layer1'].paths[1].requires_grad_(False)
     new, _ = dynamic(net, start='snip').start_masks(gradients)
@@ -115,7 +113,7 @@ def test_snip_refuses_a_layer_without_a_gradient() -> None:
 
 def test_snip_without_gradients_is_an_error() -> None:
     net = network(Paths([1.0], [1.0]))
-    with pytest.raises(ValueError, match=r"needs gradients; there are none of \['layer0"):
+    with pytest.raises(ValueError, match=r'needs gradients; there are none of layer0'):
         dynamic(net, start='snip').start_masks()
 
 
@@ -328,7 +326,6 @@ def test_global_random_states_are_left_alone() -> None:
     ('settings', 'message'),
     [
         (dict(start='magnitude'), r"start must be one of .*, got 'magnitude'"),
-        (dict(prune='random'), r"prune must be one of \('magnitude',\), got 'random'"),
         (dict(grow='rigl'), r"grow must be one of .*, got 'rigl'"),
         (dict(granularity='channel'), r"granularity must be one of .*, got 'channel'"),
         (dict(sparsity=1.0), r'sparsity must be in \[0, 1\), got 1.0'),

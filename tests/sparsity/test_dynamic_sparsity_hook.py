@@ -9,7 +9,9 @@ import mmengine.optim.optimizer.amp_optimizer_wrapper as amp_module
 import pytest
 import torch
 from mmengine.hooks import Hook
-from toy import EMA, POINTWISE, ToyData, build_runner
+from mmengine.optim import OptimWrapper
+from mmengine.registry import HOOKS, OPTIM_WRAPPERS
+from toy import EMA, POINTWISE, ToyData, build_runner, train_with_log
 from toy import dynamic_hook as hook
 from two_processes import run_in_two_processes
 
@@ -21,6 +23,7 @@ from mmsw.sparsity import masks, report
 
 ADAMW = dict(type='AdamW', lr=1e-2, weight_decay=0.05)
 SGD = dict(type='SGD', lr=1e-2, momentum=0.9, weight_decay=1e-2)
+SLOW = dict(type='SGD', lr=1e-4)
 SAMPLER = dict(type='DefaultSampler', shuffle=False)
 TOTAL = 2856  # filters of the toy network
 
@@ -149,20 +152,39 @@ def test_an_update_that_waits_is_not_forgotten(tmp_path) -> None:
     assert [2 + step for step in watch.changes()] == [3, 6]
 
 
+@OPTIM_WRAPPERS.register_module()
+class WithoutFirst(OptimWrapper):
+    """Full precision, but the first iteration overflows: no gradient is finite, and no step."""
+
+    def update_params(self, loss, step_kwargs=None, zero_kwargs=None) -> None:
+        self._inner_count += 1
+        if self._inner_count == 1:
+            (loss * float('inf')).backward()
+            self.zero_grad()
+        else:
+            super().update_params(loss)
+
+
+def running_means(runner) -> dict[str, torch.Tensor]:
+    return next(h for h in runner.hooks if isinstance(h, DynamicSparsityHook))._means
+
+
 @pytest.mark.parametrize('grow', ['gradient', 'momentum'])
 @pytest.mark.parametrize('init_scale', [2.0**10, 3e38], ids=['steps', 'first-steps-overflow'])
 def test_mixed_precision(tmp_path, monkeypatch, grow, init_scale) -> None:
     """mmengine's wrapper insists on a GPU; its code runs here with torch's scaler for CPUs."""
     monkeypatch.setattr(amp_module, 'is_cuda_available', lambda: True)
     monkeypatch.setattr(amp_module, 'GradScaler', functools.partial(torch.amp.GradScaler, 'cpu'))
+    settings = hook(interval=1 if grow == 'gradient' else 2, grow=grow, end_iter=4)
+    torch.manual_seed(0)
     runner, watch = train(
         tmp_path,
-        hook(interval=1 if grow == 'gradient' else 2, grow=grow, end_iter=4),
+        settings,
         optimizer=dict(
             type='AmpOptimWrapper',
             dtype='bfloat16',
             loss_scale=dict(init_scale=init_scale, backoff_factor=2.0**-100),
-            optimizer=ADAMW,
+            optimizer=SLOW,
         ),
     )
     overflowed = runner.optim_wrapper.loss_scaler.get_scale() < init_scale
@@ -171,9 +193,15 @@ def test_mixed_precision(tmp_path, monkeypatch, grow, init_scale) -> None:
         assert watch.changes() == ([2, 3] if overflowed else [1, 2, 3])
     else:
         assert watch.changes() == [2]
-        means = next(h for h in runner.hooks if isinstance(h, DynamicSparsityHook))._means
-        assert all(torch.isfinite(mean).all() for mean in means.values())
-        assert any(mean.abs().max() > 0 for mean in means.values())
+        full = dict(type='WithoutFirst' if overflowed else 'OptimWrapper', optimizer=SLOW)
+        torch.manual_seed(0)
+        expected, _ = train(tmp_path / 'full', settings, optimizer=full)
+        # Layer by layer, those of maps of a single pixel are little more than noise.
+        mean, wanted = (
+            torch.cat([value.flatten() for value in running_means(one).values()])
+            for one in (runner, expected)
+        )
+        torch.testing.assert_close(mean.norm(), wanted.norm(), rtol=0.2, atol=0.0)
 
 
 def test_static_sparsity(tmp_path) -> None:
@@ -328,11 +356,7 @@ def test_fixed_masks_are_guarded_if_asked_for(tmp_path) -> None:
 
 def test_layers_at_their_least_are_named_in_the_log(tmp_path, caplog) -> None:
     runner = build_runner(tmp_path, None, hooks=[hook(sparsity=0.999)], max_iters=1)
-    runner.logger.addHandler(caplog.handler)
-    try:
-        runner.train()
-    finally:
-        runner.logger.removeHandler(caplog.handler)
+    train_with_log(runner, caplog)
     assert '5 layers keep a single filter per path' in caplog.text
     assert '10/2856 filters kept (0.35%)' in caplog.text
 
@@ -347,8 +371,16 @@ def test_layers_at_their_least_are_named_in_the_log(tmp_path, caplog) -> None:
         (dict(sparsity=1.0), r'sparsity must be in \[0, 1\), got 1.0'),
         (dict(grow='all'), "got 'all'"),
         (dict(seed=-3), 'seed must not be negative, got -3'),
+        (dict(prune='random'), "prune must be 'magnitude', got 'random'"),
+        (dict(sparsty=0.3), 'no setting sparsty; known are start, sparsity, .* momentum$'),
     ],
 )
 def test_arguments_that_make_no_sense_are_named(settings, message) -> None:
     with pytest.raises(ValueError, match=message):
         DynamicSparsityHook(**{'sparsity': 0.5, **settings})
+
+
+def test_settings_of_earlier_configs_are_taken() -> None:
+    """``prune`` only ever had one value."""
+    built = HOOKS.build(hook(start='snip', prune='magnitude', seed=1))
+    assert built._settings == sparsity.DynamicSettings(sparsity=0.5, seed=1)

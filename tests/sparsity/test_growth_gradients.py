@@ -35,11 +35,16 @@ class SmallModel(BaseModel):
         return dict(loss=F.cross_entropy(logits, label))
 
 
-def masks_after_an_exchange(work_dir, **cfg) -> dict[str, Tensor]:
+def masks_after_an_exchange(work_dir, start: str, **cfg) -> dict[str, Tensor]:
     torch._dynamo.reset()
     torch.manual_seed(0)
     settings = hook(
-        grow='gradient', prune_rate=0.5, end_rate=0.5, interval=6, scope=r'(paths\.\d|stem)\.weight'
+        start=start,
+        grow='gradient',
+        prune_rate=0.5,
+        end_rate=0.5,
+        interval=6,
+        scope=r'(paths\.\d|stem)\.weight',
     )
     runner = build_runner(
         work_dir, None, SGD, max_iters=7, hooks=[settings], cfg=cfg, model=SmallModel()
@@ -48,10 +53,11 @@ def masks_after_an_exchange(work_dir, **cfg) -> dict[str, Tensor]:
     return sparsity.masks(runner.model)
 
 
-def test_compiled_models_grow_the_same_filters(tmp_path) -> None:
+@pytest.mark.parametrize('start', ['uniform', 'snip'])
+def test_compiled_models_keep_and_grow_the_same_filters(tmp_path, start) -> None:
     """The gradients are looked at for the first time long after the model has been compiled."""
-    plain = masks_after_an_exchange(tmp_path / 'plain')
-    compiled = masks_after_an_exchange(tmp_path / 'compiled', compile=dict(backend='eager'))
+    plain = masks_after_an_exchange(tmp_path / 'plain', start)
+    compiled = masks_after_an_exchange(tmp_path / 'compiled', start, compile=dict(backend='eager'))
     assert list(plain) == ['stem', 'layer.paths.0', 'layer.paths.1']
     assert all(torch.equal(compiled[name], mask) for name, mask in plain.items())
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
-from toy import EMA, POINTWISE, ToyModel, build_runner
+from toy import EMA, POINTWISE, ToyModel, build_runner, train_with_log
 from toy import dynamic_hook as hook
 
 from mmsw import sparsity
@@ -136,11 +136,7 @@ def test_files_of_torch_prune_are_understood(tmp_path, dense_file, hooks, caplog
     runner = build_runner(
         tmp_path / 'new', None, max_iters=2, hooks=hooks, load_from=str(tmp_path / 'pruned.pth')
     )
-    runner.logger.addHandler(caplog.handler)
-    try:
-        runner.train()
-    finally:
-        runner.logger.removeHandler(caplog.handler)
+    train_with_log(runner, caplog)
     assert f'no mask can keep so ({LINEAR}.bias)' in caplog.text
     del before[f'{LINEAR}.bias']
     names = ('state_dict', 'ema_state_dict') if EMA in hooks else ('state_dict',)
@@ -163,11 +159,7 @@ def test_a_single_zero_does_not_stop_a_resumed_run(tmp_path, dense_file, caplog)
     runner = build_runner(
         tmp_path / 'new', None, max_iters=4, hooks=[REPORT], load_from=load_from, resume=True
     )
-    runner.logger.addHandler(caplog.handler)
-    try:
-        runner.train()
-    finally:
-        runner.logger.removeHandler(caplog.handler)
+    train_with_log(runner, caplog)
     assert '1 single weights of the checkpoint are zero' in caplog.text
     assert not sparsity.report(runner.model).total.is_sparse
 

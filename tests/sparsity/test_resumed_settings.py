@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from toy import POINTWISE, ToyModel, build_runner
+from toy import POINTWISE, ToyModel, build_runner, train_with_log
 from toy import dynamic_hook as hook
 
 from mmsw import sparsity
@@ -43,13 +43,10 @@ def resume(work_dir: Path, path: Path, caplog=None, max_iters: int = 4, **settin
         resume=True,
         load_from=str(path),
     )
-    if caplog is not None:
-        runner.logger.addHandler(caplog.handler)
-    try:
+    if caplog is None:
         runner.train()
-    finally:
-        if caplog is not None:
-            runner.logger.removeHandler(caplog.handler)
+    else:
+        train_with_log(runner, caplog)
     return runner
 
 
@@ -113,7 +110,7 @@ def test_the_same_settings_say_nothing(tmp_path, small_file, caplog) -> None:
 
 def test_states_of_before_they_had_a_version_still_resume(tmp_path, small_file, caplog) -> None:
     checkpoint = load_checkpoint_file(small_file)
-    for key in ('version', 'settings', 'layers'):
+    for key in ('version', 'settings', 'kept'):
         del checkpoint['dynamic_sparsity'][key]
     assert set(checkpoint['dynamic_sparsity']) == {'updates', 'generator', 'pending', 'momentum'}
     torch.save(checkpoint, tmp_path / 'old.pth')
@@ -122,6 +119,67 @@ def test_states_of_before_they_had_a_version_still_resume(tmp_path, small_file, 
     same = resume(tmp_path / 'same', small_file)
     for key, value in same.model.state_dict().items():
         assert torch.equal(runner.model.state_dict()[key], value)
+
+
+def as_version_1(path: Path, folder: Path) -> tuple[Path, dict]:
+    """The file as the last ones of version 1 were, and its state, to be changed and saved."""
+    checkpoint = load_checkpoint_file(path)
+    state = checkpoint['dynamic_sparsity']
+    state['version'], state['layers'] = 1, state.pop('kept')
+    state['settings']['prune'] = 'magnitude'
+    torch.save(checkpoint, folder / 'version_1.pth')
+    return folder / 'version_1.pth', checkpoint
+
+
+def test_states_of_version_1_still_resume(tmp_path, small_file, caplog) -> None:
+    old, _ = as_version_1(small_file, tmp_path)
+    runner = resume(tmp_path, old, caplog)
+    assert 'earlier version' not in caplog.text
+    assert 'other settings' not in caplog.text
+    same = resume(tmp_path / 'same', small_file)
+    for key, value in same.model.state_dict().items():
+        assert torch.equal(runner.model.state_dict()[key], value)
+
+
+def test_counts_of_version_1_are_compared_too(tmp_path, small_file) -> None:
+    path, checkpoint = as_version_1(small_file, tmp_path)
+    name = next(iter(checkpoint['dynamic_sparsity']['layers']))
+    checkpoint['dynamic_sparsity']['layers'][name] += 1
+    torch.save(checkpoint, path)
+    with pytest.raises(SparsityError, match=rf'not those .*: {name} keeps \d+ filters instead of'):
+        resume(tmp_path, path)
+
+
+def test_what_a_file_of_now_holds(small_file) -> None:
+    state = load_checkpoint_file(small_file)['dynamic_sparsity']
+    assert list(state) == [
+        *('version', 'settings', 'kept', 'updates', 'generator', 'pending', 'momentum')
+    ]
+    assert state['version'] == 2
+    assert 'prune' not in state['settings']
+    masks = load_checkpoint_file(small_file)['state_dict']
+    for name, number in state['kept'].items():
+        assert number == int(masks[f'{name}.mask'].flatten(1).any(1).sum())
+    assert sum(state['kept'].values()) == 1428
+
+
+def test_counts_that_do_not_fit_the_masks_are_refused(tmp_path, small_file) -> None:
+    checkpoint = load_checkpoint_file(small_file)
+    kept = checkpoint['dynamic_sparsity']['kept']
+    for name in reversed(kept):
+        kept[name] -= 1
+    torch.save(checkpoint, tmp_path / 'file.pth')
+    with pytest.raises(SparsityError, match=rf'{name} keeps \d+ filters.* and 6 more'):
+        resume(tmp_path, tmp_path / 'file.pth')
+    assert not list(tmp_path.glob('iter_*.pth'))
+
+
+def test_a_rule_to_prune_by_that_there_is_not_is_refused(tmp_path, small_file) -> None:
+    checkpoint = load_checkpoint_file(small_file)
+    checkpoint['dynamic_sparsity']['settings']['prune'] = 'random'
+    torch.save(checkpoint, tmp_path / 'file.pth')
+    with pytest.raises(SparsityError, match="prune must be 'magnitude', got 'random'"):
+        resume(tmp_path, tmp_path / 'file.pth')
 
 
 def test_states_of_a_later_form_are_refused(tmp_path, small_file) -> None:
@@ -137,14 +195,18 @@ def test_states_of_a_later_form_are_refused(tmp_path, small_file) -> None:
     [
         ('version', 'x'),
         ('settings', None),
-        ('layers', 3),
+        ('settings', {'sparsity': torch.zeros(2)}),
+        ('kept', 3),
+        ('kept', {'backbone': 'x'}),
         ('updates', 'x'),
         ('updates', -1),
         ('updates', None),
         ('generator', 'x'),
         ('generator', torch.zeros(3)),
         ('generator', torch.zeros(3, dtype=torch.uint8)),
+        ('pending', 'x'),
         ('momentum', 3),
+        ('momentum', {'backbone.stages.0.0.shift_wise.paths.0': torch.zeros(2)}),
         (None, [1]),
     ],
 )
@@ -159,12 +221,12 @@ def test_damaged_states_are_refused(tmp_path, small_file, key, value) -> None:
         resume(tmp_path, tmp_path / 'damaged.pth', grow='momentum')
 
 
-@pytest.mark.parametrize('key', ['settings', 'layers', 'updates', 'generator', 'pending'])
+@pytest.mark.parametrize('key', ['settings', 'kept', 'updates', 'generator', 'pending', 'momentum'])
 def test_states_that_lack_a_part_are_damaged(tmp_path, small_file, key) -> None:
     checkpoint = load_checkpoint_file(small_file)
     del checkpoint['dynamic_sparsity'][key]
     torch.save(checkpoint, tmp_path / 'damaged.pth')
-    with pytest.raises(SparsityError, match=rf"is damaged \(KeyError: '{key}'\)"):
+    with pytest.raises(SparsityError, match=rf'is damaged \({key} is missing, expected'):
         resume(tmp_path, tmp_path / 'damaged.pth')
 
 

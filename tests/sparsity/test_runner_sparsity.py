@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import functools
-import logging
 
 import mmengine.optim.optimizer.amp_optimizer_wrapper as amp_module
 import pytest
 import torch
 from mmengine.hooks import Hook
-from toy import build_runner
+from toy import build_runner, train_with_log
 from two_processes import run_in_two_processes
 
 from mmsw import sparsity
@@ -137,8 +136,7 @@ def test_hook_looks_at_the_averaged_weights(tmp_path, sparse_checkpoint) -> None
 
 def test_dense_start_says_so_once(tmp_path, caplog) -> None:
     runner = build_runner(tmp_path, None)
-    with _captured(runner.logger, caplog):
-        runner.train()
+    train_with_log(runner, caplog)
     assert sum('it trains dense' in record.message for record in caplog.records) == 1
     assert (tmp_path / 'iter_4.pth').exists()
 
@@ -153,8 +151,7 @@ def test_require_sparse(tmp_path) -> None:
 
 def test_density_is_logged_at_start_and_at_each_save(tmp_path, sparse_checkpoint, caplog) -> None:
     runner = build_runner(tmp_path, sparse_checkpoint)
-    with _captured(runner.logger, caplog):
-        runner.train()
+    train_with_log(runner, caplog)
     reports = [r.message for r in caplog.records if r.message.startswith('Sparsity')]
     assert len(reports) == 3  # start, iteration 2, iteration 4
     assert all('2013/2856 filters (70.48%)' in text for text in reports)
@@ -163,16 +160,3 @@ def test_density_is_logged_at_start_and_at_each_save(tmp_path, sparse_checkpoint
 
 def _guarded(*hooks: dict) -> list[dict]:
     return [dict(type='SparsityReportHook'), *hooks]
-
-
-class _captured:
-    """mmengine's logger does not propagate; hang the capturing handler on it for a while."""
-
-    def __init__(self, logger: logging.Logger, caplog) -> None:
-        self.logger, self.handler = logger, caplog.handler
-
-    def __enter__(self) -> None:
-        self.logger.addHandler(self.handler)
-
-    def __exit__(self, *error) -> None:
-        self.logger.removeHandler(self.handler)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import copy
 import itertools
+import threading
 
 import numpy as np
 import pytest
 import torch
+from measured_in_place import gradients_in_place
 from mmcv.cnn.bricks import DropPath
 from mmengine.hooks import Hook
+from mmengine.model import BaseDataPreprocessor
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
-from toy import ToyData, ToyModel, build_runner
+from toy import POINTWISE, ToyData, ToyModel, build_runner
 from toy import dynamic_hook as hook
 
 from mmsw import sparsity
@@ -51,15 +54,72 @@ def test_snip_leaves_no_trace(tmp_path) -> None:
     assert torch.equal(snip.batch, uniform.batch)
 
 
-def test_saliency_leaves_modules_in_the_mode_they_were_in(tmp_path) -> None:
+class Shaky(BaseDataPreprocessor):
+    """Draws noise, and remembers how often it was asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer('seen', torch.zeros(()))
+        self.times = 0
+
+    def forward(self, data: dict, training: bool = False) -> dict:
+        self.seen += 1
+        self.times += 1
+        return {**data, 'inputs': data['inputs'] + torch.rand_like(data['inputs']) * self.times}
+
+
+def pruned(model: ToyModel) -> None:
+    """Half of every masked layer, ordinary ones too."""
+    sparsity.attach_masks(model, POINTWISE)
+    for name, mask in sparsity.masks(model).items():
+        sparsity.set_masks(model, {name: (torch.arange(mask.numel()) % 2 == 0).view(mask.shape)})
+
+
+def recomputed(model: ToyModel) -> None:
+    for stage in model.backbone.stages:
+        for block in stage:
+            block.with_cp = True
+
+
+def randomly_deep(model: ToyModel) -> None:
+    for stage in model.backbone.stages:
+        for block in stage:
+            block.drop_path = DropPath(0.3)
+
+
+def shaky(model: ToyModel) -> None:
+    model.data_preprocessor = Shaky()
+
+
+@pytest.mark.parametrize('change', [pruned, recomputed, randomly_deep, shaky])
+def test_the_gradients_are_those_of_the_model_which_stays_as_it_was(tmp_path, change) -> None:
     runner = build_runner(tmp_path, None, hooks=[])
     runner._train_loop = runner.build_train_loop(runner._train_loop)
-    runner.model.train()
-    runner.model.classifier.eval()
-    gradients = batch_gradients(runner, dict(sparsity.masked_layers(runner.model)), 1, seed=0)
-    assert not runner.model.classifier.training
-    assert runner.model.backbone.training
-    assert all(bool((gradient != 0).any()) for gradient in gradients.values())
+    model = runner.model
+    change(model)
+    model.train()
+    model.classifier.eval()
+    state = copy.deepcopy(model.state_dict())
+    random_state = torch.get_rng_state()
+    found = batch_gradients(runner, dict(sparsity.masked_layers(model)), 2, seed=3)
+    assert all(torch.equal(model.state_dict()[key], value) for key, value in state.items())
+    assert torch.equal(torch.get_rng_state(), random_state)
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert not model.classifier.training
+    assert model.backbone.training
+    assert getattr(model.data_preprocessor, 'times', 0) == 0
+    expected = gradients_in_place(runner, 2, seed=3)
+    assert found.keys() == expected.keys()
+    for name, gradient in found.items():
+        assert bool((gradient != 0).any())
+        assert torch.equal(gradient, expected[name])
+
+
+def test_models_that_cannot_be_copied_are_refused(tmp_path) -> None:
+    runner = build_runner(tmp_path, None, hooks=[hook(start='snip')])
+    runner.model.lock = threading.Lock()
+    with pytest.raises(SparsityError, match=r"ToyModel cannot be copied \(TypeError: .*'uniform'"):
+        runner.train()
 
 
 def test_snip_looks_behind_random_depth(tmp_path) -> None:

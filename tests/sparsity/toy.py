@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 import torch.nn.functional as F
 from mmengine.config import Config
@@ -90,3 +91,12 @@ def build_runner(
         cfg=Config(cfg or {}),
         **kwargs,
     )
+
+
+def train_with_log(runner: Runner, caplog: pytest.LogCaptureFixture) -> None:
+    """Train; what mmengine's logger says, which does not propagate, is in ``caplog``."""
+    runner.logger.addHandler(caplog.handler)
+    try:
+        runner.train()
+    finally:
+        runner.logger.removeHandler(caplog.handler)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from mmsw.apis.cli import leave, run_reporting_errors
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -42,11 +44,8 @@ def assert_same_in_both(tensors: Iterable[Tensor]) -> None:
     assert all(torch.equal(other, flat) for other in everywhere), 'ranks differ'
 
 
-def leave() -> None:
-    """End this process, once nothing refers to its runner any longer and all is asserted."""
-    dist.barrier()  # no rank leaves while another still talks to it
-    gc.collect()  # what of a runner hangs in cycles holds the process group
-    dist.destroy_process_group()
-    # A thread of torch that still runs would abort the interpreter's own exit.
-    sys.stdout.flush()
-    os._exit(0)
+def work(main: Callable[..., None]) -> NoReturn:
+    """Run a worker's main function with the arguments of the process, and end as the tools do."""
+    torch.set_num_threads(1)
+    dist.init_process_group('gloo')
+    leave(run_reporting_errors(lambda: main(*sys.argv[1:])))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,8 +13,9 @@ from torch import Tensor
 
 from mmsw.errors import SparsityError
 from mmsw.sparsity import DenseGradients, DynamicSettings, DynamicSparsity
-from mmsw.sparsity.dynamic import DYNAMIC_SPARSITY, damage_is_told
 from mmsw.sparsity.dynamic_settings import differences
+from mmsw.sparsity.dynamic_state import DYNAMIC_SPARSITY
+from mmsw.wording import listed
 
 from ..agreement import masks_of_main_process, mean_over_processes
 from ..loaded_zeros import keep_loaded_zeros, settle_masks
@@ -46,28 +47,20 @@ class DynamicSparsityHook(Hook):
     ``scope`` attaches, and above that of all hooks that report or save.
 
     Args:
-        start: ``'snip'``, ``'erk'``, ``'uniform'`` or ``'from_checkpoint'``, see
-            :class:`mmsw.sparsity.DynamicSettings`.
-        sparsity: Share of the filters (or weights) to prune, in ``[0, 1)``; left out with
-            ``'from_checkpoint'``.
         interval: Iterations from one update to the next.
-        prune_rate: Share of the kept units of a layer that is exchanged, at the start.
-        end_rate: The same at ``end_iter``; in between lies a half cosine.
-        prune: ``'magnitude'``.
-        grow: ``'random'``, ``'gradient'`` (dense gradients of the iteration of the update; with
-            accumulation, from there to the optimizer's step) or ``'momentum'`` (their running mean
-            over all iterations, which costs memory for one more copy of the masked weights).
-        granularity: ``'filter'`` or ``'weight'``.
-        align_interval: Updates after which the paths of a layer share one mask; ``None``: never.
-        scope: ``None`` for the small kernels, or a regular expression of parameter names.
         end_iter: Iteration from which on the masks stay as they are; 0 for masks that never change
-            after the start; ``None`` for the whole run.
+            after the start; ``None``: they change until the end.
         snip_batches: Training batches that ``start='snip'`` looks at, in each process.
-        momentum: Share of the past in the running mean, in ``[0, 1)``.
+        momentum: Share of the past in the running mean of ``grow='momentum'``, in ``[0, 1)``. The
+            mean is over all iterations and costs memory for one more copy of the masked weights;
+            ``grow='gradient'`` takes the gradients of the iteration of the update (with
+            accumulation, from there to the optimizer's step).
         seed: Of the random choices; ``None`` for the seed of the run.
+        settings: Those of :class:`mmsw.sparsity.DynamicSettings`, by name: ``start``, ``sparsity``
+            and the others.
 
     Raises:
-        ValueError: If an argument has a value that makes no sense.
+        ValueError: If an argument has a value that makes no sense, or a name that there is not.
     """
 
     priority = 'ABOVE_NORMAL'
@@ -75,20 +68,13 @@ class DynamicSparsityHook(Hook):
 
     def __init__(
         self,
-        start: str = 'snip',
-        sparsity: float | None = None,
+        *,
         interval: int = 100,
-        prune_rate: float = 0.3,
-        end_rate: float = 0.005,
-        prune: str = 'magnitude',
-        grow: str = 'random',
-        granularity: str = 'filter',
-        align_interval: int | None = 131,
-        scope: str | None = None,
         end_iter: int | None = None,
         snip_batches: int = 1,
         momentum: float = 0.9,
         seed: int | None = None,
+        **settings: Any,
     ) -> None:
         if interval < 1:
             raise ValueError(f'interval must be at least 1 iteration, got {interval}')
@@ -98,18 +84,10 @@ class DynamicSparsityHook(Hook):
             raise ValueError(f'snip_batches must be at least 1, got {snip_batches}')
         if not 0 <= momentum < 1:
             raise ValueError(f'momentum must be in [0, 1), got {momentum}')
-        settings = dict(
-            start=start,
-            sparsity=sparsity,
-            prune_rate=prune_rate,
-            end_rate=end_rate,
-            prune=prune,
-            grow=grow,
-            granularity=granularity,
-            align_interval=align_interval,
-            scope=scope,
+        self._settings = DynamicSettings.by_name(
+            {**settings, 'seed': 0 if seed is None else seed},
+            beside=('interval', 'end_iter', 'snip_batches', 'momentum'),
         )
-        self._settings = DynamicSettings(**settings, seed=0 if seed is None else seed)
         self._seeded = seed is not None
         self.interval = interval
         self.end_iter = end_iter
@@ -127,15 +105,15 @@ class DynamicSparsityHook(Hook):
             return
         settings = self._settings
         if not self._seeded:
-            settings = DynamicSettings(**{**vars(settings), 'seed': runner.seed or 0})
+            settings = replace(settings, seed=runner.seed or 0)
         self.dynamic = DynamicSparsity(unwrapped(runner.model), settings)
         self._recorder = DenseGradients(self.dynamic.layers)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Keep the zeros of the checkpoint, and take the state of a run that is resumed."""
         if runner._resume and is_training(runner):
-            self._loaded = checkpoint.get(DYNAMIC_SPARSITY, {})
-            if not self._loaded:
+            self._loaded = checkpoint.get(DYNAMIC_SPARSITY)
+            if self._loaded is None:
                 raise SparsityError(
                     'the checkpoint that the run resumes from was written without '
                     'DynamicSparsityHook, so there is no state to go on from. Start a new run from '
@@ -147,70 +125,70 @@ class DynamicSparsityHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Choose the first masks, or go on with those of the run that is resumed."""
         settle_masks(runner)
-        dynamic = self.dynamic
         self._end = runner.max_iters if self.end_iter is None else self.end_iter
+        how, warnings = self._start(runner) if self._loaded is None else self._resume()
         if self._end > runner.max_iters:
-            runner.logger.warning(
-                f'Dynamic sparsity: end_iter={self.end_iter} lies behind the end of the run at '
-                f'{runner.max_iters}; the share that is exchanged will not fall to end_rate.'
+            warnings.append(
+                f'end_iter={self.end_iter} lies behind the end of the run at {runner.max_iters}; '
+                'the share that is exchanged will not fall to end_rate'
             )
-        if self._loaded is not None:
-            self._resume(runner)
-            self._hook_layers()
-            self._kept = dynamic.num_kept()
-            runner.logger.info(
-                f'Dynamic sparsity: goes on after {dynamic.updates} updates, {self._density()}.'
-            )
-            return
-        gradients = None
+        if self._settings.grow != 'random':
+            # A compiled model keeps the hooks that it has in its first iteration, and no others.
+            self._recorder.watch()
+            self._recorder.pause()
+        self._kept = self.dynamic.num_kept()
+        runner.logger.info(f'Dynamic sparsity: {how}, {self._density()}.')
+        for warning in warnings:
+            runner.logger.warning(f'Dynamic sparsity: {warning}.')
+
+    def _start(self, runner: Runner) -> tuple[str, list[str]]:
+        """Set the first masks; returns what was done, and what the log warns of."""
+        dynamic, gradients = self.dynamic, None
         if self._settings.start == 'snip':
             arguments = runner, dynamic.layers, self.snip_batches, dynamic.settings.seed
             gradients = batch_gradients(*arguments)
             if not all(bool(gradient.any()) for gradient in gradients.values()):
                 gradients = batch_gradients(*arguments, random_depth=False)  # it skipped layers
         new, least = dynamic.start_masks(gradients)
-        new = masks_of_main_process(new)
-        dynamic.apply(new, optimizers(runner), averaged_models(runner))
-        self._hook_layers()
-        self._kept = dynamic.num_kept()
-        runner.logger.info(f'Dynamic sparsity: start={self._settings.start!r}, {self._density()}.')
+        dynamic.apply(masks_of_main_process(new), optimizers(runner), averaged_models(runner))
+        warnings = []
         if least:
-            runner.logger.warning(
-                f'Dynamic sparsity: {len(least)} layers keep a single {dynamic.unit} per path, '
-                f'which is the least a layer keeps: {_some(least)}. Consider a lower sparsity, or '
-                "start='uniform'."
+            warnings.append(
+                f'{len(least)} layers keep a single {self._settings.granularity} per path, which '
+                f'is the least a layer keeps: {listed(least)}. Consider a lower sparsity, or '
+                "start='uniform'"
             )
         if dynamic.frozen:
-            runner.logger.warning(
-                f'Dynamic sparsity: {len(dynamic.frozen)} weights are frozen and keep the masks '
-                f'they have: {_some(dynamic.frozen)}.'
+            warnings.append(
+                f'{len(dynamic.frozen)} weights are frozen and keep the masks they have: '
+                f'{listed(dynamic.frozen)}'
             )
-        if self._settings.granularity == 'filter' and dynamic.num_partial():
-            runner.logger.warning(
-                f'Dynamic sparsity: {dynamic.num_partial()} filters are pruned in part. They count '
-                "as kept, and stay so until they are dropped; granularity='weight' conserves the "
-                'number of weights.'
+        if self._settings.granularity == 'filter' and (partial := dynamic.num_partial()):
+            warnings.append(
+                f'{partial} filters are pruned in part. They count as kept, and stay so until they '
+                "are dropped; granularity='weight' conserves the number of weights"
             )
+        return f'start={self._settings.start!r}', warnings
 
-    def _resume(self, runner: Runner) -> None:
-        state, layers = self._loaded, self.dynamic.layers
-        self.dynamic.load_state_dict(state)
-        with damage_is_told():
-            self._pending = bool(state['pending'])
-            if self._settings.grow == 'momentum':
-                self._means = {
-                    name: mean.to(layers[name].weight.device)
-                    for name, mean in state['momentum'].items()
-                    if name in layers
-                }
-        recorded = state.get('settings')
-        if recorded is None:
-            runner.logger.warning(
-                'Dynamic sparsity: the checkpoint was written by an earlier version of mmsw and '
-                'does not record the settings of its training; those of this run must be the same.'
+    def _resume(self) -> tuple[str, list[str]]:
+        """Go on from the checkpoint; returns what was done, and what the log warns of."""
+        state, layers = self.dynamic.load_state_dict(self._loaded), self.dynamic.layers
+        self._pending = state.pending
+        if self._settings.grow == 'momentum':
+            self._means = {
+                name: mean.to(layers[name].weight.device)
+                for name, mean in state.momentum.items()
+                if name in layers
+            }
+        warnings = []
+        if state.settings is None:
+            warnings.append(
+                'the checkpoint was written by an earlier version of mmsw and does not record the '
+                'settings of its training; those of this run must be the same'
             )
-        elif changed := differences(recorded, self._all_settings()):
-            runner.logger.warning(f'Dynamic sparsity: other settings now: {"; ".join(changed)}.')
+        elif changed := differences(state.settings, self._all_settings()):
+            warnings.append(f'other settings now: {"; ".join(changed)}')
+        return f'goes on after {state.updates} updates', warnings
 
     def _all_settings(self) -> dict[str, Any]:
         return {
@@ -219,12 +197,6 @@ class DynamicSparsityHook(Hook):
             'end_iter': self.end_iter,
             'momentum': self.momentum,
         }
-
-    def _hook_layers(self) -> None:
-        """A model that is compiled keeps the hooks it has in its first iteration, and no others."""
-        if self._settings.grow != 'random':
-            self._recorder.watch()
-            self._recorder.pause()
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Watch dense gradients where growth needs them."""
@@ -312,8 +284,8 @@ class DynamicSparsityHook(Hook):
         if unseen:
             raise SparsityError(
                 f'grow={self._settings.grow!r} needs gradients, and {len(unseen)} of {len(layers)} '
-                f'layers got none: {_some(unseen)}. Leave layers that take no part in the loss out '
-                "of the model or freeze them, or choose grow='random'"
+                f'layers got none: {listed(unseen)}. Leave layers that take no part in the loss '
+                "out of the model or freeze them, or choose grow='random'"
             )
 
     def _update(self, runner: Runner, gradients: dict[str, Tensor] | None) -> None:
@@ -322,8 +294,8 @@ class DynamicSparsityHook(Hook):
         new = masks_of_main_process(new)
         if dynamic.num_kept(new) != self._kept:
             raise RuntimeError(
-                f'an update would keep {dynamic.num_kept(new)} {dynamic.unit}s instead of '
-                f'{self._kept}; masks were changed behind the hook'
+                f'an update would keep {dynamic.num_kept(new)} {self._settings.granularity}s '
+                f'instead of {self._kept}; masks were changed behind the hook'
             )
         grown = dynamic.apply(new, optimizers(runner), averaged_models(runner))
         runner.logger.info(
@@ -332,18 +304,16 @@ class DynamicSparsityHook(Hook):
         )
 
     def _density(self) -> str:
-        dynamic = self.dynamic
-        kept, total = self._kept, dynamic.num_units()
-        return f'{kept}/{total} {dynamic.unit}s kept ({kept / total:.2%})'
+        kept, total = self._kept, self.dynamic.num_units()
+        return f'{kept}/{total} {self._settings.granularity}s kept ({kept / total:.2%})'
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Save what a resumed run needs beside the masks, which are in the model."""
-        checkpoint[DYNAMIC_SPARSITY] = {
-            **self.dynamic.state_dict(),
-            'settings': self._all_settings(),
-            'pending': self._pending,
-            'momentum': {name: mean.cpu() for name, mean in self._means.items()},
-        }
+        checkpoint[DYNAMIC_SPARSITY] = self.dynamic.state(
+            settings=self._all_settings(),
+            pending=self._pending,
+            momentum={name: mean.cpu() for name, mean in self._means.items()},
+        ).as_dict()
 
 
 def _has_stepped(runner: Runner) -> bool:
@@ -358,7 +328,3 @@ def _loss_scale(runner: Runner) -> float:
 
 def _finite(gradients: dict[str, Tensor]) -> bool:
     return all(bool(torch.isfinite(gradient).all()) for gradient in gradients.values())
-
-
-def _some(names: Sequence[str]) -> str:
-    return ', '.join(names[:5]) + (f' and {len(names) - 5} more' if len(names) > 5 else '')

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from mmsw.errors import SparsityError
-from mmsw.sparsity.masks import checked_mask, full_mask
+from mmsw.sparsity.layer_masks import full_mask, set_mask
 
 
 class MaskedFilters(nn.Module):
@@ -36,7 +39,10 @@ class MaskedFilters(nn.Module):
         """Weight with exact zeros where it is pruned, ``[C * nk, 1, N, N]``."""
         return torch.where(self.mask, self.weight, 0.0)
 
-    @torch.no_grad()
+    def observe_gradients(self, observe: Callable[[Tensor], None]) -> RemovableHandle:
+        """Call ``observe`` with the gradient before the mask; see ``masked_layers``."""
+        return self.register_forward_hook(_OutputHook(observe))
+
     def set_mask(self, mask: Tensor) -> None:
         """Prune to ``mask`` (True = keep): the mask is copied, pruned weights become zero at once.
 
@@ -47,8 +53,7 @@ class MaskedFilters(nn.Module):
             TypeError: If the mask is not boolean.
             ValueError: If it does not broadcast to the weight.
         """
-        self.mask.copy_(checked_mask(mask, self.weight))
-        self.weight.masked_fill_(~self.mask, 0.0)
+        set_mask(self, mask)
 
     def extra_repr(self) -> str:
         filters, _, side, _ = self.weight.shape
@@ -93,3 +98,22 @@ class MaskedFilters(nn.Module):
         elif not fits:  # a mask alone: what it prunes is zero here too
             with torch.no_grad():
                 self.weight.masked_fill_(~self.mask, 0.0)
+
+
+class _OutputHook:
+    """Hooks the weight that a layer gives out, before which its mask stands.
+
+    In a copy of the layer, or a pickled one, it does nothing.
+    """
+
+    def __init__(self, observe: Callable[[Tensor], None] | None = None) -> None:
+        self.observe = observe
+
+    def __reduce__(self) -> tuple:
+        return _OutputHook, ()
+
+    def __call__(self, layer: nn.Module, args: tuple, out: Tensor) -> None:
+        # A copy would be torn apart from its hook where activations are recomputed; the masked
+        # weight itself is recomputed too, and hooked anew then.
+        if self.observe is not None and out.requires_grad:
+            out.register_hook(self.observe)

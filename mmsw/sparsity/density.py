@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
-from .masks import layer_of, masked_layers
+from .layer_masks import layer_of, masked_layers
 
 _STAGE = re.compile(r'(?:^|\.)stages\.(\d+)\.')
 
@@ -87,7 +87,7 @@ def report(net: nn.Module) -> SparsityReport:
     """Count the small filters that the masks of a network keep.
 
     Args:
-        net: A backbone or a whole model; only layers that own a mask count.
+        net: A backbone or a model around it; only layers that own a mask count.
 
     Returns:
         Densities per layer, per stage and in all; its text is a table of the stages.

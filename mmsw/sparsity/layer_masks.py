@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mmsw.errors import SparsityError
+from mmsw.wording import listed
 
 from .optimizer_state import reset_state
 
@@ -20,12 +21,14 @@ _PATH = re.compile(r'\.paths\.\d+$')
 def masked_layers(net: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """Every module of ``net`` that owns a ``weight`` and a pruning ``mask``, with its name.
 
-    These are layers that bring their mask with them (they have a method ``set_mask``), and those
-    that :func:`mmsw.sparsity.attach_masks` gave one (they have a ``mask_gate``).
+    These are layers that bring their mask with them, and those that
+    :func:`mmsw.sparsity.attach_masks` gave one. Both have ``observe_gradients(observe)``: it calls
+    ``observe`` in every backward pass with the gradient that the weight would have without the
+    mask, and returns a handle whose ``remove()`` ends that. Copies of a layer are not observed.
     """
     for name, module in net.named_modules():
-        if isinstance(getattr(module, 'mask', None), Tensor) and (
-            hasattr(module, 'set_mask') or hasattr(module, 'mask_gate')
+        if isinstance(getattr(module, 'mask', None), Tensor) and hasattr(
+            module, 'observe_gradients'
         ):
             yield name, module
 
@@ -56,10 +59,10 @@ def checked_mask(mask: Tensor, weight: Tensor) -> Tensor:
     """
     if mask.dtype != torch.bool:
         raise TypeError(f'mask must be boolean (True = keep), got {mask.dtype}')
-    whole = (weight.shape[0], *[1] * (weight.ndim - 1))
-    if tuple(mask.shape) not in (tuple(weight.shape), whole):
+    per_filter = (weight.shape[0], *[1] * (weight.ndim - 1))
+    if tuple(mask.shape) not in (tuple(weight.shape), per_filter):
         raise ValueError(
-            f'mask must be {list(weight.shape)} or {list(whole)}, got {list(mask.shape)}'
+            f'mask must be {list(weight.shape)} or {list(per_filter)}, got {list(mask.shape)}'
         )
     return mask.expand(weight.shape)
 
@@ -88,7 +91,10 @@ def set_masks(
     layers, optimizers = dict(masked_layers(net)), list(optimizers)
     unknown = sorted(set(new) - set(layers))
     if unknown:
-        raise KeyError(f'no masked layers of these names: {unknown}; known are {sorted(layers)}')
+        raise KeyError(
+            f'no masked layers of these names: {listed(unknown)}; known are '
+            f'{listed(sorted(layers))}'
+        )
     for name, mask in new.items():
         try:
             checked_mask(mask, layers[name].weight)
@@ -96,16 +102,14 @@ def set_masks(
             raise type(error)(f'{name}: {error}') from error
     for name, mask in new.items():
         layer = layers[name]
-        _set_mask(layer, mask)
+        set_mask(layer, mask)
         for optimizer in optimizers:
             reset_state(optimizer, layer.weight, ~layer.mask)
 
 
 @torch.no_grad()
-def _set_mask(layer: nn.Module, mask: Tensor) -> None:
-    if hasattr(layer, 'set_mask'):
-        layer.set_mask(mask)
-        return
+def set_mask(layer: nn.Module, mask: Tensor) -> None:
+    """Set the mask of one layer, see :func:`checked_mask`; pruned weights become zero at once."""
     layer.mask.copy_(checked_mask(mask, layer.weight))
     layer.weight.masked_fill_(~layer.mask, 0.0)
 
@@ -151,14 +155,14 @@ def full_mask(mask: Tensor, weight: Tensor, key: str) -> Tensor:
     Raises:
         SparsityError: If it has other values or another shape.
     """
-    whole = [weight.shape[0], *[1] * (weight.ndim - 1)]
+    per_filter = [weight.shape[0], *[1] * (weight.ndim - 1)]
     found = f'{mask.dtype} {list(mask.shape)}' if isinstance(mask, Tensor) else type(mask).__name__
     expected = (
         f'expected is a mask of the weight beside it: 0 (pruned) and 1 (kept), '
-        f'{list(weight.shape)} or {whole}. Save it so, or under another name if it is something '
-        'else'
+        f'{list(weight.shape)} or {per_filter}. Save it so, or under another name if it is '
+        'something else'
     )
-    if not isinstance(mask, Tensor) or list(mask.shape) not in (list(weight.shape), whole):
+    if not isinstance(mask, Tensor) or list(mask.shape) not in (list(weight.shape), per_filter):
         raise SparsityError(f'{key} is {found}; {expected}')
     if mask.dtype != torch.bool:
         kept = mask == 1

@@ -1,0 +1,36 @@
+"""Pieces of messages: some of many names, and another error in one line."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from itertools import islice
+
+
+def listed(names: Collection[str], most: int = 4) -> str:
+    """The first names and the number of the others.
+
+    Args:
+        names: Names in the order to show them in.
+        most: How many to show, at least one.
+
+    Returns:
+        For instance ``'a, b and 3 more'``; ``'none'`` if there are no names.
+    """
+    shown = ', '.join(islice(names, most))
+    rest = len(names) - most
+    return f'{shown} and {rest} more' if rest > 0 else shown or 'none'
+
+
+def short(error: BaseException, most: int = 200) -> str:
+    """Type and message of an error, without line breaks.
+
+    Args:
+        error: Any error.
+        most: Characters of the message to show.
+
+    Returns:
+        For instance ``'ValueError: expected 3 channels, got 4'``; the type alone if the error has
+        no message.
+    """
+    text = ' '.join(str(error).split())[:most]
+    return f'{type(error).__name__}: {text}' if text else type(error).__name__
