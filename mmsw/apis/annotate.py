@@ -16,6 +16,7 @@ from torch import nn
 from mmsw.datasets import LoadValidImageFromFile
 from mmsw.errors import UsageError
 from mmsw.whole_file import write_whole
+from mmsw.wording import listed
 
 from .inference import check_images, inference
 
@@ -154,7 +155,7 @@ def describe(model: nn.Module, result: BaseDataElement, score_thr: float = 0.3) 
         labels = result.pred_sem_seg.data.flatten()
         counts = labels.bincount(minlength=len(classes)).double() / labels.numel()
         order = counts.argsort(descending=True, stable=True)[: (counts > 0).sum()].tolist()
-        return _listed([f'{_name(classes, index)} {counts[index]:.1%}' for index in order])
+        return listed([f'{_name(classes, index)} {counts[index]:.1%}' for index in order], _MOST)
     kept = result.pred_instances[result.pred_instances.scores >= score_thr]
     found = Counter(kept.labels.tolist()).most_common()
     parts = []
@@ -163,16 +164,11 @@ def describe(model: nn.Module, result: BaseDataElement, score_thr: float = 0.3) 
         parts.append(f'{count} x {_name(classes, label)} (best {best:.2f})')
     number = len(kept)
     total = f'{number} object{"" if number == 1 else "s"} of score {score_thr:g} or more'
-    return f'{total}: {_listed(parts)}' if parts else total
+    return f'{total}: {listed(parts, _MOST)}' if parts else total
 
 
 def _name(classes: Sequence[str], index: int) -> str:
     return classes[index] if index < len(classes) else f'class {index}'
-
-
-def _listed(parts: list[str]) -> str:
-    more = f' and {len(parts) - _MOST} more' if len(parts) > _MOST else ''
-    return ', '.join(parts[:_MOST]) + more
 
 
 def _write(picture: np.ndarray, path: Path) -> None:

@@ -17,6 +17,7 @@ from mmengine.device import get_device
 from mmsw.checkpoint import check_address, load_checkpoint_file
 from mmsw.errors import UsageError
 from mmsw.install_hint import how_to_install
+from mmsw.wording import short
 
 from .data import iter_datasets, set_data_root
 
@@ -95,7 +96,7 @@ def _missing(error: Exception) -> str:
     if getattr(first, 'name', None) == 'pkg_resources':
         return f"{first}; mmengine needs it here: pip install 'setuptools<81'"
     if any('mmpretrain' in text or 'torchvision' in text for text in texts):
-        return f'{_first_line(first)}; to get mmpretrain, {_remedy("pretrain")}'
+        return f'{short(first)}; to get mmpretrain, {_remedy("pretrain")}'
     return f'{first}; to get the toolboxes, {_remedy("openmmlab")}'
 
 
@@ -146,7 +147,7 @@ def _register(scope: str, whose: str) -> None:
         utils.register_all_modules(init_default_scope=False)
     # a missing package, a version that the toolbox refuses, torchvision of another torch
     except (ImportError, AssertionError, RuntimeError) as error:
-        problem = _first_line(error)
+        problem = short(error)
         if 'torchvision' in problem and scope != 'mmpretrain':
             remedy = 'install torchvision of the release of torch, or remove it'
         else:
@@ -154,11 +155,6 @@ def _register(scope: str, whose: str) -> None:
         raise UsageError(
             f'{whose} {package}, which cannot be imported ({problem}): {remedy}'
         ) from error
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0]
 
 
 def _foreign_components(value: Any, scope: str) -> dict[str, str]:

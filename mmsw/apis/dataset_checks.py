@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,6 +12,7 @@ from mmengine.registry import DATASETS
 
 from mmsw.datasets.coco_annotations import category_names, explain_coco_file
 from mmsw.errors import DataError, UsageError
+from mmsw.wording import listed
 
 from .data import evaluator_files, iter_datasets
 
@@ -145,11 +146,11 @@ def _check_categories(dataset: Any) -> None:
     if names is None or [name for name in names if name in classes] == list(classes):
         return
     absent = [name for name in classes if name not in names]
-    problem = f'lacks {_some(absent)}' if absent else f'has the order {_some(names)}'
+    problem = f'lacks {listed(absent)}' if absent else f'has the order {listed(names)}'
     raise DataError(
         f'the classes of the config do not go with the categories of {path}: they are '
-        f'{_some(classes)}, and the file {problem}. List in metainfo.classes the names that the '
-        f'file has, in its order; its categories are {_some(names)}'
+        f'{listed(classes)}, and the file {problem}. List in metainfo.classes the names that the '
+        f'file has, in its order; its categories are {listed(names)}'
     )
 
 
@@ -166,7 +167,7 @@ def _why_empty(dataset: Any) -> str:
     if rule:
         return (
             f'filter_cfg={dict(rule)} leaves none of the images that {path} lists, since none has '
-            f'an annotation of {_some(dataset.metainfo.get("classes") or [])} or none is large '
+            f'an annotation of {listed(dataset.metainfo.get("classes") or [])} or none is large '
             'enough'
         )
     return f'{path} lists none'
@@ -177,7 +178,7 @@ def _why_bare(dataset: Any) -> str:
     problem = path and _explain(path)
     if problem:
         return f'annotation file {path} {problem}'
-    classes = _some(dataset.metainfo.get('classes') or [])
+    classes = listed(dataset.metainfo.get('classes') or [])
     return f'{path} lists images, but no object of {classes} with an area inside of its image'
 
 
@@ -187,9 +188,3 @@ def _explain(path: Any) -> str | None:
 
 def _is_json(path: Any) -> bool:
     return isinstance(path, str) and path.endswith('.json') and '://' not in path
-
-
-def _some(names: Iterable[str], most: int = 6) -> str:
-    names = list(names)
-    more = f' and {len(names) - most} more' if len(names) > most else ''
-    return f'{names[:most]}{more}'

@@ -20,6 +20,7 @@ from mmengine import fileio
 from mmengine.registry import TRANSFORMS
 
 from mmsw.errors import DataError
+from mmsw.wording import short
 
 _MAX_RATIO = 1000  # of the sides; resizing to fit a frame would leave the short one without a pixel
 _JPEG, _PNG = b'\xff\xd8\xff', b'\x89PNG\r\n\x1a\n'
@@ -172,12 +173,6 @@ def is_complete(content: bytes) -> bool:
         else:
             place += 2 + int.from_bytes(content[place + 2 : place + 4], 'big')
     return False
-
-
-def short(error: BaseException) -> str:
-    """Type and message of an error in one line of moderate length."""
-    text = ' '.join(str(error).split())
-    return f'{type(error).__name__}: {text[:200]}' if text else type(error).__name__
 
 
 def _undecodable(path: str, content: bytes, why: str = '') -> str:
