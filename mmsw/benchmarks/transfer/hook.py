@@ -181,9 +181,11 @@ class TransferHook(Hook):
         self._begun = now
         self._kept['peak'] = max([self._kept['peak'], *all_gather_object(_peak_memory())])
         self._kept['random'] = all_gather_object(_random_states())
+        save_whole(runner, LATEST)
         if is_main_process():
             self._tell(runner, runner.iter)
-            self._save(runner)
+            folder = Path(runner.work_dir)
+            write_text(folder / 'last_checkpoint', str(folder / LATEST))
         self._clock = None
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
@@ -193,22 +195,11 @@ class TransferHook(Hook):
 
     def after_train(self, runner: Runner) -> None:
         """Write the final weights and the result."""
+        save_whole(runner, FINAL, save_optimizer=False, save_param_scheduler=False)
         if not is_main_process():
             return
         folder = Path(runner.work_dir)
-        meta = dict(epoch=0, iter=runner.iter)
         self._kept['elapsed'] += time.time() - self._begun
-
-        def save(path: Path) -> None:
-            runner.save_checkpoint(
-                str(path.parent),
-                path.name,
-                save_optimizer=False,
-                save_param_scheduler=False,
-                meta=meta,
-            )
-
-        write_whole(folder / FINAL, save)
         model = unwrapped(runner.model)
         last = self._kept['curve'][-1]
         if last['iteration'] != runner.max_iters:
@@ -243,14 +234,28 @@ class TransferHook(Hook):
         state = {'done': done, 'of': runner.max_iters, 'last': curve[-1] if curve else None}
         write_json(Path(runner.work_dir, PROGRESS), state)
 
-    def _save(self, runner: Runner) -> None:
-        folder = Path(runner.work_dir)
+
+def save_whole(runner: Runner, name: str, **parts: bool) -> None:
+    """Save a checkpoint in the working folder, whole or not at all.
+
+    Every process of the run has to call it: in the first one the file is written, the others wait
+    for its verdict, see ``PortableRunner.save_checkpoint``.
+
+    Args:
+        runner: Of the run.
+        name: Of the file.
+        parts: What goes into it, as ``Runner.save_checkpoint`` takes it.
+    """
+
+    def save(path: Path) -> None:
         meta = dict(epoch=0, iter=runner.iter)
-        write_whole(
-            folder / LATEST,
-            lambda path: runner.save_checkpoint(str(path.parent), path.name, meta=meta),
-        )
-        write_text(folder / 'last_checkpoint', str(folder / LATEST))
+        runner.save_checkpoint(str(path.parent), path.name, meta=meta, **parts)
+
+    path = Path(runner.work_dir, name)
+    if is_main_process():
+        write_whole(path, save)
+    else:
+        save(path)
 
 
 class _RestoringIterator:
