@@ -5,19 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from .. import report as shared
 from ..comparison import Spread
-from ..files import write_json, write_text
-from ..runs import Failure, result_of
-from ..tables import table
+from ..report import NONE, device_text, notes, progress_text, table
+from ..runs import Failure
 from .operator_time import operator_of
-from .plan import DENSE, Run, SparsitySettings
+from .plan import DENSE, SparsityRun, SparsitySettings
 from .summary import Cell, conclusions, inexact, make_cells, unequal_conditions
-
-_NONE = '–'
 
 
 def write_report(
-    runs: Sequence[Run], settings: SparsitySettings, failures: Sequence[Failure]
+    runs: Sequence[SparsityRun], settings: SparsitySettings, failures: Sequence[Failure]
 ) -> str:
     """Write ``report.md`` and ``results.json`` from what is finished.
 
@@ -36,24 +34,29 @@ def write_report(
         _learning_table(cells),
         _time_table(cells),
         conclusions(cells),
-        _notes(runs, cells, settings, failures),
+        notes(_notes(runs, cells, settings), failures),
     ]
-    text = '\n\n'.join(part for part in parts if part) + '\n'
-    write_text(settings.out / 'report.md', text)
-    write_json(settings.out / 'results.json', _everything(runs, cells, failures))
-    return text
+    return shared.write_report(
+        settings.out,
+        'benchmark_sparsity',
+        parts,
+        _summary(cells),
+        runs,
+        failures,
+        operator=operator_of,
+    )
 
 
-def _settings_text(runs: Sequence[Run], cells: Sequence[Cell], settings: SparsitySettings) -> str:
-    done = sum(len(cell.results) for cell in cells)
-    device = runs[0].settings['device'] if runs else 'cpu'
+def _settings_text(
+    runs: Sequence[SparsityRun], cells: Sequence[Cell], settings: SparsitySettings
+) -> str:
     images = {result['held_out'] for cell in cells for result in cell.results.values()}
     seen = f'images held out: {images.pop()}; ' if images else ''
     return (
-        f'{done} of {len(runs)} runs finished. Iterations of each: {settings.max_iters}; seeds: '
+        f'{progress_text(runs)} Iterations of each: {settings.max_iters}; seeds: '
         f'{settings.seeds}; masks change every {settings.update_interval} iterations up to '
         f'iteration {settings.end_iter} (static: never); {seen}{settings.jobs} runs side by '
-        f'side, one thread each; device: {device}.'
+        f'side, one thread each; device: {device_text(runs)}.'
     )
 
 
@@ -74,9 +77,9 @@ def _learning_table(cells: Sequence[Cell]) -> str:
             [
                 cell.method,
                 f'{cell.sparsity:.0%}',
-                _seeds(cell),
+                cell.seeds,
                 cell.spread(lambda r: r['accuracy']).text(),
-                difference.signed_text() if difference and difference.n else _NONE,
+                difference.signed_text() if difference and difference.n else NONE,
                 _percent(cell.spread(lambda r: r['filters_kept'] / r['filters'])),
                 _percent(cell.spread(lambda r: r['weights_kept'] / r['weights'])),
                 _percent(cell.spread(lambda r: r['exchanged'])),
@@ -108,19 +111,16 @@ def _time_table(cells: Sequence[Cell]) -> str:
         ]
         for mode in ('forward', 'forward_backward'):
             milliseconds = cell.operator(lambda o, mode=mode: 1e3 * o[mode]['seconds'])
-            line.append(f'{milliseconds.mean:.1f}' if milliseconds.n else _NONE)
+            line.append(f'{milliseconds.mean:.1f}' if milliseconds.n else NONE)
             line.append(_text(cell.operator(lambda o, mode=mode: o[mode]['ratio']), 2))
         lines.append(line)
     return table(lines)
 
 
 def _notes(
-    runs: Sequence[Run],
-    cells: Sequence[Cell],
-    settings: SparsitySettings,
-    failures: Sequence[Failure],
-) -> str:
-    notes = [
+    runs: Sequence[SparsityRun], cells: Sequence[Cell], settings: SparsitySettings
+) -> list[str]:
+    lines = [
         '± is the sample standard deviation over the seeds; differences and ratios to dense are '
         'taken seed by seed. The interval of a difference is that of its mean, by Student’s t.',
         'Exchanged: share of the weights left at the end that the masks of the start had pruned.',
@@ -132,7 +132,7 @@ def _notes(
     if operators:
         backend = ', '.join(sorted({name for found in operators for name in found['backend']}))
         maps = ', '.join(dict.fromkeys(f'{h}×{w}' for h, w in operators[0]['maps']))
-        notes.append(
+        lines.append(
             'Operator: all shift-wise operators of the network once, at the trained weights, '
             f'batch {operators[0]["batch"]}, maps {maps}, backend {backend}, one thread, nothing '
             'else of the benchmark at work; × unpruned: against the same operators with every '
@@ -142,28 +142,24 @@ def _notes(
         )
     if any(cell.results for cell in cells):
         odd = inexact(runs)
-        notes.append(
+        lines.append(
             'NOT exact: ' + '; '.join(odd)
             if odd
             else 'Every run kept exactly the number that its sparsity asks for, from the start to '
             'the end, and every pruned weight in its file is exactly zero.'
         )
         odd = unequal_conditions(runs)
-        notes.append(
+        lines.append(
             'NOT the same start, data or random numbers: ' + '; '.join(odd)
             if odd
             else 'Runs of the same seed began with the same values, batch norms and random '
             'generators, saw the same first and last batches, and ended with the same generators; '
             'static and filter began with the same masks.'
         )
-    for failure in failures:
-        notes.append(f'FAILED: {failure.run.name}, exit code {failure.code}, {failure.log}')
-    return '\n'.join(f'- {note}' for note in notes)
+    return lines
 
 
-def _everything(
-    runs: Sequence[Run], cells: Sequence[Cell], failures: Sequence[Failure]
-) -> dict[str, Any]:
+def _summary(cells: Sequence[Cell]) -> list[dict[str, Any]]:
     dense = _dense(cells)
     summaries = []
     for cell in cells:
@@ -185,33 +181,16 @@ def _everything(
                 dense, lambda a, b: a['accuracy'] - b['accuracy']
             ).numbers()
         summaries.append(summary)
-    return {
-        'summary': summaries,
-        'runs': [
-            {
-                'name': run.name,
-                'settings': run.settings,
-                'result': result_of(run),
-                'operator': operator_of(run),
-            }
-            for run in runs
-        ],
-        'failed': [{'name': failure.run.name, 'code': failure.code} for failure in failures],
-    }
+    return summaries
 
 
 def _dense(cells: Sequence[Cell]) -> Cell | None:
     return next((cell for cell in cells if cell.method == DENSE), None)
 
 
-def _seeds(cell: Cell) -> str:
-    done = len(cell.results)
-    return str(done) if done == cell.wanted else f'{done} of {cell.wanted}'
-
-
 def _text(spread: Spread | None, digits: int) -> str:
-    return spread.text(digits) if spread is not None and spread.n else _NONE
+    return spread.text(digits) if spread is not None and spread.n else NONE
 
 
 def _percent(spread: Spread) -> str:
-    return f'{spread.mean:.1%}' if spread.n else _NONE
+    return f'{spread.mean:.1%}' if spread.n else NONE

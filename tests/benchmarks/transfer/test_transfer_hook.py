@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
-from mmsw.benchmarks.transfer import hook as hook_module
+from mmsw.benchmarks import hook as hook_module
 from mmsw.benchmarks.transfer.hook import TransferHook
 
 
@@ -18,7 +18,9 @@ def test_every_process_takes_part_in_saving(tmp_path, monkeypatch):
         save_checkpoint=lambda folder, name, **parts: saved.append(name),
     )
     monkeypatch.setattr(hook_module, 'is_main_process', lambda: False)
-    hook = TransferHook('scratch', None, False, 0, {'mIoU': ('mIoU', 1.0)}, 'digest', 0.0)
+    hook = TransferHook(
+        'scratch', None, False, 0, {'mIoU': ('mIoU', 1.0)}, digest='digest', begun=0.0
+    )
     hook.after_val_epoch(runner, {'mIoU': 50.0})
     hook.after_train(runner)
     assert saved == ['latest.pth', 'final.pth']

@@ -14,8 +14,8 @@ from mmengine.registry import HOOKS
 from transfer_helpers import DETECTOR, settings_for
 
 from mmsw.apis import build_runner
+from mmsw.benchmarks import memory
 from mmsw.benchmarks.runs import result_of
-from mmsw.benchmarks.transfer import memory
 from mmsw.benchmarks.transfer.networks import read_networks
 from mmsw.benchmarks.transfer.plan import plan_runs, run_config
 from mmsw.benchmarks.transfer.plot import draw

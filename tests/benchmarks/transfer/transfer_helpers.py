@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import runpy
-import signal
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from study_helpers import ROOT, call_tool
+
 from mmsw.benchmarks.transfer.plan import TransferSettings
 
-ROOT = Path(__file__).resolve().parents[3]
 TOOL = ROOT / 'tools/benchmark_transfer.py'
 RECIPE = ROOT / 'configs/upernet_sw_t_ade20k.py'
 SMALL = ROOT / 'tests/data/upernet_mini_ade20k.py'
@@ -45,13 +45,7 @@ _base_ = [{str(ROOT / 'configs/demo/upernet_r18_scenes.py')!r}]
 """
 
 
-def call(*arguments: object) -> int:
-    """Calls the tool in this process; returns the exit code."""
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        return runpy.run_path(str(TOOL))['main']([str(argument) for argument in arguments])
-    finally:
-        signal.signal(signal.SIGTERM, before)
+call = partial(call_tool, TOOL)
 
 
 def settings_for(out: Path, starts: Sequence[str] = ('scratch',), **more: Any) -> TransferSettings:
