@@ -12,7 +12,7 @@ from pathlib import Path
 import _clone  # before mmsw
 
 with _clone.toolboxes_needed():
-    from mmsw.benchmarks.command_line import add_study_arguments, carry_out, say
+    from mmsw.benchmarks.command_line import add_study_arguments, carry_out
     from mmsw.benchmarks.operator.measure import usable_cpus
     from mmsw.benchmarks.sparse_training.plan import METHODS, UPDATES, SparsitySettings
     from mmsw.benchmarks.sparse_training.study import SparsityStudy
@@ -85,7 +85,7 @@ def _study(args: argparse.Namespace) -> SparsityStudy:
         interval=args.interval,
         jobs=args.jobs,
     )
-    return SparsityStudy(args.config, args.data, args.cfg_options, settings, say)
+    return SparsityStudy(args.config, args.data, args.cfg_options, settings)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -12,7 +12,7 @@ from pathlib import Path
 import _clone  # before mmsw
 
 with _clone.toolboxes_needed():
-    from mmsw.benchmarks.command_line import add_study_arguments, carry_out, say
+    from mmsw.benchmarks.command_line import add_study_arguments, carry_out
     from mmsw.benchmarks.transfer.plan import STARTS, TransferSettings
     from mmsw.benchmarks.transfer.study import TransferStudy
     from mmsw.errors import UsageError
@@ -152,7 +152,7 @@ def _study(args: argparse.Namespace) -> TransferStudy:
     )
     data = {task: Path(path) for task, path in _per_task(args.data or (), '--data').items()}
     configs = [(task, Path(path)) for task, path in configs]
-    return TransferStudy(configs, data, args.cfg_options, settings, say)
+    return TransferStudy(configs, data, args.cfg_options, settings)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -39,8 +39,3 @@ def carry_out(study: Callable[[], Study], args: argparse.Namespace) -> int:
         Exit code: 1 if a run failed, else as of :func:`mmsw.apis.cli.run_benchmark`.
     """
     return run_benchmark(lambda: int(bool(study().carry_out(args.dry_run))), args.out)
-
-
-def say(line: str) -> None:
-    """Print a line of progress at once."""
-    print(line, flush=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import ClassVar, Generic
 
@@ -22,7 +23,7 @@ class Study(ABC, Generic[AnyRun]):
     Args:
         out: Folder of everything that is written.
         way: How the runs are executed.
-        progress: Called with a line of text now and then.
+        progress: Called with a line of text now and then; None: prints it.
 
     Attributes:
         picture: Name of the picture in the folder.
@@ -30,10 +31,10 @@ class Study(ABC, Generic[AnyRun]):
 
     picture: ClassVar[str]
 
-    def __init__(self, out: Path, way: Way, progress: Callable[[str], None]) -> None:
+    def __init__(self, out: Path, way: Way, progress: Callable[[str], None] | None) -> None:
         self.out = out
         self.way = way
-        self.progress = progress
+        self.progress = progress or partial(print, flush=True)
 
     @abstractmethod
     def check(self) -> None:

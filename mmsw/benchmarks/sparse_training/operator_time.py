@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -76,10 +77,12 @@ def measure_operators(
 
 
 def _identity(run: SparsityRun) -> str:
-    ops = Path(mmsw.__file__).parent / 'ops'
-    return digest(
-        [read_json(run.folder / RESULT, 'training_result'), source_digest([Path(__file__), ops])]
-    )
+    return digest([read_json(run.folder / RESULT, 'training_result'), _source()])
+
+
+@functools.cache
+def _source() -> str:
+    return source_digest([Path(__file__), Path(mmsw.__file__).parent / 'ops'])
 
 
 def _build(cfg: Config) -> nn.Module:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from .. import report as shared
@@ -61,7 +61,6 @@ def _settings_text(
 
 
 def _learning_table(cells: Sequence[Cell]) -> str:
-    dense = _dense(cells)
     lines = [
         [
             *('method', 'pruned', 'seeds', 'accuracy [%]', 'accuracy − dense [95% interval]'),
@@ -69,17 +68,14 @@ def _learning_table(cells: Sequence[Cell]) -> str:
         ]
     ]
     for cell in cells:
-        reference = None if dense is None or cell is dense else dense
-        difference = reference and cell.against(
-            reference, lambda a, b: a['accuracy'] - b['accuracy']
-        )
+        difference = _against_dense(cell, cells, _gain)
         lines.append(
             [
                 cell.method,
                 f'{cell.sparsity:.0%}',
                 cell.seeds,
                 cell.spread(lambda r: r['accuracy']).text(),
-                difference.signed_text() if difference and difference.n else NONE,
+                difference.signed_text() if difference.n else NONE,
                 _percent(cell.spread(lambda r: r['filters_kept'] / r['filters'])),
                 _percent(cell.spread(lambda r: r['weights_kept'] / r['weights'])),
                 _percent(cell.spread(lambda r: r['exchanged'])),
@@ -89,7 +85,6 @@ def _learning_table(cells: Sequence[Cell]) -> str:
 
 
 def _time_table(cells: Sequence[Cell]) -> str:
-    dense = _dense(cells)
     lines = [
         [
             *('method', 'pruned', 's / iteration', '× dense', 'updates', 'work left'),
@@ -97,9 +92,8 @@ def _time_table(cells: Sequence[Cell]) -> str:
         ]
     ]
     for cell in cells:
-        reference = None if dense is None or cell is dense else dense
-        ratio = reference and cell.against(
-            reference, lambda a, b: a['seconds_per_iteration'] / b['seconds_per_iteration']
+        ratio = _against_dense(
+            cell, cells, lambda a, b: a['seconds_per_iteration'] / b['seconds_per_iteration']
         )
         line = [
             cell.method,
@@ -160,7 +154,6 @@ def _notes(
 
 
 def _summary(cells: Sequence[Cell]) -> list[dict[str, Any]]:
-    dense = _dense(cells)
     summaries = []
     for cell in cells:
         summary = {
@@ -176,20 +169,26 @@ def _summary(cells: Sequence[Cell]) -> list[dict[str, Any]]:
                 lambda o: o['forward_backward']['ratio']
             ).numbers(),
         }
-        if dense is not None and cell is not dense:
-            summary['accuracy_minus_dense'] = cell.against(
-                dense, lambda a, b: a['accuracy'] - b['accuracy']
-            ).numbers()
+        if cell.method != DENSE and DENSE in [other.method for other in cells]:
+            summary['accuracy_minus_dense'] = _against_dense(cell, cells, _gain).numbers()
         summaries.append(summary)
     return summaries
 
 
-def _dense(cells: Sequence[Cell]) -> Cell | None:
-    return next((cell for cell in cells if cell.method == DENSE), None)
+def _against_dense(
+    cell: Cell, cells: Sequence[Cell], value: Callable[[dict, dict], float]
+) -> Spread:
+    """Of nothing for dense itself, and where it is not asked for."""
+    dense = next((other for other in cells if other.method == DENSE), cell)
+    return Spread.of([]) if dense is cell else cell.against(dense, value)
 
 
-def _text(spread: Spread | None, digits: int) -> str:
-    return spread.text(digits) if spread is not None and spread.n else NONE
+def _gain(result: dict[str, Any], dense: dict[str, Any]) -> float:
+    return result['accuracy'] - dense['accuracy']
+
+
+def _text(spread: Spread, digits: int) -> str:
+    return spread.text(digits) if spread.n else NONE
 
 
 def _percent(spread: Spread) -> str:

@@ -41,7 +41,7 @@ class SparsityStudy(Study[SparsityRun]):
             For other configs the data root; None: as the config says.
         cfg_options: Changes to the config, dotted key -> value.
         settings: Everything else.
-        progress: Called with a line of text now and then.
+        progress: Called with a line of text now and then; None: prints it.
 
     Raises:
         UsageError: If something asked for is impossible.
@@ -55,7 +55,7 @@ class SparsityStudy(Study[SparsityRun]):
         data: Path | None,
         cfg_options: Mapping[str, Any],
         settings: SparsitySettings,
-        progress: Callable[[str], None] = print,
+        progress: Callable[[str], None] | None = None,
     ) -> None:
         super().__init__(settings.out, Way(jobs=settings.jobs, threads=1), progress)
         _check(settings)
@@ -76,41 +76,32 @@ class SparsityStudy(Study[SparsityRun]):
             )
 
     def check(self) -> None:
-        """Refuse data that are missing and cannot be made."""
         if not self.is_demo or self.root.parent.exists():
             check_data(self.cfg, ('train_dataloader', 'val_dataloader'))
 
     def make_data(self) -> None:
-        """Make the scenes of the demonstration if they are missing."""
         if self.is_demo:
             make_missing_data(self.root.parent, self.progress, **self.held_out)
 
     def plan(self) -> list[SparsityRun]:
-        """Every method at every sparsity, seed by seed."""
         return plan_runs(self.cfg, self.root, self.settings)
 
     def config_of(self, run: SparsityRun) -> Config:
-        """The config of a training, with its sparsity and the hook that measures."""
         return run_config(self.cfg, run, self.settings)
 
     def inputs(self) -> Iterator[str]:
-        """The data."""
         yield f'data: {self.root}{"" if self.root.exists() else " (absent)"}'
 
     def length(self, runs: Sequence[SparsityRun]) -> str:
-        """Iterations of each run."""
         return f'{self.settings.max_iters} iterations each, {self.settings.jobs} side by side'
 
     def measure(self, runs: Sequence[SparsityRun]) -> None:
-        """Time the operators at the trained weights."""
         measure_operators(self.cfg, runs, self.progress)
 
     def report(self, runs: Sequence[SparsityRun], failures: Sequence[Failure]) -> str:
-        """Tables of learning and of time, and what the paired differences say."""
         return write_report(runs, self.settings, failures)
 
     def draw(self, runs: Sequence[SparsityRun], path: Path) -> None:
-        """Accuracy, operator time and work against sparsity."""
         draw(make_cells(runs), path)
 
 

@@ -33,7 +33,7 @@ class TransferStudy(Study[TransferRun]):
         data: Task -> folder, see :func:`mmsw.benchmarks.transfer.networks.read_networks`.
         cfg_options: Changes to every config.
         settings: Everything else.
-        progress: Called with a line of text now and then.
+        progress: Called with a line of text now and then; None: prints it.
 
     Raises:
         UsageError: If something asked for is impossible.
@@ -47,7 +47,7 @@ class TransferStudy(Study[TransferRun]):
         data: Mapping[str, Path],
         cfg_options: Mapping[str, Any],
         settings: TransferSettings,
-        progress: Callable[[str], None] = print,
+        progress: Callable[[str], None] | None = None,
     ) -> None:
         super().__init__(settings.out, Way(nproc=settings.nproc), progress)
         _check(settings)
@@ -62,33 +62,27 @@ class TransferStudy(Study[TransferRun]):
                 enable_auto_scale_lr(copy.deepcopy(network.cfg))
 
     def check(self) -> None:
-        """Refuse starts that cannot be made, and data that are missing."""
         find_starts(self.networks, self.settings)
         for network in self.networks:
             if not network.is_demo or network.data.parent.exists():
                 _check_data(network)
 
     def make_data(self) -> None:
-        """Make the scenes of the demonstration that are missing."""
         for network in self.networks:
             if network.is_demo:
                 make_missing_data(network.data.parent, self.progress)
 
     def plan(self) -> list[TransferRun]:
-        """Every start of every network, seed by seed."""
         self.starts = find_starts(self.networks, self.settings)
         return plan_runs(self.networks, self.settings, self.starts)
 
     def prepare(self) -> None:
-        """Pretrain what is not there yet."""
         make_starts(self.networks, self.settings, self.starts, self.progress)
 
     def config_of(self, run: TransferRun) -> Config:
-        """The config of a training, with the hook that fills the network and measures."""
         return run_config(run, self.settings)
 
     def inputs(self) -> Iterator[str]:
-        """Networks with their data, and checkpoints."""
         for network in self.networks:
             data = network.data.parent if network.is_demo else network.data
             yield (
@@ -99,15 +93,12 @@ class TransferStudy(Study[TransferRun]):
             yield f'start: {path}{"" if path.is_file() else " (to be pretrained)"}'
 
     def length(self, runs: Sequence[TransferRun]) -> str:
-        """Iterations of all runs together."""
         return f'{sum(self.settings.budgets[run.network.task] for run in runs)} iterations'
 
     def report(self, runs: Sequence[TransferRun], failures: Sequence[Failure]) -> str:
-        """Tables of scores and costs, and what the paired differences say."""
         return write_report(self.networks, runs, self.settings, failures)
 
     def draw(self, runs: Sequence[TransferRun], path: Path) -> None:
-        """Final scores and learning curves."""
         draw(make_rows(self.networks, runs, self.settings.starts), path)
 
 
