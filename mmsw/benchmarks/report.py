@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from mmsw.json_file import write_json
 from mmsw.whole_file import write_text
 
+from .comparison import Group
 from .runs import AnyRun, Failure, Run, finished, result_of
 
 NONE = '–'
+AnyGroup = TypeVar('AnyGroup', bound=Group)
 
 
 def write_report(
@@ -74,6 +76,14 @@ def table(lines: Sequence[Sequence[str]]) -> str:
     ]
     text.insert(1, '|' + '|'.join('-' * (width + 2) for width in widths) + '|')
     return '\n'.join(text)
+
+
+def table_of(
+    groups: Iterable[AnyGroup], columns: Sequence[tuple[str, Callable[[AnyGroup], str]]]
+) -> str:
+    """Markdown table with a line for each group; a column is a head and what gives its cells."""
+    heads = [head for head, _ in columns]
+    return table([heads, *([cell(group) for _, cell in columns] for group in groups)])
 
 
 def notes(lines: Iterable[str], failures: Sequence[Failure]) -> str:

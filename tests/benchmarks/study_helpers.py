@@ -12,6 +12,7 @@ import pytest
 from mmsw.demo import make_demo_data
 
 ROOT = Path(__file__).resolve().parents[2]
+SMALL_BACKBONE = 'arch=dict(depths=[1] * 4, dims=[8] * 4), big_kernels=(7, 7, 5, 3)'
 
 
 def call_tool(tool: Path, *arguments: object) -> int:

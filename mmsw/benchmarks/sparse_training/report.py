@@ -7,7 +7,7 @@ from typing import Any
 
 from .. import report as shared
 from ..comparison import Spread
-from ..report import NONE, device_text, notes, progress_text, table
+from ..report import NONE, device_text, notes, progress_text, table_of
 from ..runs import Failure
 from .operator_time import operator_of
 from .plan import DENSE, SparsityRun, SparsitySettings
@@ -17,16 +17,7 @@ from .summary import Cell, conclusions, inexact, make_cells, unequal_conditions
 def write_report(
     runs: Sequence[SparsityRun], settings: SparsitySettings, failures: Sequence[Failure]
 ) -> str:
-    """Write ``report.md`` and ``results.json`` from what is finished.
-
-    Args:
-        runs: The planned runs.
-        settings: What was asked for.
-        failures: Runs that failed in this call.
-
-    Returns:
-        The Markdown text.
-    """
+    """Write ``report.md`` and ``results.json`` from what is finished; returns the former."""
     cells = make_cells(runs)
     parts = [
         '# Sparse training',
@@ -61,54 +52,41 @@ def _settings_text(
 
 
 def _learning_table(cells: Sequence[Cell]) -> str:
-    lines = [
+    return table_of(
+        cells,
         [
-            *('method', 'pruned', 'seeds', 'accuracy [%]', 'accuracy − dense [95% interval]'),
-            *('filters left', 'weights left', 'exchanged'),
-        ]
-    ]
-    for cell in cells:
-        difference = _against_dense(cell, cells, _gain)
-        lines.append(
-            [
-                cell.method,
-                f'{cell.sparsity:.0%}',
-                cell.seeds,
-                cell.spread(lambda r: r['accuracy']).text(),
-                difference.signed_text() if difference.n else NONE,
-                _percent(cell.spread(lambda r: r['filters_kept'] / r['filters'])),
-                _percent(cell.spread(lambda r: r['weights_kept'] / r['weights'])),
-                _percent(cell.spread(lambda r: r['exchanged'])),
-            ]
-        )
-    return table(lines)
+            ('method', lambda c: c.method),
+            ('pruned', lambda c: f'{c.sparsity:.0%}'),
+            ('seeds', lambda c: c.seeds),
+            ('accuracy [%]', lambda c: c.spread(lambda r: r['accuracy']).text()),
+            ('accuracy − dense [95% interval]', lambda c: _difference(c, cells)),
+            ('filters left', lambda c: _percent(c.spread(_share_of('filters')))),
+            ('weights left', lambda c: _percent(c.spread(_share_of('weights')))),
+            ('exchanged', lambda c: _percent(c.spread(lambda r: r['exchanged']))),
+        ],
+    )
 
 
 def _time_table(cells: Sequence[Cell]) -> str:
-    lines = [
+    forward, both = 'forward', 'forward_backward'
+    return table_of(
+        cells,
         [
-            *('method', 'pruned', 's / iteration', '× dense', 'updates', 'work left'),
-            *('operator forward [ms]', '× unpruned', 'with backward [ms]', '× unpruned'),
-        ]
-    ]
-    for cell in cells:
-        ratio = _against_dense(
-            cell, cells, lambda a, b: a['seconds_per_iteration'] / b['seconds_per_iteration']
-        )
-        line = [
-            cell.method,
-            f'{cell.sparsity:.0%}',
-            _text(cell.spread(lambda r: r['seconds_per_iteration']), 3),
-            _text(ratio, 2),
-            _percent(cell.spread(lambda r: r['updates_share'])),
-            _percent(cell.operator(lambda o: o['work_left'])),
-        ]
-        for mode in ('forward', 'forward_backward'):
-            milliseconds = cell.operator(lambda o, mode=mode: 1e3 * o[mode]['seconds'])
-            line.append(f'{milliseconds.mean:.1f}' if milliseconds.n else NONE)
-            line.append(_text(cell.operator(lambda o, mode=mode: o[mode]['ratio']), 2))
-        lines.append(line)
-    return table(lines)
+            ('method', lambda c: c.method),
+            ('pruned', lambda c: f'{c.sparsity:.0%}'),
+            ('s / iteration', lambda c: _text(c.spread(_seconds), 3)),
+            (
+                '× dense',
+                lambda c: _text(_against_dense(c, cells, lambda a, b: _seconds(a) / _seconds(b))),
+            ),
+            ('updates', lambda c: _percent(c.spread(lambda r: r['updates_share']))),
+            ('work left', lambda c: _percent(c.operator(lambda o: o['work_left']))),
+            ('operator forward [ms]', lambda c: _milliseconds(c, forward)),
+            ('× unpruned', lambda c: _text(c.operator(lambda o: o[forward]['ratio']))),
+            ('with backward [ms]', lambda c: _milliseconds(c, both)),
+            ('× unpruned', lambda c: _text(c.operator(lambda o: o[both]['ratio']))),
+        ],
+    )
 
 
 def _notes(
@@ -162,7 +140,7 @@ def _summary(cells: Sequence[Cell]) -> list[dict[str, Any]]:
             'finished': len(cell.results),
             'wanted': cell.wanted,
             'accuracy': cell.spread(lambda r: r['accuracy']).numbers(),
-            'seconds_per_iteration': cell.spread(lambda r: r['seconds_per_iteration']).numbers(),
+            'seconds_per_iteration': cell.spread(_seconds).numbers(),
             'work_left': cell.operator(lambda o: o['work_left']).numbers(),
             'operator_forward': cell.operator(lambda o: o['forward']['ratio']).numbers(),
             'operator_forward_backward': cell.operator(
@@ -187,7 +165,25 @@ def _gain(result: dict[str, Any], dense: dict[str, Any]) -> float:
     return result['accuracy'] - dense['accuracy']
 
 
-def _text(spread: Spread, digits: int) -> str:
+def _seconds(result: dict[str, Any]) -> float:
+    return result['seconds_per_iteration']
+
+
+def _share_of(what: str) -> Callable[[dict[str, Any]], float]:
+    return lambda result: result[f'{what}_kept'] / result[what]
+
+
+def _difference(cell: Cell, cells: Sequence[Cell]) -> str:
+    found = _against_dense(cell, cells, _gain)
+    return found.signed_text() if found.n else NONE
+
+
+def _milliseconds(cell: Cell, mode: str) -> str:
+    found = cell.operator(lambda operator: 1e3 * operator[mode]['seconds'])
+    return f'{found.mean:.1f}' if found.n else NONE
+
+
+def _text(spread: Spread, digits: int = 2) -> str:
     return spread.text(digits) if spread.n else NONE
 
 

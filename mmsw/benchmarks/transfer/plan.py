@@ -127,10 +127,7 @@ def run_config(run: TransferRun, settings: TransferSettings) -> Config:
     network = run.network
     budget = settings.budgets[network.task]
     cfg = config_of_run(_not_started(network), run, budget, settings.evaluations)
-    if settings.amp:
-        enable_amp(cfg)
-    if settings.auto_scale_lr:
-        enable_auto_scale_lr(cfg)
+    enable_options(cfg, settings)
     hooks = []
     for hook in cfg.get('custom_hooks') or []:
         if hook.get('type') == 'SparsityReportHook':
@@ -147,6 +144,18 @@ def run_config(run: TransferRun, settings: TransferSettings) -> Config:
     )
     cfg.custom_hooks = [*hooks, transfer]
     return cfg
+
+
+def enable_options(cfg: Config, settings: TransferSettings) -> None:
+    """Put into a config what was asked for of every training.
+
+    Raises:
+        UsageError: If the config, or this machine, does not allow it.
+    """
+    if settings.amp:
+        enable_amp(cfg)
+    if settings.auto_scale_lr:
+        enable_auto_scale_lr(cfg)
 
 
 def _not_started(network: Network) -> Config:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from .. import report as shared
-from ..comparison import REFERENCE, Row, Spread, compare, conclude, paired_difference
-from ..report import NONE, device_text, notes, progress_text, table, unequal
+from ..comparison import REFERENCE, Row, compare, conclude, paired_difference
+from ..report import NONE, device_text, notes, progress_text, table, table_of, unequal
 from ..runs import Failure, finished
 from .networks import Network
 from .plan import TransferRun, TransferSettings
@@ -43,17 +43,7 @@ def write_report(
     settings: TransferSettings,
     failures: Sequence[Failure],
 ) -> str:
-    """Write ``report.md`` and ``results.json`` from what is finished.
-
-    Args:
-        networks: The networks.
-        runs: The planned runs.
-        settings: What was asked for.
-        failures: Runs that failed in this call.
-
-    Returns:
-        The Markdown text.
-    """
+    """Write ``report.md`` and ``results.json`` from what is finished; returns the former."""
     rows = make_rows(networks, runs, settings.starts)
     parts = ['# Downstream transfer', _settings_text(runs, settings)]
     comparisons = []
@@ -91,7 +81,7 @@ def _score_table(rows: Sequence[Row]) -> str:
         reference = _reference(row, rows)
         cells = [row.network, row.start, row.seeds]
         for score in scores:
-            cells.append(_value(row, row.score(score)))
+            cells.append(row.score(score).text() if row.wanted else 'n/a')
             if compared and (reference is None or row is reference or not row.results):
                 cells.append(NONE)
             elif compared:
@@ -103,28 +93,20 @@ def _score_table(rows: Sequence[Row]) -> str:
 
 
 def _cost_table(rows: Sequence[Row]) -> str:
-    lines = [
+    return table_of(
+        rows,
         [
-            *('network', 'start', 's / iteration', 'peak memory [MB]', 'parameters [M]'),
-            *('used [M]', 'GMAC', 'GMAC used', 'input'),
-        ]
-    ]
-    for row in rows:
-        sizes = {tuple(result['input_size']) for result in row.results.values()}
-        lines.append(
-            [
-                row.network,
-                row.start,
-                _number(row.mean('seconds_per_iteration'), 1, 3),
-                _number(row.mean('peak_memory'), 1e6, 0),
-                _number(row.mean('parameters'), 1e6, 3),
-                _number(row.mean('parameters_used'), 1e6, 3),
-                _number(row.mean('macs'), 1e9, 3),
-                _number(row.mean('macs_used'), 1e9, 3),
-                ', '.join(f'{size[0]}×{size[1]}' for size in sorted(sizes)) or NONE,
-            ]
-        )
-    return table(lines)
+            ('network', lambda row: row.network),
+            ('start', lambda row: row.start),
+            ('s / iteration', lambda row: _number(row, 'seconds_per_iteration', 1, 3)),
+            ('peak memory [MB]', lambda row: _number(row, 'peak_memory', 1e6, 0)),
+            ('parameters [M]', lambda row: _number(row, 'parameters', 1e6, 3)),
+            ('used [M]', lambda row: _number(row, 'parameters_used', 1e6, 3)),
+            ('GMAC', lambda row: _number(row, 'macs', 1e9, 3)),
+            ('GMAC used', lambda row: _number(row, 'macs_used', 1e9, 3)),
+            ('input', _sizes),
+        ],
+    )
 
 
 def _notes(runs: Sequence[TransferRun]) -> list[str]:
@@ -178,10 +160,6 @@ def _reference(row: Row, rows: Sequence[Row]) -> Row | None:
     return next((r for r in rows if r.network == row.network and r.start == REFERENCE), None)
 
 
-def _value(row: Row, spread: Spread) -> str:
-    return 'n/a' if not row.wanted else spread.text()
-
-
 def _share(row: Row, when: str) -> str:
     if row.results and not row.mean(when, 'filters'):
         return 'no such filters'
@@ -189,5 +167,11 @@ def _share(row: Row, when: str) -> str:
     return NONE if value is None else f'{value:.2%}'
 
 
-def _number(value: float | None, unit: float, digits: int) -> str:
+def _number(row: Row, key: str, unit: float, digits: int) -> str:
+    value = row.mean(key)
     return NONE if value is None else f'{value / unit:.{digits}f}'
+
+
+def _sizes(row: Row) -> str:
+    sizes = {tuple(result['input_size']) for result in row.results.values()}
+    return ', '.join(f'{size[0]}×{size[1]}' for size in sorted(sizes)) or NONE

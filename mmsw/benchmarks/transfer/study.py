@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from mmengine.config import Config
 
-from mmsw.apis.config import enable_auto_scale_lr
 from mmsw.apis.data import check_data
 from mmsw.errors import UsageError
 
@@ -19,7 +18,7 @@ from ..execution import Way
 from ..runs import Failure
 from ..study import Study, check_least, check_names, check_share
 from .networks import Network, read_networks
-from .plan import STARTS, TransferRun, TransferSettings, plan_runs, run_config
+from .plan import STARTS, TransferRun, TransferSettings, enable_options, plan_runs, run_config
 from .plot import draw
 from .report import make_rows, write_report
 from .starts import find_starts, make_starts
@@ -58,8 +57,7 @@ class TransferStudy(Study[TransferRun]):
                 raise UsageError(
                     f'no budget for task {network.task}: --budget {network.task}=ITERS'
                 )
-            if settings.auto_scale_lr:
-                enable_auto_scale_lr(copy.deepcopy(network.cfg))
+            enable_options(copy.deepcopy(network.cfg), settings)
 
     def check(self) -> None:
         find_starts(self.networks, self.settings)
@@ -113,8 +111,6 @@ def _check(settings: TransferSettings) -> None:
             'pretrain epochs': settings.pretrain_epochs,
         }
     )
-    if settings.amp and not torch.cuda.is_available():
-        raise UsageError('mixed precision (--amp) needs a GPU, and none is visible; leave it out')
     if torch.cuda.is_available() and settings.nproc > torch.cuda.device_count():
         raise UsageError(
             f'nproc is {settings.nproc}, but {torch.cuda.device_count()} GPUs are there'

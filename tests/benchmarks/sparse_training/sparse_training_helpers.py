@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from study_helpers import ROOT, call_tool
+from study_helpers import ROOT, SMALL_BACKBONE, call_tool
 
 from mmsw.benchmarks.sparse_training.plan import METHODS, SparsityRun, SparsitySettings
 from mmsw.json_file import write_json
@@ -16,11 +16,7 @@ RECIPE = ROOT / 'configs/demo/pretrain_sw_mini_scenes.py'
 MINI = f"""
 _base_ = [{str(RECIPE)!r}]
 model = dict(
-    backbone=dict(
-        arch=dict(depths=[1, 1, 1, 1], dims=[8, 8, 8, 8]),
-        big_kernels=(7, 7, 5, 3),
-        drop_path_rate=0.3,
-    ),
+    backbone=dict({SMALL_BACKBONE}, drop_path_rate=0.3),
     in_channels=8,
 )
 train_dataloader = dict(batch_size=4)
