@@ -204,7 +204,8 @@ def test_interrupted_benchmark_ends_its_training_and_reports(mini, data, tmp_pat
     arguments += ['--starts', 'scratch', '--seeds', 1, '--budget', 10000]
     arguments += ['--cfg-options', 'train_dataloader.num_workers=1']
     eager = (  # tells all the time how far it is
-        'import runpy; from mmsw.benchmarks import execution; execution._TELL = 0.0; '
+        f'import runpy, sys; sys.path.insert(0, {str(TOOL.parent)!r}); '
+        'from mmsw.benchmarks import execution; execution._TELL = 0.0; '
         f'runpy.run_path({str(TOOL)!r}, run_name="__main__")'
     )
     with started([sys.executable, '-c', eager, *arguments], OMP_NUM_THREADS='1') as process:

@@ -125,6 +125,7 @@ def test_report_and_picture(network, trained, tmp_path):
     assert '4 of 4 runs finished' in text
     assert 'saw the same first batches' in text
     everything = json.loads((tmp_path / 'results.json').read_text())
+    assert everything['format'] == 'mmsw.benchmark_transfer/1'
     assert len(everything['runs']) == len(everything['summary']) == 4
     sparse = everything['summary'][2]
     dense = result_of(trained['dense'])['scores']['mIoU']
