@@ -12,12 +12,10 @@ from pathlib import Path
 import _clone  # before mmsw
 
 with _clone.toolboxes_needed():
-    from mmengine.config import DictAction
-
-    from mmsw.apis.cli import run_benchmark
+    from mmsw.benchmarks.command_line import add_study_arguments, carry_out
     from mmsw.benchmarks.operator.measure import usable_cpus
-    from mmsw.benchmarks.sparse_training.benchmark import benchmark_sparsity
     from mmsw.benchmarks.sparse_training.plan import METHODS, UPDATES, SparsitySettings
+    from mmsw.benchmarks.sparse_training.study import SparsityStudy
     from mmsw.errors import UsageError
 
 _CONFIG = Path(__file__).resolve().parents[1] / 'configs/demo/pretrain_sw_mini_scenes.py'
@@ -27,7 +25,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('--out', type=Path, required=True, metavar='DIR', help='folder to write to')
+    add_study_arguments(parser)
     parser.add_argument(
         '--methods',
         default=','.join(METHODS),
@@ -40,7 +38,6 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar='A,B,...',
         help='shares of the small kernels to prune (%(default)s)',
     )
-    parser.add_argument('--seeds', type=int, default=3, help='number of seeds (%(default)s)')
     parser.add_argument(
         '--max-iters', type=int, default=252, metavar='N', help='of every run (%(default)s)'
     )
@@ -67,19 +64,10 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         'more held-out ones; made if absent), the data root for others (default: as the config '
         'says)',
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        default={},
-        metavar='KEY=VALUE',
-        help='changes to the config, as for tools/train.py',
-    )
-    parser.add_argument('--dry-run', action='store_true', help='print the plan and stop')
     return parser.parse_args(argv)
 
 
-def _run(args: argparse.Namespace) -> int:
+def _study(args: argparse.Namespace) -> SparsityStudy:
     try:
         sparsities = tuple(float(text) for text in args.sparsity.split(','))
     except ValueError:
@@ -97,21 +85,13 @@ def _run(args: argparse.Namespace) -> int:
         interval=args.interval,
         jobs=args.jobs,
     )
-    failures = benchmark_sparsity(
-        args.config,
-        args.data,
-        args.cfg_options,
-        settings,
-        dry_run=args.dry_run,
-        progress=lambda line: print(line, flush=True),
-    )
-    return 1 if failures else 0
+    return SparsityStudy(args.config, args.data, args.cfg_options, settings)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run; returns the exit code."""
     args = parse_args(argv)
-    return run_benchmark(lambda: _run(args), args.out)
+    return carry_out(lambda: _study(args), args)
 
 
 if __name__ == '__main__':

@@ -12,11 +12,9 @@ from pathlib import Path
 import _clone  # before mmsw
 
 with _clone.toolboxes_needed():
-    from mmengine.config import DictAction
-
-    from mmsw.apis.cli import run_benchmark
-    from mmsw.benchmarks.transfer.benchmark import benchmark_transfer
+    from mmsw.benchmarks.command_line import add_study_arguments, carry_out
     from mmsw.benchmarks.transfer.plan import STARTS, TransferSettings
+    from mmsw.benchmarks.transfer.study import TransferStudy
     from mmsw.errors import UsageError
 
 _CONFIGS = Path(__file__).resolve().parents[1] / 'configs/demo'
@@ -32,6 +30,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    add_study_arguments(parser)
     parser.add_argument('--task', choices=(*_TASKS, 'both'), default='both', help='(%(default)s)')
     parser.add_argument(
         '--starts',
@@ -39,7 +38,6 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar='A,B,...',
         help='some of %(default)s (default: all)',
     )
-    parser.add_argument('--seeds', type=int, default=3, help='number of seeds (%(default)s)')
     parser.add_argument(
         '--budget',
         action='append',
@@ -53,7 +51,6 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar='[TASK=]PATH',
         help='networks to train, any number of them (default: the demo config of each task)',
     )
-    parser.add_argument('--out', type=Path, required=True, metavar='DIR', help='folder to write to')
     parser.add_argument(
         '--data',
         nargs='+',
@@ -62,6 +59,12 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         help='folder of the data: of make_demo_data.py for demo configs (data/demo; made if '
         'absent), the data root for others (default: as the configs say)',
     )
+    _add_start_arguments(parser)
+    _add_run_arguments(parser)
+    return parser.parse_args(argv)
+
+
+def _add_start_arguments(parser: argparse.ArgumentParser) -> None:
     for kind in ('dense', 'sparse'):
         parser.add_argument(
             f'--pretrained-{kind}',
@@ -80,6 +83,9 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         '--pretrain-epochs', type=int, default=8, help='of the same pretraining (%(default)s)'
     )
+
+
+def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--evaluations', type=int, default=6, help='points of a learning curve (%(default)s)'
     )
@@ -92,16 +98,6 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         action='store_true',
         help='scale the learning rate to the total batch size',
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        default={},
-        metavar='KEY=VALUE',
-        help='changes to every config, as for tools/train.py',
-    )
-    parser.add_argument('--dry-run', action='store_true', help='print the plan and stop')
-    return parser.parse_args(argv)
 
 
 def _named(text: str, names: Sequence[str], option: str) -> tuple[str | None, str]:
@@ -122,7 +118,7 @@ def _per_task(texts: Sequence[str], option: str) -> dict[str, str]:
     return values
 
 
-def _run(args: argparse.Namespace) -> int:
+def _study(args: argparse.Namespace) -> TransferStudy:
     tasks = _TASKS if args.task == 'both' else (args.task,)
     configs = [_named(text, _TASKS, '--config') for text in args.config or ()]
     if not configs:
@@ -155,21 +151,14 @@ def _run(args: argparse.Namespace) -> int:
         auto_scale_lr=args.auto_scale_lr,
     )
     data = {task: Path(path) for task, path in _per_task(args.data or (), '--data').items()}
-    failures = benchmark_transfer(
-        [(task, Path(path)) for task, path in configs],
-        data,
-        args.cfg_options,
-        settings,
-        dry_run=args.dry_run,
-        progress=lambda line: print(line, flush=True),
-    )
-    return 1 if failures else 0
+    configs = [(task, Path(path)) for task, path in configs]
+    return TransferStudy(configs, data, args.cfg_options, settings)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run; returns the exit code."""
     args = parse_args(argv)
-    return run_benchmark(lambda: _run(args), args.out)
+    return carry_out(lambda: _study(args), args)
 
 
 if __name__ == '__main__':

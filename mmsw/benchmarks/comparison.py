@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,33 +77,58 @@ class Spread:
 
 
 @dataclass(frozen=True, eq=False)
-class Row:
+class Group:
+    """Runs that differ in their seed alone.
+
+    Attributes:
+        wanted: Number of runs that were to be done; 0 where they make no sense.
+        results: Finished runs, by seed.
+    """
+
+    wanted: int
+    results: dict[int, dict[str, Any]]
+
+    def spread(self, value: Callable[[dict[str, Any]], float]) -> Spread:
+        """Of something in the results, over the seeds."""
+        return Spread.of([value(result) for result in self.results.values()])
+
+    def against(self, other: Group, value: Callable[[dict, dict], float]) -> Spread:
+        """Of a comparison of a result with the other's, over the seeds that both have."""
+        seeds = sorted(seed for seed in self.results if seed in other.results)
+        return Spread.of([value(self.results[seed], other.results[seed]) for seed in seeds])
+
+    @property
+    def seeds(self) -> str:
+        """How many runs are finished, in words."""
+        if not self.wanted:
+            return 'n/a'
+        done = len(self.results)
+        return str(done) if done == self.wanted else f'{done} of {self.wanted}'
+
+
+@dataclass(frozen=True, eq=False)
+class Row(Group):
     """All runs of one network from one start.
 
     Attributes:
         network: Its name.
         task: ``'seg'`` or ``'det'``.
         start: Where it started.
-        results: Finished runs, by seed.
-        wanted: Number of runs that were to be done; 0 where the start makes no sense.
     """
 
     network: str
     task: str
     start: str
-    results: dict[int, dict[str, Any]]
-    wanted: int
 
     @property
     def scores(self) -> list[str]:
         """Names of the scores; none without results."""
         return list(next(iter(self.results.values()))['scores']) if self.results else []
 
-    def spread(self, score: str) -> Spread:
+    def score(self, name: str) -> Spread:
         """Of a final score over the seeds."""
-        return Spread.of(
-            [r['scores'][score] for r in self.results.values() if score in r['scores']]
-        )
+        known = [r['scores'] for r in self.results.values() if name in r['scores']]
+        return Spread.of([scores[name] for scores in known])
 
     def mean(self, *keys: str) -> float | None:
         """Of any number in the results; None where one is unknown."""
@@ -117,13 +142,7 @@ class Row:
 
 def paired_difference(row: Row, reference: Row, score: str) -> Spread:
     """Differences to the reference, seed by seed, over the seeds that both have."""
-    return Spread.of(
-        [
-            row.results[seed]['scores'][score] - reference.results[seed]['scores'][score]
-            for seed in sorted(row.results)
-            if seed in reference.results
-        ]
-    )
+    return row.against(reference, lambda one, other: one['scores'][score] - other['scores'][score])
 
 
 @dataclass(frozen=True)

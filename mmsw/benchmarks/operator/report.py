@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import statistics
-import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+
+from mmsw.json_file import write_json
+from mmsw.whole_file import write_text, write_whole
 
 from .contenders import BOTH, FORWARD, FUSED, SLAK, SLAK_TRANSPOSED, SLICES
 
@@ -26,33 +27,22 @@ def write_report(result: dict, out: str | os.PathLike[str]) -> list[Path]:
 
     Args:
         result: What :func:`~mmsw.benchmarks.operator.benchmark.benchmark_ops` returns.
-        out: Folder; existing files of these names are replaced, each at once and whole.
+        out: Folder; existing files of these names are replaced, each of them whole or not at all.
 
     Returns:
         The files.
     """
     result = result | dict(summary=summary(result['rows']))
     folder = Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
-    writers: dict[str, Callable[[Path], object]] = {
-        'benchmark.json': lambda path: path.write_text(
-            json.dumps(result, indent=1) + '\n', encoding='utf-8'
-        ),
-        'benchmark.md': lambda path: path.write_text(markdown(result), encoding='utf-8'),
-    }
+    table, figures, plot = (folder / f'benchmark.{ending}' for ending in ('md', 'json', 'png'))
+    write_text(table, markdown(result))
+    write_json(figures, 'benchmark_ops', result)
     try:
         import matplotlib.figure  # noqa: F401
     except ImportError:
-        pass
-    else:
-        writers['benchmark.png'] = lambda path: _plot(result, path)
-    written = []
-    with tempfile.TemporaryDirectory(dir=folder, prefix='.benchmark.') as temporary:
-        for name, write in writers.items():
-            write(Path(temporary) / name)
-        for name in writers:
-            written.append((Path(temporary) / name).replace(folder / name))
-    return written
+        return [table, figures]
+    write_whole(plot, lambda temporary: _plot(result, temporary))
+    return [table, figures, plot]
 
 
 def summary(rows: Iterable[Row]) -> list[Row]:

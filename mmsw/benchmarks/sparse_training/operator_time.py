@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,30 +19,33 @@ import mmsw
 from mmsw.analysis.complexity.operator_work import layer_work
 from mmsw.apis.config import register_toolbox
 from mmsw.checkpoint import load_checkpoint_file
+from mmsw.json_file import read_json, write_json
 from mmsw.models import ShiftWiseConv2d
 from mmsw.ops import shift_wise_conv2d
 from mmsw.ops.backends import choose_backend
 
-from ..files import digest, read_json, source_digest, write_json
+from ..digests import digest, source_digest
 from ..operator.measure import measure, seconds, use_threads
-from ..runs import RESULT
-from .hook import FINAL
-from .plan import Run
+from ..runs import FINAL, RESULT
+from .plan import SparsityRun
 
 OPERATOR = 'operator.json'
+_KIND = 'training_operator'
 _MODES = ('forward', 'forward_backward')
 _ROUNDS = 31
 _BUDGET = 1.5  # seconds of a call, in each mode
 _CPU = torch.device('cpu')
 
 
-def operator_of(run: Run) -> dict[str, Any] | None:
+def operator_of(run: SparsityRun) -> dict[str, Any] | None:
     """What was measured for a run; None if it was not, or not for its present result."""
-    found = read_json(run.folder / OPERATOR)
+    found = read_json(run.folder / OPERATOR, _KIND)
     return found if found is not None and found['of'] == _identity(run) else None
 
 
-def measure_operators(cfg: Config, runs: Sequence[Run], progress: Callable[[str], None]) -> None:
+def measure_operators(
+    cfg: Config, runs: Sequence[SparsityRun], progress: Callable[[str], None]
+) -> None:
     """Measure every finished run that is not measured yet, one after the other, on one thread.
 
     Nothing else of the benchmark runs meanwhile. The operators of a run are timed in turns with the
@@ -65,16 +69,20 @@ def measure_operators(cfg: Config, runs: Sequence[Run], progress: Callable[[str]
         for run in open_runs:
             model.load_state_dict(load_checkpoint_file(run.folder / FINAL)['state_dict'])
             found = _measure(model, sizes)
-            write_json(run.folder / OPERATOR, {'of': _identity(run), **found})
+            write_json(run.folder / OPERATOR, _KIND, {'of': _identity(run), **found})
             progress(
                 f'  {run.name}: forward {found["forward"]["ratio"]:.2f} x dense, with backward '
                 f'{found["forward_backward"]["ratio"]:.2f}, work {found["work_left"]:.1%}'
             )
 
 
-def _identity(run: Run) -> str:
-    ops = Path(mmsw.__file__).parent / 'ops'
-    return digest([read_json(run.folder / RESULT), source_digest([Path(__file__), ops])])
+def _identity(run: SparsityRun) -> str:
+    return digest([read_json(run.folder / RESULT, 'training_result'), _source()])
+
+
+@functools.cache
+def _source() -> str:
+    return source_digest([Path(__file__), Path(mmsw.__file__).parent / 'ops'])
 
 
 def _build(cfg: Config) -> nn.Module:

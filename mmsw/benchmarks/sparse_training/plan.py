@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import copy
-import functools
-import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from mmengine.config import Config
 
 import mmsw
-from mmsw.apis.schedule import fit_schedule
-from mmsw.errors import UsageError
 
-from ..files import digest, file_digest, read_json, source_digest
-from ..provenance import network_digest, package_versions
-from ..runs import BenchmarkRun
+from ..configs import config_of_run, measuring
+from ..digests import config_digest, data_digest, training_conditions
+from ..runs import Run
+from .hook import SparsityBenchmarkHook
 
 DENSE = 'dense'
 # What DynamicSparsityHook is told beside the sparsity.
@@ -69,21 +63,19 @@ class SparsitySettings:
 
 
 @dataclass(frozen=True)
-class Run(BenchmarkRun):
+class SparsityRun(Run):
     """One training.
 
     Attributes:
         method: One of ``METHODS``.
         sparsity: Share of the small kernels that is pruned; 0 for ``'dense'``.
-        seed: Of initial values, data order and augmentation.
     """
 
     method: str
     sparsity: float
-    seed: int
 
 
-def plan_runs(cfg: Config, data: Path, settings: SparsitySettings) -> list[Run]:
+def plan_runs(cfg: Config, data: Path, settings: SparsitySettings) -> list[SparsityRun]:
     """List the trainings: seed by seed, so that an early end leaves whole rounds.
 
     Args:
@@ -92,11 +84,9 @@ def plan_runs(cfg: Config, data: Path, settings: SparsitySettings) -> list[Run]:
         settings: What was asked for.
     """
     common = {
-        'source': training_digest(),
-        'versions': package_versions(),
-        'device': torch.cuda.get_device_name() if torch.cuda.is_available() else 'cpu',
-        'config': config_digest(cfg, data),
-        'data': data_digest(data),
+        **training_conditions(_code()),
+        'config': config_digest(cfg, data, ['max_iters', 'data_root']),
+        'data': data_digest(cfg),
         'max_iters': settings.max_iters,
         'jobs': settings.jobs,
     }
@@ -108,7 +98,7 @@ def plan_runs(cfg: Config, data: Path, settings: SparsitySettings) -> list[Run]:
                 hook = _hook(method, sparsity, seed, settings)
                 own = {'method': method, 'sparsity': sparsity, 'seed': seed, 'hook': hook}
                 folder = settings.out / 'runs' / f'{name}-seed{seed}'
-                runs.append(Run(folder, {**common, **own}, method, sparsity, seed))
+                runs.append(SparsityRun(folder, {**common, **own}, seed, method, sparsity))
     return runs
 
 
@@ -126,13 +116,9 @@ def _hook(
     return {**start, **rates, **METHODS[method]}
 
 
-def run_config(cfg: Config, run: Run, settings: SparsitySettings) -> Config:
+def run_config(cfg: Config, run: SparsityRun, settings: SparsitySettings) -> Config:
     """The config of a training: its schedule, its hooks, and one process for everything."""
-    cfg = copy.deepcopy(cfg)
-    fit_schedule(cfg, settings.max_iters, 1)
-    cfg.randomness = dict(cfg.get('randomness') or {}, seed=run.seed)
-    cfg.work_dir = os.fspath(run.folder)
-    cfg.load_from, cfg.resume = None, False
+    cfg = config_of_run(cfg, run, settings.max_iters, 1)
     for name in ('train_dataloader', 'val_dataloader'):
         loader = cfg[name]
         loader.num_workers, loader.persistent_workers = 0, False
@@ -142,11 +128,11 @@ def run_config(cfg: Config, run: Run, settings: SparsitySettings) -> Config:
         for hook in cfg.get('custom_hooks') or []
         if hook.get('type') not in ('SparsityReportHook', 'DynamicSparsityHook')
     ]
-    measure = dict(
-        type='SparsityBenchmarkHook',
+    measure = measuring(
+        SparsityBenchmarkHook,
+        run,
         sparsity=run.sparsity,
         granularity='weight' if run.method == 'weight' else 'filter',
-        digest=run.digest,
     )
     cfg.custom_hooks = [
         *others,
@@ -157,55 +143,8 @@ def run_config(cfg: Config, run: Run, settings: SparsitySettings) -> Config:
     return cfg
 
 
-def check_not_mixed(runs: Sequence[Run]) -> None:
-    """Refuse to go on in a folder with results of other settings.
-
-    Raises:
-        UsageError: If a run was begun with settings that differ.
-    """
-    for run in runs:
-        old = read_json(run.folder / 'settings.json')
-        if old is None or old == run.settings:
-            continue
-        keys = sorted(key for key in {*old, *run.settings} if old.get(key) != run.settings.get(key))
-        differences = ', '.join(
-            f'{key} {old.get(key)!r} there, {run.settings.get(key)!r} now' for key in keys
-        )
-        raise UsageError(
-            f'{run.folder} was made with other settings ({differences}). Results of different '
-            'settings are not mixed: name another --out, or delete that folder'
-        )
-
-
-def config_digest(cfg: Config, data: Path) -> str:
-    """Digest of a config; where its data lie and how long it trains by itself do not count."""
-    content = cfg.to_dict()
-    for key in ('work_dir', 'max_iters', 'data_root'):
-        content.pop(key, None)
-
-    def placed(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: placed(item) for key, item in value.items()}
-        if isinstance(value, (list, tuple)):
-            return [placed(item) for item in value]
-        text = str(value)
-        return text.replace(os.fspath(data), '<data>') if isinstance(value, str) else value
-
-    return digest(placed(content))
-
-
-def data_digest(data: Path) -> str:
-    """Digest of the data: what they were made from, and their annotation files."""
-    files = sorted(data.rglob('*.json')) if data.is_dir() else []
-    return digest([(str(path.relative_to(data)), file_digest(path)) for path in files])
-
-
-@functools.cache
-def training_digest() -> str:
-    """Digest of the code that decides how a run learns and what it measures."""
+def _code() -> list[Path]:
+    """What decides how a run learns and what it measures, beside what counts for every training."""
     root = Path(mmsw.__file__).parent
-    own = Path(__file__)
-    files = [own.with_name(name) for name in ('hook.py', 'worker.py')]
-    folders = [root / name for name in ('engine', 'datasets', 'demo')]
-    files += [*sorted(root.glob('*.py')), root / 'apis/schedule.py']
-    return digest([network_digest(), source_digest([*folders, *files])])
+    folders = [root / name for name in ('datasets', 'demo')]
+    return [Path(__file__).with_name('hook.py'), *folders, *sorted(root.glob('*.py'))]

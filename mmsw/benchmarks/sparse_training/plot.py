@@ -7,13 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from mmsw.whole_file import write_whole
-
+from ..plot import BLUE, GREEN, GREY, RED, picture
 from .plan import DENSE
 from .summary import Cell
 
-# Okabe and Ito's colours, which most readers with colour-blindness tell apart.
-_COLOURS = {DENSE: '#7f7f7f', 'static': '#0072b2', 'filter': '#d55e00', 'weight': '#009e73'}
+_COLOURS = {DENSE: GREY, 'static': BLUE, 'filter': RED, 'weight': GREEN}
 _LABELS = {'static': 'static', 'filter': 'dynamic, filters', 'weight': 'dynamic, weights'}
 _MARKERS = {'static': 's', 'filter': 'o', 'weight': '^'}
 _APART = 0.9  # per cent of sparsity between the points of neighbouring methods
@@ -26,26 +24,17 @@ def draw(cells: Sequence[Cell], path: Path) -> None:
         cells: All cells of the report.
         path: Picture to write, whole or not at all.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     sparse = [cell for cell in cells if cell.method != DENSE and cell.results]
     if not sparse:
         return
-    figure = Figure(figsize=(13, 4.2), layout='constrained', facecolor='white')
-    FigureCanvasAgg(figure)
-    left, middle, right = figure.subplots(1, 3, width_ratios=(1.25, 1, 1))
-    _draw_accuracy(left, cells, sparse)
-    _draw_operator(middle, cells, sparse)
-    _draw_work(right, sparse)
     ticks = sorted({round(100 * cell.sparsity, 4) for cell in sparse})
-    for axes in (left, middle, right):
-        axes.set_xticks(ticks, [f'{tick:g}' for tick in ticks])
-        axes.set_xlabel('pruned [%]')
-        axes.grid(axis='y', color='#dddddd', linewidth=0.8)
-        axes.set_axisbelow(True)
-        axes.spines[['top', 'right']].set_visible(False)
-    write_whole(path, lambda temporary: figure.savefig(temporary, dpi=130))
+    with picture(path, (13, 4.2), 1, (1.25, 1, 1)) as ((left, middle, right),):
+        _draw_accuracy(left, cells, sparse)
+        _draw_operator(middle, cells, sparse)
+        _draw_work(right, sparse)
+        for axes in (left, middle, right):
+            axes.set_xticks(ticks, [f'{tick:g}' for tick in ticks])
+            axes.set_xlabel('pruned [%]')
 
 
 def _draw_accuracy(axes, cells: Sequence[Cell], sparse: Sequence[Cell]) -> None:

@@ -2,33 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from .. import report as shared
 from ..comparison import Spread
-from ..files import write_json, write_text
-from ..runs import Failure, result_of
-from ..tables import table
+from ..report import NONE, device_text, notes, progress_text, table_of
+from ..runs import Failure
 from .operator_time import operator_of
-from .plan import DENSE, Run, SparsitySettings
+from .plan import DENSE, SparsityRun, SparsitySettings
 from .summary import Cell, conclusions, inexact, make_cells, unequal_conditions
-
-_NONE = '–'
 
 
 def write_report(
-    runs: Sequence[Run], settings: SparsitySettings, failures: Sequence[Failure]
+    runs: Sequence[SparsityRun], settings: SparsitySettings, failures: Sequence[Failure]
 ) -> str:
-    """Write ``report.md`` and ``results.json`` from what is finished.
-
-    Args:
-        runs: The planned runs.
-        settings: What was asked for.
-        failures: Runs that failed in this call.
-
-    Returns:
-        The Markdown text.
-    """
+    """Write ``report.md`` and ``results.json`` from what is finished; returns the former."""
     cells = make_cells(runs)
     parts = [
         '# Sparse training',
@@ -36,91 +25,74 @@ def write_report(
         _learning_table(cells),
         _time_table(cells),
         conclusions(cells),
-        _notes(runs, cells, settings, failures),
+        notes(_notes(runs, cells, settings), failures),
     ]
-    text = '\n\n'.join(part for part in parts if part) + '\n'
-    write_text(settings.out / 'report.md', text)
-    write_json(settings.out / 'results.json', _everything(runs, cells, failures))
-    return text
+    return shared.write_report(
+        settings.out,
+        'benchmark_sparsity',
+        parts,
+        _summary(cells),
+        runs,
+        failures,
+        operator=operator_of,
+    )
 
 
-def _settings_text(runs: Sequence[Run], cells: Sequence[Cell], settings: SparsitySettings) -> str:
-    done = sum(len(cell.results) for cell in cells)
-    device = runs[0].settings['device'] if runs else 'cpu'
+def _settings_text(
+    runs: Sequence[SparsityRun], cells: Sequence[Cell], settings: SparsitySettings
+) -> str:
     images = {result['held_out'] for cell in cells for result in cell.results.values()}
     seen = f'images held out: {images.pop()}; ' if images else ''
     return (
-        f'{done} of {len(runs)} runs finished. Iterations of each: {settings.max_iters}; seeds: '
+        f'{progress_text(runs)} Iterations of each: {settings.max_iters}; seeds: '
         f'{settings.seeds}; masks change every {settings.update_interval} iterations up to '
         f'iteration {settings.end_iter} (static: never); {seen}{settings.jobs} runs side by '
-        f'side, one thread each; device: {device}.'
+        f'side, one thread each; device: {device_text(runs)}.'
     )
 
 
 def _learning_table(cells: Sequence[Cell]) -> str:
-    dense = _dense(cells)
-    lines = [
+    return table_of(
+        cells,
         [
-            *('method', 'pruned', 'seeds', 'accuracy [%]', 'accuracy − dense [95% interval]'),
-            *('filters left', 'weights left', 'exchanged'),
-        ]
-    ]
-    for cell in cells:
-        reference = None if dense is None or cell is dense else dense
-        difference = reference and cell.against(
-            reference, lambda a, b: a['accuracy'] - b['accuracy']
-        )
-        lines.append(
-            [
-                cell.method,
-                f'{cell.sparsity:.0%}',
-                _seeds(cell),
-                cell.spread(lambda r: r['accuracy']).text(),
-                difference.signed_text() if difference and difference.n else _NONE,
-                _percent(cell.spread(lambda r: r['filters_kept'] / r['filters'])),
-                _percent(cell.spread(lambda r: r['weights_kept'] / r['weights'])),
-                _percent(cell.spread(lambda r: r['exchanged'])),
-            ]
-        )
-    return table(lines)
+            ('method', lambda c: c.method),
+            ('pruned', lambda c: f'{c.sparsity:.0%}'),
+            ('seeds', lambda c: c.seeds),
+            ('accuracy [%]', lambda c: c.spread(lambda r: r['accuracy']).text()),
+            ('accuracy − dense [95% interval]', lambda c: _difference(c, cells)),
+            ('filters left', lambda c: _percent(c.spread(_share_of('filters')))),
+            ('weights left', lambda c: _percent(c.spread(_share_of('weights')))),
+            ('exchanged', lambda c: _percent(c.spread(lambda r: r['exchanged']))),
+        ],
+    )
 
 
 def _time_table(cells: Sequence[Cell]) -> str:
-    dense = _dense(cells)
-    lines = [
+    forward, both = 'forward', 'forward_backward'
+    return table_of(
+        cells,
         [
-            *('method', 'pruned', 's / iteration', '× dense', 'updates', 'work left'),
-            *('operator forward [ms]', '× unpruned', 'with backward [ms]', '× unpruned'),
-        ]
-    ]
-    for cell in cells:
-        reference = None if dense is None or cell is dense else dense
-        ratio = reference and cell.against(
-            reference, lambda a, b: a['seconds_per_iteration'] / b['seconds_per_iteration']
-        )
-        line = [
-            cell.method,
-            f'{cell.sparsity:.0%}',
-            _text(cell.spread(lambda r: r['seconds_per_iteration']), 3),
-            _text(ratio, 2),
-            _percent(cell.spread(lambda r: r['updates_share'])),
-            _percent(cell.operator(lambda o: o['work_left'])),
-        ]
-        for mode in ('forward', 'forward_backward'):
-            milliseconds = cell.operator(lambda o, mode=mode: 1e3 * o[mode]['seconds'])
-            line.append(f'{milliseconds.mean:.1f}' if milliseconds.n else _NONE)
-            line.append(_text(cell.operator(lambda o, mode=mode: o[mode]['ratio']), 2))
-        lines.append(line)
-    return table(lines)
+            ('method', lambda c: c.method),
+            ('pruned', lambda c: f'{c.sparsity:.0%}'),
+            ('s / iteration', lambda c: _text(c.spread(_seconds), 3)),
+            (
+                '× dense',
+                lambda c: _text(_against_dense(c, cells, lambda a, b: _seconds(a) / _seconds(b))),
+            ),
+            ('updates', lambda c: _percent(c.spread(lambda r: r['updates_share']))),
+            ('work left', lambda c: _percent(c.operator(lambda o: o['work_left']))),
+            ('operator forward [ms]', lambda c: _milliseconds(c, forward)),
+            ('× unpruned', lambda c: _text(c.operator(lambda o: o[forward]['ratio']))),
+            ('with backward [ms]', lambda c: _milliseconds(c, both)),
+            ('× unpruned', lambda c: _text(c.operator(lambda o: o[both]['ratio']))),
+        ],
+    )
 
 
 def _notes(
-    runs: Sequence[Run],
-    cells: Sequence[Cell],
-    settings: SparsitySettings,
-    failures: Sequence[Failure],
-) -> str:
-    notes = [
+    runs: Sequence[SparsityRun], cells: Sequence[Cell], settings: SparsitySettings
+) -> list[str]:
+    lines = [
         '± is the sample standard deviation over the seeds; differences and ratios to dense are '
         'taken seed by seed. The interval of a difference is that of its mean, by Student’s t.',
         'Exchanged: share of the weights left at the end that the masks of the start had pruned.',
@@ -132,7 +104,7 @@ def _notes(
     if operators:
         backend = ', '.join(sorted({name for found in operators for name in found['backend']}))
         maps = ', '.join(dict.fromkeys(f'{h}×{w}' for h, w in operators[0]['maps']))
-        notes.append(
+        lines.append(
             'Operator: all shift-wise operators of the network once, at the trained weights, '
             f'batch {operators[0]["batch"]}, maps {maps}, backend {backend}, one thread, nothing '
             'else of the benchmark at work; × unpruned: against the same operators with every '
@@ -142,29 +114,24 @@ def _notes(
         )
     if any(cell.results for cell in cells):
         odd = inexact(runs)
-        notes.append(
+        lines.append(
             'NOT exact: ' + '; '.join(odd)
             if odd
             else 'Every run kept exactly the number that its sparsity asks for, from the start to '
             'the end, and every pruned weight in its file is exactly zero.'
         )
         odd = unequal_conditions(runs)
-        notes.append(
+        lines.append(
             'NOT the same start, data or random numbers: ' + '; '.join(odd)
             if odd
             else 'Runs of the same seed began with the same values, batch norms and random '
             'generators, saw the same first and last batches, and ended with the same generators; '
             'static and filter began with the same masks.'
         )
-    for failure in failures:
-        notes.append(f'FAILED: {failure.run.name}, exit code {failure.code}, {failure.log}')
-    return '\n'.join(f'- {note}' for note in notes)
+    return lines
 
 
-def _everything(
-    runs: Sequence[Run], cells: Sequence[Cell], failures: Sequence[Failure]
-) -> dict[str, Any]:
-    dense = _dense(cells)
+def _summary(cells: Sequence[Cell]) -> list[dict[str, Any]]:
     summaries = []
     for cell in cells:
         summary = {
@@ -173,45 +140,52 @@ def _everything(
             'finished': len(cell.results),
             'wanted': cell.wanted,
             'accuracy': cell.spread(lambda r: r['accuracy']).numbers(),
-            'seconds_per_iteration': cell.spread(lambda r: r['seconds_per_iteration']).numbers(),
+            'seconds_per_iteration': cell.spread(_seconds).numbers(),
             'work_left': cell.operator(lambda o: o['work_left']).numbers(),
             'operator_forward': cell.operator(lambda o: o['forward']['ratio']).numbers(),
             'operator_forward_backward': cell.operator(
                 lambda o: o['forward_backward']['ratio']
             ).numbers(),
         }
-        if dense is not None and cell is not dense:
-            summary['accuracy_minus_dense'] = cell.against(
-                dense, lambda a, b: a['accuracy'] - b['accuracy']
-            ).numbers()
+        if cell.method != DENSE and DENSE in [other.method for other in cells]:
+            summary['accuracy_minus_dense'] = _against_dense(cell, cells, _gain).numbers()
         summaries.append(summary)
-    return {
-        'summary': summaries,
-        'runs': [
-            {
-                'name': run.name,
-                'settings': run.settings,
-                'result': result_of(run),
-                'operator': operator_of(run),
-            }
-            for run in runs
-        ],
-        'failed': [{'name': failure.run.name, 'code': failure.code} for failure in failures],
-    }
+    return summaries
 
 
-def _dense(cells: Sequence[Cell]) -> Cell | None:
-    return next((cell for cell in cells if cell.method == DENSE), None)
+def _against_dense(
+    cell: Cell, cells: Sequence[Cell], value: Callable[[dict, dict], float]
+) -> Spread:
+    """Of nothing for dense itself, and where it is not asked for."""
+    dense = next((other for other in cells if other.method == DENSE), cell)
+    return Spread.of([]) if dense is cell else cell.against(dense, value)
 
 
-def _seeds(cell: Cell) -> str:
-    done = len(cell.results)
-    return str(done) if done == cell.wanted else f'{done} of {cell.wanted}'
+def _gain(result: dict[str, Any], dense: dict[str, Any]) -> float:
+    return result['accuracy'] - dense['accuracy']
 
 
-def _text(spread: Spread | None, digits: int) -> str:
-    return spread.text(digits) if spread is not None and spread.n else _NONE
+def _seconds(result: dict[str, Any]) -> float:
+    return result['seconds_per_iteration']
+
+
+def _share_of(what: str) -> Callable[[dict[str, Any]], float]:
+    return lambda result: result[f'{what}_kept'] / result[what]
+
+
+def _difference(cell: Cell, cells: Sequence[Cell]) -> str:
+    found = _against_dense(cell, cells, _gain)
+    return found.signed_text() if found.n else NONE
+
+
+def _milliseconds(cell: Cell, mode: str) -> str:
+    found = cell.operator(lambda operator: 1e3 * operator[mode]['seconds'])
+    return f'{found.mean:.1f}' if found.n else NONE
+
+
+def _text(spread: Spread, digits: int = 2) -> str:
+    return spread.text(digits) if spread.n else NONE
 
 
 def _percent(spread: Spread) -> str:
-    return f'{spread.mean:.1%}' if spread.n else _NONE
+    return f'{spread.mean:.1%}' if spread.n else NONE

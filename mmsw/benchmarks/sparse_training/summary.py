@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from ..comparison import Row, Spread, compare, conclude
-from ..runs import result_of
+from ..comparison import Group, Row, Spread, compare, conclude
+from ..report import unequal
+from ..runs import finished
 from .operator_time import operator_of
-from .plan import DENSE, Run
+from .plan import DENSE, SparsityRun
 
 # What must be the same in all runs of a seed.
 _CONDITIONS = (
@@ -23,62 +24,42 @@ _CONDITIONS = (
 
 
 @dataclass(frozen=True, eq=False)
-class Cell:
+class Cell(Group):
     """All runs of one method at one sparsity.
 
     Attributes:
         method: One of ``METHODS``.
         sparsity: Share that is pruned; 0 for dense.
-        wanted: Number of runs that were to be done.
-        results: Finished runs, by seed.
-        operators: Measurements of their operators, by seed.
+        operators: Measurements of the operators of finished runs, by seed.
     """
 
     method: str
     sparsity: float
-    wanted: int
-    results: dict[int, dict[str, Any]] = field(default_factory=dict)
-    operators: dict[int, dict[str, Any]] = field(default_factory=dict)
-
-    def spread(self, value: Callable[[dict[str, Any]], float]) -> Spread:
-        """Of something in the results, over the seeds."""
-        return Spread.of([value(result) for result in self.results.values()])
+    operators: dict[int, dict[str, Any]]
 
     def operator(self, value: Callable[[dict[str, Any]], float]) -> Spread:
         """Of something in the measurements of the operators, over the seeds."""
         return Spread.of([value(found) for found in self.operators.values()])
 
-    def against(self, other: Cell, value: Callable[[dict, dict], float]) -> Spread:
-        """Of a comparison of this cell's result with another's, seed by seed."""
-        seeds = [seed for seed in self.results if seed in other.results]
-        return Spread.of([value(self.results[seed], other.results[seed]) for seed in seeds])
 
-
-def make_cells(runs: Sequence[Run]) -> list[Cell]:
+def make_cells(runs: Sequence[SparsityRun]) -> list[Cell]:
     """One cell for every method and sparsity, in the order of the plan, with what is finished."""
-    cells: dict[tuple[str, float], list[Run]] = {}
+    cells: dict[tuple[str, float], list[SparsityRun]] = {}
     for run in runs:
         cells.setdefault((run.method, run.sparsity), []).append(run)
     made = []
     for (method, sparsity), own in cells.items():
-        cell = Cell(method, sparsity, len(own))
-        for run in own:
-            result, operator = result_of(run), operator_of(run)
-            if result is not None:
-                cell.results[run.seed] = result
-            if result is not None and operator is not None:
-                cell.operators[run.seed] = operator
-        made.append(cell)
+        results = {run.seed: result for run, result in finished(own)}
+        found = {run.seed: operator_of(run) for run in own if run.seed in results}
+        operators = {seed: operator for seed, operator in found.items() if operator is not None}
+        made.append(Cell(len(own), results, method, sparsity, operators))
     return made
 
 
-def inexact(runs: Sequence[Run]) -> list[str]:
+def inexact(runs: Sequence[SparsityRun]) -> list[str]:
     """Runs that kept another number than asked for, or saved a pruned weight that is not zero."""
     odd = []
-    for run in runs:
-        result = result_of(run)
-        if result is None:
-            continue
+    for run, result in finished(runs):
         kept = [result[key] for key in ('kept', 'kept_at_start', 'kept_wanted')]
         if len(set(kept)) > 1:
             odd.append(f'{run.name} keeps {kept[0]}, {kept[1]} at the start, of {kept[2]} wanted')
@@ -89,25 +70,13 @@ def inexact(runs: Sequence[Run]) -> list[str]:
     return odd
 
 
-def unequal_conditions(runs: Sequence[Run]) -> list[str]:
+def unequal_conditions(runs: Sequence[SparsityRun]) -> list[str]:
     """Runs of one seed that did not begin as the others, or saw other data."""
-    first: dict[int, tuple[str, dict[str, Any]]] = {}
-    masks: dict[tuple[int, float], tuple[str, str]] = {}  # of static and filter
-    odd = []
-    for run in runs:
-        result = result_of(run)
-        if result is None:
-            continue
-        name, other = first.setdefault(run.seed, (run.name, result))
-        differing = [key for key in _CONDITIONS if result[key] != other[key]]
-        if differing:
-            odd.append(f'{run.name} (unlike {name} in {", ".join(differing)})')
-        if run.method in ('static', 'filter'):
-            own = (run.name, result['masks_at_start'])
-            name, other = masks.setdefault((run.seed, run.sparsity), own)
-            if own[1] != other:
-                odd.append(f'{run.name} (unlike {name} in masks_at_start)')
-    return odd
+    alike = [run for run in runs if run.method in ('static', 'filter')]
+    return sorted(
+        unequal(runs, lambda run: run.seed, _CONDITIONS)
+        + unequal(alike, lambda run: (run.seed, run.sparsity), ['masks_at_start'])
+    )
 
 
 def conclusions(cells: Sequence[Cell]) -> str:
@@ -118,6 +87,6 @@ def conclusions(cells: Sequence[Cell]) -> str:
         rows = []
         for cell in own:
             scores = {s: {'scores': {'accuracy': r['accuracy']}} for s, r in cell.results.items()}
-            rows.append(Row(f'{sparsity:.0%} pruned', 'cls', cell.method, scores, cell.wanted))
+            rows.append(Row(cell.wanted, scores, f'{sparsity:.0%} pruned', 'cls', cell.method))
         found += compare(rows, 'accuracy')
     return conclude(found)

@@ -10,11 +10,12 @@ from typing import Any
 from mmengine.config import Config
 
 from mmsw.apis.backbone import build_backbone
-from mmsw.apis.config import load_config, register_toolbox
-from mmsw.apis.data import iter_datasets
+from mmsw.apis.config import load_config
 from mmsw.demo import CLASSES
 from mmsw.errors import UsageError
 from mmsw.sparsity import masked_layers
+
+from ..configs import read_config
 
 TASKS = {'mmseg': 'seg', 'mmdet': 'det'}
 DEMO_FOLDERS = {'seg': 'ADEChallengeData2016', 'det': 'coco'}
@@ -89,36 +90,25 @@ def read_networks(
 def _read(
     task: str | None, path: Path, data: Mapping[str, Path], cfg_options: Mapping[str, Any]
 ) -> Network:
-    cfg = load_config(path, dict(cfg_options))
-    own = TASKS[register_toolbox(cfg)]
+    cfg, toolbox, dataset = read_config(path, cfg_options)
+    own = TASKS[toolbox]
     if task is not None and task != own:
         raise UsageError(f'{path} is a config for {own}, but was given as {task}={path}')
-    for key in ('model', 'train_dataloader', 'val_dataloader', 'val_evaluator', 'optim_wrapper'):
-        if not cfg.get(key):
-            raise UsageError(f'{path} has no {key}, which a benchmark of training needs')
     if cfg.model.get('backbone') is None:
         raise UsageError(f'the model of {path} has no backbone to start from a checkpoint')
     kind, _ = _evaluator(cfg)
     if kind not in SCORES:
         raise UsageError(f'val_evaluator of {path} is {kind}; expected one of {list(SCORES)}')
-    is_demo = _classes(cfg) in (CLASSES, CLASSES[1:])
-    root = cfg.get('data_root') or next(iter_datasets(cfg.train_dataloader.dataset)).get(
-        'data_root', ''
-    )
+    is_demo = tuple((dataset.get('metainfo') or {}).get('classes') or ()) in (CLASSES, CLASSES[1:])
+    root = cfg.get('data_root') or dataset.get('data_root', '')
     folder = Path(root)
     if own in data:
         folder = data[own] / DEMO_FOLDERS[own] if is_demo else data[own]
     if folder != Path(root):
         cfg = load_config(cfg, data_root=folder)
-    cfg.load_from, cfg.resume = None, False
     backbone = build_backbone(cfg)
     shiftwise = any(True for _ in masked_layers(backbone))
     return Network(path.stem, own, cfg, folder, is_demo, shiftwise)
-
-
-def _classes(cfg: Config) -> tuple[str, ...]:
-    dataset = next(iter_datasets(cfg.train_dataloader.dataset))
-    return tuple((dataset.get('metainfo') or {}).get('classes') or ())
 
 
 def _evaluator(cfg: Config) -> tuple[str, list[str]]:

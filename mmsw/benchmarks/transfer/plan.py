@@ -1,34 +1,26 @@
-"""What a benchmark is to do: settings, runs, and what tells results of other settings apart."""
+"""What a benchmark is to do: settings, runs, and the config of each."""
 
 from __future__ import annotations
 
 import copy
-import hashlib
-import json
 import os
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import torch
 from mmengine.config import Config
 
-import mmsw
-from mmsw.apis.data import iter_datasets
-from mmsw.apis.schedule import fit_schedule
-from mmsw.errors import UsageError
+from mmsw.apis.config import enable_amp, enable_auto_scale_lr
 
-from ..files import digest, file_digest, read_json, source_digest
-from ..provenance import network_digest, package_versions
-from ..runs import BenchmarkRun
+from ..configs import config_of_run, measuring
+from ..digests import config_digest, data_digest, training_conditions
+from ..runs import Run
+from .hook import TransferHook
 from .networks import Network
 
 STARTS = ('scratch', 'dense', 'sparse', 'sparse-unmasked')
 # Which checkpoint a start is from.
 CHECKPOINTS = {'dense': 'dense', 'sparse': 'sparse', 'sparse-unmasked': 'sparse'}
-_WHOLE_FILE = 1 << 26  # bytes: of larger files only the size counts
 
 
 @dataclass(frozen=True)
@@ -64,27 +56,30 @@ class TransferSettings:
 
 
 @dataclass(frozen=True)
-class Run(BenchmarkRun):
+class TransferRun(Run):
     """One training.
 
     Attributes:
         network: What is trained.
         start: One of ``STARTS``.
-        seed: Of data order, augmentation and initial values.
         checkpoint: File that the backbone starts from; it may still have to be made.
     """
 
     network: Network
     start: str
-    seed: int
     checkpoint: Path | None
+
+    @property
+    def kind(self) -> str:
+        """Runs of one network take about the same time."""
+        return self.network.name
 
 
 def plan_runs(
     networks: list[Network],
     settings: TransferSettings,
     starts: Mapping[tuple[str, str], tuple[Path, str]],
-) -> list[Run]:
+) -> list[TransferRun]:
     """List the trainings of a benchmark: seed by seed, so that an early end leaves whole rounds.
 
     Args:
@@ -97,124 +92,75 @@ def plan_runs(
         The runs; starts that make no sense for a network are left out.
     """
     common = {
-        'source': training_digest(),
-        'versions': package_versions(),
-        'device': torch.cuda.get_device_name() if torch.cuda.is_available() else 'cpu',
+        **training_conditions([Path(__file__).with_name('hook.py')]),
         'nproc': settings.nproc,
         'amp': settings.amp,
         'auto_scale_lr': settings.auto_scale_lr,
         'evaluations': settings.evaluations,
     }
-    data = {network.name: data_digest(network) for network in networks}
+    of_network = {
+        network.name: {
+            'budget': settings.budgets[network.task],
+            'data': data_digest(network.cfg, network.data.parent if network.is_demo else None),
+            'config': config_digest(_not_started(network), network.data, ['mini_backbone']),
+        }
+        for network in networks
+    }
     runs = []
     for seed in range(settings.seeds):
         for network in networks:
             for start in settings.starts:
-                if start != 'scratch' and (network.name, CHECKPOINTS[start]) not in starts:
+                known = (network.name, CHECKPOINTS.get(start)) in starts
+                if start != 'scratch' and not known:
                     continue
-                path, identity = (
-                    (None, None) if start == 'scratch' else starts[network.name, CHECKPOINTS[start]]
-                )
-                own = {
-                    'start': start,
-                    'checkpoint': identity,
-                    'seed': seed,
-                    'budget': settings.budgets[network.task],
-                    'data': data[network.name],
-                    'config': config_digest(network),
-                }
+                path, identity = starts[network.name, CHECKPOINTS[start]] if known else (None, None)
+                own = {'start': start, 'checkpoint': identity, 'seed': seed}
                 name = f'{network.task}-{network.name}-{start}-seed{seed}'
                 folder = settings.out / 'runs' / name
-                runs.append(Run(folder, {**common, **own}, network, start, seed, path))
+                all_settings = {**common, **own, **of_network[network.name]}
+                runs.append(TransferRun(folder, all_settings, seed, network, start, path))
     return runs
 
 
-def check_not_mixed(runs: list[Run]) -> None:
-    """Refuse to go on in a folder with results of other settings.
-
-    Raises:
-        UsageError: If a run was begun with settings that differ.
-    """
-    for run in runs:
-        old = read_json(run.folder / 'settings.json')
-        new = json.loads(json.dumps(run.settings))
-        if old is None or old == new:
-            continue
-        keys = sorted(key for key in {*old, *new} if old.get(key) != new.get(key))
-        differences = ', '.join(
-            f'{key} {old.get(key)!r} there, {new.get(key)!r} now' for key in keys
-        )
-        raise UsageError(
-            f'{run.folder} was made with other settings ({differences}). Results of different '
-            'settings are not mixed: name another --out, or delete that folder'
-        )
-
-
-def run_config(run: Run, settings: TransferSettings) -> Config:
+def run_config(run: TransferRun, settings: TransferSettings) -> Config:
     """The config of a training, with the hook that fills the network and measures."""
-    cfg = copy.deepcopy(run.network.cfg)
-    cfg.model.backbone.init_cfg = None
-    cfg.model.backbone.pop('pretrained', None)
-    fit_schedule(cfg, settings.budgets[run.network.task], settings.evaluations)
-    cfg.randomness = dict(cfg.get('randomness') or {}, seed=run.seed)
-    cfg.work_dir = os.fspath(run.folder)
+    network = run.network
+    budget = settings.budgets[network.task]
+    cfg = config_of_run(_not_started(network), run, budget, settings.evaluations)
+    enable_options(cfg, settings)
     hooks = []
     for hook in cfg.get('custom_hooks') or []:
         if hook.get('type') == 'SparsityReportHook':
             hook = dict(hook, require_sparse=run.start == 'sparse')
         hooks.append(hook)
-    transfer = dict(
-        type='TransferHook',
+    transfer = measuring(
+        TransferHook,
+        run,
         start=run.start,
         checkpoint=None if run.checkpoint is None else os.path.abspath(run.checkpoint),
-        narrow=run.network.is_demo and run.network.is_shiftwise,
+        narrow=network.is_demo and network.is_shiftwise,
         seed=run.seed,
-        scores=run.network.scores,
-        digest=run.digest,
-        begun=time.time(),
+        evaluator_scores=network.scores,
     )
     cfg.custom_hooks = [*hooks, transfer]
     return cfg
 
 
-def config_digest(network: Network) -> str:
-    """Digest of a config; where its data and its checkpoint lie does not count."""
-    cfg = network.cfg.to_dict()
-    cfg['model'] = {**cfg['model'], 'backbone': {**cfg['model']['backbone'], 'init_cfg': None}}
-    for key in ('work_dir', 'mini_backbone'):
-        cfg.pop(key, None)
-    text = json.dumps(cfg, sort_keys=True, default=str)
-    root = json.dumps(str(network.data))[1:-1]
-    text = text.replace(str(cfg.get('data_root') or root), '<data>').replace(root, '<data>')
-    return digest(text)
+def enable_options(cfg: Config, settings: TransferSettings) -> None:
+    """Put into a config what was asked for of every training.
+
+    Raises:
+        UsageError: If the config, or this machine, does not allow it.
+    """
+    if settings.amp:
+        enable_amp(cfg)
+    if settings.auto_scale_lr:
+        enable_auto_scale_lr(cfg)
 
 
-def data_digest(network: Network) -> str:
-    """Digest of the data: annotation files, and the names in the folders of images."""
-    seen = []
-    for loader in ('train_dataloader', 'val_dataloader'):
-        for dataset in iter_datasets(network.cfg[loader].dataset):
-            prefix = dataset.get('data_prefix') or {}
-            for part in [dataset.get('ann_file'), *prefix.values()]:
-                if part and isinstance(part, str):
-                    seen.append((part, _content(Path(dataset.get('data_root') or '', part))))
-    if network.is_demo:
-        seen.append(read_json(network.data.parent / 'demo_data.json'))
-    return digest(seen)
-
-
-def _content(path: Path) -> Any:
-    if path.is_dir():
-        names = '\n'.join(sorted(os.listdir(path)))
-        return hashlib.sha256(names.encode()).hexdigest()
-    if path.is_file():
-        size = path.stat().st_size
-        return file_digest(path) if size <= _WHOLE_FILE else size
-    return None
-
-
-def training_digest() -> str:
-    """Digest of the code that decides how a run learns."""
-    package = Path(mmsw.__file__).parent
-    files = [Path(__file__).with_name('hook.py'), package / 'apis/schedule.py']
-    return digest([network_digest(), source_digest([package / 'engine', *files])])
+def _not_started(network: Network) -> Config:
+    """The config of a network whose backbone does not start from a checkpoint by itself."""
+    cfg = copy.deepcopy(network.cfg)
+    cfg.model.backbone.init_cfg = None
+    cfg.model.backbone.pop('pretrained', None)
+    return cfg

@@ -7,17 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from mmsw.whole_file import write_whole
-
 from ..comparison import Row
+from ..plot import BLUE, GREEN, GREY, RED, picture
 
-# Okabe and Ito's colours, which most readers with colour-blindness tell apart.
-_COLOURS = {
-    'scratch': '#7f7f7f',
-    'dense': '#0072b2',
-    'sparse': '#d55e00',
-    'sparse-unmasked': '#009e73',
-}
+_COLOURS = {'scratch': GREY, 'dense': BLUE, 'sparse': RED, 'sparse-unmasked': GREEN}
 _STYLES = ('-', '--', ':', '-.')
 
 
@@ -28,27 +21,18 @@ def draw(rows: Sequence[Row], path: Path) -> None:
         rows: All rows of the report.
         path: Picture to write, whole or not at all.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     rows = [row for row in rows if row.results]
     scores = list(dict.fromkeys((row.task, score) for row in rows for score in row.scores))
     if not scores:
         return
-    figure = Figure(figsize=(11, 3.6 * len(scores)), layout='constrained', facecolor='white')
-    FigureCanvasAgg(figure)
-    panels = figure.subplots(len(scores), 2, squeeze=False, width_ratios=(1, 1.35))
-    for (task, score), (left, right) in zip(scores, panels, strict=True):
-        own = [row for row in rows if row.task == task and score in row.scores]
-        networks = list(dict.fromkeys(row.network for row in own))
-        _draw_finals(left, own, score, networks)
-        _draw_curves(right, own, score, networks)
-        for axes in (left, right):
-            axes.set_ylabel(f'{score} [%]')
-            axes.grid(axis='y', color='#dddddd', linewidth=0.8)
-            axes.set_axisbelow(True)
-            axes.spines[['top', 'right']].set_visible(False)
-    write_whole(path, lambda temporary: figure.savefig(temporary, dpi=130))
+    with picture(path, (11, 3.6 * len(scores)), len(scores), (1, 1.35)) as panels:
+        for (task, score), (left, right) in zip(scores, panels, strict=True):
+            own = [row for row in rows if row.task == task and score in row.scores]
+            networks = list(dict.fromkeys(row.network for row in own))
+            _draw_finals(left, own, score, networks)
+            _draw_curves(right, own, score, networks)
+            for axes in (left, right):
+                axes.set_ylabel(f'{score} [%]')
 
 
 def _draw_finals(axes, rows: Sequence[Row], score: str, networks: list[str]) -> None:
@@ -56,7 +40,7 @@ def _draw_finals(axes, rows: Sequence[Row], score: str, networks: list[str]) -> 
     for place, row in enumerate(rows):
         values = [result['scores'][score] for result in row.results.values()]
         colour = _COLOURS[row.start]
-        spread = row.spread(score)
+        spread = row.score(score)
         offsets = np.linspace(-0.12, 0.12, len(values)) if len(values) > 1 else [0.0]
         axes.plot(place + np.array(offsets), values, 'o', color=colour, alpha=0.55, markersize=6)
         axes.errorbar(

@@ -3,64 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from ..comparison import REFERENCE, Row, Spread, compare, conclude, paired_difference
-from ..files import write_json, write_text
-from ..runs import Failure, result_of
-from ..tables import table
+from .. import report as shared
+from ..comparison import REFERENCE, Row, compare, conclude, paired_difference
+from ..report import NONE, device_text, notes, progress_text, table, table_of, unequal
+from ..runs import Failure, finished
 from .networks import Network
-from .plan import Run, TransferSettings
+from .plan import TransferRun, TransferSettings
 
 _TASK_TITLES = {'seg': 'Segmentation', 'det': 'Detection'}
-_NONE = '–'
 
 
-def make_rows(networks: Sequence[Network], runs: Sequence[Run], starts: Sequence[str]) -> list[Row]:
+def make_rows(
+    networks: Sequence[Network], runs: Sequence[TransferRun], starts: Sequence[str]
+) -> list[Row]:
     """One row for every network and start, with what is finished."""
     rows = []
     for network in networks:
         for start in starts:
             own = [r for r in runs if r.network is network and r.start == start]
-            results = {run.seed: result_of(run) for run in own}
-            done = {seed: result for seed, result in results.items() if result is not None}
-            rows.append(Row(network.name, network.task, start, done, len(own)))
+            done = {run.seed: result for run, result in finished(own)}
+            rows.append(Row(len(own), done, network.name, network.task, start))
     return rows
 
 
-def same_conditions(runs: Sequence[Run]) -> list[str]:
+def same_conditions(runs: Sequence[TransferRun]) -> list[str]:
     """Runs of one network and seed that did not begin as the others, but for the backbone."""
-    first: dict[tuple[str, int], tuple[str, Any]] = {}
-    odd = []
-    for run in runs:
-        result = result_of(run)
-        if result is None:
-            continue
-        met = [result[key] for key in ('first_batches', 'heads_at_start', 'random_at_start')]
-        name, other = first.setdefault((run.network.name, run.seed), (run.name, met))
-        if met != other:
-            odd.append(f'{run.name} (unlike {name})')
-    return odd
+    return unequal(
+        runs,
+        lambda run: (run.network.name, run.seed),
+        ('first_batches', 'heads_at_start', 'random_at_start'),
+    )
 
 
 def write_report(
     networks: Sequence[Network],
-    runs: Sequence[Run],
+    runs: Sequence[TransferRun],
     settings: TransferSettings,
     failures: Sequence[Failure],
 ) -> str:
-    """Write ``report.md`` and ``results.json`` from what is finished.
-
-    Args:
-        networks: The networks.
-        runs: The planned runs.
-        settings: What was asked for.
-        failures: Runs that failed in this call.
-
-    Returns:
-        The Markdown text.
-    """
+    """Write ``report.md`` and ``results.json`` from what is finished; returns the former."""
     rows = make_rows(networks, runs, settings.starts)
     parts = ['# Downstream transfer', _settings_text(runs, settings)]
     comparisons = []
@@ -72,21 +55,17 @@ def write_report(
             scores = list(dict.fromkeys(name for row in scored for name in row.scores))
             comparisons += [item for score in scores for item in compare(scored, score)]
     parts.append(conclude(comparisons))
-    parts.append(_notes(runs, failures))
-    text = '\n\n'.join(part for part in parts if part) + '\n'
-    write_text(settings.out / 'report.md', text)
-    write_json(settings.out / 'results.json', _everything(rows, runs, failures))
-    return text
+    parts.append(notes(_notes(runs), failures))
+    kind = 'benchmark_transfer'
+    return shared.write_report(settings.out, kind, parts, _summary(rows), runs, failures)
 
 
-def _settings_text(runs: Sequence[Run], settings: TransferSettings) -> str:
-    done = sum(result_of(run) is not None for run in runs)
+def _settings_text(runs: Sequence[TransferRun], settings: TransferSettings) -> str:
     tasks = dict.fromkeys(run.network.task for run in runs)
     budgets = ', '.join(f'{task} {settings.budgets[task]}' for task in tasks)
-    device = runs[0].settings['device'] if runs else 'cpu'
     return (
-        f'{done} of {len(runs)} runs finished. Iterations: {budgets}; seeds: {settings.seeds}; '
-        f'processes per run: {settings.nproc}; device: {device}.'
+        f'{progress_text(runs)} Iterations: {budgets}; seeds: {settings.seeds}; '
+        f'processes per run: {settings.nproc}; device: {device_text(runs)}.'
     )
 
 
@@ -99,14 +78,12 @@ def _score_table(rows: Sequence[Row]) -> str:
     header += ['filters before', 'filters after']
     lines = [header]
     for row in rows:
-        reference = next(
-            (r for r in rows if r.network == row.network and r.start == REFERENCE), None
-        )
-        cells = [row.network, row.start, _seeds(row)]
+        reference = _reference(row, rows)
+        cells = [row.network, row.start, row.seeds]
         for score in scores:
-            cells.append(_value(row, row.spread(score)))
+            cells.append(row.score(score).text() if row.wanted else 'n/a')
             if compared and (reference is None or row is reference or not row.results):
-                cells.append(_NONE)
+                cells.append(NONE)
             elif compared:
                 difference = paired_difference(row, reference, score)
                 cells.append(difference.signed_text())
@@ -116,67 +93,53 @@ def _score_table(rows: Sequence[Row]) -> str:
 
 
 def _cost_table(rows: Sequence[Row]) -> str:
-    lines = [
+    return table_of(
+        rows,
         [
-            *('network', 'start', 's / iteration', 'peak memory [MB]', 'parameters [M]'),
-            *('used [M]', 'GMAC', 'GMAC used', 'input'),
-        ]
-    ]
-    for row in rows:
-        sizes = {tuple(result['input_size']) for result in row.results.values()}
-        lines.append(
-            [
-                row.network,
-                row.start,
-                _number(row.mean('seconds_per_iteration'), 1, 3),
-                _number(row.mean('peak_memory'), 1e6, 0),
-                _number(row.mean('parameters'), 1e6, 3),
-                _number(row.mean('parameters_used'), 1e6, 3),
-                _number(row.mean('macs'), 1e9, 3),
-                _number(row.mean('macs_used'), 1e9, 3),
-                ', '.join(f'{size[0]}×{size[1]}' for size in sorted(sizes)) or _NONE,
-            ]
-        )
-    return table(lines)
+            ('network', lambda row: row.network),
+            ('start', lambda row: row.start),
+            ('s / iteration', lambda row: _number(row, 'seconds_per_iteration', 1, 3)),
+            ('peak memory [MB]', lambda row: _number(row, 'peak_memory', 1e6, 0)),
+            ('parameters [M]', lambda row: _number(row, 'parameters', 1e6, 3)),
+            ('used [M]', lambda row: _number(row, 'parameters_used', 1e6, 3)),
+            ('GMAC', lambda row: _number(row, 'macs', 1e9, 3)),
+            ('GMAC used', lambda row: _number(row, 'macs_used', 1e9, 3)),
+            ('input', _sizes),
+        ],
+    )
 
 
-def _notes(runs: Sequence[Run], failures: Sequence[Failure]) -> str:
-    results = [result for run in runs if (result := result_of(run)) is not None]
+def _notes(runs: Sequence[TransferRun]) -> list[str]:
+    results = [result for _, result in finished(runs)]
     memory = ', '.join(sorted({result['memory'] for result in results}))
-    notes = [
+    lines = [
         '± is the sample standard deviation over the seeds; differences are taken seed by seed. '
         'The interval of a difference is that of its mean, by Student’s t.',
         'Filters: share of small filters with a weight that is not zero, at the start and in the '
         'final file. Used: without what is pruned.',
     ]
     if results:
-        notes.append(
+        lines.append(
             'Seconds: median over all iterations, data included, evaluation and saving excluded. '
             f'Memory: {memory}, evaluation included.'
         )
         odd = same_conditions(runs)
-        notes.append(
+        lines.append(
             'NOT the same data order, augmentation or heads at the start: ' + ', '.join(odd)
             if odd
             else 'Runs of a network with the same seed saw the same first batches, pixel by pixel, '
             'and began with the same heads and random generators.'
         )
-    for failure in failures:
-        notes.append(f'FAILED: {failure.run.name}, exit code {failure.code}, {failure.log}')
-    return '\n'.join(f'- {note}' for note in notes)
+    return lines
 
 
-def _everything(
-    rows: Sequence[Row], runs: Sequence[Run], failures: Sequence[Failure]
-) -> dict[str, Any]:
+def _summary(rows: Sequence[Row]) -> list[dict[str, Any]]:
     summaries = []
     for row in rows:
-        reference = next(
-            (r for r in rows if r.network == row.network and r.start == REFERENCE), None
-        )
+        reference = _reference(row, rows)
         scores = {}
         for score in row.scores:
-            scores[score] = row.spread(score).numbers()
+            scores[score] = row.score(score).numbers()
             if reference is not None and row is not reference:
                 difference = paired_difference(row, reference, score)
                 scores[score][f'minus_{REFERENCE}'] = difference.numbers()
@@ -190,37 +153,25 @@ def _everything(
                 'scores': scores,
             }
         )
-    return {
-        'summary': summaries,
-        'runs': [
-            {'name': run.name, 'settings': run.settings, 'result': result_of(run)} for run in runs
-        ],
-        'failed': [{'name': failure.run.name, 'code': failure.code} for failure in failures],
-    }
+    return summaries
 
 
-def _seeds(row: Row) -> str:
-    if not row.wanted:
-        return 'n/a'
-    done = len(row.results)
-    return str(done) if done == row.wanted else f'{done} of {row.wanted}'
-
-
-def _value(row: Row, spread: Spread) -> str:
-    return 'n/a' if not row.wanted else spread.text()
+def _reference(row: Row, rows: Sequence[Row]) -> Row | None:
+    return next((r for r in rows if r.network == row.network and r.start == REFERENCE), None)
 
 
 def _share(row: Row, when: str) -> str:
     if row.results and not row.mean(when, 'filters'):
         return 'no such filters'
     value = row.mean(when, 'not_zero')
-    return _NONE if value is None else f'{value:.2%}'
+    return NONE if value is None else f'{value:.2%}'
 
 
-def _number(value: float | None, unit: float, digits: int) -> str:
-    return _NONE if value is None else f'{value / unit:.{digits}f}'
+def _number(row: Row, key: str, unit: float, digits: int) -> str:
+    value = row.mean(key)
+    return NONE if value is None else f'{value / unit:.{digits}f}'
 
 
-def plot_path(settings: TransferSettings) -> Path:
-    """Where the picture goes."""
-    return settings.out / 'transfer.png'
+def _sizes(row: Row) -> str:
+    sizes = {tuple(result['input_size']) for result in row.results.values()}
+    return ', '.join(f'{size[0]}×{size[1]}' for size in sorted(sizes)) or NONE

@@ -16,8 +16,14 @@ from mmsw.errors import UsageError
 from mmsw.sparsity import report
 from mmsw.whole_file import write_whole
 
-from ..files import digest, file_digest, read_json, source_digest
-from ..provenance import network_digest, package_versions
+from ..digests import (
+    content_digest,
+    digest,
+    file_digest,
+    network_digest,
+    package_versions,
+    source_digest,
+)
 from .networks import Network
 from .plan import CHECKPOINTS, TransferSettings
 
@@ -123,7 +129,7 @@ def pretraining_digest(network: Network, kind: str, settings: TransferSettings) 
                 for key, value in (network.cfg.model.get('data_preprocessor') or {}).items()
                 if key in ('mean', 'std', 'bgr_to_rgb')
             },
-            'data': read_json(network.data.parent / 'demo_data.json'),
+            'data': content_digest(network.data.parent / 'demo_data.json'),
             'sparsity': settings.sparsity if kind == 'sparse' else 0.0,
             'epochs': settings.pretrain_epochs,
             'seed': _SEED,

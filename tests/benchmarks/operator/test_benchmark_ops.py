@@ -133,6 +133,7 @@ def test_run_writes_whole_reports(tool, tiny, tmp_path, capsys):
     assert 'left)' in progress
 
     result = json.loads((out / 'benchmark.json').read_text())
+    assert result['format'] == 'mmsw.benchmark_ops/1'
     assert result['machine']['torch'] == torch.__version__
     assert {'cpu', 'cpus', 'date'} <= set(result['machine'])
     states = available_backends()

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import runpy
-import signal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mmsw.benchmarks.files import write_json
-from mmsw.benchmarks.sparse_training.plan import METHODS, Run, SparsitySettings
+from study_helpers import ROOT, SMALL_BACKBONE, call_tool
 
-ROOT = Path(__file__).resolve().parents[3]
+from mmsw.benchmarks.sparse_training.plan import METHODS, SparsityRun, SparsitySettings
+from mmsw.json_file import write_json
+
 TOOL = ROOT / 'tools/benchmark_sparsity.py'
 RECIPE = ROOT / 'configs/demo/pretrain_sw_mini_scenes.py'
 MINI = f"""
 _base_ = [{str(RECIPE)!r}]
 model = dict(
-    backbone=dict(
-        arch=dict(depths=[1, 1, 1, 1], dims=[8, 8, 8, 8]),
-        big_kernels=(7, 7, 5, 3),
-        drop_path_rate=0.3,
-    ),
+    backbone=dict({SMALL_BACKBONE}, drop_path_rate=0.3),
     in_channels=8,
 )
 train_dataloader = dict(batch_size=4)
@@ -28,13 +24,7 @@ val_dataloader = dict(batch_size=4)
 """
 
 
-def call(*arguments: object) -> int:
-    """Calls the tool in this process; returns the exit code."""
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        return runpy.run_path(str(TOOL))['main']([str(argument) for argument in arguments])
-    finally:
-        signal.signal(signal.SIGTERM, before)
+call = partial(call_tool, TOOL)
 
 
 def settings_for(out: Path, **more: Any) -> SparsitySettings:
@@ -42,7 +32,9 @@ def settings_for(out: Path, **more: Any) -> SparsitySettings:
     return SparsitySettings(out=out, **{**given, **more})
 
 
-def result_like(run: Run, accuracy: float, seconds: float = 1.0, **more: Any) -> dict[str, Any]:
+def result_like(
+    run: SparsityRun, accuracy: float, seconds: float = 1.0, **more: Any
+) -> dict[str, Any]:
     """A result as a run with 100 filters of 9 weights writes it."""
     kept = round(100 * (1 - run.sparsity))
     return {
@@ -77,7 +69,7 @@ def result_like(run: Run, accuracy: float, seconds: float = 1.0, **more: Any) ->
     }
 
 
-def operator_like(run: Run, forward: float, work: float) -> dict[str, Any]:
+def operator_like(run: SparsityRun, forward: float, work: float) -> dict[str, Any]:
     """A measurement of the operators, but for what it belongs to."""
     times = {'seconds': 0.01 * forward, 'seconds_full': 0.01, 'ratio': forward, 'samples': 9}
     return {
@@ -94,7 +86,7 @@ def operator_like(run: Run, forward: float, work: float) -> dict[str, Any]:
     }
 
 
-def finish(run: Run, result: dict[str, Any]) -> None:
+def finish(run: SparsityRun, result: dict[str, Any]) -> None:
     """Make a run look finished."""
-    write_json(run.folder / 'settings.json', run.settings)
-    write_json(run.folder / 'result.json', result)
+    write_json(run.folder / 'settings.json', 'training_settings', run.settings)
+    write_json(run.folder / 'result.json', 'training_result', result)

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import re
-import sys
-from pathlib import Path
 
 import pytest
-from sparse_training_helpers import ROOT, call
+from sparse_training_helpers import TOOL, call
+from study_helpers import assert_one_line_and_nothing_left
 
-from mmsw.benchmarks.files import read_json
-from mmsw.benchmarks.sparse_training import runs
 from mmsw.checkpoint import load_checkpoint_file
-
-SEGMENTOR = ROOT / 'tests/data/upernet_mini_ade20k.py'
+from mmsw.json_file import read_json
 
 
 @pytest.mark.parametrize(
@@ -37,11 +33,7 @@ def test_bad_arguments_are_one_line_and_leave_nothing(
     tmp_path, monkeypatch, capsys, arguments, message
 ):
     monkeypatch.chdir(tmp_path)
-    assert call('--out', 'out', *arguments) == 2
-    error = capsys.readouterr().err.splitlines()[-1]
-    assert error.startswith('error: ')
-    assert re.search(message, error), error
-    assert list(tmp_path.iterdir()) == []
+    assert_one_line_and_nothing_left(TOOL, arguments, message, capsys)
 
 
 def test_missing_data_of_another_layout_are_named(mini, tmp_path, capsys):
@@ -65,14 +57,9 @@ def test_dry_run_does_nothing(mini, data, tmp_path, capsys):
     assert not out.exists()
 
 
-def test_failing_run_is_reported_and_the_others_go_on(mini, data, tmp_path, monkeypatch, capsys):
-    real = runs._command
-
-    def command(config: Path) -> list[str]:
-        assert real(config)[0] == sys.executable
-        return [sys.executable, '-c', 'print("one"); print("two"); raise SystemExit(3)']
-
-    monkeypatch.setattr(runs, '_command', command)
+def test_failing_run_is_reported_and_the_others_go_on(
+    mini, data, tmp_path, failing_trainings, capsys
+):
     out = tmp_path / 'out'
     arguments = ['--config', mini, '--data', data, '--out', out, '--methods', 'dense', '--jobs', 1]
     assert call(*arguments, '--seeds', '2') == 1
@@ -82,9 +69,8 @@ def test_failing_run_is_reported_and_the_others_go_on(mini, data, tmp_path, monk
     report = (out / 'report.md').read_text()
     assert '| 0 of 2 | missing' in report
     assert 'FAILED: dense-seed0, exit code 3' in report
-    assert [item['name'] for item in read_json(out / 'results.json')['failed']] == [
-        *('dense-seed0', 'dense-seed1')
-    ]
+    failed = read_json(out / 'results.json', 'benchmark_sparsity')['failed']
+    assert [item['name'] for item in failed] == ['dense-seed0', 'dense-seed1']
 
 
 @pytest.mark.slow
@@ -95,7 +81,7 @@ def test_all_methods_under_equal_conditions_and_only_what_is_missing(mini, data,
     assert call(*arguments) == 0
     capsys.readouterr()
     results = {
-        name: read_json(out / 'runs' / name / 'result.json')
+        name: read_json(out / 'runs' / name / 'result.json', 'training_result')
         for name in ('dense-seed0', 'static-0.7-seed0', 'filter-0.7-seed0', 'weight-0.7-seed0')
     }
     dense, static, filters, weights = results.values()
@@ -123,7 +109,10 @@ def test_all_methods_under_equal_conditions_and_only_what_is_missing(mini, data,
         if '.paths.' in key and key.endswith('.weight'):
             zeros += int((value == 0).sum())
     assert zeros == filters['weights'] - filters['weights_kept'] > 0
-    found = {name: read_json(out / 'runs' / name / 'operator.json') for name in results}
+    found = {
+        name: read_json(out / 'runs' / name / 'operator.json', 'training_operator')
+        for name in results
+    }
     assert found['dense-seed0']['work_left'] == 1.0 > found['static-0.7-seed0']['work_left']
     assert all(item['forward']['ratio'] > 0 for item in found.values())
     report = (out / 'report.md').read_text()
@@ -137,7 +126,7 @@ def test_all_methods_under_equal_conditions_and_only_what_is_missing(mini, data,
     assert '3 of 4 runs are finished already' in shown
     assert 'timing the operators of 1 runs' in shown
     assert (out / 'runs/dense-seed0/result.json').stat().st_mtime_ns == kept
-    again = read_json(out / 'runs/static-0.7-seed0/result.json')
+    again = read_json(out / 'runs/static-0.7-seed0/result.json', 'training_result')
     for key in ('accuracy', 'loss', 'masks_at_start', 'kept'):
         assert again[key] == static[key], key
     assert call(*arguments[:-1], 9) == 2

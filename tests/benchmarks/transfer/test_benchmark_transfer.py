@@ -3,26 +3,43 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import subprocess
 import sys
 import threading
-import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 import torch
-from transfer_helpers import ROOT, SMALL, TOOL, call
+from study_helpers import ROOT, assert_one_line_and_nothing_left
+from transfer_helpers import SMALL, TOOL, call
 
 from mmsw.apis import UsageError
-from mmsw.benchmarks.files import read_json
 from mmsw.benchmarks.locks import exclusive
 from mmsw.benchmarks.runs import result_of
-from mmsw.benchmarks.transfer import runs
-from mmsw.benchmarks.transfer.plan import TransferSettings
+from mmsw.json_file import read_json
 
 PATIENCE = 300  # seconds at most; 20 on an idle machine, but five times that beside other work
+
+
+@contextmanager
+def started(command: Sequence[object], **variables: str) -> Iterator[subprocess.Popen]:
+    """A process with a group of its own, none of which is left at the end."""
+    env = {**os.environ, 'PYTHONPATH': str(ROOT), 'PYTHONUNBUFFERED': '1', **variables}
+    with subprocess.Popen(
+        [str(part) for part in command],
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def read_until(process: subprocess.Popen, text: bytes) -> None:
@@ -71,11 +88,7 @@ def test_bad_arguments_are_one_line_and_leave_nothing(
     tmp_path, monkeypatch, capsys, arguments, message
 ):
     monkeypatch.chdir(tmp_path)
-    assert call('--out', 'out', *arguments) == 2
-    error = capsys.readouterr().err.splitlines()[-1]
-    assert error.startswith('error: ')
-    assert re.search(message, error), error
-    assert list(tmp_path.iterdir()) == []
+    assert_one_line_and_nothing_left(TOOL, arguments, message, capsys)
 
 
 def test_dry_run_does_nothing(mini, data, tmp_path, capsys):
@@ -104,15 +117,9 @@ def test_second_process_in_a_folder_is_refused(tmp_path):
         pass
 
 
-def test_failing_run_is_reported_and_the_others_go_on(mini, data, tmp_path, monkeypatch, capsys):
-    real = runs._command
-    tail = 'print("one"); print("two"); raise SystemExit(3)'
-
-    def command(config: Path, settings: TransferSettings) -> list[str]:
-        assert real(config, settings)[0] == sys.executable
-        return [sys.executable, '-c', tail]
-
-    monkeypatch.setattr(runs, '_command', command)
+def test_failing_run_is_reported_and_the_others_go_on(
+    mini, data, tmp_path, failing_trainings, capsys
+):
     out = tmp_path / 'out'
     arguments = ['--config', mini, '--data', data, '--out', out, '--starts', 'scratch']
     assert call(*arguments, '--seeds', '2') == 1
@@ -122,7 +129,8 @@ def test_failing_run_is_reported_and_the_others_go_on(mini, data, tmp_path, monk
     report = (out / 'report.md').read_text()
     assert '| 0 of 2 | missing' in report
     assert 'FAILED: seg-mini-scratch-seed0, exit code 3' in report
-    assert [item['name'][-1] for item in read_json(out / 'results.json')['failed']] == ['0', '1']
+    failed = read_json(out / 'results.json', 'benchmark_transfer')['failed']
+    assert [item['name'][-1] for item in failed] == ['0', '1']
 
 
 def test_killed_benchmark_goes_on_with_the_next_unfinished_run(
@@ -135,16 +143,10 @@ def test_killed_benchmark_goes_on_with_the_next_unfinished_run(
     (out / 'starts').symlink_to(pretrained)
     command = [sys.executable, TOOL, '--config', mini, '--data', data, '--out', out]
     command += ['--starts', 'scratch,sparse', '--seeds', 1, '--budget', 4, '--evaluations', 2]
-    command = [str(part) for part in [*command, '--pretrain-epochs', 2]]
-    env = {**os.environ, 'PYTHONPATH': str(ROOT), 'PYTHONUNBUFFERED': '1'}
+    command += ['--pretrain-epochs', 2]
     first, second = (out / 'runs' / f'seg-mini-{s}-seed0' for s in ('scratch', 'sparse'))
-    with subprocess.Popen(
-        command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
-    ) as process:
-        try:
-            read_until(process, b'[2/2] seg-mini-sparse-seed0: begins')
-        finally:
-            os.killpg(process.pid, signal.SIGKILL)
+    with started(command) as process:
+        read_until(process, b'[2/2] seg-mini-sparse-seed0: begins')
     kept = (first / 'result.json').read_bytes(), (first / 'result.json').stat().st_mtime_ns
     assert not (second / 'result.json').exists()
 
@@ -157,7 +159,8 @@ def test_killed_benchmark_goes_on_with_the_next_unfinished_run(
     now = (first / 'result.json').read_bytes(), (first / 'result.json').stat().st_mtime_ns
     assert now == kept
     for name, folder in (('scratch', first), ('sparse', second)):
-        unkilled, result = result_of(trained[name]), read_json(folder / 'result.json')
+        unkilled = result_of(trained[name])
+        result = read_json(folder / 'result.json', 'training_result')
         for key in ('digest', 'density_after', 'first_batches'):
             assert result[key] == unkilled[key], (name, key)
         for point, other in zip(result['curve'], unkilled['curve'], strict=True):
@@ -178,7 +181,7 @@ def test_two_processes_under_torchrun(mini, data, pretrained, tmp_path):
     arguments = ['--config', mini, '--data', data, '--out', out, '--starts', 'sparse-unmasked']
     arguments += ['--seeds', 1, '--budget', 2, '--evaluations', 1, '--pretrain-epochs', 2]
     assert call(*arguments, '--nproc', 2) == 0
-    (run,) = read_json(out / 'results.json')['runs']
+    (run,) = read_json(out / 'results.json', 'benchmark_transfer')['runs']
     assert run['settings']['nproc'] == 2
     assert run['result']['density_after']['not_zero'] == 1.0
     assert 'gloo' in (out / 'runs' / run['name'] / 'log.txt').read_text()
@@ -197,23 +200,20 @@ def names(path: Path, text: str) -> bool:
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_benchmark_ends_its_training_and_reports(mini, data, tmp_path, number):
     out = tmp_path / 'out'
-    command = [sys.executable, TOOL, '--config', mini, '--data', data, '--out', out]
-    command += ['--starts', 'scratch', '--seeds', 1, '--budget', 10000]
-    command += ['--cfg-options', 'train_dataloader.num_workers=1']
-    env = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
-    process = subprocess.Popen(
-        [str(part) for part in command], env=env, stderr=subprocess.PIPE, text=True
+    arguments = ['--config', mini, '--data', data, '--out', out]
+    arguments += ['--starts', 'scratch', '--seeds', 1, '--budget', 10000]
+    arguments += ['--cfg-options', 'train_dataloader.num_workers=1']
+    eager = (  # tells all the time how far it is
+        f'import runpy, sys; sys.path.insert(0, {str(TOOL.parent)!r}); '
+        'from mmsw.benchmarks import execution; execution._TELL = 0.0; '
+        f'runpy.run_path({str(TOOL)!r}, run_name="__main__")'
     )
-    progress = out / 'runs/seg-mini-scratch-seed0/progress.json'
-    end = time.monotonic() + PATIENCE
-    while not progress.is_file() and process.poll() is None and time.monotonic() < end:
-        time.sleep(0.05)
-    trains = progress.is_file()
-    process.send_signal(number)
-    _, errors = process.communicate(timeout=60)
-    assert trains, errors
-    assert process.returncode == 130, errors
-    assert 'start again to go on' in errors
+    with started([sys.executable, '-c', eager, *arguments], OMP_NUM_THREADS='1') as process:
+        read_until(process, b': iteration ')
+        process.send_signal(number)
+        shown = process.communicate(timeout=60)[0].decode()
+        left = [path for path in Path('/proc').glob('[0-9]*/cmdline') if names(path, str(out))]
+    assert process.returncode == 130, shown
+    assert 'start again to go on' in shown
     assert '| 0 of 1 | missing' in (out / 'report.md').read_text()
-    left = [path for path in Path('/proc').glob('[0-9]*/cmdline') if names(path, str(out))]
     assert left == []  # neither the training nor its data loader

@@ -8,17 +8,20 @@ from typing import Any
 import pytest
 import torch
 from mmengine.registry import PARAM_SCHEDULERS
-from transfer_helpers import COCO_RECIPE, RECIPE, RESNET, ROOT, settings_for
+from study_helpers import ROOT
+from transfer_helpers import COCO_RECIPE, RECIPE, RESNET, settings_for
 
 from mmsw.apis import UsageError, load_config
 from mmsw.apis.schedule import fit_schedule
-from mmsw.benchmarks.files import source_digest, write_json, write_text
-from mmsw.benchmarks.runs import result_of
+from mmsw.benchmarks.digests import source_digest
+from mmsw.benchmarks.runs import check_not_mixed, result_of
 from mmsw.benchmarks.transfer.networks import Network, read_networks
-from mmsw.benchmarks.transfer.plan import check_not_mixed, plan_runs
+from mmsw.benchmarks.transfer.plan import plan_runs
 from mmsw.benchmarks.transfer.report import make_rows
 from mmsw.benchmarks.transfer.starts import find_starts, pretraining_digest
 from mmsw.demo import make_demo_data
+from mmsw.json_file import write_json
+from mmsw.whole_file import write_text
 
 for _package in ('mmseg', 'mmdet'):
     pytest.importorskip(_package, reason=f'{_package}: absent; configs need it')
@@ -128,12 +131,12 @@ def test_comments_do_not_change_the_digest_of_source(tmp_path):
 
 def test_results_of_other_settings_are_refused(network, tmp_path):
     old = plan_runs([network], settings_for(tmp_path), {})[0]
-    write_json(old.folder / 'settings.json', old.settings)
+    write_json(old.folder / 'settings.json', 'training_settings', old.settings)
     check_not_mixed([old])
     new = plan_runs([network], settings_for(tmp_path, budgets={'seg': 9}), {})[0]
     with pytest.raises(UsageError, match=r'budget 4 there, 9 now.*another --out'):
         check_not_mixed([new])
-    write_json(old.folder / 'result.json', {'digest': old.digest})
+    write_json(old.folder / 'result.json', 'training_result', {'digest': old.digest})
     with pytest.raises(UsageError, match=f'{old.digest} instead of {new.digest}'):
         result_of(new)
 

@@ -14,8 +14,8 @@ from mmengine.registry import HOOKS
 from transfer_helpers import DETECTOR, settings_for
 
 from mmsw.apis import build_runner
+from mmsw.benchmarks import memory
 from mmsw.benchmarks.runs import result_of
-from mmsw.benchmarks.transfer import memory
 from mmsw.benchmarks.transfer.networks import read_networks
 from mmsw.benchmarks.transfer.plan import plan_runs, run_config
 from mmsw.benchmarks.transfer.plot import draw
@@ -125,6 +125,7 @@ def test_report_and_picture(network, trained, tmp_path):
     assert '4 of 4 runs finished' in text
     assert 'saw the same first batches' in text
     everything = json.loads((tmp_path / 'results.json').read_text())
+    assert everything['format'] == 'mmsw.benchmark_transfer/1'
     assert len(everything['runs']) == len(everything['summary']) == 4
     sparse = everything['summary'][2]
     dense = result_of(trained['dense'])['scores']['mIoU']

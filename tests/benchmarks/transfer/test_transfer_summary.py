@@ -9,7 +9,7 @@ from mmsw.benchmarks.comparison import Row, Spread, compare, conclude, paired_di
 
 def row(start: str, scores: dict[int, float], name: str = 'mIoU') -> Row:
     results = {seed: {'scores': {name: score}} for seed, score in scores.items()}
-    return Row('net', 'seg', start, results, len(scores))
+    return Row(len(scores), results, 'net', 'seg', start)
 
 
 def test_mean_and_sample_deviation():
@@ -83,7 +83,7 @@ def test_conclusion_counts_all_comparisons():
 
 def test_reference_is_never_chosen_by_its_results():
     scratch, sparse = row('scratch', {0: 10.0, 1: 11.0}), row('sparse', {0: 40.0, 1: 42.0})
-    impossible = Row('net', 'seg', 'unmasked', {}, 0)
+    impossible = Row(0, {}, 'net', 'seg', 'unmasked')
     found = compare([impossible, scratch, sparse], 'mIoU')
     assert [(item.name, item.reference) for item in found] == [('net, sparse, mIoU', 'scratch')]
     assert compare([impossible], 'mIoU') == compare([scratch], 'mIoU') == []

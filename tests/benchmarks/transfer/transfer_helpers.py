@@ -2,56 +2,43 @@
 
 from __future__ import annotations
 
-import runpy
-import signal
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from study_helpers import ROOT, SMALL_BACKBONE, call_tool
+
 from mmsw.benchmarks.transfer.plan import TransferSettings
 
-ROOT = Path(__file__).resolve().parents[3]
 TOOL = ROOT / 'tools/benchmark_transfer.py'
 RECIPE = ROOT / 'configs/upernet_sw_t_ade20k.py'
 SMALL = ROOT / 'tests/data/upernet_mini_ade20k.py'
 COCO_RECIPE = ROOT / 'configs/cascade_mask_rcnn_sw_t_coco.py'
+_LOADERS = """
+train_dataloader = dict(batch_size=2, num_workers=0, persistent_workers=False)
+val_dataloader = dict(num_workers=0, persistent_workers=False)
+"""
 MINI = f"""
 _base_ = [{str(ROOT / 'configs/demo/upernet_sw_mini_scenes.py')!r}]
 model = dict(
-    backbone=dict(
-        arch=dict(depths=[1, 1, 1, 1], dims=[8, 8, 8, 8]),
-        big_kernels=(7, 7, 5, 3),
-        drop_path_rate=0.3,
-    ),
+    backbone=dict({SMALL_BACKBONE}, drop_path_rate=0.3),
     decode_head=dict(in_channels=[8, 8, 8, 8], channels=8),
 )
-train_dataloader = dict(batch_size=2, num_workers=0, persistent_workers=False)
-val_dataloader = dict(num_workers=0, persistent_workers=False)
-"""
+{_LOADERS}"""
 DETECTOR = f"""
 _base_ = [{str(ROOT / 'configs/demo/mask_rcnn_sw_mini_scenes.py')!r}]
 model = dict(
-    backbone=dict(
-        arch=dict(depths=[1, 1, 1, 1], dims=[8, 8, 8, 8]),
-        big_kernels=(7, 7, 5, 3),
-    ),
+    backbone=dict({SMALL_BACKBONE}),
     neck=dict(in_channels=[8, 8, 8, 8]),
 )
-train_dataloader = dict(batch_size=2, num_workers=0, persistent_workers=False)
-val_dataloader = dict(num_workers=0, persistent_workers=False)
-"""
+{_LOADERS}"""
 RESNET = f"""
 _base_ = [{str(ROOT / 'configs/demo/upernet_r18_scenes.py')!r}]
 """
 
 
-def call(*arguments: object) -> int:
-    """Calls the tool in this process; returns the exit code."""
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        return runpy.run_path(str(TOOL))['main']([str(argument) for argument in arguments])
-    finally:
-        signal.signal(signal.SIGTERM, before)
+call = partial(call_tool, TOOL)
 
 
 def settings_for(out: Path, starts: Sequence[str] = ('scratch',), **more: Any) -> TransferSettings:

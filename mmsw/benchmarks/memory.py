@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import resource
 import sys
 from pathlib import Path
 
@@ -21,5 +20,7 @@ def resident_peak() -> int:
         found = _PEAK.search(_STATUS.read_text(encoding='utf-8'))
         if found:
             return 1024 * int(found[1])
+    import resource  # not on Windows, where the rest of the package can be imported
+
     unit = 1 if sys.platform == 'darwin' else 1024
     return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

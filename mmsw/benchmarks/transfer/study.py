@@ -1,0 +1,126 @@
+"""The benchmark of downstream transfer: which networks, which starts, how they differ."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+
+from mmsw.apis.data import check_data
+from mmsw.errors import UsageError
+
+from ..configs import make_missing_data
+from ..execution import Way
+from ..runs import Failure
+from ..study import Study, check_least, check_names, check_share
+from .networks import Network, read_networks
+from .plan import STARTS, TransferRun, TransferSettings, enable_options, plan_runs, run_config
+from .plot import draw
+from .report import make_rows, write_report
+from .starts import find_starts, make_starts
+
+
+class TransferStudy(Study[TransferRun]):
+    """Fine-tune several starting points under one budget, and report how they differ.
+
+    Args:
+        configs: (task or None, path) of each network.
+        data: Task -> folder, see :func:`mmsw.benchmarks.transfer.networks.read_networks`.
+        cfg_options: Changes to every config.
+        settings: Everything else.
+        progress: Called with a line of text now and then; None: prints it.
+
+    Raises:
+        UsageError: If something asked for is impossible.
+    """
+
+    picture = 'transfer.png'
+
+    def __init__(
+        self,
+        configs: Sequence[tuple[str | None, Path]],
+        data: Mapping[str, Path],
+        cfg_options: Mapping[str, Any],
+        settings: TransferSettings,
+        progress: Callable[[str], None] | None = None,
+    ) -> None:
+        super().__init__(settings.out, Way(nproc=settings.nproc), progress)
+        _check(settings)
+        self.settings = settings
+        self.networks = read_networks(configs, data, cfg_options)
+        for network in self.networks:
+            if network.task not in settings.budgets:
+                raise UsageError(
+                    f'no budget for task {network.task}: --budget {network.task}=ITERS'
+                )
+            enable_options(copy.deepcopy(network.cfg), settings)
+
+    def check(self) -> None:
+        find_starts(self.networks, self.settings)
+        for network in self.networks:
+            if not network.is_demo or network.data.parent.exists():
+                _check_data(network)
+
+    def make_data(self) -> None:
+        for network in self.networks:
+            if network.is_demo:
+                make_missing_data(network.data.parent, self.progress)
+
+    def plan(self) -> list[TransferRun]:
+        self.starts = find_starts(self.networks, self.settings)
+        return plan_runs(self.networks, self.settings, self.starts)
+
+    def prepare(self) -> None:
+        make_starts(self.networks, self.settings, self.starts, self.progress)
+
+    def config_of(self, run: TransferRun) -> Config:
+        return run_config(run, self.settings)
+
+    def inputs(self) -> Iterator[str]:
+        for network in self.networks:
+            data = network.data.parent if network.is_demo else network.data
+            yield (
+                f'{network.task}: {network.name}, {self.settings.budgets[network.task]} '
+                f'iterations, data {data}{"" if data.exists() else " (absent)"}'
+            )
+        for path in dict.fromkeys(path for path, _ in self.starts.values()):
+            yield f'start: {path}{"" if path.is_file() else " (to be pretrained)"}'
+
+    def length(self, runs: Sequence[TransferRun]) -> str:
+        return f'{sum(self.settings.budgets[run.network.task] for run in runs)} iterations'
+
+    def report(self, runs: Sequence[TransferRun], failures: Sequence[Failure]) -> str:
+        return write_report(self.networks, runs, self.settings, failures)
+
+    def draw(self, runs: Sequence[TransferRun], path: Path) -> None:
+        draw(make_rows(self.networks, runs, self.settings.starts), path)
+
+
+def _check(settings: TransferSettings) -> None:
+    check_names('starts', settings.starts, STARTS)
+    check_least(
+        {
+            'seeds': settings.seeds,
+            'nproc': settings.nproc,
+            'evaluations': settings.evaluations,
+            **{f'budget of {task}': value for task, value in settings.budgets.items()},
+            'pretrain epochs': settings.pretrain_epochs,
+        }
+    )
+    if torch.cuda.is_available() and settings.nproc > torch.cuda.device_count():
+        raise UsageError(
+            f'nproc is {settings.nproc}, but {torch.cuda.device_count()} GPUs are there'
+        )
+    check_share(settings.sparsity)
+
+
+def _check_data(network: Network) -> None:
+    try:
+        check_data(network.cfg, ('train_dataloader', 'val_dataloader'))
+    except UsageError as error:
+        option = f'--data {network.task}=PATH'
+        raise UsageError(str(error).replace('--data-root PATH', option)) from error
