@@ -146,6 +146,7 @@ for statement in ('mmsw.models', 'from mmsw import checkpoint', 'mmsw.nothing'):
 def test_the_operator_needs_no_openmmlab() -> None:
     done = subprocess.run(
         [sys.executable, '-c', WITHOUT_MMENGINE],
+        env={'PYTHONPATH': str(ROOT), 'PATH': '', 'MMSW_BACKEND': 'torch'},
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 
 from mmsw.ops import available_backends, shift_wise_conv2d
+from mmsw.wording import short
 
 from .contenders import (
     BOTH,
@@ -265,9 +266,9 @@ class _Run:
             try:
                 ready.append((job, *self._prepare(job)))
             except torch.cuda.OutOfMemoryError as error:
-                self.left_out.append(f'{job.name}, {group}: {_first_line(error)}')
+                self.left_out.append(f'{job.name}, {group}: {short(error)}')
             except Exception as error:  # a contender that fails must not cost the others' rows
-                self.errors.append(f'{job.name}, {group}: {_first_line(error)}')
+                self.errors.append(f'{job.name}, {group}: {short(error)}')
                 _say(f'  error: {self.errors[-1]}')
         scales = (rates.matmul, rates.copy)
         estimates = [seconds(scale, self.device) for scale in scales]
@@ -338,7 +339,7 @@ def usable_backends(device: torch.device) -> tuple[list[str], dict[str, str]]:
         try:
             shift_wise_conv2d(case.x, case.weight, case.pattern, backend=name)
         except Exception as error:  # whatever a backend says about a device that it does not serve
-            others[name] = f'does not run on {device}: {_first_line(error)}'
+            others[name] = f'does not run on {device}: {short(error)}'
         else:
             usable.append(name)
     return usable, others
@@ -429,11 +430,6 @@ def _check(settings: BenchmarkSettings) -> None:
     for sparsity in settings.sparsities:
         if not 0 <= sparsity < 1:
             raise ValueError(f'sparsities must be in [0, 1), got {sparsity}')
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).splitlines()
-    return f'{type(error).__name__}: {lines[0] if lines else ""}'
 
 
 def _clock(total: float) -> str:
