@@ -10,7 +10,6 @@ from typing import Any
 
 from torch import Tensor
 
-import mmsw
 from mmsw.analysis.sparsity.layers import PUBLISHED_KERNELS, PUBLISHED_REPS, read_network
 from mmsw.checkpoint import (
     NetworkShape,
@@ -18,6 +17,7 @@ from mmsw.checkpoint import (
     check_address,
     fill_network,
     load_checkpoint_file,
+    network_record,
     read_checkpoint,
     read_records,
     save_checkpoint_file,
@@ -92,14 +92,14 @@ def _read(src: str, trust: bool) -> Any:
 
 def _told(checkpoint: Any, state: Mapping[str, Tensor], source: str) -> Recorded:
     """What the file says about its shift patterns: its records, else the patterns themselves."""
-    told = read_records(checkpoint) or Recorded('the file')
+    told = read_records(checkpoint, source) or Recorded('the file')
     if None in (told.big_kernels, told.num_reps) and any('.pattern.' in key for key in state):
         stored = read_network(state, source, told)
         told = replace(told, big_kernels=stored.big_kernels, num_reps=stored.num_reps)
     return told
 
 
-def _whole_arch(shape: NetworkShape) -> dict[str, list[int]]:
+def _all_stages(shape: NetworkShape) -> dict[str, list[int]]:
     """All stages; those that the file lacks in the proportions of the published networks."""
     depths, dims = list(shape.depths), list(shape.dims)
     while len(depths) < _NUM_STAGES:
@@ -153,7 +153,7 @@ def convert_checkpoint(
     shape = NetworkShape.of(state, src)
     told = _told(checkpoint, state, src)
     settings = dict(
-        arch=_whole_arch(shape),
+        arch=_all_stages(shape),
         version=shape.version,
         big_kernels=list(_first(big_kernels, told.big_kernels, PUBLISHED_KERNELS)),
         small_kernel=shape.small_kernel,
@@ -180,7 +180,7 @@ def convert_checkpoint(
     head = {key: tensor for key, tensor in state.items() if key.startswith('head.')}
     norms = [key for key in missing if key.startswith('norm')]
     written = {key: tensor for key, tensor in net.state_dict().items() if key not in norms}
-    meta = {'mmsw_version': mmsw.__version__, 'source': Path(src).name, 'backbone': settings}
+    meta = {'source': Path(src).name, 'mmsw': network_record(net)}
     try:
         save_checkpoint_file({'meta': meta, 'state_dict': {**written, **head}}, dst)
     except OSError as error:

@@ -7,6 +7,7 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from mmsw.errors import SparsityError
+from mmsw.ops.pattern import newer_version
 from mmsw.sparsity.masks import checked_mask, full_mask
 
 
@@ -25,6 +26,7 @@ class MaskedFilters(nn.Module):
     """
 
     mask: Tensor
+    _version = 1
 
     def __init__(self, num_filters: int, small_kernel: int) -> None:
         super().__init__()
@@ -64,6 +66,9 @@ class MaskedFilters(nn.Module):
         unexpected_keys: list[str],
         error_msgs: list[str],
     ) -> None:
+        if problem := newer_version(self, local_metadata):
+            error_msgs.append(f'layer "{prefix[:-1]}" {problem}')
+            return
         weight = state_dict.get(f'{prefix}weight')
         mask = state_dict.get(f'{prefix}mask')
         fits = weight is not None and weight.shape == self.weight.shape
