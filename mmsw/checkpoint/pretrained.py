@@ -17,7 +17,7 @@ from mmsw.sparsity.masks import saved_masks
 
 from .addresses import read_checkpoint
 from .names import listed
-from .pruned import settle_zeros, warn_of_bare_zeros, warn_of_empty_masks
+from .pruned import check_masks_placed, settle_zeros, warn_of_bare_zeros, warn_of_empty_masks
 from .published import check_drawn
 from .records import read_records
 from .release import StateDict, merged_paths, to_state_dict
@@ -102,6 +102,7 @@ def fill_network(
     brought = _pop_brought_masks(state, own)
     missing, unused = missing_and_unused(state, own)
     _check_tensors(state, own, missing, unused, source)
+    check_masks_placed(state, net, source, trains=True)
     before = {key: tensor.clone() for key, tensor in own.items()}
     try:
         net.load_state_dict(state, strict=False)
