@@ -100,26 +100,29 @@ def take_form(
             or if the state dict has a shift pattern of other sizes than a layer.
         SparsityError: If something called ``X.mask`` beside ``X.weight`` is no mask of it.
     """
+    check_form(model, state, filename)
     layers = dict(model.named_modules())
-    for name, layer in layers.items():
-        if getattr(layer, 'deployed', False) and f'{name}.paths.0.weight' in state:
+    for key in state:
+        layer = layers.get(key.removesuffix(_FOLDED)) if key.endswith(_FOLDED) else None
+        if hasattr(layer, 'switch_to_deploy'):
+            layer.switch_to_deploy()
+    state.update(normalised_masks(state))
+    attach_saved_masks(model, state)
+
+
+def check_form(model: nn.Module, state: Mapping[str, Any], filename: str) -> None:
+    """Refuse what mmengine would leave out with a warning.
+
+    Raises:
+        CheckpointError: As :func:`take_form`.
+    """
+    for name, module in model.named_modules():
+        if getattr(module, 'deployed', False) and f'{name}.paths.0.weight' in state:
             raise CheckpointError(
                 f'{filename} has {name} in training form, and the config builds it folded: leave '
                 'deploy=True out of the backbone of the config; mmsw.apis.init_model(..., '
                 'deploy=True) folds the model after loading'
             )
-    for key in state:
-        layer = layers.get(key.removesuffix(_FOLDED)) if key.endswith(_FOLDED) else None
-        if hasattr(layer, 'switch_to_deploy'):
-            layer.switch_to_deploy()
-    _check_patterns(model, state, filename)
-    state.update(normalised_masks(state))
-    attach_saved_masks(model, state)
-
-
-def _check_patterns(model: nn.Module, state: Mapping[str, Any], filename: str) -> None:
-    """Refuse shift patterns that mmengine would leave out with a warning."""
-    for name, module in model.named_modules():
         if isinstance(module, ShiftPattern):
             try:
                 module.check_state(state, f'{name}.')

@@ -62,6 +62,18 @@ def test_the_forms_do_not_mix(trained: ShiftWiseNet, strict: bool) -> None:
         other.load_state_dict(trained.state_dict(), strict=strict)
 
 
+@pytest.mark.parametrize('layer', ['', '.paths.0', '.pattern'])
+def test_layers_of_a_newer_version_are_refused(trained: ShiftWiseNet, layer: str) -> None:
+    state = trained.state_dict()
+    name = f'stages.1.0.shift_wise{layer}'
+    version = state._metadata[name]['version'] = state._metadata[name]['version'] + 1
+    message = (
+        rf'"{name}" has the version {version} of \w+, this mmsw reads up to {version - 1}: ins'
+    )
+    with pytest.raises(RuntimeError, match=message):
+        trained.load_state_dict(state, strict=False)
+
+
 def test_a_file_in_training_form_names_the_cure(trained: ShiftWiseNet, tmp_path) -> None:
     torch.save(trained.state_dict(), tmp_path / 'file.pth')
     with pytest.raises(CheckpointError, match=r'load first \(deploy=False\), then call switch_to'):

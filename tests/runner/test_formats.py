@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.registry import MODELS
 from mmengine.runner import Runner
 from tiny_run import POINTWISE, TinyModel, tiny_config, tiny_net
 
@@ -47,39 +49,43 @@ def changed(path: Path, target: Path, change: Callable[[dict], None]) -> Path:
     return target
 
 
-def start(path: Path, folder: Path, part: str) -> None:
-    """A training whose model or backbone starts from the file."""
-    cfg = tiny_config(folder / 'new')
-    owner = cfg.model if part == 'model' else cfg.model.backbone
+def own_path(path: Path) -> Path:
+    return path.with_name('own.pth')
+
+
+def start(path: Path, cfg: Config, owner: ConfigDict) -> None:
+    """A training in which a part of the model starts from the file."""
     owner.init_cfg = dict(type='Pretrained', checkpoint=str(path))
     build_runner(cfg).train()
 
 
-def own_runner(path: Path, folder: Path) -> Runner:
+def load_from(path: Path, cfg: Config, build: Callable[[Config], Runner]) -> None:
+    cfg.load_from = str(path)
+    build(cfg).train()
+
+
+def own_runner(cfg: Config) -> Runner:
     """mmengine's, with a hook of mmsw."""
-    settings = tiny_config(folder / 'new', custom_hooks=[REPORT], load_from=str(path))
-    return Runner.from_cfg(settings)
+    cfg.custom_hooks = [REPORT]
+    return Runner.from_cfg(cfg)
 
 
-READERS: dict[str, Callable[[Path, Path], object]] = {
-    'load_pretrained': lambda path, _: load_pretrained(tiny_net(), path),
+READERS: dict[str, Callable[[Path, Config], object]] = {
+    'load_pretrained': lambda path, cfg: load_pretrained(MODELS.build(cfg.model.backbone), path),
     'load_release_checkpoint': lambda path, _: load_release_checkpoint(path),
-    'init_model': lambda path, folder: init_model(tiny_config(folder), path),
-    'resume': lambda path, folder: build_runner(tiny_config(folder, 4), resume=path).train(),
-    'load_from': lambda path, folder: build_runner(
-        tiny_config(folder, load_from=str(path))
-    ).train(),
-    'init_cfg of the backbone': lambda path, folder: start(path, folder, 'backbone'),
-    'init_cfg of the model': lambda path, folder: start(path, folder, 'model'),
-    'hook': lambda path, folder: own_runner(path, folder).train(),
-    'convert': lambda path, folder: convert_checkpoint(path, folder / 'own.pth'),
-    'convert, trusted': lambda path, folder: convert_checkpoint(path, folder / 'own.pth', True),
-    'get_flops': lambda path, folder: count_complexity(tiny_config(folder), (32, 32), path),
+    'init_model': lambda path, cfg: init_model(cfg, path),
+    'resume': lambda path, cfg: build_runner(cfg, resume=path).train(),
+    'load_from': lambda path, cfg: load_from(path, cfg, build_runner),
+    'load_from with a hook': lambda path, cfg: load_from(path, cfg, own_runner),
+    'init_cfg of the backbone': lambda path, cfg: start(path, cfg, cfg.model.backbone),
+    'init_cfg of the model': lambda path, cfg: start(path, cfg, cfg.model),
+    'convert': lambda path, _: convert_checkpoint(path, own_path(path)),
+    'convert, trusted': lambda path, _: convert_checkpoint(path, own_path(path), trust=True),
+    'get_flops': lambda path, cfg: count_complexity(cfg, (32, 32), path),
     'analyze_sparsity': lambda path, _: analyze_sparsity(path),
-    'analyze_sparsity with a config': lambda path, folder: analyze_sparsity(
-        path, tiny_config(folder)
-    ),
+    'analyze_sparsity with a config': lambda path, cfg: analyze_sparsity(path, cfg),
 }
+WHOLE_MODEL = ('init_model', 'resume', 'load_from', 'init_cfg of the model', 'get_flops')
 
 
 @pytest.mark.parametrize('reader', READERS)
@@ -89,8 +95,8 @@ def test_a_newer_format_is_refused_by_name(reader: str, trained: Path, tmp_path:
 
     path = changed(trained, tmp_path / 'newer.pth', renew)
     with pytest.raises(CheckpointError) as caught:
-        READERS[reader](path, tmp_path)
-    who = 'the checkpoint' if reader == 'hook' else path
+        READERS[reader](path, tiny_config(tmp_path / 'new'))
+    who = 'the checkpoint' if reader == 'load_from with a hook' else path
     assert str(caught.value) == (
         f'{who} has the format 3 of mmsw 0.4.0, this mmsw {__version__} reads up to 2: install a '
         'newer mmsw'
@@ -113,7 +119,32 @@ def test_older_files_are_read(reader: str, kept: str, trained: Path, tmp_path: P
         for key in [key for key in content['state_dict'] if key.endswith('kernel_sizes')]:
             del content['state_dict'][key]
 
-    READERS[reader](changed(trained, tmp_path / 'older.pth', age), tmp_path)
+    path = changed(trained, tmp_path / 'older.pth', age)
+    READERS[reader](path, tiny_config(tmp_path / 'new'))
+
+
+@pytest.mark.parametrize('reader', WHOLE_MODEL)
+def test_patterns_of_other_kernels_are_refused(reader: str, tmp_path: Path) -> None:
+    """Of 8 and 9 the tables are the same, and all shapes."""
+    configs = [tiny_config(tmp_path / 'even'), tiny_config(tmp_path / 'odd')]
+    for cfg, kernel in zip(configs, (8, 9), strict=True):
+        cfg.model.backbone.big_kernels = (kernel, 7, 5, 3)
+    build_runner(configs[0]).train()
+    message = r'the shift pattern backbone\.stages\.0\.0\.\S+ cannot be loaded: .* \[8, 3\], those'
+    with pytest.raises(CheckpointError, match=message) as caught:
+        READERS[reader](tmp_path / 'even/iter_2.pth', configs[1])
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize('reader', WHOLE_MODEL)
+def test_a_config_that_builds_folded_layers_says_so(
+    reader: str, trained: Path, tmp_path: Path
+) -> None:
+    cfg = tiny_config(tmp_path)
+    cfg.model.backbone.deploy = True
+    message = r'shift_wise in training form, and the config builds it folded: leave deploy=True out'
+    with pytest.raises(CheckpointError, match=message):
+        READERS[reader](trained, cfg)
 
 
 @pytest.mark.parametrize('record', [None, 2, {}, {'format': '2'}, {'format': 0}, {'format': True}])
