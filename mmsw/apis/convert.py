@@ -112,6 +112,22 @@ def _first(*values: Any) -> Any:
     return next(value for value in values if value is not None)
 
 
+def _image_channels(state: Mapping[str, Tensor]) -> int:
+    stem = state.get(_STEM)
+    return _IMAGE_CHANNELS if stem is None or stem.ndim < 2 else stem.shape[1]
+
+
+def _build(settings: dict[str, Any], source: str) -> ShiftWiseNet:
+    try:
+        return ShiftWiseNet(**settings)
+    except (TypeError, ValueError) as error:
+        given = ', '.join(f'{key}={settings[key]!r}' for key in _TOLD)
+        raise CheckpointError(
+            f'{source}: no network can be built with {given}: {error}. Say what the file does not '
+            'say right: --big-kernels, --ghost-ratio, --num-reps'
+        ) from error
+
+
 def convert_checkpoint(
     src: str | os.PathLike[str],
     dst: str | os.PathLike[str],
@@ -152,28 +168,20 @@ def convert_checkpoint(
     state = to_state_dict(checkpoint, src, prefix)
     shape = NetworkShape.of(state, src)
     told = _told(checkpoint, state, src)
-    settings = dict(
-        arch=_all_stages(shape),
-        version=shape.version,
-        big_kernels=list(_first(big_kernels, told.big_kernels, PUBLISHED_KERNELS)),
-        small_kernel=shape.small_kernel,
-        ghost_ratio=_first(ghost_ratio, told.ghost_ratio, _PUBLISHED_GHOST_RATIO),
-        num_paths=shape.num_paths,
-        num_reps=_first(num_reps, told.num_reps, PUBLISHED_REPS),
+    net = _build(
+        dict(
+            arch=_all_stages(shape),
+            version=shape.version,
+            big_kernels=list(_first(big_kernels, told.big_kernels, PUBLISHED_KERNELS)),
+            small_kernel=shape.small_kernel,
+            ghost_ratio=_first(ghost_ratio, told.ghost_ratio, _PUBLISHED_GHOST_RATIO),
+            num_paths=shape.num_paths,
+            num_reps=_first(num_reps, told.num_reps, PUBLISHED_REPS),
+            out_indices=tuple(range(len(shape.depths))),
+            in_channels=_image_channels(state),
+        ),
+        src,
     )
-    if len(shape.depths) < _NUM_STAGES:
-        settings['out_indices'] = list(range(len(shape.depths)))
-    channels = state.get(_STEM)
-    if channels is not None and channels.ndim > 1 and channels.shape[1] != _IMAGE_CHANNELS:
-        settings['in_channels'] = channels.shape[1]
-    try:
-        net = ShiftWiseNet(**settings)
-    except (TypeError, ValueError) as error:
-        given = ', '.join(f'{key}={settings[key]!r}' for key in _TOLD)
-        raise CheckpointError(
-            f'{src}: no network can be built with {given}: {error}. Say what the file does not say '
-            'right: --big-kernels, --ghost-ratio, --num-reps'
-        ) from error
     # Without the file's records, which arguments may overrule, and without the state of a dynamic
     # run, which the written file has not either: what is zero counts as pruned.
     missing, unused = fill_network(net, state, src)

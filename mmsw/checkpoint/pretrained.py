@@ -113,15 +113,28 @@ def fill_network(
     used = {**{key: state[key] for key in state if key not in unused}, **brought}
     warn_of_bare_zeros(used, source)
     missing = [key for key in missing if key not in brought]
+    _log(source, len(own), missing, unused, surplus, _density(state), len(brought))
+    return missing, unused + surplus
+
+
+def _log(
+    source: str,
+    total: int,
+    missing: list[str],
+    unused: list[str],
+    surplus: list[str],
+    density: float,
+    num_brought: int,
+) -> None:
+    """Say what was loaded."""
     print_log(
-        f'loaded {source}: {len(own) - len(missing)} of {len(own)} tensors; not in the file: '
+        f'loaded {source}: {total - len(missing)} of {total} tensors; not in the file: '
         f'{listed(missing)}; not used: {listed(unused)}'
         + (f'; behind the last output: stages {_stages(surplus)}' if surplus else '')
-        + f'; weight density of the small kernels {_density(state):.4f}'
-        + (f'; {len(brought)} other layers are masked as in the file' if brought else ''),
+        + f'; weight density of the small kernels {density:.4f}'
+        + (f'; {num_brought} other layers are masked as in the file' if num_brought else ''),
         logger='current',
     )
-    return missing, unused + surplus
 
 
 def missing_and_unused(state: StateDict, own: Mapping[str, Tensor]) -> tuple[list[str], list[str]]:

@@ -4,7 +4,9 @@ A published file holds neither shift patterns nor the order of the channels: bot
 with torch's and numpy's generators. Neither torch nor numpy promises that theirs draw the same for
 ever. A network that draws other tables than it was trained with gives wrong results without a word.
 
-``python -m mmsw.checkpoint.published`` prints the digests of what this environment draws.
+What this environment draws, to be written into this file when another network is published::
+
+    python -c 'from mmsw.checkpoint.published import drawn_digests as d; print(*d(), sep="\\n")'
 """
 
 from __future__ import annotations
@@ -172,11 +174,3 @@ def _probes() -> tuple[tuple[str, str, str], ...]:
         ('torch', digest(pattern.shift_hv, pattern.identity_index), PATTERNS[PROBE_PATTERN]),
         ('numpy', digest(order), ORDERS[PROBE_ORDER]),
     )
-
-
-if __name__ == '__main__':
-    for name, digests in zip(('PATTERNS', 'ORDERS'), drawn_digests(), strict=True):
-        print(f'{name} = {{')
-        for sizes, value in digests.items():
-            print(f'    {sizes}: {value!r},')
-        print('}')

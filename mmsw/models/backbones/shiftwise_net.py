@@ -110,9 +110,7 @@ class ShiftWiseNet(BaseModule):
         super().__init__(init_cfg)
         self.depths, self.dims = self._arch(arch, version)
         out_indices = (out_indices,) if isinstance(out_indices, int) else tuple(out_indices)
-        _check_stages(len(self.depths), big_kernels, out_indices, frozen_stages)
-        if not 0 <= drop_path_rate < 1:
-            raise ValueError(f'drop_path_rate must be in [0, 1), got {drop_path_rate}')
+        _check_stages(len(self.depths), big_kernels, out_indices, frozen_stages, drop_path_rate)
         if small_kernel is None:
             small_kernel = self.default_small_kernel[version]
         self.version = version
@@ -125,17 +123,12 @@ class ShiftWiseNet(BaseModule):
         self.norm_eval = norm_eval
         self.output_norm = output_norm
         norm_cfg = dict(type='BN') if norm_cfg is None else norm_cfg
-        operator = dict(
-            small_kernel=small_kernel,
-            ghost_ratio=ghost_ratio,
-            num_paths=num_paths,
-            num_reps=num_reps,
-            version=version,
-        )
+        operator = dict(small_kernel=small_kernel, ghost_ratio=ghost_ratio, version=version)
+        operator.update(num_paths=num_paths, num_reps=num_reps)
         self.settings = dict(
             operator,
             arch=dict(depths=self.depths, dims=self.dims),
-            big_kernels=list(self.big_kernels),
+            big_kernels=list(big_kernels),
             in_channels=in_channels,
             layer_scale_init_value=layer_scale_init_value,
             out_indices=list(out_indices),
@@ -328,7 +321,11 @@ class ShiftWiseNet(BaseModule):
 
 
 def _check_stages(
-    num_stages: int, big_kernels: Any, out_indices: tuple[int, ...], frozen_stages: int
+    num_stages: int,
+    big_kernels: Any,
+    out_indices: tuple[int, ...],
+    frozen_stages: int,
+    drop_path_rate: float,
 ) -> None:
     if isinstance(big_kernels, int) or len(big_kernels) != num_stages:
         raise ValueError(
@@ -338,6 +335,8 @@ def _check_stages(
         raise ValueError(f'out_indices must name stages 0 to {num_stages - 1}, got {out_indices}')
     if frozen_stages not in range(-1, num_stages + 1):
         raise ValueError(f'frozen_stages must be between -1 and {num_stages}, got {frozen_stages}')
+    if not 0 <= drop_path_rate < 1:
+        raise ValueError(f'drop_path_rate must be in [0, 1), got {drop_path_rate}')
 
 
 def _plain(norm_cfg: dict) -> dict:
