@@ -35,7 +35,7 @@ def test_written_file_depends_on_no_generator_and_gives_the_same_features(
 ) -> None:
     converted = convert_checkpoint(published, tmp_path / 'own.pth')
     written = load_checkpoint_file(tmp_path / 'own.pth')
-    settings = written['meta']['backbone']
+    settings = written['meta']['mmsw']['backbone']
     direct = ShiftWiseNet(**settings, init_cfg=dict(type='Pretrained', checkpoint=str(published)))
     again = ShiftWiseNet(
         **settings, init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'own.pth'))
@@ -68,7 +68,7 @@ def test_converting_twice_changes_nothing(published, tmp_path) -> None:
     convert_checkpoint(published, tmp_path / 'once.pth')
     convert_checkpoint(tmp_path / 'once.pth', tmp_path / 'twice.pth')
     once, twice = (load_checkpoint_file(tmp_path / f'{n}.pth') for n in ('once', 'twice'))
-    assert once['meta']['backbone'] == twice['meta']['backbone']
+    assert once['meta']['mmsw']['backbone'] == twice['meta']['mmsw']['backbone']
     assert once['state_dict'].keys() == twice['state_dict'].keys()
     for key, tensor in once['state_dict'].items():
         assert torch.equal(tensor, twice['state_dict'][key])
@@ -87,7 +87,7 @@ def own_file(tmp_path: Path, **kwargs) -> Path:
 
 
 def settings_of(path: Path) -> dict:
-    return load_checkpoint_file(path)['meta']['backbone']
+    return load_checkpoint_file(path)['meta']['mmsw']['backbone']
 
 
 @pytest.mark.parametrize('form', ['namespace', 'dict'])
@@ -170,7 +170,7 @@ def test_an_own_file_with_other_settings_can_be_converted_again_and_again(tmp_pa
         assert found['num_reps'] == 2
         assert found['in_channels'] == 4
     once, twice = (load_checkpoint_file(tmp_path / name) for name in ('once.pth', 'twice.pth'))
-    assert once['meta']['backbone'] == twice['meta']['backbone']
+    assert once['meta']['mmsw']['backbone'] == twice['meta']['mmsw']['backbone']
     for key, tensor in once['state_dict'].items():
         assert torch.equal(tensor, twice['state_dict'][key])
 
@@ -178,7 +178,15 @@ def test_an_own_file_with_other_settings_can_be_converted_again_and_again(tmp_pa
 def test_stored_patterns_tell_what_nothing_else_does(tmp_path) -> None:
     convert_checkpoint(own_file(tmp_path, num_reps=3), tmp_path / 'own.pth')
     found = settings_of(tmp_path / 'own.pth')
-    assert found['big_kernels'] == [31, 15, 7, 5]  # a pattern does not tell 14 from 15
+    assert found['big_kernels'] == KERNELS
+    assert found['num_reps'] == 3
+    old = load_checkpoint_file(tmp_path / 'run.pth')
+    state = old['state_dict']
+    old['state_dict'] = {k: t for k, t in state.items() if not k.endswith('kernel_sizes')}
+    torch.save(old, tmp_path / 'run.pth')
+    convert_checkpoint(tmp_path / 'run.pth', tmp_path / 'own.pth')
+    found = settings_of(tmp_path / 'own.pth')
+    assert found['big_kernels'] == [31, 15, 7, 5]  # without them a pattern does not tell 14 from 15
     assert found['num_reps'] == 3
 
 
@@ -209,7 +217,7 @@ def test_one_of_several_networks(published, tmp_path) -> None:
     convert_checkpoint(tmp_path / 'raw.pth', tmp_path / 'own.pth', prefix='teacher')
     convert_checkpoint(published, tmp_path / 'direct.pth')
     one, other = (load_checkpoint_file(tmp_path / n) for n in ('own.pth', 'direct.pth'))
-    assert one['meta']['backbone'] == other['meta']['backbone']
+    assert one['meta']['mmsw']['backbone'] == other['meta']['mmsw']['backbone']
     assert all(torch.equal(t, other['state_dict'][k]) for k, t in one['state_dict'].items())
 
 

@@ -13,12 +13,12 @@ from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
 from mmsw.analysis.complexity import Complexity, Cost, complexity
-from mmsw.checkpoint import load_pretrained, read_checkpoint
+from mmsw.checkpoint import check_masks_placed, load_pretrained, read_checkpoint
 from mmsw.errors import UsageError
 from mmsw.whole_file import write_whole
 
 from .config import config_name, load_config, register_toolbox
-from .trained import check_whole, existing_file, is_folded, state_dict_of, take_form
+from .trained import check_complete, existing_file, is_folded, state_dict_of, take_form
 
 # What the published figures are for, by toolbox.
 _SHAPES = {'mmseg': (512, 2048), 'mmdet': (1280, 800), 'mmpretrain': (224, 224)}
@@ -99,8 +99,9 @@ def _load(model: nn.Module, filename: str, deploy: bool) -> None:
     if hasattr(backbone, 'switch_to_deploy') and not any(k.startswith('backbone.') for k in state):
         load_pretrained(backbone, filename)
     else:
-        take_form(model, state)
-        check_whole(state, model, filename)
+        take_form(model, state, filename)
+        check_complete(state, model, filename)
+        check_masks_placed(state, model, filename, trains=False)
         model.load_state_dict(state, strict=False)
 
 

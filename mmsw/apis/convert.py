@@ -10,7 +10,6 @@ from typing import Any
 
 from torch import Tensor
 
-import mmsw
 from mmsw.analysis.sparsity.layers import PUBLISHED_KERNELS, PUBLISHED_REPS, read_network
 from mmsw.checkpoint import (
     NetworkShape,
@@ -18,6 +17,7 @@ from mmsw.checkpoint import (
     check_address,
     fill_network,
     load_checkpoint_file,
+    network_record,
     read_checkpoint,
     read_records,
     save_checkpoint_file,
@@ -92,14 +92,14 @@ def _read(src: str, trust: bool) -> Any:
 
 def _told(checkpoint: Any, state: Mapping[str, Tensor], source: str) -> Recorded:
     """What the file says about its shift patterns: its records, else the patterns themselves."""
-    told = read_records(checkpoint) or Recorded('the file')
+    told = read_records(checkpoint, source) or Recorded('the file')
     if None in (told.big_kernels, told.num_reps) and any('.pattern.' in key for key in state):
         stored = read_network(state, source, told)
         told = replace(told, big_kernels=stored.big_kernels, num_reps=stored.num_reps)
     return told
 
 
-def _whole_arch(shape: NetworkShape) -> dict[str, list[int]]:
+def _all_stages(shape: NetworkShape) -> dict[str, list[int]]:
     """All stages; those that the file lacks in the proportions of the published networks."""
     depths, dims = list(shape.depths), list(shape.dims)
     while len(depths) < _NUM_STAGES:
@@ -110,6 +110,22 @@ def _whole_arch(shape: NetworkShape) -> dict[str, list[int]]:
 
 def _first(*values: Any) -> Any:
     return next(value for value in values if value is not None)
+
+
+def _image_channels(state: Mapping[str, Tensor]) -> int:
+    stem = state.get(_STEM)
+    return _IMAGE_CHANNELS if stem is None or stem.ndim < 2 else stem.shape[1]
+
+
+def _build(settings: dict[str, Any], source: str) -> ShiftWiseNet:
+    try:
+        return ShiftWiseNet(**settings)
+    except (TypeError, ValueError) as error:
+        given = ', '.join(f'{key}={settings[key]!r}' for key in _TOLD)
+        raise CheckpointError(
+            f'{source}: no network can be built with {given}: {error}. Say what the file does not '
+            'say right: --big-kernels, --ghost-ratio, --num-reps'
+        ) from error
 
 
 def convert_checkpoint(
@@ -152,35 +168,27 @@ def convert_checkpoint(
     state = to_state_dict(checkpoint, src, prefix)
     shape = NetworkShape.of(state, src)
     told = _told(checkpoint, state, src)
-    settings = dict(
-        arch=_whole_arch(shape),
-        version=shape.version,
-        big_kernels=list(_first(big_kernels, told.big_kernels, PUBLISHED_KERNELS)),
-        small_kernel=shape.small_kernel,
-        ghost_ratio=_first(ghost_ratio, told.ghost_ratio, _PUBLISHED_GHOST_RATIO),
-        num_paths=shape.num_paths,
-        num_reps=_first(num_reps, told.num_reps, PUBLISHED_REPS),
+    net = _build(
+        dict(
+            arch=_all_stages(shape),
+            version=shape.version,
+            big_kernels=list(_first(big_kernels, told.big_kernels, PUBLISHED_KERNELS)),
+            small_kernel=shape.small_kernel,
+            ghost_ratio=_first(ghost_ratio, told.ghost_ratio, _PUBLISHED_GHOST_RATIO),
+            num_paths=shape.num_paths,
+            num_reps=_first(num_reps, told.num_reps, PUBLISHED_REPS),
+            out_indices=tuple(range(len(shape.depths))),
+            in_channels=_image_channels(state),
+        ),
+        src,
     )
-    if len(shape.depths) < _NUM_STAGES:
-        settings['out_indices'] = list(range(len(shape.depths)))
-    channels = state.get(_STEM)
-    if channels is not None and channels.ndim > 1 and channels.shape[1] != _IMAGE_CHANNELS:
-        settings['in_channels'] = channels.shape[1]
-    try:
-        net = ShiftWiseNet(**settings)
-    except (TypeError, ValueError) as error:
-        given = ', '.join(f'{key}={settings[key]!r}' for key in _TOLD)
-        raise CheckpointError(
-            f'{src}: no network can be built with {given}: {error}. Say what the file does not say '
-            'right: --big-kernels, --ghost-ratio, --num-reps'
-        ) from error
     # Without the file's records, which arguments may overrule, and without the state of a dynamic
     # run, which the written file has not either: what is zero counts as pruned.
     missing, unused = fill_network(net, state, src)
     head = {key: tensor for key, tensor in state.items() if key.startswith('head.')}
     norms = [key for key in missing if key.startswith('norm')]
     written = {key: tensor for key, tensor in net.state_dict().items() if key not in norms}
-    meta = {'mmsw_version': mmsw.__version__, 'source': Path(src).name, 'backbone': settings}
+    meta = {'source': Path(src).name, 'mmsw': network_record(net)}
     try:
         save_checkpoint_file({'meta': meta, 'state_dict': {**written, **head}}, dst)
     except OSError as error:

@@ -21,13 +21,13 @@ from mmengine.registry import DATASETS, MODELS, DefaultScope
 from mmengine.structures import BaseDataElement
 from torch import nn
 
-from mmsw.checkpoint import only_data_is_read, read_checkpoint
+from mmsw.checkpoint import check_masks_placed, only_data_is_read, read_checkpoint
 from mmsw.datasets.loading import short
 from mmsw.errors import CheckpointError, DataError, UsageError
 
 from .config import config_name, load_config, register_toolbox
 from .data import iter_datasets
-from .trained import check_whole, existing_file, state_dict_of, take_form
+from .trained import check_complete, existing_file, state_dict_of, take_form
 
 Image = str | os.PathLike[str] | np.ndarray
 
@@ -88,8 +88,9 @@ def init_model(
         else:
             saved = read_checkpoint(filename)
             state = state_dict_of(saved)
-            take_form(model, state)
-            check_whole(state, model, filename)
+            take_form(model, state, filename)
+            check_complete(state, model, filename)
+            check_masks_placed(state, model, filename, trains=False)
             _fill(model, state, filename)
             meta = saved.get('meta') or {}
         model.dataset_meta = _dataset_meta(meta, cfg)

@@ -10,12 +10,14 @@ import torch
 from mmengine.device import get_device
 from mmengine.dist import broadcast_object_list, is_distributed
 from mmengine.evaluator import DumpResults, Evaluator
-from mmengine.model import BaseTTAModel, is_model_wrapper, revert_sync_batchnorm
+from mmengine.model import is_model_wrapper, revert_sync_batchnorm
 from mmengine.registry import RUNNERS
 from mmengine.runner import BaseLoop, Runner, load_state_dict
 from torch import nn
 
 from mmsw.checkpoint import (
+    add_record,
+    check_masks_placed,
     fetched_once,
     only_data_is_read,
     read_checkpoint,
@@ -29,8 +31,8 @@ from .dataset_checks import check_dataset, explained_errors
 from .pretrained_init import zeros_are_kept
 from .trained import (
     REVISE_KEYS,
+    check_complete,
     check_fills,
-    check_whole,
     refuse_folded,
     state_dict_of,
     take_form,
@@ -48,13 +50,15 @@ class PortableRunner(Runner):
     - runs nothing that a checkpoint holds: neither where it loads one itself, nor where a part of
       the model does;
     - does not ask for pretrained weights when it resumes;
+    - writes into every checkpoint what its network is, see :mod:`mmsw.checkpoint.format`;
     - stops in all processes when a checkpoint cannot be saved, where mmengine would stop in the
       first one and let the others wait for it;
     - refuses data sets without an image or an annotation before any training, where mmengine would
       train on nothing or wait for ever, and says what is wrong with annotation files.
     """
 
-    needs_whole_checkpoint: bool = False  # when loading without resuming
+    needs_complete_checkpoint: bool = False  # when loading without resuming
+    checks_checkpoints: bool = True  # so that hooks need not
 
     def setup_env(self, env_cfg: dict) -> None:
         """As mmengine's; without a GPU the process group is a gloo one whatever the config says."""
@@ -136,7 +140,8 @@ class PortableRunner(Runner):
 
         Raises:
             CheckpointError: If the file is damaged or asks for more than data; or if the run trains
-                and the file holds folded layers; or if the run resumes and the file is not of a
+                and the file holds folded layers, or a mask that no layer can take; or if the file
+                holds shift patterns of other sizes; or if the run resumes and the file is not of a
                 training; or if the run resumes or tests and the file lacks parameters of the model
                 or has them in another shape.
         """
@@ -147,14 +152,15 @@ class PortableRunner(Runner):
         keep_loaded_zeros(self, checkpoint)  # also where no hook of the config does
         model = unwrapped(self.model)
         state = state_dict_of(checkpoint, revise_keys)
-        if self._resume or isinstance(self._train_loop, BaseLoop):
+        trains = self._resume or isinstance(self._train_loop, BaseLoop)
+        if trains:
             refuse_folded(state, filename)
             warn_of_bare_zeros(state, filename)
-        part = model.module if isinstance(model, BaseTTAModel) else model
-        take_form(part, state)
-        check_fills(state, part, filename)
-        if self._resume or self.needs_whole_checkpoint:
-            check_whole(state, part, filename)
+        take_form(model, state, filename)
+        check_fills(state, model, filename)
+        check_masks_placed(state, model, filename, trains)
+        if self._resume or self.needs_complete_checkpoint:
+            check_complete(state, model, filename)
         load_state_dict(model, state, strict, logger=self.logger)
         self._has_loaded = True
         self.logger.info(f'Load checkpoint from {filename}')
@@ -164,6 +170,12 @@ class PortableRunner(Runner):
         """As mmengine's; the optimizers forget what the masks of the file prune."""
         super().resume(*args, **kwargs)
         settle_masks(self)
+
+    def call_hook(self, fn_name: str, **kwargs: Any) -> None:
+        """As mmengine's; a checkpoint gets its record before the hooks see it."""
+        if fn_name == 'before_save_checkpoint':
+            add_record(kwargs['checkpoint'], unwrapped(self.model))
+        super().call_hook(fn_name, **kwargs)
 
     def save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
         """As mmengine's, in which the main process alone works; its error is raised in all."""

@@ -18,7 +18,7 @@ from mmsw.checkpoint import (
 from mmsw.engine.loaded_zeros import keep_zeros
 from mmsw.errors import CheckpointError
 
-from .trained import refuse_folded, state_dict_of
+from .trained import check_form, refuse_folded, state_dict_of
 
 _NAME = 'Pretrained'
 
@@ -47,7 +47,8 @@ class KeepingPretrainedInit(PretrainedInit):
                     f'{self.checkpoint} has no tensor under the prefix {prefix!r}; name another '
                     'one in init_cfg'
                 )
-        keep_zeros(module, state, checkpoint)
+        check_form(module, state, self.checkpoint)
+        keep_zeros(module, state, checkpoint, self.checkpoint)
         warn_of_bare_zeros(state, self.checkpoint)
         load_state_dict(module, state, strict=False, logger='current')
         if hasattr(module, '_params_init_info'):

@@ -144,7 +144,7 @@ def build_test_runner(
         enable_output(cfg, scope, out)
     check_data(cfg, ['test_dataloader'])
     runner = _from_cfg(cfg)
-    runner.needs_whole_checkpoint = True
+    runner.needs_complete_checkpoint = True
     return runner
 
 

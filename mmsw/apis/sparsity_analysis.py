@@ -20,6 +20,7 @@ from mmsw.checkpoint import (
     read_records,
     settle_zeros,
     to_state_dict,
+    warn_of_empty_masks,
 )
 from mmsw.errors import CheckpointError, UsageError
 from mmsw.models import ShiftWiseNet
@@ -78,7 +79,8 @@ def analyze_sparsity(
 def _network_of_file(contents: Any, source: str) -> MaskedNetwork:
     state = to_state_dict(contents, source)
     settle_zeros(state, contents, source)  # as loading it will
-    return read_network(state, source, read_records(contents))
+    warn_of_empty_masks(state, source)
+    return read_network(state, source, read_records(contents, source))
 
 
 def _network_of_config(cfg: Config, contents: Any, source: str) -> MaskedNetwork:

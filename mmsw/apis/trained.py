@@ -13,6 +13,7 @@ from torch import nn
 
 from mmsw.checkpoint import check_address
 from mmsw.errors import CheckpointError, UsageError
+from mmsw.ops import ShiftPattern
 from mmsw.sparsity import attach_saved_masks
 from mmsw.sparsity.layer_masks import normalised_masks
 
@@ -85,7 +86,9 @@ def check_fills(state: Mapping[str, Any], model: nn.Module, filename: str) -> No
         )
 
 
-def take_form(model: nn.Module, state: MutableMapping[str, Any]) -> None:
+def take_form(
+    model: nn.Module, state: MutableMapping[str, Any], filename: str = 'the checkpoint'
+) -> None:
     """Give a model the form that a state dict has, in place, before it is loaded.
 
     Layers that the state dict has folded are folded, and ordinary layers whose mask it brings get a
@@ -93,8 +96,11 @@ def take_form(model: nn.Module, state: MutableMapping[str, Any]) -> None:
     the shape of their weights, also in place.
 
     Raises:
+        CheckpointError: If a layer is folded already, and the state dict has it in training form;
+            or if the state dict has a shift pattern of other sizes than a layer.
         SparsityError: If something called ``X.mask`` beside ``X.weight`` is no mask of it.
     """
+    check_form(model, state, filename)
     layers = dict(model.named_modules())
     for key in state:
         layer = layers.get(key.removesuffix(_FOLDED)) if key.endswith(_FOLDED) else None
@@ -104,7 +110,30 @@ def take_form(model: nn.Module, state: MutableMapping[str, Any]) -> None:
     attach_saved_masks(model, state)
 
 
-def check_whole(state: dict, model: nn.Module, filename: str) -> None:
+def check_form(model: nn.Module, state: Mapping[str, Any], filename: str) -> None:
+    """Refuse what mmengine would leave out with a warning.
+
+    Raises:
+        CheckpointError: As :func:`take_form`.
+    """
+    for name, module in model.named_modules():
+        if getattr(module, 'deployed', False) and f'{name}.paths.0.weight' in state:
+            raise CheckpointError(
+                f'{filename} has {name} in training form, and the config builds it folded: leave '
+                'deploy=True out of the backbone of the config; mmsw.apis.init_model(..., '
+                'deploy=True) folds the model after loading'
+            )
+        if isinstance(module, ShiftPattern):
+            try:
+                module.check_state(state, f'{name}.')
+            except ValueError as error:
+                raise CheckpointError(
+                    f'{filename} does not fit the {type(model).__name__} of the config: the shift '
+                    f'pattern {name} cannot be loaded: {error}'
+                ) from error
+
+
+def check_complete(state: dict, model: nn.Module, filename: str) -> None:
     """Refuse a state dict that leaves parameters of a model as they are.
 
     Folded kernels count as parameters.

@@ -36,8 +36,8 @@ def read_checkpoint(source: str | os.PathLike[str]) -> Any:
         What the file holds.
 
     Raises:
-        CheckpointError: If the file is missing, cannot be fetched, is damaged, or asks for more
-            than data, or if the address is of another kind.
+        CheckpointError: If the file is missing, cannot be fetched, is damaged, is of a newer format
+            of mmsw, or asks for more than data, or if the address is of another kind.
     """
     name = os.fspath(source)
     if _ELSEWHERE not in name:

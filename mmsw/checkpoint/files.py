@@ -22,6 +22,8 @@ from mmengine.logging import HistoryBuffer
 from mmsw.errors import CheckpointError
 from mmsw.whole_file import write_whole
 
+from .format import read_record
+
 PUBLISHED_FILE = (
     "The published SW-tiny v2 (ImageNet-1k, 300 epochs) is linked from the README of the authors' "
     'repository, github.com/lidc54/shift-wiseConv; it lies on a file-sharing site, so download it '
@@ -145,7 +147,8 @@ def load_checkpoint_file(
         What the file holds.
 
     Raises:
-        CheckpointError: If the file is missing, damaged, or asks for more than data.
+        CheckpointError: If the file is missing, damaged, of a newer format of mmsw, or asks for
+            more than data.
     """
     path = Path(path)
     what, size = f'checkpoint file {name or path}', None
@@ -157,7 +160,9 @@ def load_checkpoint_file(
         if not trust:
             _check_records(path, size, what)
         with _statistics_kept():
-            return torch.load(path, map_location='cpu', weights_only=not trust)
+            contents = torch.load(path, map_location='cpu', weights_only=not trust)
+        read_record(contents, str(name or path))
+        return contents
     except CheckpointError:
         raise
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:

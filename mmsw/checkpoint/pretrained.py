@@ -17,10 +17,11 @@ from mmsw.sparsity.layer_masks import saved_masks
 from mmsw.wording import listed
 
 from .addresses import read_checkpoint
-from .pruned import settle_zeros, warn_of_bare_zeros
+from .pruned import check_masks_placed, settle_zeros, warn_of_bare_zeros, warn_of_empty_masks
+from .published import check_drawn
 from .records import read_records
 from .release import StateDict, merged_paths, to_state_dict
-from .shape import PATH, NetworkShape
+from .shape import PATH, NetworkShape, stored_kernels
 from .stem import fit_stem
 
 # What a classification checkpoint cannot bring, and what a backbone has no use for.
@@ -86,19 +87,22 @@ def fill_network(
     own = net.state_dict()
     if not any(map(PATH.match, own)):
         raise CheckpointError(
-            f'{source}: the network to fill has no small kernels any more (deployed?); load first, '
-            'then call switch_to_deploy()'
+            f'{source}: the network to fill has no small kernels any more (deployed?); load first '
+            '(deploy=False), then call switch_to_deploy()'
         )
     state = to_state_dict(checkpoint, source, prefix)
     surplus = _pop_surplus_stages(state, own)
     found, expected = NetworkShape.of(state, source), NetworkShape.of(own)
     _check_same_network(state, found, expected, checkpoint, net, source)
     fit_stem(state, own, input_weights, source)
+    check_drawn(own, state, source)
     settle_zeros(state, checkpoint, source)
+    warn_of_empty_masks(state, source)
     _match_paths(state, found.num_paths, expected.num_paths, source)
     brought = _pop_brought_masks(state, own)
-    missing, unused = fit_report(state, own)
+    missing, unused = missing_and_unused(state, own)
     _check_tensors(state, own, missing, unused, source)
+    check_masks_placed(state, net, source, trains=True)
     before = {key: tensor.clone() for key, tensor in own.items()}
     try:
         net.load_state_dict(state, strict=False)
@@ -109,18 +113,31 @@ def fill_network(
     used = {**{key: state[key] for key in state if key not in unused}, **brought}
     warn_of_bare_zeros(used, source)
     missing = [key for key in missing if key not in brought]
-    print_log(
-        f'loaded {source}: {len(own) - len(missing)} of {len(own)} tensors; not in the file: '
-        f'{listed(missing)}; not used: {listed(unused)}'
-        + (f'; behind the last output: stages {_stages(surplus)}' if surplus else '')
-        + f'; weight density of the small kernels {_density(state):.4f}'
-        + (f'; {len(brought)} other layers are masked as in the file' if brought else ''),
-        logger='current',
-    )
+    _log(source, len(own), missing, unused, surplus, _density(state), len(brought))
     return missing, unused + surplus
 
 
-def fit_report(state: StateDict, own: Mapping[str, Tensor]) -> tuple[list[str], list[str]]:
+def _log(
+    source: str,
+    total: int,
+    missing: list[str],
+    unused: list[str],
+    surplus: list[str],
+    density: float,
+    num_brought: int,
+) -> None:
+    """Say what was loaded."""
+    print_log(
+        f'loaded {source}: {total - len(missing)} of {total} tensors; not in the file: '
+        f'{listed(missing)}; not used: {listed(unused)}'
+        + (f'; behind the last output: stages {_stages(surplus)}' if surplus else '')
+        + f'; weight density of the small kernels {density:.4f}'
+        + (f'; {num_brought} other layers are masked as in the file' if num_brought else ''),
+        logger='current',
+    )
+
+
+def missing_and_unused(state: StateDict, own: Mapping[str, Tensor]) -> tuple[list[str], list[str]]:
     """Names that the network has and the file lacks, and the reverse."""
     return [key for key in own if key not in state], [key for key in state if key not in own]
 
@@ -151,7 +168,7 @@ def _check_same_network(
         for name in ('version', 'depths', 'dims', 'num_active', 'small_kernel', 'num_filters')
         if getattr(found, name) != getattr(expected, name)
     ]
-    problems += _recorded_differences(checkpoint, net, len(expected.depths))
+    problems += _recorded_differences(checkpoint, net, len(expected.depths), source)
     problems += _pattern_differences(state, found.small_kernel, net)
     if problems:
         raise CheckpointError(
@@ -228,9 +245,11 @@ def _match_paths(state: StateDict, found: int, expected: int, source: str) -> No
             state[f'{layer}.{p}.mask'] = torch.stack(masks).any(0)
 
 
-def _recorded_differences(checkpoint: Any, net: nn.Module, num_stages: int) -> list[str]:
+def _recorded_differences(
+    checkpoint: Any, net: nn.Module, num_stages: int, source: str
+) -> list[str]:
     """Differences that leave no trace in any shape, from what the file records."""
-    recorded = read_records(checkpoint)
+    recorded = read_records(checkpoint, source)
     if recorded is None:
         return []
     problems = []
@@ -250,11 +269,10 @@ def _pattern_differences(state: StateDict, small_kernel: int, net: nn.Module) ->
         pattern = f'stages.{stage}.0.shift_wise.pattern.'
         if f'{pattern}shift_hv' not in state or f'{pattern}identity_index' not in state:
             continue
-        half = int(state[f'{pattern}shift_hv'].max()) + small_kernel - 1
-        if half != big_kernel // 2:
-            problems.append(
-                f'big kernel {2 * half} or {2 * half + 1} in stage {stage} instead of {big_kernel}'
-            )
+        found = stored_kernels(state, pattern, small_kernel)
+        if big_kernel not in found:
+            either = ' or '.join(map(str, found))
+            problems.append(f'big kernel {either} in stage {stage} instead of {big_kernel}')
         num_reps = state[f'{pattern}identity_index'].shape[-1]
         if num_reps != net.num_reps:
             problems.append(f'num_reps {num_reps} instead of {net.num_reps}')

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping, MutableMapping
 from typing import Any
 
 import torch
 from mmengine.logging import print_log
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmsw.errors import CheckpointError, SparsityError
 from mmsw.sparsity import from_torch_prune, masks_from_zeros
@@ -48,20 +48,34 @@ def plain_weights(tensors: Mapping[str, Tensor], source: str) -> dict[str, Tenso
             f'network again: torch.nn.utils.parametrize.remove_parametrizations(layer, {name!r}) '
             'for each of these layers, or squash_mask() of the sparsifier from torch.ao.pruning'
         )
+    try:
+        return undo_torch_prune(tensors, source)
+    except SparsityError as error:
+        raise CheckpointError(f'{source}: {error}') from error
+
+
+def undo_torch_prune(tensors: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+    """As :func:`plain_weights`, for a state dict of any network, which may have parametrizations.
+
+    Raises:
+        SparsityError: If something called ``X.mask`` beside ``X.weight`` is no mask of it.
+    """
     unkept = without_a_mask(tensors)
     if unkept:
         _warn(
             f'{source}: torch.nn.utils.prune also pruned {listed(unkept)}; only weights of at '
             'least two dimensions can have a mask, so training will move these zeros'
         )
-    try:
-        plain = from_torch_prune(tensors)
-        return {**plain, **normalised_masks(plain)}
-    except SparsityError as error:
-        raise CheckpointError(f'{source}: {error}') from error
+    plain = from_torch_prune(tensors)
+    return {**plain, **normalised_masks(plain)}
 
 
-def settle_zeros(state: dict[str, Tensor], checkpoint: Any, source: str) -> None:
+def settle_zeros(
+    state: MutableMapping[str, Tensor],
+    checkpoint: Any,
+    source: str,
+    only: Container[str] | None = None,
+) -> None:
     """Give masks to weights that are exactly zero although the masks of the file keep them.
 
     Whoever zeroed them wanted them gone, and training would move them. In the file of a run with
@@ -71,8 +85,11 @@ def settle_zeros(state: dict[str, Tensor], checkpoint: Any, source: str) -> None
         state: State dict with a mask beside every small kernel; changed in place.
         checkpoint: What the file holds.
         source: Its name, for messages.
+        only: Keys of the masks that count; ``None``: all.
     """
-    new = masks_from_zeros(state)
+    new = {
+        key: mask for key, mask in masks_from_zeros(state).items() if only is None or key in only
+    }
     number = sum(int((state[key] & ~mask).sum()) for key, mask in new.items())
     if new and isinstance(checkpoint, Mapping) and DYNAMIC_SPARSITY in checkpoint:
         print_log(
@@ -86,6 +103,10 @@ def settle_zeros(state: dict[str, Tensor], checkpoint: Any, source: str) -> None
             'keep them; the zeros count as pruned and stay'
         )
         state.update(new)
+
+
+def warn_of_empty_masks(state: Mapping[str, Tensor], source: str) -> None:
+    """Say so where a mask keeps nothing at all."""
     empty = [
         key.removesuffix(_MASK)
         for key, mask in state.items()
@@ -93,6 +114,51 @@ def settle_zeros(state: dict[str, Tensor], checkpoint: Any, source: str) -> None
     ]
     if empty:
         _warn(f'{source}: nothing is left of {listed(empty)}: every weight is pruned')
+
+
+def check_masks_placed(
+    state: Mapping[str, Tensor], net: nn.Module, source: str, trains: bool, prefix: str = ''
+) -> None:
+    """Say so where a file has masks that a network has no place for.
+
+    To be called once the masks of the file are attached, see
+    :func:`mmsw.sparsity.attach_saved_masks`, and before it is loaded.
+
+    Args:
+        state: State dict of the file.
+        net: The network that it goes into.
+        source: Name of the file, for messages.
+        trains: Whether the network will be trained.
+        prefix: What precedes the names of the network in the state dict.
+
+    Raises:
+        CheckpointError: If the network will be trained, and takes a weight over without the mask
+            that keeps its zeros.
+    """
+    own = net.state_dict()
+    names = [
+        key.removeprefix(prefix).removesuffix(_MASK)
+        for key, mask in state.items()
+        if key.endswith(_MASK) and isinstance(mask, Tensor) and key.removeprefix(prefix) not in own
+    ]
+    lost = []
+    for name in names:
+        weight, mine = state.get(f'{prefix}{name}.weight'), own.get(f'{name}.weight')
+        taken = isinstance(weight, Tensor) and mine is not None and weight.shape == mine.shape
+        if taken and not bool((state[f'{prefix}{name}{_MASK}'] != 0).all()):
+            lost.append(name)
+    if lost and trains:
+        raise CheckpointError(
+            f'{source} has masks that no layer can take: {listed(lost)}. Training would move the '
+            'zeros of these weights. A layer takes a mask if its weight has at least two '
+            'dimensions and nothing else in it is called mask. Leave these masks out of the file '
+            'if the zeros need not stay'
+        )
+    if names:
+        _warn(
+            f'{source} has masks that find no place in the {type(net).__name__}, and are left out: '
+            f'{listed(names)}'
+        )
 
 
 def warn_of_bare_zeros(state: Mapping[str, Tensor], source: str) -> None:

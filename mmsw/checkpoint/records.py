@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .format import read_record
+
 
 @dataclass(frozen=True)
 class Recorded:
@@ -24,19 +26,22 @@ class Recorded:
     ghost_ratio: float | None = None
 
 
-def read_records(checkpoint: Any) -> Recorded | None:
-    """Settings that a file records: what a conversion wrote, else the authors' command line.
+def read_records(checkpoint: Any, source: str = 'the file') -> Recorded | None:
+    """Settings that a file records: what mmsw wrote, else the authors' command line.
 
     Args:
         checkpoint: What the file holds.
+        source: Its name, for messages.
 
     Returns:
         The settings, as the file has them, or ``None`` if it records none. A value of a kind that
         cannot be meant (``kernel_size=None``) counts as not told.
+
+    Raises:
+        CheckpointError: If the file is of a newer format, or its record is damaged.
     """
-    meta = checkpoint.get('meta') if isinstance(checkpoint, Mapping) else None
-    backbone = meta.get('backbone') if isinstance(meta, Mapping) else None
-    if isinstance(backbone, Mapping):
+    backbone = _backbone(checkpoint, source)
+    if backbone is not None:
         big_kernels = _sequence(backbone.get('big_kernels'))
         repetitions, ghost_ratio = backbone.get('num_reps'), backbone.get('ghost_ratio')
         return Recorded("the file's meta data", big_kernels, repetitions, ghost_ratio)
@@ -47,6 +52,15 @@ def read_records(checkpoint: Any) -> Recorded | None:
     if big_kernels is None and repetitions is None and ghost_ratio is None:
         return None
     return Recorded("the file's training arguments", big_kernels, repetitions, ghost_ratio)
+
+
+def _backbone(checkpoint: Any, source: str) -> Mapping[str, Any] | None:
+    """Arguments of the network, from ``meta.mmsw``, or ``meta`` as files of format 1 have them."""
+    backbone = read_record(checkpoint, source).get('backbone')
+    if backbone is None and isinstance(checkpoint, Mapping):
+        meta = checkpoint.get('meta')
+        backbone = meta.get('backbone') if isinstance(meta, Mapping) else None
+    return backbone if isinstance(backbone, Mapping) else None
 
 
 def training_arguments(checkpoint: Any) -> dict[str, Any]:

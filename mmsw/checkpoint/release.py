@@ -14,6 +14,7 @@ from mmsw.errors import CheckpointError
 
 from .files import load_checkpoint_file
 from .pruned import plain_weights
+from .published import check_generators
 
 StateDict = dict[str, Tensor]
 
@@ -78,7 +79,8 @@ def to_state_dict(
         As :func:`load_release_checkpoint`.
 
     Raises:
-        CheckpointError: If there is no shift-wise network, or more than one to choose from.
+        CheckpointError: If there is no shift-wise network, or more than one to choose from; or if
+            its shift patterns would have to be drawn, and are drawn otherwise than they were.
     """
     tensors = _unwrap(checkpoint, source)
     found = _network_prefix(tensors, source, prefix)
@@ -93,6 +95,8 @@ def to_state_dict(
                 renamed[key] = tensor.flatten()
     for key in [key for key in renamed if _OWN.search(key)]:
         renamed.setdefault(key.removesuffix('weight') + 'mask', renamed[key] != 0)
+    if not any(key.endswith('.pattern.shift_hv') for key in renamed):
+        check_generators(source)
     return renamed
 
 
@@ -129,7 +133,7 @@ def _no_network(tensors: StateDict, source: str) -> str:
             f'{source} holds a folded network (saved after switch_to_deploy), from which '
             'no training can start: take the file from before folding. To infer with this one, use '
             'mmsw.apis.init_model or tools/test.py with the config of the whole model; or build '
-            'the network, call switch_to_deploy(), then load_state_dict()'
+            'the network with ShiftWiseNet(..., deploy=True), then call load_state_dict()'
         )
     kind = 'a SLaK network' if any(map(_SLAK.search, tensors)) else 'another network'
     return (
@@ -168,5 +172,5 @@ def merged_paths(paths: list[Tensor], num_paths: int) -> list[Tensor]:
     """The same function in another number of paths: they are linear, only their sum counts."""
     if len(paths) == num_paths:
         return paths
-    whole = torch.stack(paths).sum(0)
-    return [whole / num_paths for _ in range(num_paths)]
+    merged = torch.stack(paths).sum(0)
+    return [merged / num_paths for _ in range(num_paths)]

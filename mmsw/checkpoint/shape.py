@@ -77,3 +77,21 @@ class NetworkShape:
             f'{self.num_active} channels in the operator, small kernel {self.small_kernel}, '
             f'big kernels in {reach}, {self.num_paths} path(s)'
         )
+
+
+def stored_kernels(state: Mapping[str, Tensor], pattern: str, small_kernel: int) -> tuple[int, ...]:
+    """The focus lengths M that a stored shift pattern can be for, the odd one last.
+
+    Args:
+        state: State dict.
+        pattern: What precedes the names of the pattern's tables; they are not empty.
+        small_kernel: Side N of the small kernels.
+
+    Returns:
+        One length; two where the state dict is of the first version, whose tables tell ``M // 2``.
+    """
+    sizes = state.get(f'{pattern}kernel_sizes')
+    if sizes is not None and sizes.numel() == 2:
+        return (int(sizes[0]),)
+    half = int(state[f'{pattern}shift_hv'].max()) + small_kernel - 1
+    return (2 * half, 2 * half + 1)

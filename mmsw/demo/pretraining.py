@@ -30,7 +30,12 @@ from mmsw.apis.backbone import backbone_settings, build_backbone
 from mmsw.apis.config import load_config
 from mmsw.apis.runner import PortableRunner, build_runner
 from mmsw.apis.schedule import fit_schedule
-from mmsw.checkpoint import load_checkpoint_file, load_pretrained, save_checkpoint_file
+from mmsw.checkpoint import (
+    load_checkpoint_file,
+    load_pretrained,
+    network_record,
+    save_checkpoint_file,
+)
 from mmsw.errors import UsageError
 from mmsw.random_state import preserved_random_state
 from mmsw.sparsity import SparsityReport, lost_zeros, masked_layers, masks, report
@@ -116,9 +121,8 @@ def make_demo_checkpoint(
         runner.register_hook(curve)
         model = runner.train()
         meta = {
-            'mmsw_version': mmsw.__version__,
+            'mmsw': network_record(backbone),
             'source': 'demonstration scenes',
-            'backbone': {k: v for k, v in backbone_settings(wanted).items() if k != 'type'},
             'sparsity': sparsity,
             'seed': seed,
             'epochs': epochs,

@@ -9,10 +9,10 @@ from mmengine.logging import print_log
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
+from mmsw.checkpoint import check_masks_placed, read_record, settle_zeros, undo_torch_prune
 from mmsw.errors import SparsityError
 from mmsw.sparsity import (
     attach_saved_masks,
-    from_torch_prune,
     masked_layers,
     masks,
     masks_from_zeros,
@@ -20,13 +20,12 @@ from mmsw.sparsity import (
     set_masks,
 )
 from mmsw.sparsity.dynamic_state import DYNAMIC_SPARSITY
-from mmsw.sparsity.layer_masks import normalised_masks
-from mmsw.sparsity.torch_prune import without_a_mask
 
 from .model_wrapper import unwrapped
 from .runner_parts import averaged_models, is_training, optimizers
 
 _WRAPPER = 'module.'
+_SOURCE = 'the checkpoint'
 
 
 def keep_loaded_zeros(runner: Runner, checkpoint: dict) -> None:
@@ -45,14 +44,19 @@ def keep_loaded_zeros(runner: Runner, checkpoint: dict) -> None:
         checkpoint: Contents of the file; changed in place.
 
     Raises:
+        CheckpointError: If the file is of a newer format of mmsw, or if the run trains and the file
+            has a mask that keeps zeros and no layer can take.
         SparsityError: If the run resumes from weights that were pruned by other means than masks,
             or if something called ``X.mask`` beside ``X.weight`` is no mask of it.
     """
+    read_record(checkpoint, _SOURCE)
     state = checkpoint.get('state_dict', checkpoint)
     net = unwrapped(runner.model)
-    states = [state, *(checkpoint[key] for key in ('ema_state_dict',) if key in checkpoint)]
-    for each in states:
-        _translate(each)
+    states = {_SOURCE: state}
+    if 'ema_state_dict' in checkpoint:
+        states[f'ema_state_dict of {_SOURCE}'] = checkpoint['ema_state_dict']
+    for source, each in states.items():
+        _replace(each, undo_torch_prune(each, source))
     _attach(net, state)
     averaged = list(averaged_models(runner))
     for other in averaged:
@@ -61,23 +65,33 @@ def keep_loaded_zeros(runner: Runner, checkpoint: dict) -> None:
         if runner._resume:
             _refuse_zero_filters(net, state)
         else:
-            _prune_zeros(net, states)
+            for source, each in states.items():
+                settle_zeros(each, checkpoint, source, set(_masks_of(net, each).values()))
     for other in averaged:  # EMAHook may have filled it already
         set_masks(other, {name: state[key] for name, key in _masks_of(other, state).items()})
+    if not getattr(runner, 'checks_checkpoints', False):  # after its own changes of the names
+        check_masks_placed(state, net, _SOURCE, is_training(runner), _prefix(state))
 
 
-def keep_zeros(net: nn.Module, state: MutableMapping[str, Tensor], checkpoint: Mapping) -> None:
-    """As :func:`keep_loaded_zeros`, for a network, or a part of one, outside of a run.
+def keep_zeros(
+    net: nn.Module, state: MutableMapping[str, Tensor], checkpoint: Mapping, source: str
+) -> None:
+    """As :func:`keep_loaded_zeros`, for a network, or a part of one, that starts from a file.
 
     Args:
         net: The network; it gets the masks for layers that have none, but no values yet.
         state: State dict to be loaded into it; changed in place.
         checkpoint: Contents of the file.
+        source: Its name, for messages.
+
+    Raises:
+        SparsityError: If something called ``X.mask`` beside ``X.weight`` is no mask of it.
+        CheckpointError: If the file has a mask that keeps zeros and no layer can take.
     """
-    _translate(state)
+    _replace(state, undo_torch_prune(state, source))
     _attach(net, state)
-    if DYNAMIC_SPARSITY not in checkpoint:
-        _prune_zeros(net, [state])
+    settle_zeros(state, checkpoint, source, set(_masks_of(net, state).values()))
+    check_masks_placed(state, net, source, True, _prefix(state))
 
 
 def settle_masks(runner: Runner) -> None:
@@ -124,40 +138,11 @@ def _masks_of(net: nn.Module, state: Mapping[str, Tensor]) -> dict[str, str]:
     }
 
 
-def _translate(state: MutableMapping[str, Tensor]) -> None:
-    lost = without_a_mask(state)
-    if lost:
-        print_log(
-            f'Sparsity: {len(lost)} tensors of the checkpoint were pruned that no mask can keep so '
-            f'({", ".join(lost[:3])}); training moves their zeros.',
-            logger='current',
-            level=30,
-        )
-    new = from_torch_prune(state)
-    if new.keys() != state.keys():
-        _replace(state, new)
-    state.update(normalised_masks(state))
-
-
 def _replace(state: MutableMapping[str, Tensor], new: Mapping[str, Tensor]) -> None:
     """In place: mmengine keeps the versions of the layers as an attribute of the state dict."""
     for key in state.keys() - new.keys():
         del state[key]
     state.update(new)
-
-
-def _prune_zeros(net: nn.Module, states: list[MutableMapping[str, Tensor]]) -> None:
-    for state in states:
-        mine = set(_masks_of(net, state).values())
-        new = {key: mask for key, mask in masks_from_zeros(state).items() if key in mine}
-        number = sum(int((state[key] & ~mask).sum()) for key, mask in new.items())
-        state.update(new)
-        if new and state is states[0]:
-            print_log(
-                f'Sparsity: {number} weights of {len(new)} layers are zero in the checkpoint '
-                'although its masks keep them; they are pruned from now on.',
-                logger='current',
-            )
 
 
 def _refuse_zero_filters(net: nn.Module, state: Mapping[str, Tensor]) -> None:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import _get_current_dispatch_mode
+
+_BUFFERS = ('shift_hv', 'identity_index', 'kernel_sizes')
 
 
 class ShiftPattern(nn.Module):
@@ -16,9 +21,10 @@ class ShiftPattern(nn.Module):
     the identity output (Shift-ConvNets, arXiv 2401.12736, section 2, "Shift-wise").
 
     The pattern is a module without parameters so that it follows its layer through ``.to()``, deep
-    copies and state dicts: ``shift_hv`` and ``identity_index`` are saved with the weights, are
-    checked when a state dict brings them, and are kept as they are when it does not (the published
-    checkpoints hold none: they rely on the generator's seed).
+    copies and state dicts: ``shift_hv``, ``identity_index`` and ``kernel_sizes`` are saved with the
+    weights, are checked when a state dict brings them, and are kept as they are when it does not
+    (the published checkpoints hold none: they rely on the generator's seed). A state dict of
+    version 1 has no ``kernel_sizes``; its tables do not tell 50 from 51.
 
     Args:
         big_kernel: Focus length M, in pixels.
@@ -35,6 +41,8 @@ class ShiftPattern(nn.Module):
 
     shift_hv: Tensor
     identity_index: Tensor
+    kernel_sizes: Tensor  # int32 [2]: M and N, for whoever reads the state dict
+    _version = 2
     _checked: tuple[Tensor, Tensor] | None = None  # the buffers that `tables` found in order
 
     def __init__(
@@ -48,6 +56,7 @@ class ShiftPattern(nn.Module):
         self.channels, self.num_reps = identity_index.shape
         self.register_buffer('shift_hv', shift_hv.to(torch.int32).contiguous())
         self.register_buffer('identity_index', identity_index.to(torch.int64).contiguous())
+        self.register_buffer('kernel_sizes', self._sizes(shift_hv.device))
 
     @classmethod
     def draw(
@@ -155,39 +164,80 @@ class ShiftPattern(nn.Module):
         unexpected_keys: list[str],
         error_msgs: list[str],
     ) -> None:
-        shift_hv = state_dict.get(f'{prefix}shift_hv')
-        identity_index = state_dict.get(f'{prefix}identity_index')
+        if problem := newer_version(self, local_metadata):
+            error_msgs.append(f'shift pattern "{prefix[:-1]}" {problem}')
+            return
         try:
-            self._check_loaded(shift_hv, identity_index)
+            self.check_state(state_dict, prefix)
         except ValueError as error:
             error_msgs.append(f'shift pattern "{prefix[:-1]}" cannot be loaded: {error}')
             return
+        shift_hv = state_dict.get(f'{prefix}shift_hv')
         if shift_hv is not None:  # assign=True takes tensors as they are; backends read memory
+            identity_index = state_dict[f'{prefix}identity_index']
             state_dict = {
                 **state_dict,
                 f'{prefix}shift_hv': shift_hv.to(torch.int32).contiguous(),
                 f'{prefix}identity_index': identity_index.to(torch.int64).contiguous(),
+                f'{prefix}kernel_sizes': self._sizes(shift_hv.device),  # version 1 lacks them
             }
         never_missing: list[str] = []
         super()._load_from_state_dict(
             state_dict, prefix, local_metadata, strict, never_missing, unexpected_keys, error_msgs
         )
 
-    def _check_loaded(self, shift_hv: Tensor | None, identity_index: Tensor | None) -> None:
-        """Raise ``ValueError`` unless a state dict holds a whole, fitting pattern or none."""
-        if shift_hv is None and identity_index is None:
+    def _sizes(self, device: torch.device) -> Tensor:
+        sizes = [self.big_kernel, self.small_kernel]
+        return torch.tensor(sizes, dtype=torch.int32, device=device)
+
+    def check_state(self, state_dict: Mapping[str, Tensor], prefix: str = '') -> None:
+        """See whether a state dict holds a pattern that fits this one in every size, or none.
+
+        Args:
+            state_dict: State dict.
+            prefix: What precedes the names of the pattern's buffers in it.
+
+        Raises:
+            ValueError: If it holds a part of a pattern, one of other sizes, or a damaged one.
+        """
+        found = {name: state_dict.get(f'{prefix}{name}') for name in _BUFFERS}
+        shift_hv, identity_index, sizes = found.values()
+        if shift_hv is None and identity_index is None and sizes is None:
             return
         if shift_hv is None or identity_index is None:
+            missing = next(name for name, table in found.items() if table is None)
             raise ValueError(
-                f'{"shift_hv" if shift_hv is None else "identity_index"} is missing; '
-                'shift_hv and identity_index belong together, keep both or remove both'
+                f'{missing} is missing; shift_hv and identity_index belong together, keep both or '
+                'remove both'
             )
+        self._check_sizes(sizes)
         if identity_index.shape != self.identity_index.shape:
             raise ValueError(
                 f'identity_index has shape {tuple(identity_index.shape)}, '
                 f'expected [channels, num_reps] = {tuple(self.identity_index.shape)}'
             )
         _check_tables(self.big_kernel, self.small_kernel, shift_hv, identity_index)
+
+    def _check_sizes(self, sizes: Tensor | None) -> None:
+        if sizes is None or sizes.is_meta:
+            return
+        own = [self.big_kernel, self.small_kernel]
+        if sizes.tolist() != own:
+            raise ValueError(
+                f'its kernel_sizes [big_kernel, small_kernel] are {sizes.tolist()}, those of the '
+                f'layer are {own}; build the network with the sizes of the file'
+            )
+
+
+def newer_version(module: nn.Module, local_metadata: Mapping[str, Any]) -> str | None:
+    """What to say where a state dict has a module in a form that came after this one; or None."""
+    found = local_metadata.get('version') or 1
+    if found <= module._version:
+        return None
+    return (
+        f'has the version {found} of {type(module).__name__}, this mmsw reads up to '
+        f'{module._version}: install a newer mmsw'
+    )
 
 
 def num_groups(big_kernel: int, small_kernel: int) -> int:

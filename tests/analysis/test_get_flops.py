@@ -14,7 +14,7 @@ from mmsw.analysis.complexity import Complexity, Cost, complexity
 from mmsw.apis import UsageError, load_config
 from mmsw.apis.complexity_report import complexity_table, count_complexity
 from mmsw.models import ShiftWiseNet
-from mmsw.models.layers.shiftwise_conv import ghost_channels
+from mmsw.ops.ghost_channels import ghost_channels
 from mmsw.sparsity import magnitude_masks, set_masks
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -153,7 +153,7 @@ class TestWhatFits:
         build_net(str(published_path))
         text = next(r.message for r in caplog.records if r.message.startswith('loaded'))
         assert str(published_path) in text
-        assert re.search(r'215 of 238 tensors.*not used: head\.', text)
+        assert re.search(r'215 of 243 tensors.*not used: head\.', text)
         assert re.search(r'density of the small kernels 0\.7\d+', text)
 
 
@@ -278,8 +278,14 @@ class TestMisfits:
         assert "'40..42'" in message
 
     def test_big_kernels_of_the_same_group_count_by_the_own_pattern(self, build_net, saved) -> None:
-        path = saved(build_net().state_dict())
-        message = self.refused(build_net, path, big_kernels=(49, 49, 47, 13))
+        state = build_net().state_dict()
+        message = self.refused(build_net, saved(state), big_kernels=(49, 49, 47, 13))
+        assert 'big kernel 51 in stage 0 instead of 49' in message
+        message = self.refused(build_net, saved(state), big_kernels=(50, 49, 47, 13))
+        assert 'big kernel 51 in stage 0 instead of 50' in message
+        for key in [key for key in state if key.endswith('kernel_sizes')]:
+            del state[key]  # as files of format 1
+        message = self.refused(build_net, saved(state), big_kernels=(49, 49, 47, 13))
         assert 'big kernel 50 or 51 in stage 0 instead of 49' in message
 
     @pytest.mark.parametrize('kind', ['weight_orig alone', 'one dimension'])
@@ -329,7 +335,7 @@ class TestMisfits:
         message = self.refused(build_net, saved(build_net().switch_to_deploy().state_dict()))
         assert 'holds a folded network (saved after switch_to_deploy)' in message
         assert 'take the file from before folding' in message
-        assert 'call switch_to_deploy(), then load_state_dict' in message
+        assert 'ShiftWiseNet(..., deploy=True), then call load_state_dict' in message
 
     def test_other_files(self, data_dir, build_net, saved, tmp_path) -> None:
         slak = str(data_dir / 'backbone_slak_mini_checkpoint.pth')

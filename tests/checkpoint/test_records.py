@@ -33,6 +33,17 @@ ARGUMENTS = "the file's training arguments"
             {'meta': {'backbone': {'big_kernels': [9, 7, 7, 5], 'num_reps': 3}}},
             Recorded(META, (9, 7, 7, 5), 3),
         ),
+        (
+            {'meta': {'mmsw': {'format': 2, 'backbone': {'big_kernels': [9, 7], 'num_reps': 3}}}},
+            Recorded(META, (9, 7), 3),
+        ),
+        (
+            {
+                'meta': {'mmsw': {'format': 2, 'backbone': None}},
+                'args': argparse.Namespace(N_rep=2),
+            },
+            Recorded(ARGUMENTS, None, 2),
+        ),
         ({'meta': {'iter': 3, 'cfg': 'model = 1'}}, None),
     ],
 )

@@ -146,7 +146,7 @@ def test_checkpoint_is_exactly_as_sparse_as_asked(checkpoint, sparsity):
     kernels = small_kernels(checkpoint)
     content = load_checkpoint_file(checkpoint)
     net = ShiftWiseNet(
-        **content['meta']['backbone'],
+        **content['meta']['mmsw']['backbone'],
         init_cfg=dict(type='Pretrained', checkpoint=str(checkpoint)),
     )
     net.init_weights()
@@ -183,7 +183,9 @@ def test_checkpoint_is_deterministic_and_nothing_else_is_touched(data, tiny, tmp
     other = make_demo_checkpoint(data, tmp_path / 'b.pth', tiny, seed=1, **call)
     first, second = (load_checkpoint_file(item.path) for item in (made, other))
     assert first['meta']['accuracy'] == made.accuracy
-    assert first['meta']['backbone'].keys() == TINY.keys() - {'type', 'init_cfg'}
+    settings = first['meta']['mmsw']['backbone']
+    assert settings['arch'] == TINY['arch']
+    assert settings['big_kernels'] == list(TINY['big_kernels'])
     assert not torch.equal(first['state_dict']['head.weight'], second['state_dict']['head.weight'])
     assert sorted(path.name for path in tmp_path.iterdir()) == ['a.pth', 'b.pth']
 

@@ -12,8 +12,8 @@ from torch import nn
 
 from mmsw.models import ShiftWiseConv2d
 from mmsw.models.layers import shiftwise_conv
-from mmsw.models.layers.shiftwise_conv import ghost_channels
 from mmsw.ops import BackendUnavailableError, available_backends, shift_wise_conv2d
+from mmsw.ops.ghost_channels import ghost_channels
 
 NORMS = ('norm_h', 'norm_v', 'norm_i')
 

@@ -219,6 +219,40 @@ def test_state_dict_brings_the_pattern() -> None:
     assert_same_pattern(layer.pattern, other.pattern)
 
 
+@pytest.mark.parametrize('assign', [False, True])
+def test_state_dict_of_the_first_version_is_complete(assign: bool) -> None:
+    """It has no kernel_sizes, and says no version."""
+    layer, other = Layer(), Layer(seed=5)
+    state = other.state_dict()
+    del state['pattern.kernel_sizes'], state._metadata['pattern']
+    layer.load_state_dict(state, strict=True, assign=assign)
+    assert_same_pattern(layer.pattern, other.pattern)
+    assert layer.pattern.kernel_sizes.tolist() == [13, 3]
+    assert layer.state_dict()._metadata['pattern'] == {'version': 2}
+
+
+@pytest.mark.parametrize('strict', [True, False])
+@pytest.mark.parametrize('alone', [False, True])
+def test_kernel_sizes_of_another_pattern_are_refused(strict: bool, alone: bool) -> None:
+    """The tables of 12 and 13 are the same."""
+    layer, state = Layer(), Layer(seed=5).state_dict()
+    state['pattern.kernel_sizes'] = torch.tensor([12, 3])
+    message = r'its kernel_sizes .* are \[12, 3\], those of the layer are \[13, 3\]; build the'
+    if alone:
+        del state['pattern.shift_hv'], state['pattern.identity_index']
+        message = 'shift_hv is missing'
+    with pytest.raises(RuntimeError, match=f'"pattern" cannot be loaded: {message}'):
+        layer.load_state_dict(state, strict=strict)
+    assert_same_pattern(layer.pattern, Layer().pattern)
+
+
+def test_a_newer_version_is_refused() -> None:
+    state = Layer().state_dict()
+    state._metadata['pattern']['version'] = 3
+    with pytest.raises(RuntimeError, match=r'version 3 of ShiftPattern, .* up to 2: install a new'):
+        Layer().load_state_dict(state, strict=False)
+
+
 def test_state_dict_without_a_pattern_keeps_the_own_one() -> None:
     layer = Layer(seed=5)
     result = layer.load_state_dict({'weight': torch.ones(3)}, strict=True)
@@ -402,4 +436,4 @@ def test_buffers_are_checked_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(checked) == 1
     for other in (copy.deepcopy(pattern), pickle.loads(pickle.dumps(pattern))):
         torch.testing.assert_close(results(other, 'torch'), results(pattern, 'torch'))
-    assert set(pattern.state_dict()) == {'shift_hv', 'identity_index'}
+    assert set(pattern.state_dict()) == {'shift_hv', 'identity_index', 'kernel_sizes'}

@@ -1,29 +1,18 @@
-"""The network, the data and the configs that the files of own_v1 were written with."""
+"""The data and the configs that the files of own_v1 and own_v2 were written with."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
-import torch.nn.functional as F
 from mmengine.config import Config
-from mmengine.model import BaseModel
-from mmengine.registry import DATASETS, MODELS
-from torch import Tensor, nn
-from torch.utils.data import Dataset
+from mmengine.registry import DATASETS
+from tiny_run import TinyData, tiny_config
+from torch import Tensor
 
-DIM, CLASSES = 8, 3
+DIM, CLASSES = 8, ('one', 'two', 'three')
 NAMES = ('converted', 'training', 'scope', 'folded')
 SCOPE = r'pointwise_conv1\.weight$|^head\.weight$'
-BACKBONE = dict(
-    type='ShiftWiseNet',
-    arch=dict(depths=[1, 1, 1, 1], dims=[DIM] * 4),
-    big_kernels=(7, 7, 5, 3),
-    out_indices=(3,),
-    layer_scale_init_value=1.0,
-)
 HOOKS = {
     'training': dict(
         start='snip',
@@ -46,8 +35,8 @@ VERSIONS = {'scope': dict(version='v1', small_kernel=3)}
 SAVED_AT, END = 2, 4  # iterations
 
 
-def own_file(folder: Path, name: str) -> Path:
-    return folder / f'own_v1_{name}.pth'
+def own_file(folder: Path, name: str, generation: int) -> Path:
+    return folder / f'own_v{generation}_{name}.pth'
 
 
 def picture() -> Tensor:
@@ -56,59 +45,25 @@ def picture() -> Tensor:
 
 
 @DATASETS.register_module()
-class OwnFormatImages(Dataset):
+class OwnFormatImages(TinyData):
     """Eight images of 32 x 32 pixels with labels, from no random generator."""
 
-    metainfo = dict(classes=('one', 'two', 'three'))
-
-    def __init__(self, lazy_init: bool = False, pipeline: Sequence = ()) -> None:
-        del lazy_init, pipeline  # as mmengine's data sets have them
+    metainfo = dict(classes=CLASSES)
 
     def __len__(self) -> int:
         return 8
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        return dict(
-            inputs=torch.cos(picture()[0] * (index + 1)), label=torch.tensor(index % CLASSES)
-        )
+        label = torch.tensor(index % len(CLASSES))
+        return dict(inputs=torch.cos(picture()[0] * (index + 1)), label=label)
 
 
-@MODELS.register_module()
-class OwnFormatModel(BaseModel):
-    """A backbone, and a linear classifier on the mean of its last map."""
-
-    def __init__(self, backbone: dict, init_cfg: dict | None = None) -> None:
-        super().__init__(init_cfg=init_cfg)
-        self.backbone = MODELS.build(backbone)
-        self.head = nn.Linear(DIM, CLASSES)
-
-    def forward(self, inputs: Tensor, label: Tensor | None = None, mode: str = 'tensor') -> Any:
-        logits = self.head(self.backbone(inputs)[-1].mean((2, 3)))
-        return dict(loss=F.cross_entropy(logits, label)) if mode == 'loss' else logits
-
-
-def own_config(name: str, **backbone: Any) -> Config:
-    """The config that ``own_v1_NAME.pth`` was trained with, from iteration 0 to END."""
-    backbone = dict(BACKBONE, **VERSIONS.get(name, {}), **backbone)
+def own_config(name: str) -> Config:
+    """The config that the file of this name was trained with, from iteration 0 to END."""
     hooks = [dict(type='DynamicSparsityHook', **HOOKS[name])] if name in HOOKS else []
-    return Config(
-        dict(
-            default_scope='mmengine',
-            model=dict(type='OwnFormatModel', backbone=backbone),
-            train_dataloader=dict(
-                batch_size=4,
-                num_workers=0,
-                collate_fn=dict(type='default_collate'),
-                sampler=dict(type='InfiniteSampler', shuffle=True),
-                dataset=dict(type='OwnFormatImages'),
-            ),
-            train_cfg=dict(type='IterBasedTrainLoop', max_iters=END),
-            optim_wrapper=dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.05)),
-            default_hooks=dict(
-                checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=SAVED_AT),
-                logger=dict(type='LoggerHook', interval=1),
-            ),
-            custom_hooks=[*hooks, dict(type='SparsityReportHook')],
-            randomness=dict(seed=0),
-        )
-    )
+    cfg = tiny_config(Path(), END, custom_hooks=[*hooks, dict(type='SparsityReportHook')])
+    cfg.model.classes = len(CLASSES)
+    cfg.model.backbone.update(VERSIONS.get(name, {}))
+    cfg.train_dataloader.update(batch_size=4, dataset=dict(type='OwnFormatImages'))
+    cfg.optim_wrapper.optimizer.lr = 0.05
+    return cfg

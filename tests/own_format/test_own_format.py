@@ -1,24 +1,40 @@
-"""Files in this project's own format that an earlier version wrote still mean the same."""
+"""Files in this project's own formats that an earlier version wrote still mean the same."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from mmengine.registry import MODELS
-from own_format_helpers import BACKBONE, END, HOOKS, NAMES, SAVED_AT, own_config, own_file
+from own_format_helpers import END, HOOKS, NAMES, SAVED_AT, own_config, own_file
+from tiny_run import tiny_net
 from write_own_files import outputs, packed_masks, write
 
 from mmsw.apis import build_runner, init_model
-from mmsw.checkpoint import load_checkpoint_file
+from mmsw.checkpoint import FORMAT, load_checkpoint_file, read_record, read_records
+from mmsw.models import ShiftWiseNet
 from mmsw.sparsity import attach_masks, masked_layers, report, set_masks
+
+Files = Callable[[str], Path]
+
+
+@pytest.fixture(scope='module', params=range(1, FORMAT + 1), ids='v{}'.format)
+def generation(request: pytest.FixtureRequest) -> int:
+    """Of every format that there was."""
+    return request.param
 
 
 @pytest.fixture(scope='module')
-def expected(data_dir: Path) -> dict[str, np.ndarray]:
-    return dict(np.load(data_dir / 'own_v1_expected.npz'))
+def files(generation: int, data_dir: Path) -> Files:
+    """The file of a name in the generation."""
+    return lambda name: own_file(data_dir, name, generation)
+
+
+@pytest.fixture(scope='module')
+def expected(generation: int, data_dir: Path) -> dict[str, np.ndarray]:
+    return dict(np.load(data_dir / f'own_v{generation}_expected.npz'))
 
 
 def stored_masks(path: Path) -> dict[str, torch.Tensor]:
@@ -31,10 +47,10 @@ def assert_close(found: np.ndarray, wanted: np.ndarray) -> None:
     np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-5)
 
 
-def test_converted_file_fills_a_backbone(data_dir: Path, expected: dict) -> None:
-    path = own_file(data_dir, 'converted')
+def test_converted_file_fills_a_backbone(files: Files, expected: dict) -> None:
+    path = files('converted')
     init_cfg = dict(type='Pretrained', checkpoint=str(path))
-    net = MODELS.build(dict(BACKBONE, output_norm=False, init_cfg=init_cfg))
+    net = tiny_net(output_norm=False, init_cfg=init_cfg)
     net.init_weights()
     assert_close(outputs(net), expected['converted_output'])
     assert (report(net).total.kept, report(net).total.total) == (75, 108)
@@ -44,22 +60,22 @@ def test_converted_file_fills_a_backbone(data_dir: Path, expected: dict) -> None
         assert torch.equal(layer.mask, stored[name])
     meta = load_checkpoint_file(path)['meta']
     assert meta['source'] == 'published.pth'
-    net = MODELS.build(dict(type='ShiftWiseNet', **meta['backbone'], init_cfg=init_cfg))
+    net = ShiftWiseNet(**meta.get('mmsw', meta)['backbone'], init_cfg=init_cfg)
     net.init_weights()
     assert report(net).total.kept == 75
 
 
-def test_training_file_gives_a_model(data_dir: Path, expected: dict) -> None:
-    model = init_model(own_config('training'), own_file(data_dir, 'training'))
+def test_training_file_gives_a_model(files: Files, expected: dict) -> None:
+    model = init_model(own_config('training'), files('training'))
     assert_close(outputs(model), expected['training_output'])
     assert np.array_equal(packed_masks(model), expected['training_masks'])
     assert report(model).total.kept == report(model).total.total // 2
     assert model.dataset_meta['classes'] == ('one', 'two', 'three')
 
 
-def test_training_file_starts_another_training(data_dir: Path) -> None:
-    path = own_file(data_dir, 'training')
-    net = MODELS.build(dict(BACKBONE, init_cfg=dict(type='Pretrained', checkpoint=str(path))))
+def test_training_file_starts_another_training(files: Files) -> None:
+    path = files('training')
+    net = tiny_net(init_cfg=dict(type='Pretrained', checkpoint=str(path)))
     net.init_weights()
     stored = stored_masks(path)
     assert len(stored) == 8
@@ -72,9 +88,9 @@ def test_training_file_starts_another_training(data_dir: Path) -> None:
 
 @pytest.mark.parametrize('name', HOOKS)
 def test_resumed_training_ends_as_the_one_that_went_on(
-    data_dir: Path, tmp_path: Path, expected: dict, plain_config_text: None, name: str
+    files: Files, tmp_path: Path, expected: dict, plain_config_text: None, name: str
 ) -> None:
-    runner = build_runner(own_config(name), tmp_path, resume=own_file(data_dir, name))
+    runner = build_runner(own_config(name), tmp_path, resume=files(name))
     runner.train()
     assert runner.iter == END
     assert np.array_equal(packed_masks(runner.model), expected[f'{name}_end_masks'])
@@ -83,8 +99,8 @@ def test_resumed_training_ends_as_the_one_that_went_on(
     assert saved['dynamic_sparsity']['updates'] == END - 1
 
 
-def test_state_of_the_hook_comes_back(data_dir: Path, tmp_path: Path) -> None:
-    path = own_file(data_dir, 'training')
+def test_state_of_the_hook_comes_back(files: Files, tmp_path: Path) -> None:
+    path = files('training')
     saved = load_checkpoint_file(path)['dynamic_sparsity']
     assert saved['updates'] == SAVED_AT
     cfg = own_config('training')
@@ -103,8 +119,8 @@ def test_state_of_the_hook_comes_back(data_dir: Path, tmp_path: Path) -> None:
         assert torch.equal(found['momentum'][name], mean)
 
 
-def test_scope_masks_are_zeros_of_the_model(data_dir: Path, expected: dict) -> None:
-    path = own_file(data_dir, 'scope')
+def test_scope_masks_are_zeros_of_the_model(files: Files, expected: dict) -> None:
+    path = files('scope')
     model = init_model(own_config('scope'), path)
     assert_close(outputs(model), expected['scope_output'])
     stored = stored_masks(path)
@@ -118,18 +134,42 @@ def test_scope_masks_are_zeros_of_the_model(data_dir: Path, expected: dict) -> N
     assert np.array_equal(packed_masks(model), expected['scope_masks'])
 
 
-def test_folded_file_fills_a_folded_backbone(data_dir: Path, expected: dict) -> None:
-    model = init_model(own_config('training'), own_file(data_dir, 'training'), deploy=True)
-    state = load_checkpoint_file(own_file(data_dir, 'folded'))['state_dict']
+def test_folded_file_fills_a_folded_backbone(files: Files, expected: dict) -> None:
+    model = init_model(own_config('training'), files('training'), deploy=True)
+    state = load_checkpoint_file(files('folded'))['state_dict']
     assert sum('.deploy_' in key for key in state) == 3 * 4
     with torch.no_grad():
         for tensor in (*model.parameters(), *model.buffers()):
             tensor.zero_()
     model.load_state_dict(state)
     assert_close(outputs(model), expected['folded_output'])
+    cfg = own_config('training')
+    assert_close(outputs(init_model(cfg, files('folded'))), expected['folded_output'])
+    cfg.model.backbone.deploy = True
+    assert_close(outputs(init_model(cfg, files('folded'))), expected['folded_output'])
+
+
+def test_what_the_files_say_of_themselves(files: Files, generation: int) -> None:
+    for name in NAMES:
+        contents = load_checkpoint_file(files(name))
+        record = read_record(contents, name)
+        if generation == 1:
+            assert record == {}
+            continue
+        assert record['format'] == generation
+        assert record['deploy'] == (name == 'folded')
+        assert read_records(contents).big_kernels == tiny_net().big_kernels
+        stored = {key.removesuffix('.mask') for key in contents['state_dict'] if '.mask' in key}
+        assert record['scope'] == [n for n in record['scope'] if n in stored and '.paths.' not in n]
+        assert len(record['scope']) == (5 if name == 'scope' else 0)
+        built = ShiftWiseNet(**record['backbone'], deploy=record['deploy']).state_dict()
+        missing = built.keys() - {k.removeprefix('backbone.') for k in contents['state_dict']}
+        assert all(key.startswith('norm') for key in missing)
+        assert bool(missing) == (name == 'converted')  # no classifier has output norms
 
 
 def test_they_can_still_be_written(tmp_path: Path, plain_config_text: None) -> None:
     write(tmp_path)
     written = {path.name for path in tmp_path.iterdir()}
-    assert written == {*(own_file(tmp_path, n).name for n in NAMES), 'own_v1_expected.npz'}
+    names = {own_file(tmp_path, name, FORMAT).name for name in NAMES}
+    assert written == {*names, f'own_v{FORMAT}_expected.npz'}

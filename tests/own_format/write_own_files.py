@@ -1,8 +1,8 @@
-"""Writes own_v1_*.pth and own_v1_expected.npz: python tests/own_format/write_own_files.py FOLDER
+"""Writes own_vN_*.pth and own_vN_expected.npz: python tests/own_format/write_own_files.py FOLDER
 
-Those in tests/data were written once, by version 0.1.0 before its release (torch 2.13.0, mmengine
-0.10.7). Never write them again: they stand for the files that users have. Files of another format
-get another name.
+N is the format that this mmsw writes. Those in tests/data were written once, by version 0.1.0
+before its release (torch 2.13.0, mmengine 0.10.7). Once a version of mmsw is released, never write
+those of its format again: they stand for the files that users have.
 
 - converted: what tools/convert_checkpoint.py writes;
 - training: a training run after 2 of 4 iterations, with DynamicSparsityHook;
@@ -24,13 +24,20 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from mmengine.registry import MODELS
-from own_format_helpers import BACKBONE, DIM, HOOKS, SAVED_AT, own_config, own_file, picture
 from torch import nn
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # as pytest has it
+from own_format_helpers import DIM, HOOKS, SAVED_AT, own_config, own_file, picture
+from tiny_run import tiny_net
 
 from mmsw.apis import build_runner, init_model
 from mmsw.apis.convert import convert_checkpoint
-from mmsw.checkpoint import load_checkpoint_file, save_checkpoint_file
+from mmsw.checkpoint import (
+    FORMAT,
+    load_checkpoint_file,
+    network_record,
+    save_checkpoint_file,
+)
 from mmsw.sparsity import masks
 
 
@@ -62,7 +69,7 @@ def write(folder: Path) -> None:
             finally:
                 os.chdir(before)
         saved['message_hub']['runtime_info']['last_ckpt'] = f'run/iter_{SAVED_AT}.pth'
-        save_checkpoint_file(saved, own_file(folder, name))
+        save_checkpoint_file(saved, own_file(folder, name, FORMAT))
         expected[f'{name}_end_output'] = outputs(runner.model)
         expected[f'{name}_end_masks'] = packed_masks(runner.model)
         runner.model.load_state_dict(saved['state_dict'])
@@ -70,27 +77,28 @@ def write(folder: Path) -> None:
         expected[f'{name}_masks'] = packed_masks(runner.model)
         assert (expected[f'{name}_masks'] != expected[f'{name}_end_masks']).any()
 
-    model = init_model(own_config(''), own_file(folder, 'training'), deploy=True)
-    save_checkpoint_file({'state_dict': model.state_dict()}, own_file(folder, 'folded'))
+    model = init_model(own_config(''), own_file(folder, 'training', FORMAT), deploy=True)
+    folded = {'meta': {'mmsw': network_record(model)}, 'state_dict': model.state_dict()}
+    save_checkpoint_file(folded, own_file(folder, 'folded', FORMAT))
     expected['folded_output'] = outputs(model)
 
     torch.manual_seed(0)
-    net = MODELS.build(dict(BACKBONE, output_norm=False)).eval()
+    net = tiny_net(output_norm=False).eval()
     for stage in net.stages:
         for path in stage[0].shift_wise.paths:
             path.set_mask(torch.rand(len(path.weight), 1, 1, 1) > 0.3)
-    tables = ('mask', 'channel_order', 'shift_hv', '_index')
-    state = {k: v for k, v in net.state_dict().items() if not k.endswith(tables)}
+    tables = ('.mask', '.channel_order', '.pattern.')
+    state = {k: v for k, v in net.state_dict().items() if not any(t in k for t in tables)}
     state |= {'head.norm.weight': torch.ones(DIM), 'head.norm.bias': torch.zeros(DIM)}
     state |= {'head.weight': torch.randn(5, DIM), 'head.bias': torch.zeros(5)}
-    arguments = argparse.Namespace(kernel_size=[*BACKBONE['big_kernels'], 3], N_rep=4)
+    arguments = argparse.Namespace(kernel_size=[*net.big_kernels, 3], N_rep=4)
     published = folder / 'published.pth'
     save_checkpoint_file({'model': state, 'args': arguments}, published)
-    convert_checkpoint(published, own_file(folder, 'converted'))
+    convert_checkpoint(published, own_file(folder, 'converted', FORMAT))
     published.unlink()
     expected['converted_output'] = outputs(net)
-    np.savez_compressed(folder / 'own_v1_expected.npz', **expected)
+    np.savez_compressed(folder / f'own_v{FORMAT}_expected.npz', **expected)
 
 
 if __name__ == '__main__':
-    write(Path(sys.argv[1]))
+    write(Path(sys.argv[1]).absolute())

@@ -283,7 +283,7 @@ class TestFoldedFile:
         outputs = []
         for path in (trained, folded):
             runner = build_runner(tiny_config(tmp_path / 'work'))
-            runner.needs_whole_checkpoint = True
+            runner.needs_complete_checkpoint = True
             runner.load_checkpoint(str(path))
             with torch.no_grad():
                 outputs.append(runner.model.eval()(images))
@@ -296,7 +296,7 @@ class TestFoldedFile:
         cfg = tiny_config(tmp_path / 'work')
         cfg.model.backbone.big_kernels = (9, 7, 5, 3)
         runner = build_runner(cfg)
-        runner.needs_whole_checkpoint = True
+        runner.needs_complete_checkpoint = True
         with pytest.raises(CheckpointError, match=r'deploy_wide .* instead of'):
             runner.load_checkpoint(str(folded))
 

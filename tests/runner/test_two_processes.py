@@ -19,7 +19,7 @@ HERE = Path(__file__).parent
 def in_two_processes(script: Path, *arguments: object) -> subprocess.CompletedProcess:
     """Runs a script under torchrun, on the CPU."""
     environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': ''}
-    environment['PYTHONPATH'] = os.pathsep.join(map(str, (ROOT, HERE)))
+    environment['PYTHONPATH'] = os.pathsep.join(map(str, (ROOT, HERE.parent)))
     launcher = (sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2')
     return subprocess.run(
         [*launcher, str(script), *map(str, arguments)],

@@ -164,7 +164,7 @@ def test_a_file_that_fills_nothing_is_refused(trained, tmp_path, wrap: Callable)
     _, source = trained
     state = load_checkpoint_file(source)['state_dict']
     names = {key.removeprefix('backbone.'): value for key, value in state.items()}
-    del names['classifier.weight'], names['classifier.bias']
+    del names['head.weight'], names['head.bias']
     save_checkpoint_file(wrap(names), tmp_path / 'backbone.pth')
     cfg = config(tmp_path / 'new', load_from=str(tmp_path / 'backbone.pth'))
     with pytest.raises(CheckpointError, match=r'fills nothing of the TinyModel.*--pretrained'):

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from mmsw.checkpoint import NetworkShape, Recorded
+from mmsw.checkpoint.shape import stored_kernels
 from mmsw.errors import CheckpointError
 from mmsw.ops import ShiftPattern
 from mmsw.ops.pattern import num_groups
@@ -119,7 +120,8 @@ def _read(
     stored = all(t is not None and t.numel() and t.ndim == 2 for t in [*tables, *identities])
     if stored:
         big_kernels = tuple(
-            _stored_kernel(table, shape, stage, recorded) for stage, table in enumerate(tables)
+            _stored_kernel(state, prefix, shape, stage, recorded)
+            for stage, prefix in enumerate(first)
         )
         num_reps = identities[0].shape[1]
         notes = ['big kernels and repetitions as in the stored shift patterns']
@@ -193,8 +195,8 @@ def _groups(shape: NetworkShape, stage: int) -> int:
 
 
 def _fits(big_kernel: int, shape: NetworkShape, stage: int) -> bool:
-    whole = isinstance(big_kernel, int) and big_kernel > 0
-    return whole and num_groups(big_kernel, shape.small_kernel) == _groups(shape, stage)
+    positive = isinstance(big_kernel, int) and big_kernel > 0
+    return positive and num_groups(big_kernel, shape.small_kernel) == _groups(shape, stage)
 
 
 def _longest(shape: NetworkShape, stage: int) -> int:
@@ -203,12 +205,14 @@ def _longest(shape: NetworkShape, stage: int) -> int:
     return odd if _fits(odd, shape, stage) else longest
 
 
-def _stored_kernel(table: Tensor, shape: NetworkShape, stage: int, recorded: Recorded) -> int:
-    """Slot 0 tells ``M // 2``; of the two lengths the recorded one counts, else the odd one."""
-    half = int(table.max()) + shape.small_kernel - 1
-    candidates = [m for m in (2 * half + 1, 2 * half) if m > 0 and _fits(m, shape, stage)]
+def _stored_kernel(
+    state: Mapping[str, Tensor], pattern: str, shape: NetworkShape, stage: int, recorded: Recorded
+) -> int:
+    """Where the tables leave two lengths, the recorded one counts, else the odd one."""
+    found = stored_kernels(state, pattern, shape.small_kernel)
+    candidates = [m for m in reversed(found) if m > 0 and _fits(m, shape, stage)]
     if not candidates:
-        return 2 * half + 1  # the pattern's own check says what is wrong
+        return found[-1]  # the pattern's own check says what is wrong
     known = recorded.big_kernels
     if known is not None and stage < len(known) and known[stage] in candidates:
         return known[stage]

@@ -70,7 +70,7 @@ def stage_shapes(version: str, crop: int, arch: str = 'tiny') -> list[OperatorSh
         ValueError: If there is no such network.
     """
     from mmsw.models.backbones import ShiftWiseNet
-    from mmsw.models.layers.shiftwise_conv import ghost_channels
+    from mmsw.ops.ghost_channels import ghost_channels
 
     key = (version, arch)
     if key not in ShiftWiseNet.arch_settings:

@@ -10,6 +10,7 @@ from mmengine.runner import Runner
 from torch import Tensor
 
 from mmsw import sparsity
+from mmsw.checkpoint import add_record
 from mmsw.errors import SparsityLostError
 
 from ..loaded_zeros import keep_loaded_zeros, settle_masks
@@ -25,7 +26,8 @@ class SparsityReportHook(Hook):
     The layers keep their zeros by themselves (they own the masks); this hook makes sure of it. At
     the start of training it remembers which weights are pruned. Before every checkpoint is written
     it looks at the very tensors that go into the file, averaged weights included: if a pruned
-    weight is not zero, the run stops and the file is not written.
+    weight is not zero, the run stops and the file is not written. A file that mmengine's own runner
+    writes gets the record that mmsw's files have, see :mod:`mmsw.checkpoint.format`.
 
     Its priority is below that of mmengine's ``EMAHook``, which exchanges weights right before
     saving, and above that of ``CheckpointHook``.
@@ -73,10 +75,11 @@ class SparsityReportHook(Hook):
         self._check(net.state_dict(), 'at the start of training')
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Check every set of weights that is about to be written."""
+        """Check every set of weights that is about to be written, and add the file's record."""
+        net = unwrapped(runner.model)
+        add_record(checkpoint, net)
         if not self._masks:
             return
-        net = unwrapped(runner.model)
         if not self._fixed(runner):
             self._masks = sparsity.masks(net)
         for name in _STATE_DICTS:

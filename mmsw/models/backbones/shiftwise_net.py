@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import NoneType
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmsw.checkpoint import load_pretrained
 from mmsw.models.layers import LayerNorm2d, ShiftWiseConv2d
-from mmsw.models.layers.shiftwise_conv import VERSIONS
+from mmsw.ops.ghost_channels import VERSIONS
 
 from .shiftwise_block import ShiftWiseBlockV1, ShiftWiseBlockV2
 
@@ -61,6 +63,11 @@ class ShiftWiseNet(BaseModule):
             ``input_weights`` may stand in it; other kinds go to mmengine.
         output_norm: Layer-normalise the returned maps. False for a classifier, which normalises
             what is left after pooling, see :class:`mmsw.models.PooledNorm`.
+        deploy: Build the folded form, for inference only: the layers and names that a network has
+            after :meth:`switch_to_deploy`. It is filled by ``load_state_dict`` from such a network.
+
+    Attributes:
+        settings: The arguments that the state dict depends on, as plain data: files record them.
 
     Raises:
         ValueError: If an argument has a value that the network cannot honour.
@@ -98,30 +105,17 @@ class ShiftWiseNet(BaseModule):
         backend: str | None = 'auto',
         init_cfg: dict | list[dict] | None = None,
         output_norm: bool = True,
+        deploy: bool = False,
     ) -> None:
         super().__init__(init_cfg)
         self.depths, self.dims = self._arch(arch, version)
-        num_stages = len(self.depths)
-        if isinstance(big_kernels, int) or len(big_kernels) != num_stages:
-            raise ValueError(
-                f'big_kernels needs one focus length per stage ({num_stages}), got {big_kernels}'
-            )
         out_indices = (out_indices,) if isinstance(out_indices, int) else tuple(out_indices)
-        if not out_indices or not set(out_indices) <= set(range(num_stages)):
-            raise ValueError(
-                f'out_indices must name stages 0 to {num_stages - 1}, got {out_indices}'
-            )
-        if frozen_stages not in range(-1, num_stages + 1):
-            raise ValueError(
-                f'frozen_stages must be between -1 and {num_stages}, got {frozen_stages}'
-            )
-        if not 0 <= drop_path_rate < 1:
-            raise ValueError(f'drop_path_rate must be in [0, 1), got {drop_path_rate}')
+        _check_stages(len(self.depths), big_kernels, out_indices, frozen_stages, drop_path_rate)
+        if small_kernel is None:
+            small_kernel = self.default_small_kernel[version]
         self.version = version
         self.big_kernels = tuple(big_kernels)
-        self.small_kernel = (
-            self.default_small_kernel[version] if small_kernel is None else small_kernel
-        )
+        self.small_kernel = small_kernel
         self.num_paths = num_paths
         self.num_reps = num_reps
         self.out_indices = out_indices
@@ -129,46 +123,52 @@ class ShiftWiseNet(BaseModule):
         self.norm_eval = norm_eval
         self.output_norm = output_norm
         norm_cfg = dict(type='BN') if norm_cfg is None else norm_cfg
+        operator = dict(small_kernel=small_kernel, ghost_ratio=ghost_ratio, version=version)
+        operator.update(num_paths=num_paths, num_reps=num_reps)
+        self.settings = dict(
+            operator,
+            arch=dict(depths=self.depths, dims=self.dims),
+            big_kernels=list(big_kernels),
+            in_channels=in_channels,
+            layer_scale_init_value=layer_scale_init_value,
+            out_indices=list(out_indices),
+            norm_cfg=_plain(norm_cfg),
+            output_norm=output_norm,
+        )
+        block = dict(layer_scale_init_value=layer_scale_init_value, with_cp=with_cp)
+        operator.update(norm_cfg=norm_cfg, backend=backend)
+        self._build(in_channels, drop_path_rate, block, operator)
+        self._draw_weights()
+        self._freeze_stages()
+        if deploy:
+            self.switch_to_deploy()
 
-        build_downsample = _downsample_v1 if version == 'v1' else _downsample_v2
-        block = ShiftWiseBlockV1 if version == 'v1' else ShiftWiseBlockV2
+    def _build(self, in_channels: int, drop_path_rate: float, block: dict, operator: dict) -> None:
+        """Build the stages up to the last one that is used, and the output norms."""
+        build_downsample = _downsample_v1 if self.version == 'v1' else _downsample_v2
+        build_block = ShiftWiseBlockV1 if self.version == 'v1' else ShiftWiseBlockV2
         # As if all stages were built: how deep a block lies does not depend on who uses its map.
         rates = iter(torch.linspace(0, drop_path_rate, sum(self.depths), device='cpu').tolist())
         self.downsample_layers = nn.ModuleList()
         self.stages = nn.ModuleList()
-        for stage in range(1 + max(out_indices)):
-            depth, dim = self.depths[stage], self.dims[stage]
+        for stage in range(1 + max(self.out_indices)):
+            dim = self.dims[stage]
             previous = in_channels if stage == 0 else self.dims[stage - 1]
             self.downsample_layers.append(build_downsample(stage, previous, dim))
-            shift_wise = dict(
-                kernel_size=self.big_kernels[stage],
-                small_kernel=self.small_kernel,
-                ghost_ratio=ghost_ratio,
-                num_paths=num_paths,
-                num_reps=num_reps,
-                version=version,
-                norm_cfg=norm_cfg,
-                backend=backend,
-            )
-            self.stages.append(
-                nn.Sequential(
-                    *(
-                        block(
-                            dim,
-                            norm_cfg,
-                            drop_path_rate=next(rates),
-                            layer_scale_init_value=layer_scale_init_value,
-                            with_cp=with_cp,
-                            shift_wise=shift_wise,
-                        )
-                        for _ in range(depth)
-                    )
+            shift_wise = dict(operator, kernel_size=self.big_kernels[stage])
+            blocks = (
+                build_block(
+                    dim,
+                    operator['norm_cfg'],
+                    drop_path_rate=next(rates),
+                    shift_wise=shift_wise,
+                    **block,
                 )
+                for _ in range(self.depths[stage])
             )
-        for stage in out_indices if output_norm else ():
+            self.stages.append(nn.Sequential(*blocks))
+        for stage in self.out_indices if self.output_norm else ():
             self.add_module(f'norm{stage}', LayerNorm2d(self.dims[stage]))
-        self._draw_weights()
-        self._freeze_stages()
 
     @classmethod
     def _arch(cls, arch: str | dict, version: str) -> tuple[list[int], list[int]]:
@@ -318,6 +318,33 @@ class ShiftWiseNet(BaseModule):
             stage, block = int(rest[0]), int(rest[1])
             return (1, 2, 3 + block // _BLOCKS_PER_LAYER, last)[stage], num_layers
         return num_layers - 1, num_layers
+
+
+def _check_stages(
+    num_stages: int,
+    big_kernels: Any,
+    out_indices: tuple[int, ...],
+    frozen_stages: int,
+    drop_path_rate: float,
+) -> None:
+    if isinstance(big_kernels, int) or len(big_kernels) != num_stages:
+        raise ValueError(
+            f'big_kernels needs one focus length per stage ({num_stages}), got {big_kernels}'
+        )
+    if not out_indices or not set(out_indices) <= set(range(num_stages)):
+        raise ValueError(f'out_indices must name stages 0 to {num_stages - 1}, got {out_indices}')
+    if frozen_stages not in range(-1, num_stages + 1):
+        raise ValueError(f'frozen_stages must be between -1 and {num_stages}, got {frozen_stages}')
+    if not 0 <= drop_path_rate < 1:
+        raise ValueError(f'drop_path_rate must be in [0, 1), got {drop_path_rate}')
+
+
+def _plain(norm_cfg: dict) -> dict:
+    """What can be saved of it as data: a class becomes its name."""
+    kind = norm_cfg['type']
+    name = kind if isinstance(kind, str) else kind.__name__
+    plain = (str, int, float, bool, NoneType)
+    return {**{k: v for k, v in norm_cfg.items() if isinstance(v, plain)}, 'type': name}
 
 
 def _check_pretrained_cfg(cfg: dict) -> None:

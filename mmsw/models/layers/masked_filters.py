@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from mmsw.errors import SparsityError
+from mmsw.ops.pattern import newer_version
 from mmsw.sparsity.layer_masks import full_mask, set_mask
 
 
@@ -28,6 +29,7 @@ class MaskedFilters(nn.Module):
     """
 
     mask: Tensor
+    _version = 1
 
     def __init__(self, num_filters: int, small_kernel: int) -> None:
         super().__init__()
@@ -69,6 +71,9 @@ class MaskedFilters(nn.Module):
         unexpected_keys: list[str],
         error_msgs: list[str],
     ) -> None:
+        if problem := newer_version(self, local_metadata):
+            error_msgs.append(f'layer "{prefix[:-1]}" {problem}')
+            return
         weight = state_dict.get(f'{prefix}weight')
         mask = state_dict.get(f'{prefix}mask')
         fits = weight is not None and weight.shape == self.weight.shape

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-import numpy as np
 import torch
 from mmcv.cnn import build_norm_layer
 from mmengine.registry import MODELS
@@ -14,11 +14,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from mmsw.ops import ShiftPattern, cross_conv2d, shift_wise_conv2d
 from mmsw.ops.assemble import assemble
 from mmsw.ops.backends import choose_backend
+from mmsw.ops.ghost_channels import SEED, VERSIONS, channel_order
+from mmsw.ops.pattern import newer_version
 
 from .masked_filters import MaskedFilters
 
-VERSIONS = ('v1', 'v2')
-_GHOST_SEED = 123
 _INIT_STD = 0.02
 
 
@@ -61,6 +61,7 @@ class ShiftWiseConv2d(nn.Module):
     """
 
     channel_order: Tensor
+    _version = 1
 
     def __init__(
         self,
@@ -81,49 +82,22 @@ class ShiftWiseConv2d(nn.Module):
         bias: bool = False,
     ) -> None:
         super().__init__()
-        if in_channels != out_channels:
-            raise ValueError(
-                'ShiftWiseConv2d is depthwise: out_channels must equal in_channels, '
-                f'got {in_channels} -> {out_channels}'
-            )
-        if version not in VERSIONS:
-            raise ValueError(f'version must be one of {VERSIONS}, got {version!r}')
-        if not 0 <= ghost_ratio < 1:
-            raise ValueError(f'ghost_ratio must be in [0, 1), got {ghost_ratio}')
-        if num_paths < 1:
-            raise ValueError(f'num_paths must be at least 1, got {num_paths}')
         big_kernel = _square(kernel_size, 'kernel_size')
-        for name, value, accepted in (
-            ('stride', stride, (1,)),
-            ('dilation', dilation, (1,)),
-            ('padding', padding, (None, big_kernel // 2)),
-            ('groups', groups, (1, in_channels)),
-            ('bias', bool(bias), (False,)),
-        ):
-            if (None if value is None else _square(value, name)) not in accepted:
-                expected = ' or '.join(str(option) for option in accepted)
-                raise ValueError(f'ShiftWiseConv2d needs {name}={expected}, got {value}')
-
-        self.in_channels = self.out_channels = in_channels
+        _check_channels(in_channels, out_channels, ghost_ratio, num_paths, version)
+        self._check_convolution(in_channels, big_kernel, stride, padding, dilation, groups, bias)
+        self.in_channels = self.out_channels = self.groups = in_channels
         self.kernel_size = (big_kernel, big_kernel)
         self.stride = self.dilation = (1, 1)
         self.padding = (big_kernel // 2, big_kernel // 2)
         self.output_padding = (0, 0)
-        self.groups = in_channels
         self.transposed = False
         self.bias = None
         # An unknown or missing one is an error now, not in a forward pass. Any device: it may move.
         choose_backend(backend, 'meta')
         self.backend = backend
 
-        ghosts = ghost_channels(in_channels, ghost_ratio, version)
-        active = sorted(set(range(in_channels)) - set(ghosts))
-        if not active:
-            raise ValueError(
-                f'ghost_ratio {ghost_ratio} leaves none of {in_channels} channels for the operator'
-            )
-        self.num_active = len(active)
-        self.register_buffer('channel_order', torch.tensor(active + ghosts))
+        order, self.num_active = channel_order(in_channels, ghost_ratio, version)
+        self.register_buffer('channel_order', torch.tensor(order))
         self.pattern = ShiftPattern.draw(big_kernel, small_kernel, self.num_active, num_reps)
         num_filters = self.num_active * self.pattern.num_groups
         self.paths = nn.ModuleList(
@@ -134,15 +108,40 @@ class ShiftWiseConv2d(nn.Module):
             build_norm_layer(norm_cfg, self.num_active)[1] for _ in range(3)
         )
         self.deployed = False
-        self._draw_weights(torch.Generator().manual_seed(_GHOST_SEED))
+        self._draw_weights(torch.Generator().manual_seed(SEED))
+
+    @staticmethod
+    def _check_convolution(
+        channels: int,
+        big_kernel: int,
+        stride: Any,
+        padding: Any,
+        dilation: Any,
+        groups: int,
+        bias: bool,
+    ) -> None:
+        """Refuse values of a convolution's arguments that the layer cannot honour."""
+        for name, value, accepted in (
+            ('stride', stride, (1,)),
+            ('dilation', dilation, (1,)),
+            ('padding', padding, (None, big_kernel // 2)),
+            ('groups', groups, (1, channels)),
+            ('bias', bool(bias), (False,)),
+        ):
+            if (None if value is None else _square(value, name)) not in accepted:
+                expected = ' or '.join(str(option) for option in accepted)
+                raise ValueError(f'ShiftWiseConv2d needs {name}={expected}, got {value}')
 
     def init_weights(self) -> None:
-        """Redraw the small kernels from torch's global generator; pruned weights stay zero."""
+        """Redraw the small kernels from torch's global generator; pruned weights stay zero.
+
+        A folded layer has none, and stays as it is.
+        """
         self._draw_weights(None)
 
     @torch.no_grad()
     def _draw_weights(self, generator: torch.Generator | None) -> None:
-        for path in self.paths:
+        for path in () if self.deployed else self.paths:
             nn.init.trunc_normal_(path.weight, std=_INIT_STD, generator=generator)
             path.weight.masked_fill_(~path.mask, 0.0)
 
@@ -206,6 +205,20 @@ class ShiftWiseConv2d(nn.Module):
         del self.paths, self.norm_h, self.norm_v, self.norm_i, self.pattern
         self.deployed = True
 
+    def _other_form(self, state_dict: Mapping[str, Tensor], prefix: str) -> str | None:
+        """What to say where a state dict has the layer folded and this one is not, or so."""
+        if self.deployed and f'{prefix}paths.0.weight' in state_dict:
+            return (
+                'is folded, and the state dict has it in training form: load it into a network '
+                'that is not folded (deploy=False), then call switch_to_deploy()'
+            )
+        if not self.deployed and f'{prefix}deploy_wide' in state_dict:
+            return (
+                'is in training form, and the state dict has it folded: load it into a network '
+                'that is folded (deploy=True, or after switch_to_deploy())'
+            )
+        return None
+
     def extra_repr(self) -> str:
         return (
             f'{self.in_channels}, kernel_size={self.kernel_size[0]}, '
@@ -222,6 +235,9 @@ class ShiftWiseConv2d(nn.Module):
         unexpected_keys: list[str],
         error_msgs: list[str],
     ) -> None:
+        problem = newer_version(self, local_metadata) or self._other_form(state_dict, prefix)
+        if problem:
+            error_msgs.append(f'layer "{prefix[:-1]}" {problem}')
         key = f'{prefix}channel_order'
         order = state_dict.get(key)
         if order is None:  # published checkpoints rely on the seed of the draw
@@ -239,20 +255,20 @@ class ShiftWiseConv2d(nn.Module):
         )
 
 
-def ghost_channels(channels: int, ghost_ratio: float, version: str) -> list[int]:
-    """Channels that pass unchanged, ascending, as the published networks draw them.
-
-    Args:
-        channels: Channels C of the map.
-        ghost_ratio: Share that passes.
-        version: v1 rounds the passing channels down, v2 makes the others an even number.
-    """
-    if version == 'v1':
-        num_ghosts = int(channels * ghost_ratio)
-    else:
-        num_ghosts = channels - int(channels * (1 - ghost_ratio)) // 2 * 2
-    draw = np.random.RandomState(_GHOST_SEED).choice(channels, num_ghosts, replace=False)
-    return sorted(draw.tolist())
+def _check_channels(
+    in_channels: int, out_channels: int, ghost_ratio: float, num_paths: int, version: str
+) -> None:
+    if in_channels != out_channels:
+        raise ValueError(
+            'ShiftWiseConv2d is depthwise: out_channels must equal in_channels, '
+            f'got {in_channels} -> {out_channels}'
+        )
+    if version not in VERSIONS:
+        raise ValueError(f'version must be one of {VERSIONS}, got {version!r}')
+    if not 0 <= ghost_ratio < 1:
+        raise ValueError(f'ghost_ratio must be in [0, 1), got {ghost_ratio}')
+    if num_paths < 1:
+        raise ValueError(f'num_paths must be at least 1, got {num_paths}')
 
 
 def _is_permutation(order: Tensor, channels: int) -> bool:

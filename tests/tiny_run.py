@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -22,7 +23,10 @@ POINTWISE = 'backbone.stages.0.0.pointwise_conv1'
 class TinyData(Dataset):
     """Four images of 32 x 32 pixels with labels, the same in every process."""
 
-    def __init__(self) -> None:
+    metainfo = dict(classes=('a', 'b'))
+
+    def __init__(self, lazy_init: bool = False, pipeline: Sequence = ()) -> None:
+        del lazy_init, pipeline  # as mmengine's data sets have them
         self.images = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
     def __len__(self) -> int:
@@ -34,15 +38,15 @@ class TinyData(Dataset):
 
 @MODELS.register_module()
 class TinyModel(BaseModel):
-    """Backbone and linear classifier."""
+    """Backbone, and a linear classifier on the mean of its last map."""
 
-    def __init__(self, backbone: dict, init_cfg: dict | None = None) -> None:
+    def __init__(self, backbone: dict, classes: int = 2, init_cfg: dict | None = None) -> None:
         super().__init__(init_cfg=init_cfg)
         self.backbone = MODELS.build(backbone)
-        self.classifier = nn.Linear(ARCH['dims'][-1], 2)
+        self.head = nn.Linear(ARCH['dims'][-1], classes)
 
     def forward(self, inputs: Tensor, label: Tensor | None = None, mode: str = 'tensor'):
-        logits = self.classifier(self.backbone(inputs)[0].mean((2, 3)))
+        logits = self.head(self.backbone(inputs)[-1].mean((2, 3)))
         if mode == 'loss':
             return dict(loss=F.cross_entropy(logits, label))
         return logits
@@ -76,12 +80,11 @@ def tiny_config(work_dir: Path, iterations: int = 2, **settings) -> Config:
                 logger=dict(type='LoggerHook', interval=100),
             ),
             randomness=dict(seed=0),
-            metainfo=dict(classes=('a', 'b')),
             **settings,
         )
     )
 
 
-def tiny_net() -> ShiftWiseNet:
-    """The backbone of :func:`tiny_config`."""
-    return MODELS.build(tiny_config(Path()).model.backbone)
+def tiny_net(**settings) -> ShiftWiseNet:
+    """The backbone of :func:`tiny_config`, with other settings."""
+    return MODELS.build({**tiny_config(Path()).model.backbone, **settings})
