@@ -22,8 +22,8 @@ from mmengine.structures import BaseDataElement
 from torch import nn
 
 from mmsw.checkpoint import check_masks_placed, only_data_is_read, read_checkpoint
-from mmsw.datasets.loading import short
 from mmsw.errors import CheckpointError, DataError, UsageError
+from mmsw.wording import short
 
 from .config import config_name, load_config, register_toolbox
 from .data import iter_datasets
