@@ -25,7 +25,7 @@ from mmsw.checkpoint import (
 )
 from mmsw.engine.loaded_zeros import keep_loaded_zeros, settle_masks
 from mmsw.engine.model_wrapper import unwrapped
-from mmsw.errors import CheckpointError, MmswError
+from mmsw.errors import CheckpointError, MmswError, UsageError
 
 from .dataset_checks import check_dataset, explained_errors
 from .pretrained_init import zeros_are_kept
@@ -88,7 +88,12 @@ class PortableRunner(Runner):
         return super().wrap_model(model_wrapper_cfg, model)
 
     def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
-        """As mmengine's; refuses data that nothing can be learned from."""
+        """As mmengine's; refuses folded networks, and data that nothing can be learned from."""
+        if any(getattr(module, 'deployed', False) for module in self.model.modules()):
+            raise UsageError(
+                'the model has a folded network, which cannot be trained: leave deploy=True and '
+                'switch_to_deploy() out'
+            )
         with explained_errors(self._train_dataloader, 'train_dataloader'):
             loop = super().build_train_loop(loop)
         check_dataset(loop.dataloader.dataset, 'train_dataloader')

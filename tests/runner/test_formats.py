@@ -26,6 +26,7 @@ from mmsw.checkpoint import (
     read_record,
     save_checkpoint_file,
 )
+from mmsw.errors import UsageError
 from mmsw.models import ShiftWiseNet
 from mmsw.sparsity import attach_masks
 from mmsw.version import __version__
@@ -142,9 +143,16 @@ def test_a_config_that_builds_folded_layers_says_so(
 ) -> None:
     cfg = tiny_config(tmp_path)
     cfg.model.backbone.deploy = True
-    message = r'shift_wise in training form, and the config builds it folded: leave deploy=True out'
-    with pytest.raises(CheckpointError, match=message):
+    with pytest.raises((CheckpointError, UsageError), match='leave deploy=True'):
         READERS[reader](trained, cfg)
+
+
+def test_a_folded_network_is_not_trained(tmp_path: Path) -> None:
+    cfg = tiny_config(tmp_path)
+    cfg.model.backbone.deploy = True
+    with pytest.raises(UsageError, match='cannot be trained: leave deploy=True'):
+        build_runner(cfg).train()
+    assert not list(tmp_path.rglob('*.pth'))
 
 
 @pytest.mark.parametrize('record', [None, 2, {}, {'format': '2'}, {'format': 0}, {'format': True}])
