@@ -255,6 +255,58 @@ def test_setup_refuses_an_old_interpreter(source_tree: Path, tmp_path: Path) -> 
     assert not (source_tree / '.venv').exists()
 
 
+FAKE_PYTHON = """#!/bin/sh
+echo "$0 $*" >>"$CALLS"
+case "$*" in
+    *sys.version_info*) echo 3.11 ;;
+    "- "*) exit "$PINS_DIFFER" ;;
+    *"-m venv"*) exit 1 ;;
+    *--operators*) exit 1 ;;
+    *sha256*) cksum ;;
+esac
+"""
+
+
+@pytest.mark.parametrize(
+    ('stamp', 'moved', 'pins_differ', 'kept'),
+    [
+        ('ready', False, False, True),
+        ('ready', False, True, False),
+        ('ready', True, False, False),
+        ('unfinished', False, False, False),
+    ],
+)
+def test_new_requirements_are_installed_into_the_environment_that_is_there(
+    source_tree: Path, tmp_path: Path, stamp: str, moved: bool, pins_differ: bool, kept: bool
+) -> None:
+    """Unless it lacks the pinned torch or mmcv, was made elsewhere or never finished."""
+    tree = tmp_path / 'mmsw'
+    ignore = shutil.ignore_patterns('tests', 'configs', '*.so')
+    shutil.copytree(source_tree, tree, ignore=ignore)
+    scripts = tree / '.venv' / 'onedl' / 'bin'
+    scripts.mkdir(parents=True)
+    (scripts.parent / stamp).write_text('stack 0\nmmsw 0\n', encoding='utf-8')
+    place = tmp_path / 'elsewhere' if moved else tree
+    (scripts / 'activate').write_text(f'VIRTUAL_ENV="{place}/.venv/onedl"\n', encoding='utf-8')
+    for python in (scripts / 'python', tmp_path / 'base'):
+        python.write_text(FAKE_PYTHON, encoding='utf-8')
+        python.chmod(0o755)
+    calls = tmp_path / 'calls'
+    settings = dict(CALLS=str(calls), PINS_DIFFER=str(int(pins_differ)), CXX='true', MAX_JOBS='1')
+    made = run(
+        'tools/setup_env.sh', 'onedl', cwd=tree, BASE_PYTHON=str(tmp_path / 'base'), **settings
+    )
+    called = calls.read_text(encoding='utf-8')
+    assert ('-m venv' in called) != kept
+    assert scripts.exists() == kept
+    assert ('-r requirements/test.txt' in called) == kept
+    assert not [line for line in called.splitlines() if 'install' in line and 'mmcv' in line]
+    assert made.returncode == (0 if kept else 1), made.stdout
+    if kept:
+        assert 'updating .venv/onedl' in made.stdout
+        assert (scripts.parent / 'ready').read_text(encoding='utf-8') != 'stack 0\nmmsw 0\n'
+
+
 def calls_without_encoding(path: Path) -> list[str]:
     """Places where a file is read or written as text in whatever encoding the machine has."""
     found = []
