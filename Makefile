@@ -8,7 +8,7 @@ STACK ?= openmmlab
 PYTHON ?=
 # The interpreter that .venv/$(STACK) is made from (default: python3).
 BASE_PYTHON ?=
-# More arguments for pytest, for instance TEST_ARGS='-k shift'.
+# More arguments for pytest, for instance TEST_ARGS='-k shift', or '-n 0' for one process that a debugger can follow.
 TEST_ARGS ?=
 
 export BASE_PYTHON
@@ -37,7 +37,7 @@ help: ## show this help
 	@echo '  STACK=openmmlab|onedl   the OpenMMLab packages to use (now: $(STACK))'
 	@echo '  PYTHON=/path/to/python  use this environment as it is instead of .venv/STACK'
 	@echo '  BASE_PYTHON=python3.11  the interpreter that .venv/STACK is made from (default: python3)'
-	@echo "  TEST_ARGS='-k shift'    more arguments for pytest"
+	@echo "  TEST_ARGS='-k shift'    more arguments for pytest; '-n 0' runs all in one process"
 
 .PHONY: setup
 setup: ready-test ## make .venv/STACK: torch, the OpenMMLab packages, mmsw (done by the targets below as well)
@@ -82,13 +82,16 @@ demo-detection: demo-start ## the same for a detector: boxes and masks on the sa
 	@"$(RUN)" tools/test.py configs/demo/mask_rcnn_sw_mini_scenes.py work_dirs/demo/detection/iter_600.pth \
 		--work-dir work_dirs/demo/detection/test --show-dir work_dirs/demo/detection/pictures
 
+# Two processes of one thread each; a file's tests stay in one process, where they share what they build.
+PYTEST = OMP_NUM_THREADS=1 "$(RUN)" -m pytest -q -n 2 --dist loadfile --durations 20
+
 .PHONY: test
 test: ready-test ## run the tests, except the slow ones
-	"$(RUN)" -m pytest -q -m 'not slow' $(TEST_ARGS)
+	$(PYTEST) -m 'not slow' $(TEST_ARGS)
 
 .PHONY: test-slow
 test-slow: ready-test ## run the slow tests only
-	"$(RUN)" -m pytest -q -m slow $(TEST_ARGS)
+	$(PYTEST) -m slow $(TEST_ARGS)
 
 .venv/lint/bin/ruff: requirements/lint.txt
 	@echo '==> ruff: .venv/lint'

@@ -1,9 +1,11 @@
 """Fixtures of all tests: where the golden files are, and the same conditions for every test."""
 
+import functools
 import random
 from collections.abc import Iterator
 from pathlib import Path
 
+import mmengine.config.utils
 import numpy as np
 import pytest
 import torch
@@ -15,6 +17,14 @@ from named_skips import (  # noqa: F401, hooks of pytest
 )
 
 torch.set_num_threads(min(2, torch.get_num_threads()))
+
+
+@pytest.fixture(scope='session', autouse=True)
+def _metafiles_are_read_once() -> Iterator[None]:
+    """mmengine parses a hundred of them for every base that a config takes from mmdet."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mmengine.config.utils, 'load', functools.cache(mmengine.config.utils.load))
+        yield
 
 
 @pytest.fixture(scope='session')

@@ -37,6 +37,7 @@ NAMES = {
     'gpu-memory': 'free memory of the GPU',
     'torch-2.6': 'torch from 2.6 on',
     'make': 'make',
+    'xdist': 'pytest-xdist, for tests side by side',
     'pip': 'pip in this environment',
     'git': 'a checkout under git',
     'proc': 'processes to be looked up in /proc',

@@ -32,7 +32,7 @@ CHANNELS = 8
 
 
 def reduced(path: str) -> Config:
-    """A config with its heads, losses and samplers, but a network of a few channels."""
+    """A config with its heads, losses and samplers, but few channels and few boxes."""
     cfg = load_config(ROOT / path)
     model = cfg.model
     model.backbone.update(
@@ -42,7 +42,14 @@ def reduced(path: str) -> Config:
     for name in ('rpn_head', 'bbox_head'):
         if name in model:
             model[name].update(in_channels=CHANNELS, feat_channels=CHANNELS)
+    model.test_cfg.update(nms_pre=50, max_per_img=5)  # of a detector with one stage
     if 'roi_head' in model:
+        stages = model.train_cfg.rcnn
+        for stage in stages if isinstance(stages, list) else [stages]:
+            stage.sampler.num = 32
+        model.train_cfg.rpn_proposal.update(nms_pre=50, max_per_img=50)
+        model.test_cfg.rpn.update(nms_pre=50, max_per_img=50)
+        model.test_cfg.rcnn.max_per_img = 5
         roi = model.roi_head
         roi.bbox_roi_extractor.out_channels = roi.mask_roi_extractor.out_channels = CHANNELS
         roi.mask_head.update(in_channels=CHANNELS, conv_out_channels=CHANNELS)

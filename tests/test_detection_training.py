@@ -47,6 +47,10 @@ def options(max_iters: int) -> dict:
         'train_cfg.val_interval': 2,
         'default_hooks.checkpoint.interval': 2,
         'default_hooks.checkpoint.max_keep_ckpts': -1,
+        'model.train_cfg.rpn_proposal.max_per_img': 50,
+        'model.train_cfg.rcnn.sampler.num': 32,
+        'model.test_cfg.rpn.max_per_img': 50,
+        'model.test_cfg.rcnn.max_per_img': 10,
         **{
             f'{split}_dataloader.{key}': value
             for split in ('train', 'val', 'test')

@@ -61,7 +61,7 @@ def test_every_room_stands_on_a_floor() -> None:
     assert {room_of(name) for name in FILES if name != 'mmsw'} == set(HEIGHT)
 
 
-@pytest.mark.parametrize('room', HEIGHT)
+@pytest.mark.parametrize('room', sorted(HEIGHT))
 def test_imports_only_go_down(room: str) -> None:
     up = {
         f'{name} -> {imported}'

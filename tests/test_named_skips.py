@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib import util
 from pathlib import Path
 
 import pytest
@@ -34,12 +35,12 @@ def test_known_fault():
 MODULE = "import pytest\npytest.importorskip('no_such_package', reason='mmdet: absent')\n"
 
 
-def run(folder: Path, require: str | None) -> subprocess.CompletedProcess:
+def run(folder: Path, require: str | None, *more: str) -> subprocess.CompletedProcess:
     env = {key: value for key, value in os.environ.items() if key != VARIABLE}
     env |= {'PYTHONPATH': str(TESTS)} | ({} if require is None else {VARIABLE: require})
     options = ['-p', 'named_skips', '-p', 'no:cacheprovider', '-rs', '-q', f'--rootdir={folder}']
     return subprocess.run(
-        [sys.executable, '-m', 'pytest', *options, '.'],
+        [sys.executable, '-m', 'pytest', *options, *more, '.'],
         cwd=folder,
         env=env,
         text=True,
@@ -79,6 +80,18 @@ def test_required_name_of_a_whole_file_fails(folder: Path) -> None:
     assert done.returncode == 2
     assert f'{VARIABLE} has mmdet, but skipped: mmdet: absent' in done.stdout
     assert 'ERROR collecting test_module.py' in done.stdout
+
+
+@pytest.mark.skipif(util.find_spec('xdist') is None, reason='xdist: absent')
+def test_workers_of_a_parallel_run_judge_as_well(folder: Path) -> None:
+    done = run(folder, 'nvcc', '-n', '1')
+    assert '1 failed, 1 passed, 2 skipped, 1 xfailed' in done.stdout, done.stderr
+    assert done.returncode == 1
+    assert f'{VARIABLE} has nvcc, but skipped: nvcc: none here' in done.stdout
+    done = run(folder, 'mmdet', '-n', '1')
+    assert f'{VARIABLE} has mmdet, but skipped: mmdet: absent' in done.stdout
+    assert 'ERROR collecting test_module.py' in done.stdout
+    assert done.returncode == 1
 
 
 def test_skip_without_a_known_name_fails(folder: Path) -> None:

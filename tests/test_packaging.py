@@ -9,6 +9,7 @@ import runpy
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from email.message import Message
 from importlib import metadata
@@ -79,7 +80,32 @@ def source_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope='module')
-def wheel(source_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
+def quick_compiler(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A compiler that leaves out what takes long: of the operators it compiles the names only."""
+    folder = tmp_path_factory.mktemp('compiler')
+    (folder / 'empty.cpp').touch()
+    compiler = shutil.which('c++')
+    path = folder / 'c++'
+    path.write_text(
+        '#!/bin/sh\n'
+        'for argument; do\n'
+        '  shift\n'
+        '  case $argument in\n'
+        f'    *csrc/cpu/*.cpp) argument={folder}/empty.cpp ;;\n'
+        '  esac\n'
+        '  set -- "$@" "$argument"\n'
+        'done\n'
+        f'exec {compiler} "$@"\n',
+        encoding='utf-8',
+    )
+    path.chmod(0o755)
+    return str(path)
+
+
+@pytest.fixture(scope='module')
+def wheel(
+    source_tree: Path, quick_compiler: str, tmp_path_factory: pytest.TempPathFactory
+) -> zipfile.ZipFile:
     """The wheel built from the source distribution, so that both are tried."""
     if not any(metadata.distributions(name='pip')):
         pytest.skip('pip: this environment has none, and it builds the wheel')
@@ -88,6 +114,10 @@ def wheel(source_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> zipfil
     made = run(sys.executable, '-c', build_sdist, cwd=source_tree)
     assert made.returncode == 0, made.stdout
     (sdist,) = out.glob('*.tar.gz')
+    with tarfile.open(sdist) as archive:
+        packed = {name.partition('/')[2] for name in archive.getnames()}
+    sources = [path for path in (ROOT / 'mmsw' / 'ops' / 'csrc').rglob('*') if path.is_file()]
+    assert {path.relative_to(ROOT).as_posix() for path in sources} < packed
     pip_wheel = (
         'pip',
         'wheel',
@@ -96,7 +126,8 @@ def wheel(source_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> zipfil
         '--no-deps',
         '--no-build-isolation',
     )
-    made = run(sys.executable, '-m', *pip_wheel, '-w', str(out), str(sdist), cwd=out)
+    tools = dict(CXX=quick_compiler, CC=quick_compiler)
+    made = run(sys.executable, '-m', *pip_wheel, '-w', str(out), str(sdist), cwd=out, **tools)
     assert made.returncode == 0, made.stdout
     (path,) = out.glob('*.whl')
     with zipfile.ZipFile(path) as archive:
@@ -253,6 +284,58 @@ def test_setup_refuses_an_old_interpreter(source_tree: Path, tmp_path: Path) -> 
     assert made.returncode == 1
     assert f"BASE_PYTHON='{old}' is Python 3.9; mmsw needs 3.10 or newer" in made.stdout
     assert not (source_tree / '.venv').exists()
+
+
+FAKE_PYTHON = """#!/bin/sh
+echo "$0 $*" >>"$CALLS"
+case "$*" in
+    *sys.version_info*) echo 3.11 ;;
+    "- "*) exit "$PINS_DIFFER" ;;
+    *"-m venv"*) exit 1 ;;
+    *--operators*) exit 1 ;;
+    *sha256*) cksum ;;
+esac
+"""
+
+
+@pytest.mark.parametrize(
+    ('stamp', 'moved', 'pins_differ', 'kept'),
+    [
+        ('ready', False, False, True),
+        ('ready', False, True, False),
+        ('ready', True, False, False),
+        ('unfinished', False, False, False),
+    ],
+)
+def test_new_requirements_are_installed_into_the_environment_that_is_there(
+    source_tree: Path, tmp_path: Path, stamp: str, moved: bool, pins_differ: bool, kept: bool
+) -> None:
+    """Unless it lacks the pinned torch or mmcv, was made elsewhere or never finished."""
+    tree = tmp_path / 'mmsw'
+    ignore = shutil.ignore_patterns('tests', 'configs', '*.so')
+    shutil.copytree(source_tree, tree, ignore=ignore)
+    scripts = tree / '.venv' / 'onedl' / 'bin'
+    scripts.mkdir(parents=True)
+    (scripts.parent / stamp).write_text('stack 0\nmmsw 0\n', encoding='utf-8')
+    place = tmp_path / 'elsewhere' if moved else tree
+    (scripts / 'activate').write_text(f'VIRTUAL_ENV="{place}/.venv/onedl"\n', encoding='utf-8')
+    for python in (scripts / 'python', tmp_path / 'base'):
+        python.write_text(FAKE_PYTHON, encoding='utf-8')
+        python.chmod(0o755)
+    calls = tmp_path / 'calls'
+    settings = dict(CALLS=str(calls), PINS_DIFFER=str(int(pins_differ)), CXX='true', MAX_JOBS='1')
+    made = run(
+        'tools/setup_env.sh', 'onedl', cwd=tree, BASE_PYTHON=str(tmp_path / 'base'), **settings
+    )
+    called = calls.read_text(encoding='utf-8')
+    assert ('-m venv' in called) != kept
+    assert scripts.exists() == kept
+    assert ('-r requirements/test.txt' in called) == kept
+    assert not [line for line in called.splitlines() if 'install' in line and 'mmcv' in line]
+    assert made.returncode == (0 if kept else 1), made.stdout
+    if kept:
+        assert 'updating .venv/onedl' in made.stdout
+        assert (scripts.parent / 'ready').read_text(encoding='utf-8') != 'stack 0\nmmsw 0\n'
 
 
 def calls_without_encoding(path: Path) -> list[str]:

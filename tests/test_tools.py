@@ -139,16 +139,19 @@ def test_nothing_needs_torchvision(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_train_without_data(tmp_path: Path) -> None:
-    done = tool('train.py', ROOT / RECIPE, '--from-scratch', cwd=tmp_path)
+def test_train_without_data(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code = call('train.py', ROOT / RECIPE, '--from-scratch')
     parts = ('data/ade/ADEChallengeData2016 does not exist', 'images/training', '--data-root')
-    assert_one_error(done.returncode, done.stderr, *parts)
+    assert_one_error(code, capsys.readouterr().err, *parts)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_test_without_checkpoint(ade: Path) -> None:
-    done = tool('test.py', MINI, 'absent.pth', '--data-root', ade)
-    assert_one_error(done.returncode, done.stderr, 'checkpoint absent.pth does not exist')
+def test_test_without_checkpoint(ade: Path, capsys: pytest.CaptureFixture) -> None:
+    code = call('test.py', ROOT / MINI, 'absent.pth', '--data-root', ade)
+    assert_one_error(code, capsys.readouterr().err, 'checkpoint absent.pth does not exist')
 
 
 def test_config_that_does_not_exist(capsys: pytest.CaptureFixture) -> None:

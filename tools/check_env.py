@@ -38,7 +38,7 @@ DEMO_MODULES = {
     'imgviz': 'imgviz',
     'matplotlib': 'matplotlib',
 }
-TEST_MODULES = {'pytest': 'pytest'}
+TEST_MODULES = {'pytest': 'pytest', 'xdist': 'pytest-xdist'}
 PURPOSES = {
     'run': STACK_MODULES,
     'demo': {**STACK_MODULES, **DEMO_MODULES},

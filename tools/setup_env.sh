@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Builds the environment .venv/STACK that `make demo` and `make test` run in, or does nothing if it is ready.
+# Where requirements have changed, it installs what differs; torch or mmcv of another version means a new one.
 #
 #   tools/setup_env.sh openmmlab|onedl
 #
@@ -63,6 +64,19 @@ is_current() {
 stack_is_ready() {
     [[ -x $py ]] && is_current stack || return 1
     [[ -z ${BASE_PYTHON:-} ]] || [[ $(base_version "$base" 2>/dev/null) == "$(base_version "$py")" ]]
+}
+
+# Whether the environment was complete once, in this place, with the torch and the mmcv that are pinned now.
+# Then pip can bring the rest up to date, and mmcv need not be compiled again.
+stack_is_close() {
+    [[ -x $py && -f $stamp ]] && grep -qF "$(pwd -P)/$venv" "$venv/bin/activate" || return 1
+    [[ -z ${BASE_PYTHON:-} ]] || [[ $(base_version "$base") == "$(base_version "$py")" ]] || return 1
+    "$py" - "$(grep '^torch==' requirements/build.txt)" "$mmcv" 2>/dev/null <<'END'
+import sys
+from importlib.metadata import version
+pins = [pin.split('==') for pin in sys.argv[1:]]
+sys.exit(any(version(name).partition('+')[0] != pinned for name, pinned in pins))
+END
 }
 
 write_stamp() {
@@ -182,6 +196,16 @@ sys.exit(not (torch.cuda.is_available() and CUDA_HOME is None))' 2>>"$log"; then
     fi
 }
 
+install_rest() {
+    step 'the rest of the stack, Taichi, demo and test packages' pip_install --no-build-isolation \
+        -r "requirements/$stack.txt" -r requirements/taichi.txt -r requirements/demo.txt -r requirements/test.txt &&
+        install_mmsw
+}
+
+update_all() {
+    step 'build tools' pip_install -r requirements/build.txt -r requirements/runtime.txt && install_rest
+}
+
 # The constraints keep numpy where the stack needs it while mmcv, which would take any, is installed.
 install_all() {
     step 'new virtual environment' "$base" -m venv "$venv" &&
@@ -189,9 +213,7 @@ install_all() {
         hide_gpu_without_nvcc &&
         step "$mmcv from source, $MAX_JOBS compilers at once (minutes, unless pip's cache has it)" \
             pip_install -v --no-build-isolation "$mmcv" &&
-        step 'the rest of the stack, Taichi, demo and test packages' pip_install --no-build-isolation \
-            -r "requirements/$stack.txt" -r requirements/taichi.txt -r requirements/demo.txt -r requirements/test.txt &&
-        install_mmsw
+        install_rest
 }
 
 verify() { step 'check' "$py" tools/check_env.py --for test --import; }
@@ -219,9 +241,15 @@ if stack_is_ready; then
 fi
 
 export MAX_JOBS=${MAX_JOBS:-$(default_jobs)}
-say "setting up $venv with $("$base" --version) (once; full output in $log)"
-rm -rf "$venv"
-install_all || failed "setting up $venv did not work; correct what the lines above name and run it again"
+if stack_is_close; then
+    say "updating $venv, whose requirements have changed (full output in $log)"
+    update_all || failed "updating $venv did not work; correct what the lines above name and run it again"
+    rm -f "$stamp" # if the check fails, the next call makes a new one
+else
+    say "setting up $venv with $("$base" --version) (once; full output in $log)"
+    rm -rf "$venv"
+    install_all || failed "setting up $venv did not work; correct what the lines above name and run it again"
+fi
 code=0
 verify || code=$?
 if ((code == 3 || code > 128)); then # the operators do not load, or crash

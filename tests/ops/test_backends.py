@@ -209,7 +209,7 @@ def test_gradients_use_the_backend_of_the_forward(add_backend) -> None:
         ('torch', 'torch'),
         (
             'numpy',
-            'mmsw.ops.backends.UnknownBackendError: use_backend or MMSW_BACKEND: '
+            'mmsw.errors.UnknownBackendError: use_backend or MMSW_BACKEND: '
             "unknown backend 'numpy'; known are",
         ),
     ],

@@ -287,6 +287,7 @@ def test_a_library_of_another_torch_is_named_and_not_used(
 def test_a_library_that_was_renamed_is_asked_for_its_torch(tmp_path: Path) -> None:
     ignore = shutil.ignore_patterns('__pycache__', 'csrc', '*.so')
     shutil.copytree(ROOT / 'mmsw' / 'ops', tmp_path / 'mmsw' / 'ops', ignore=ignore)
+    shutil.copy2(ROOT / 'mmsw' / 'errors.py', tmp_path / 'mmsw')
     renamed = compiled.library_path('2.99.0+cpu', tmp_path / 'mmsw' / 'ops')
     shutil.copy2(compiled.library_path(torch.__version__), renamed)
     code = (

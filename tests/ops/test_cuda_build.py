@@ -125,6 +125,8 @@ def test_every_source_is_compiled() -> None:
     assert {path.name for path in SOURCES.glob('*.cu')} == set(EXPECTED)
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 @pytest.mark.parametrize('name', sorted(EXPECTED))
 def test_compiles_without_spills(nvcc: str, tmp_path: Path, name: str) -> None:
     done, log = compile_source(nvcc, SOURCES / name, tmp_path / 'kernels.o')
@@ -151,6 +153,8 @@ def test_only_the_binding_knows_torch() -> None:
         assert uses_torch == (path.name == 'binding.cpp'), path.name
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_the_binding_agrees_with_torch_and_with_the_launchers(nvcc: str, tmp_path: Path) -> None:
     """Types only. An empty file stands in for a generated header that CPU builds of torch lack."""
     compiler = next(filter(None, map(shutil.which, ('g++', 'c++'))), None)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from cuda_cases import SHAPES, SIZES, draw, evaluate
 from torch import Tensor
 
 from mmsw.ops import BackendUnavailableError, ShiftPattern, shift_add, shift_wise_conv2d
@@ -11,66 +12,9 @@ from mmsw.ops.backends import cuda_backend, torch_backend
 if (reason := cuda_backend.unavailable_reason()) is not None:
     pytest.skip(f'cuda: {reason}', allow_module_level=True)
 
-# (M, N, C, R): what the networks use, the edges (one group, N = 1, even M), other sides, every R
-SIZES = [
-    (5, 3, 3, 1),
-    (13, 3, 3, 2),
-    (47, 3, 2, 3),
-    (49, 3, 2, 4),
-    (51, 3, 5, 2),
-    (13, 5, 2, 4),
-    (49, 5, 2, 2),
-    (51, 5, 1, 3),
-    (3, 3, 2, 1),
-    (7, 1, 2, 2),
-    (6, 3, 2, 2),
-    (21, 7, 2, 2),
-    (301, 3, 2, 1),
-]
-# (B, H, W): odd, one position, smaller than the reach, each tile side, more than one tile, empty
-SHAPES = [
-    (2, 5, 7),
-    (1, 1, 1),
-    (3, 4, 2),
-    (1, 3, 70),
-    (1, 70, 3),
-    (2, 16, 11),
-    (1, 37, 62),
-    (2, 33, 32),
-    (0, 9, 12),
-]
 # Largest error relative to the largest magnitude. Sums are kept in float32, so the halves are off
 # by one rounding of the result.
 ROUNDING = {torch.float64: 1e-12, torch.float32: 4e-6, torch.bfloat16: 4e-3, torch.float16: 5e-4}
-
-
-def draw(pattern: ShiftPattern, shape: tuple[int, int, int], dtype: torch.dtype) -> list[Tensor]:
-    """Map, weight, conv output and three gradients, float64 on the CPU but exact in ``dtype``."""
-    batch, height, width = shape
-    side, border = pattern.small_kernel, 2 * pattern.margin
-    kernels = pattern.channels * pattern.num_groups
-    sizes = [
-        (batch, pattern.channels, height, width),
-        (kernels, 1, side, side),
-        (batch, kernels, height + border, width + border),
-        *[(batch, pattern.channels, height, width)] * 3,
-    ]
-    return [torch.randn(size).to(dtype).double() for size in sizes]
-
-
-def evaluate(module, pattern: ShiftPattern, tensors: list[Tensor]) -> dict[str, Tensor]:
-    """Every result of every operator of a backend module, by name."""
-    tables = pattern.shift_hv, pattern.identity_index, pattern.big_kernel, pattern.small_kernel
-    x, weight, conv_out, *grads = tensors
-    fused = module.shift_wise_conv2d(x, weight, *tables)
-    added = module.shift_add(conv_out, *tables)
-    return {
-        **{f'conv {name}': out for name, out in zip('hvi', fused, strict=True)},
-        'grad_input': module.shift_wise_conv2d_grad_input(*grads, weight, *tables),
-        'grad_weight': module.shift_wise_conv2d_grad_weight(*grads, x, *tables),
-        **{f'add {name}': out for name, out in zip('hvi', added, strict=True)},
-        'add_grad': module.shift_add_grad(*grads, *tables),
-    }
 
 
 def wrong_results(

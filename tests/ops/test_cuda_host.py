@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from cuda_cases import SHAPES, SIZES, draw, evaluate, tables_of
 from torch import Tensor
 
 from mmsw.ops import ShiftPattern
@@ -19,34 +20,6 @@ from mmsw.ops.backends import torch_backend
 
 SOURCES = Path(__file__).resolve().parents[2] / 'mmsw' / 'ops' / 'csrc' / 'cuda'
 ROUNDING = {torch.float32: 3e-6, torch.float64: 1e-13}
-
-# (M, N, C, R): what the networks use, the edges (one group, N = 1, even M), every R
-SIZES = [
-    (5, 3, 3, 1),
-    (13, 3, 3, 2),
-    (47, 3, 2, 3),
-    (49, 3, 2, 4),
-    (51, 3, 1, 2),
-    (13, 5, 2, 4),
-    (49, 5, 2, 2),
-    (51, 5, 1, 3),
-    (3, 3, 2, 1),
-    (7, 1, 2, 2),
-    (6, 3, 2, 2),
-    (21, 7, 1, 2),
-    (301, 3, 1, 1),
-]
-# (B, H, W): odd, one position, smaller than the reach, each tile side, more than one tile
-SHAPES = [
-    (2, 5, 7),
-    (1, 1, 1),
-    (3, 4, 2),
-    (1, 3, 70),
-    (1, 70, 3),
-    (2, 16, 11),
-    (1, 37, 62),
-    (2, 33, 32),
-]
 
 
 class ConvSizes(ctypes.Structure):
@@ -138,10 +111,6 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     return ctypes.CDLL(str(target))
 
 
-def arguments(pattern: ShiftPattern) -> tuple:
-    return pattern.shift_hv, pattern.identity_index, pattern.big_kernel, pattern.small_kernel
-
-
 def error(found: Tensor, expected: Tensor) -> float:
     """Largest error relative to the largest magnitude; NaN where a result was not written."""
     assert found.shape == expected.shape
@@ -150,52 +119,20 @@ def error(found: Tensor, expected: Tensor) -> float:
     return ((found.double() - expected).abs().max() / expected.abs().max().clamp_min(1e-30)).item()
 
 
-def run(module, pattern: ShiftPattern, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Every result of every operator, by name."""
-    tables = arguments(pattern)
-    grads = [tensors[name] for name in ('grad_h', 'grad_v', 'grad_i')]
-    x, weight = tensors['x'], tensors['weight']
-    fused = module.shift_wise_conv2d(x, weight, *tables)
-    added = module.shift_add(tensors['conv_out'], *tables)
-    return {
-        **{f'conv {name}': out for name, out in zip('hvi', fused, strict=True)},
-        'grad_input': module.shift_wise_conv2d_grad_input(*grads, weight, *tables),
-        'grad_weight': module.shift_wise_conv2d_grad_weight(*grads, x, *tables),
-        **{f'add {name}': out for name, out in zip('hvi', added, strict=True)},
-        'add_grad': module.shift_add_grad(*grads, *tables),
-    }
-
-
-def draw(
-    pattern: ShiftPattern, shape: tuple[int, int, int], pruned: float = 0.0
-) -> dict[str, Tensor]:
-    """Random float64 tensors that float32 holds exactly."""
-    batch, height, width = shape
-    side, border = pattern.small_kernel, 2 * pattern.margin
-    kernels = pattern.channels * pattern.num_groups
-
-    def normal(*size: int) -> Tensor:
-        return torch.randn(*size).double()
-
-    weight = normal(kernels, 1, side, side)
-    weight[torch.rand(kernels) < pruned] = 0
-    maps = (batch, pattern.channels, height, width)
-    return {
-        'x': normal(*maps),
-        'weight': weight,
-        'conv_out': normal(batch, kernels, height + border, width + border),
-        **{name: normal(*maps) for name in ('grad_h', 'grad_v', 'grad_i')},
-    }
+def draw_pruned(pattern: ShiftPattern, shape: tuple[int, int, int], pruned: float) -> list[Tensor]:
+    tensors = draw(pattern, shape)
+    tensors[1][torch.rand(len(tensors[1])) < pruned] = 0
+    return tensors
 
 
 def wrong_results(
     kernels: HostKernels,
     pattern: ShiftPattern,
-    tensors: dict[str, Tensor],
+    tensors: list[Tensor],
     dtype: torch.dtype = torch.float64,
 ) -> dict[str, float]:
-    found = run(kernels, pattern, {name: value.to(dtype) for name, value in tensors.items()})
-    expected = run(torch_backend, pattern, tensors)
+    found = evaluate(kernels, pattern, [tensor.to(dtype) for tensor in tensors])
+    expected = evaluate(torch_backend, pattern, tensors)
     errors = {name: error(found[name], expected[name]) for name in expected}
     return {name: value for name, value in errors.items() if not value < ROUNDING[dtype]}
 
@@ -232,28 +169,26 @@ def test_pruned_patterns(
     pattern = ShiftPattern.draw(*sizes)
     kernels = HostKernels(library, most_slots=most_slots)
     for shape in [(2, 9, 12), (1, 40, 35)]:
-        assert not wrong_results(kernels, pattern, draw(pattern, shape, pruned))
+        assert not wrong_results(kernels, pattern, draw_pruned(pattern, shape, pruned))
 
 
 def test_zero_slots_are_not_computed(library: ctypes.CDLL) -> None:
     """NaN in the map cannot reach the outputs through slots that are empty."""
     pattern = ShiftPattern.draw(49, 3, 2, 1)
-    tensors = draw(pattern, (1, 40, 35), pruned=1.0)
-    tables = arguments(pattern)
-    x = torch.full_like(tensors['x'], float('nan'))
+    x, weight, *_ = draw_pruned(pattern, (1, 40, 35), pruned=1.0)
+    tables = tables_of(pattern)
+    x = torch.full_like(x, float('nan'))
     kernels = HostKernels(library)
-    for out in kernels.shift_wise_conv2d(x, tensors['weight'], *tables):
+    for out in kernels.shift_wise_conv2d(x, weight, *tables):
         assert not out.any()
-    assert not kernels.shift_wise_conv2d_grad_input(x, x, x, tensors['weight'], *tables).any()
+    assert not kernels.shift_wise_conv2d_grad_input(x, x, x, weight, *tables).any()
 
 
 def test_a_bad_weight_spoils_its_own_channel_only(library: ctypes.CDLL) -> None:
     pattern = ShiftPattern.draw(13, 3, 3, 1)
-    tensors = draw(pattern, (1, 9, 12))
-    tensors['weight'][pattern.num_groups + 1, 0, 1, 1] = float('nan')
-    h, v, i = HostKernels(library).shift_wise_conv2d(
-        tensors['x'], tensors['weight'], *arguments(pattern)
-    )
+    x, weight, *_ = draw(pattern, (1, 9, 12))
+    weight[pattern.num_groups + 1, 0, 1, 1] = float('nan')
+    h, v, i = HostKernels(library).shift_wise_conv2d(x, weight, *tables_of(pattern))
     assert torch.stack([h, v, i])[:, :, [0, 2]].isfinite().all()
     assert not h[:, 1].isfinite().all()
 
