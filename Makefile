@@ -82,8 +82,9 @@ demo-detection: demo-start ## the same for a detector: boxes and masks on the sa
 	@"$(RUN)" tools/test.py configs/demo/mask_rcnn_sw_mini_scenes.py work_dirs/demo/detection/iter_600.pth \
 		--work-dir work_dirs/demo/detection/test --show-dir work_dirs/demo/detection/pictures
 
-# Two processes of one thread each; a file's tests stay in one process, where they share what they build.
-PYTEST = OMP_NUM_THREADS=1 "$(RUN)" -m pytest -q -n 2 --dist loadfile --durations 20
+# Two processes of one thread each; a file's tests stay in one of them, where they share what they build. The order is
+# kept, since the benchmarks, which take longest, come early in it.
+PYTEST = OMP_NUM_THREADS=1 "$(RUN)" -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder --durations 20
 
 .PHONY: test
 test: ready-test ## run the tests, except the slow ones
