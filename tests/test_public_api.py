@@ -33,11 +33,12 @@ PUBLIC = {
         'set_data_root'
     ),
     'mmsw.checkpoint': (
-        'CheckpointError NetworkShape Recorded allow_checkpoint_classes check_address '
-        'fetched_once fill_network from_classifier load_checkpoint_file load_pretrained '
-        'load_release_checkpoint only_data_is_read read_checkpoint read_records '
-        'save_checkpoint_file settle_zeros to_classifier to_state_dict training_arguments '
-        'warn_of_bare_zeros'
+        'CheckpointError FORMAT NetworkShape Recorded add_record allow_checkpoint_classes '
+        'check_address check_masks_placed fetched_once fill_network from_classifier '
+        'load_checkpoint_file load_pretrained load_release_checkpoint network_record '
+        'only_data_is_read read_checkpoint read_record read_records save_checkpoint_file '
+        'settle_zeros to_classifier to_state_dict training_arguments undo_torch_prune '
+        'warn_of_bare_zeros warn_of_empty_masks'
     ),
     'mmsw.datasets': 'DataError LoadValidAnnotations LoadValidImageFromFile',
     'mmsw.demo': (
@@ -57,7 +58,13 @@ PUBLIC = {
         'num_exchanged report reset_state set_masks shared_units uniform_counts'
     ),
 }
-CONSTANTS = {'__version__', 'CLASSES', 'COCO_CLASSES', 'PALETTE'}  # these have no docstring
+CONSTANTS = {'CLASSES', 'COCO_CLASSES', 'FORMAT', 'PALETTE', '__version__'}  # without docstrings
+    '__version__',
+    'CLASSES',
+    'COCO_CLASSES',
+    'FORMAT',
+    'PALETTE',
+}  # these have no docstring
 
 REQUIRED = inspect.Parameter.empty
 PINNED = {  # parameters in their order, with defaults; others may follow

@@ -133,6 +133,8 @@ def test_failing_run_is_reported_and_the_others_go_on(
     assert [item['name'][-1] for item in failed] == ['0', '1']
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_killed_benchmark_goes_on_with_the_next_unfinished_run(
     mini, data, pretrained, trained, tmp_path, capsys, monkeypatch
 ):
