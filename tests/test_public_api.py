@@ -59,12 +59,6 @@ PUBLIC = {
     ),
 }
 CONSTANTS = {'CLASSES', 'COCO_CLASSES', 'FORMAT', 'PALETTE', '__version__'}  # without docstrings
-    '__version__',
-    'CLASSES',
-    'COCO_CLASSES',
-    'FORMAT',
-    'PALETTE',
-}  # these have no docstring
 
 REQUIRED = inspect.Parameter.empty
 PINNED = {  # parameters in their order, with defaults; others may follow
