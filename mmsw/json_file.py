@@ -40,10 +40,14 @@ def write_json(path: Path, kind: str, content: Mapping[str, Any], indent: int | 
 
     Raises:
         ValueError: If a number is not finite.
+        UsageError: If the file cannot be written there.
     """
     named = {'format': f'mmsw.{kind}/{VERSIONS[kind]}', **content}
     text = json.dumps(named, indent=indent, allow_nan=False, ensure_ascii=False)
-    write_text(path, text + '\n')
+    try:
+        write_text(path, text + '\n')
+    except OSError as error:
+        raise UsageError(f'{path} cannot be written: {error}') from error
 
 
 def read_json(path: Path, kind: str) -> dict[str, Any] | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,10 +11,10 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
+from mmsw import json_file
 from mmsw.analysis.complexity import Complexity, Cost, complexity
 from mmsw.checkpoint import check_masks_placed, load_pretrained, read_checkpoint
 from mmsw.errors import UsageError
-from mmsw.whole_file import write_whole
 
 from .config import config_name, load_config, register_toolbox
 from .trained import check_complete, existing_file, is_folded, state_dict_of, take_form
@@ -164,6 +163,5 @@ def check_output(path: str | os.PathLike[str]) -> None:
 
 
 def write_json(result: Complexity, path: str | os.PathLike[str]) -> None:
-    """Write every count, exactly; an existing file is replaced once the new one is whole."""
-    text = json.dumps(result.to_dict(), indent=1) + '\n'
-    write_whole(Path(path), lambda temporary: temporary.write_text(text, encoding='utf-8'))
+    """Write every count, exactly, see :func:`mmsw.json_file.write_json`."""
+    json_file.write_json(Path(path), 'complexity', result.to_dict())

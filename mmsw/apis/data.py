@@ -102,7 +102,7 @@ def check_data(cfg: Config, loaders: Sequence[str] = _LOADERS) -> None:
             if '://' in root or backend != 'local':
                 continue
             parts = needed.setdefault(root, [])
-            parts += [part for part in _parts(dataset) if part not in parts]
+            parts += [part for part in data_parts(dataset) if part not in parts]
     problems = []
     for root, parts in needed.items():
         missing = [part for part in parts if not os.path.exists(os.path.join(root, part))]
@@ -125,7 +125,8 @@ def check_data(cfg: Config, loaders: Sequence[str] = _LOADERS) -> None:
         )
 
 
-def _parts(dataset: dict) -> list[str]:
+def data_parts(dataset: dict) -> list[str]:
+    """Local files and folders that the config of a data set names, below its ``data_root``."""
     prefix = dataset.get('data_prefix') or dataset.get('split')  # mmpretrain takes a string
     folders = prefix.values() if isinstance(prefix, dict) else [prefix]
     parts = [dataset.get('ann_file'), *folders]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -11,6 +10,7 @@ from typing import Any
 
 from mmengine.config import Config
 
+from mmsw import json_file
 from mmsw.analysis.sparsity.figures import SparsityAnalysis, analyze
 from mmsw.analysis.sparsity.layers import MaskedNetwork, read_network
 from mmsw.checkpoint import (
@@ -24,7 +24,7 @@ from mmsw.checkpoint import (
 )
 from mmsw.errors import CheckpointError, UsageError
 from mmsw.models import ShiftWiseNet
-from mmsw.whole_file import write_whole
+from mmsw.whole_file import write_text
 
 from .backbone import build_backbone
 from .config import load_config
@@ -135,20 +135,10 @@ def write_report(analysis: SparsityAnalysis, text: str, folder: str | os.PathLik
 
     folder = Path(folder)
     write_json(analysis, folder / JSON)
-    write_whole(
-        folder / TEXT, lambda temporary: temporary.write_text(text + '\n', encoding='utf-8')
-    )
+    write_text(folder / TEXT, text + '\n')
     draw_sparsity(analysis, folder / PICTURE)
 
 
 def write_json(analysis: SparsityAnalysis, path: str | os.PathLike[str]) -> None:
-    """Write every figure, exactly; an existing file is replaced once the new one is whole.
-
-    Raises:
-        UsageError: If it cannot be written.
-    """
-    data = json.dumps(analysis.to_dict(), indent=1) + '\n'
-    try:
-        write_whole(Path(path), lambda temporary: temporary.write_text(data, encoding='utf-8'))
-    except OSError as error:
-        raise UsageError(f'{os.fspath(path)} cannot be written: {error}') from error
+    """Write every figure, exactly, see :func:`mmsw.json_file.write_json`."""
+    json_file.write_json(Path(path), 'sparsity', analysis.to_dict())

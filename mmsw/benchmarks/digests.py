@@ -16,7 +16,7 @@ from mmengine.config import Config
 from torch import Tensor
 
 import mmsw
-from mmsw.apis.data import iter_datasets
+from mmsw.apis.data import data_parts, iter_datasets
 
 _BLOCK = 1 << 20
 _WHOLE_FILE = 1 << 26  # bytes: of larger data files only the size counts
@@ -119,29 +119,29 @@ def config_digest(cfg: Config, data: Path, without: Iterable[str] = ()) -> str:
 
 
 def data_digest(cfg: Config, made: Path | None = None) -> str:
-    """Digest of the data: annotation files, and the names in the folders of images.
+    """Digest of the data: annotation files, and the names of the images.
 
     Args:
-        cfg: A config with its data in place.
+        cfg: A config with its data in place. Of a data set that names neither files nor folders,
+            the whole ``data_root`` counts.
         made: Folder of the demonstration's data, if it is for them: how they were made counts too.
     """
     seen: list[Any] = []
     for loader in ('train_dataloader', 'val_dataloader'):
         for dataset in iter_datasets(cfg[loader].dataset):
-            prefix = dataset.get('data_prefix') or {}
-            for part in [dataset.get('ann_file'), *prefix.values()]:
-                if part and isinstance(part, str):
-                    seen.append((part, content_digest(Path(dataset.get('data_root') or '', part))))
+            root = Path(dataset.get('data_root') or '')
+            for part in data_parts(dataset) or ([''] if root.parts else []):
+                seen.append((part, content_digest(root / part)))
     if made is not None:
         seen.append(content_digest(made / 'demo_data.json'))
     return digest(seen)
 
 
 def content_digest(path: Path) -> str | int | None:
-    """Digest of a file, or of the names in a folder; of large files the size; None if absent."""
+    """Digest of a file, or of all names below a folder; of large files the size; None if absent."""
     if path.is_dir():
-        names = '\n'.join(sorted(os.listdir(path)))
-        return hashlib.sha256(names.encode()).hexdigest()
+        names = sorted(str(found.relative_to(path)) for found in path.rglob('*'))
+        return digest(names)
     if path.is_file():
         size = path.stat().st_size
         return file_digest(path) if size <= _WHOLE_FILE else size

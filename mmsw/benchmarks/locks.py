@@ -17,12 +17,16 @@ def exclusive(folder: Path) -> Iterator[None]:
         folder: It is created.
 
     Raises:
-        UsageError: If another process holds it.
+        UsageError: If another process holds it, or nothing can be written there.
     """
     import fcntl  # not on Windows, where the rest of the package can be imported
 
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / 'lock').open('w', encoding='utf-8') as lock:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / 'lock').open('w', encoding='utf-8')
+    except OSError as error:
+        raise UsageError(f'{folder} cannot be written to: {error}; name another --out') from error
+    with lock:
         try:
             fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

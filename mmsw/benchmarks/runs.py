@@ -80,9 +80,9 @@ def result_of(run: Run) -> dict[str, Any] | None:
         UsageError: If a result is there that was made with other settings.
     """
     result = read_json(run.folder / RESULT, 'training_result')
-    if result is not None and result['digest'] != run.digest:
+    if result is not None and result.get('digest') != run.digest:
         raise UsageError(
-            f'{run.folder / RESULT} is of other settings (digest {result["digest"]} instead of '
+            f'{run.folder / RESULT} is of other settings (digest {result.get("digest")} instead of '
             f'{run.digest}): delete that folder, or name another --out'
         )
     return result

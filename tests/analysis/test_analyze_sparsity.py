@@ -251,6 +251,7 @@ def test_command_line(published, tmp_path, capsys) -> None:
     assert max(map(len, text.splitlines()[1:])) <= 110
     data = json.loads(figures_file.read_text())
     assert data == json.loads((out / 'sparsity.json').read_text())
+    assert data.pop('format') == 'mmsw.sparsity/1'
     assert data['total']['kept'] == 2013
     assert data['shape'] == [64, 96]
     cv2 = pytest.importorskip('cv2', reason='cv2: absent; reads the picture back')

@@ -143,6 +143,7 @@ def test_tool_with_a_sparse_checkpoint(tool, tmp_path: Path, capsys) -> None:
     assert printed.endswith(complexity_table(expected) + '\n')
     assert 'not called in a forward pass: auxiliary_head' in printed
     written = json.loads(out.read_text())
+    assert written.pop('format') == 'mmsw.complexity/1'
     assert written == json.loads(json.dumps(expected.to_dict()))
     assert written['total']['parameters_used'] < written['total']['parameters']
     assert written['total']['macs_used'] < written['total']['macs_dense']

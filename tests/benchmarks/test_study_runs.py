@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from mmsw.benchmarks.locks import exclusive
 from mmsw.benchmarks.runs import Run, check_not_mixed, result_of
 from mmsw.errors import UsageError
 
@@ -20,3 +21,18 @@ def test_files_of_earlier_versions_are_read(tmp_path):
     assert result_of(run) == result
     with pytest.raises(UsageError, match='budget 4 there, 9 now'):
         check_not_mixed([Run(tmp_path, {**run.settings, 'budget': 9}, 0)])
+
+
+def test_a_damaged_result_is_named(tmp_path):
+    (tmp_path / 'result.json').write_text('{}')
+    with pytest.raises(UsageError, match=r'result\.json is of other settings \(digest None'):
+        result_of(Run(tmp_path, {}, 0))
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / 'file').touch()
+    with (
+        pytest.raises(UsageError, match=r'file/out cannot be written to: .*name another --out'),
+        exclusive(tmp_path / 'file/out'),
+    ):
+        pass
