@@ -292,6 +292,7 @@ case "$*" in
     *sys.version_info*) echo 3.11 ;;
     "- "*) exit "$PINS_DIFFER" ;;
     *"-m venv"*) exit 1 ;;
+    *"$FAILS"*) exit 1 ;;
     *--operators*) exit 1 ;;
     *sha256*) cksum ;;
 esac
@@ -324,9 +325,12 @@ def test_new_requirements_are_installed_into_the_environment_that_is_there(
         python.chmod(0o755)
     calls = tmp_path / 'calls'
     settings = dict(CALLS=str(calls), PINS_DIFFER=str(int(pins_differ)), CXX='true', MAX_JOBS='1')
-    made = run(
-        'tools/setup_env.sh', 'onedl', cwd=tree, BASE_PYTHON=str(tmp_path / 'base'), **settings
-    )
+    settings |= dict(BASE_PYTHON=str(tmp_path / 'base'), FAILS='nothing')
+    if kept:  # first an update that is cut off
+        broken = {**settings, 'FAILS': 'requirements/test.txt'}
+        assert run('tools/setup_env.sh', 'onedl', cwd=tree, **broken).returncode == 1
+        assert 'stack 0' not in (scripts.parent / 'ready').read_text(encoding='utf-8')
+    made = run('tools/setup_env.sh', 'onedl', cwd=tree, **settings)
     called = calls.read_text(encoding='utf-8')
     assert ('-m venv' in called) != kept
     assert scripts.exists() == kept

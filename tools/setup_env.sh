@@ -243,6 +243,7 @@ fi
 export MAX_JOBS=${MAX_JOBS:-$(default_jobs)}
 if stack_is_close; then
     say "updating $venv, whose requirements have changed (full output in $log)"
+    echo 'an update was begun' >"$stamp" # one that is cut off is begun again
     update_all || failed "updating $venv did not work; correct what the lines above name and run it again"
     rm -f "$stamp" # if the check fails, the next call makes a new one
 else
