@@ -59,12 +59,11 @@ def draw_operator(
     _draw_places(places, pattern, kept, colours)
     _draw_cross(cross, weight, pattern, limit)
 
-    nk, n, pruned = pattern.num_groups, small_kernel, int((~kept).sum())
     for axis, title, caption in (
         (
             kernels,
-            f'1  {nk} small kernels, {n} × {n}',
-            f'of one channel; {pruned} are pruned',
+            f'1  {pattern.num_groups} small kernels, {small_kernel} × {small_kernel}',
+            f'of one channel; {int((~kept).sum())} are pruned',
         ),
         (
             places,

@@ -108,14 +108,8 @@ def make_demo_checkpoint(
             )
         _put_in(recipe, wanted, backbone)
         _fit(recipe, sparsity, epochs)
-        recipe.merge_from_dict(
-            dict(
-                work_dir=folder,
-                log_level='WARNING',
-                runner_type='DemoCpuRunner',
-                randomness=dict(seed=seed),
-            )
-        )
+        recipe.work_dir, recipe.randomness.seed = folder, seed
+        recipe.log_level, recipe.runner_type = 'WARNING', 'DemoCpuRunner'
         runner = build_runner(recipe)
         curve = _LearningCurve(epochs, progress)
         runner.register_hook(curve)
