@@ -36,7 +36,7 @@ def batch_gradients(
     Args:
         runner: A runner whose training has not begun.
         recorder: Of the masked layers. It is paused afterwards and its sums are empty; its hooks
-            stay, because a forward pass that is compiled here keeps them.
+            stay, because a forward pass that is compiled here may keep them.
         num_batches: Batches per process, at least one; their size is that of the training loader.
         seed: Of the choice of images, their augmentation and random depth.
         random_depth: Skip blocks at random, as training does.

@@ -64,7 +64,7 @@ def test_compiled_models_keep_and_grow_the_same_filters(tmp_path, start) -> None
 
 @pytest.mark.parametrize('grow', ['gradient', 'momentum'])
 def test_layers_that_snip_was_the_first_to_compile_get_gradients(tmp_path, grow) -> None:
-    """Compiled code keeps the hooks of the layers that it has found there."""
+    """Compiled code may keep the hooks that it has found on the layers."""
     found = []
     for name in ('plain', 'compiled'):
         torch._dynamo.reset()
