@@ -9,6 +9,7 @@ from typing import Any
 from mmsw.errors import SparsityError
 
 from .allocate import check_sparsity
+from .dynamic_state import is_plain
 from .units import check_granularity
 
 STARTS = ('snip', 'erk', 'uniform', 'from_checkpoint')
@@ -50,6 +51,8 @@ class DynamicSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        for name, value in list(vars(self).items()):
+            object.__setattr__(self, name, plain_setting(name, value))
         for name, known in (('start', STARTS), ('grow', GROWS)):
             if getattr(self, name) not in known:
                 raise ValueError(f'{name} must be one of {known}, got {getattr(self, name)!r}')
@@ -118,6 +121,20 @@ class DynamicSettings:
                 'Resume with the settings of the checkpoint, or start a new run from its weights '
                 '(load_from, without --resume)'
             )
+
+
+def plain_setting(name: str, value: Any) -> Any:
+    """A setting as a file can hold it; a number of numpy or torch becomes one of Python.
+
+    Raises:
+        ValueError: If it is no number, text or ``None``.
+    """
+    plain = value.item() if getattr(value, 'ndim', None) == 0 else value
+    if not is_plain(plain):
+        raise ValueError(
+            f'{name} must be a number, a text or None, got {value!r} ({type(value).__name__})'
+        )
+    return plain
 
 
 def differences(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

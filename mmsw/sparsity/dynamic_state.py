@@ -114,8 +114,12 @@ def damaged(problem: str) -> SparsityError:
 def _what(value: object) -> str:
     if value is None:
         return 'missing'
-    plain = isinstance(value, (bool, int, float, str))
-    return f'{value!r:.60}' if plain else f'a {type(value).__name__}'
+    return f'{value!r:.60}' if is_plain(value) else f'a {type(value).__name__}'
+
+
+def is_plain(value: object) -> bool:
+    """Whether it can be the value of a setting in a file."""
+    return value is None or isinstance(value, (bool, int, float, str))
 
 
 def _is_count(value: object) -> bool:
@@ -140,7 +144,7 @@ def _maps_to(fits: Callable[[object], bool]) -> Callable[[object], bool]:
 
 _PARTS: dict[str, tuple[Callable[[object], bool], str]] = {
     'settings': (
-        _maps_to(lambda value: value is None or isinstance(value, (bool, int, float, str))),
+        _maps_to(is_plain),
         'settings by name',
     ),
     'kept': (_maps_to(_is_count), 'numbers of units by layer name'),

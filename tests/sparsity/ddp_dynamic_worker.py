@@ -11,7 +11,7 @@ from mmengine.runner import Runner
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parent))
-from measured_in_place import gradients_in_place
+from measured_on_a_copy import gradients_of_a_copy
 from toy import ToyModel, build_runner, dynamic_hook
 from two_processes import assert_same_in_both, work
 
@@ -47,16 +47,16 @@ class InOneGroup(ToyModel):
 
 
 def look_before_training(work_dir: Path) -> None:
-    """What SNIP measures on a copy is what the model itself shows, and the same in both."""
+    """What SNIP measures is what a copy of the model shows, and the same in both processes."""
     runner = in_two(work_dir, [], model=InOneGroup())
     runner._train_loop = runner.build_train_loop(runner._train_loop)
     before = [tensor.clone() for tensor in runner.model.module.state_dict().values()]
     layers = dict(sparsity.masked_layers(runner.model.module))
-    found = batch_gradients(runner, layers, 2, seed=0)
+    found = batch_gradients(runner, sparsity.DenseGradients(layers), 2, seed=0)
     after = runner.model.module.state_dict().values()
     assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
     assert_same_in_both(found.values())
-    expected = gradients_in_place(runner, 2, seed=0)
+    expected = gradients_of_a_copy(runner, 2, seed=0)
     assert found.keys() == expected.keys() == layers.keys()
     assert all(torch.equal(gradient, expected[name]) for name, gradient in found.items())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from fractions import Fraction
 from pathlib import Path
 
 import mmengine.optim.optimizer.amp_optimizer_wrapper as amp_module
@@ -369,6 +370,8 @@ def test_layers_at_their_least_are_named_in_the_log(tmp_path, caplog) -> None:
         (dict(snip_batches=0), 'snip_batches must be at least 1, got 0'),
         (dict(momentum=1.0), r'momentum must be in \[0, 1\), got 1.0'),
         (dict(sparsity=1.0), r'sparsity must be in \[0, 1\), got 1.0'),
+        (dict(sparsity=Fraction(1, 2)), r'sparsity must be a number, .* got Fraction\(1, 2\)'),
+        (dict(interval=[1]), r'interval must be a number, .* got \[1\] \(list\)'),
         (dict(grow='all'), "got 'all'"),
         (dict(seed=-3), 'seed must not be negative, got -3'),
         (dict(prune='random'), "prune must be 'magnitude', got 'random'"),

@@ -63,6 +63,23 @@ def test_compiled_models_keep_and_grow_the_same_filters(tmp_path, start) -> None
 
 
 @pytest.mark.parametrize('grow', ['gradient', 'momentum'])
+def test_layers_that_snip_was_the_first_to_compile_get_gradients(tmp_path, grow) -> None:
+    """Compiled code may keep the hooks that it has found on the layers."""
+    found = []
+    for name in ('plain', 'compiled'):
+        torch._dynamo.reset()
+        torch.manual_seed(0)
+        model = SmallModel()
+        if name == 'compiled':
+            model.layer.forward = torch.compile(model.layer.forward, backend='eager')
+        settings = [hook(start='snip', grow=grow, prune_rate=0.5)]
+        build_runner(tmp_path / name, None, SGD, hooks=settings, model=model).train()
+        found.append(sparsity.masks(model))
+    plain, compiled = found
+    assert all(torch.equal(compiled[name], mask) for name, mask in plain.items())
+
+
+@pytest.mark.parametrize('grow', ['gradient', 'momentum'])
 def test_layers_without_a_gradient_are_named(tmp_path, grow) -> None:
     """They would grow the filters of the lowest index, whatever these are worth."""
     runner = build_runner(tmp_path, None, SGD, hooks=[hook(grow=grow)], model=SmallModel())

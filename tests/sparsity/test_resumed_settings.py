@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from toy import POINTWISE, ToyModel, build_runner, train_with_log
@@ -106,6 +107,26 @@ def test_the_same_settings_say_nothing(tmp_path, small_file, caplog) -> None:
     assert 'goes on after 0 updates, 1428/2856 filters kept' in caplog.text
     assert 'other settings' not in caplog.text
     assert 'earlier version' not in caplog.text
+
+
+def test_numbers_of_numpy_and_torch_become_plain_ones(tmp_path, caplog) -> None:
+    settings = dict(
+        sparsity=np.float32(0.5),
+        prune_rate=torch.tensor(0.25),
+        align_interval=np.int64(3),
+        seed=np.uint8(1),
+        interval=np.int32(2),
+        momentum=np.float16(0.5),
+    )
+    build_runner(tmp_path, None, max_iters=2, hooks=[hook(**settings)]).train()
+    path = tmp_path / 'iter_2.pth'
+    recorded = load_checkpoint_file(path)['dynamic_sparsity']['settings']
+    plain = dict(sparsity=0.5, prune_rate=0.25, align_interval=3, seed=1, interval=2, momentum=0.5)
+    assert {name: recorded[name] for name in plain} == plain
+    assert all(type(recorded[name]) is type(value) for name, value in plain.items())
+    resume(tmp_path / 'same', path, caplog, **settings)
+    assert 'goes on after 0 updates' in caplog.text
+    assert 'other settings' not in caplog.text
 
 
 def test_states_of_before_they_had_a_version_still_resume(tmp_path, small_file, caplog) -> None:

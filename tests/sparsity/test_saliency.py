@@ -5,20 +5,25 @@ from __future__ import annotations
 import copy
 import itertools
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from measured_in_place import gradients_in_place
+from measured_on_a_copy import gradients_of_a_copy
 from mmcv.cnn.bricks import DropPath
 from mmengine.hooks import Hook
+from mmengine.logging import MMLogger
 from mmengine.model import BaseDataPreprocessor
-from torch import nn
+from mmengine.runner import Runner
+from tiny_run import tiny_config
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 from toy import POINTWISE, ToyData, ToyModel, build_runner
 from toy import dynamic_hook as hook
 
 from mmsw import sparsity
+from mmsw.apis import build_runner as portable_runner
 from mmsw.engine.saliency import batch_gradients
 from mmsw.errors import SparsityError
 
@@ -54,17 +59,50 @@ def test_snip_leaves_no_trace(tmp_path) -> None:
     assert torch.equal(snip.batch, uniform.batch)
 
 
+def recorder_of(model: nn.Module) -> sparsity.DenseGradients:
+    return sparsity.DenseGradients(dict(sparsity.masked_layers(model)))
+
+
+class Traces:
+    """What a measurement could leave behind in a model."""
+
+    def __init__(self, model: nn.Module) -> None:
+        modules = list(model.modules())
+        self.values = copy.deepcopy(model.state_dict())
+        self.buffers = [buffer for module in modules for buffer in module._buffers.values()]
+        self.gradients = [parameter.grad for parameter in model.parameters()]
+        self.attributes = [dict(vars(module)) for module in modules]
+
+    def assert_same(self, other: Traces) -> None:
+        assert self.values.keys() == other.values.keys()
+        assert all(torch.equal(other.values[key], value) for key, value in self.values.items())
+        pairs = zip(
+            [*self.buffers, *self.gradients], [*other.buffers, *other.gradients], strict=True
+        )
+        assert all(one is another for one, another in pairs)
+        for one, another in zip(self.attributes, other.attributes, strict=True):
+            assert one.keys() == another.keys()
+            assert all(value is another[name] for name, value in one.items())
+
+
 class Shaky(BaseDataPreprocessor):
-    """Draws noise, and remembers how often it was asked."""
+    """Draws noise, and remembers how often it was asked: in all that a module can remember in."""
 
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer('seen', torch.zeros(()))
+        self.register_buffer('replaced', torch.zeros(()))
+        self.register_buffer('size', None)
+        self.weight = nn.Parameter(torch.zeros(()), requires_grad=False)
         self.times = 0
 
     def forward(self, data: dict, training: bool = False) -> dict:
         self.seen += 1
+        self.replaced = self.replaced + 1
+        self.size = torch.tensor(data['inputs'].shape)
+        self.weight += 1
         self.times += 1
+        self.last = data
         return {**data, 'inputs': data['inputs'] + torch.rand_like(data['inputs']) * self.times}
 
 
@@ -99,27 +137,112 @@ def test_the_gradients_are_those_of_the_model_which_stays_as_it_was(tmp_path, ch
     change(model)
     model.train()
     model.classifier.eval()
-    state = copy.deepcopy(model.state_dict())
+    model.classifier.weight.grad = torch.ones_like(model.classifier.weight)
+    before = Traces(model)
     random_state = torch.get_rng_state()
-    found = batch_gradients(runner, dict(sparsity.masked_layers(model)), 2, seed=3)
-    assert all(torch.equal(model.state_dict()[key], value) for key, value in state.items())
+    found = batch_gradients(runner, recorder_of(model), 2, seed=3)
+    before.assert_same(Traces(model))
+    assert bool((model.classifier.weight.grad == 1).all())
     assert torch.equal(torch.get_rng_state(), random_state)
-    assert all(parameter.grad is None for parameter in model.parameters())
     assert not model.classifier.training
     assert model.backbone.training
     assert getattr(model.data_preprocessor, 'times', 0) == 0
-    expected = gradients_in_place(runner, 2, seed=3)
+    expected = gradients_of_a_copy(runner, 2, seed=3)
     assert found.keys() == expected.keys()
     for name, gradient in found.items():
         assert bool((gradient != 0).any())
         assert torch.equal(gradient, expected[name])
 
 
-def test_models_that_cannot_be_copied_are_refused(tmp_path) -> None:
-    runner = build_runner(tmp_path, None, hooks=[hook(start='snip')])
-    runner.model.lock = threading.Lock()
-    with pytest.raises(SparsityError, match=r"ToyModel cannot be copied \(TypeError: .*'uniform'"):
-        runner.train()
+def test_a_forward_pass_that_fails_leaves_no_trace_either(tmp_path) -> None:
+    runner = build_runner(tmp_path, None, hooks=[])
+    runner._train_loop = runner.build_train_loop(runner._train_loop)
+    model, recorder = runner.model, recorder_of(runner.model)
+    shaky(model)
+    before = Traces(model)
+    model.backbone.stages[3].register_forward_hook(lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        batch_gradients(runner, recorder, 1, seed=3)
+    before.assert_same(Traces(model))
+    assert not recorder.sums
+
+
+def toy_run(work_dir: Path, hooks: list, settings: dict) -> Runner:
+    sgd = dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.1))
+    return build_runner(work_dir, None, sgd, hooks=hooks, cfg=settings, max_iters=1)
+
+
+def tiny_run(work_dir: Path, hooks: list, settings: dict) -> Runner:
+    cfg = tiny_config(work_dir, 1, custom_hooks=[hooks[0]], **settings)
+    runner = portable_runner(cfg)
+    runner.register_hook(hooks[1])
+    return runner
+
+
+class FirstStep(Hook):
+    """Sees what SNIP has left, and the weights after one step of the optimizer."""
+
+    priority = 'LOWEST'
+
+    def before_run(self, runner) -> None:
+        buffers = runner.model.named_buffers()
+        self.buffers = {n: b.clone() for n, b in buffers if not n.endswith('mask')}
+
+    def before_train(self, runner) -> None:
+        buffers = dict(runner.model.named_buffers())
+        assert all(torch.equal(buffers[name], value) for name, value in self.buffers.items())
+        assert all(parameter.grad is None for parameter in runner.model.parameters())
+        self.masks = sparsity.masks(runner.model)
+
+    def after_train(self, runner) -> None:
+        self.weights = [parameter.detach().clone() for parameter in runner.model.parameters()]
+
+
+@pytest.mark.parametrize(
+    ('run', 'part'),
+    [
+        (toy_run, 'classifier'),
+        (toy_run, 'backbone.stages.0'),
+        (tiny_run, 'head'),
+        (tiny_run, 'backbone.stages.0'),
+    ],
+)
+def test_parts_that_are_computed_twice_change_nothing(tmp_path, run, part) -> None:
+    """mmengine replaces the ``forward`` of the part by a function that holds the part itself."""
+    steps = []
+    for name, settings in (('plain', {}), ('twice', dict(activation_checkpointing=[part]))):
+        torch.manual_seed(0)
+        steps.append(FirstStep())
+        run(tmp_path / name, [hook(start='snip', end_iter=0), steps[-1]], settings).train()
+    plain, twice = steps
+    assert plain.masks.keys() == twice.masks.keys()
+    assert all(torch.equal(mask, twice.masks[name]) for name, mask in plain.masks.items())
+    assert all(torch.equal(a, b) for a, b in zip(plain.weights, twice.weights, strict=True))
+
+
+class WithSideLoss(ToyModel):
+    """Takes the map of a stage from a hook, a function that is bound to this very model."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maps: list[Tensor] = []
+        self.backbone.stages[0].register_forward_hook(lambda *args: self.maps.append(args[-1]))
+
+    def forward(self, inputs: Tensor, label: Tensor, mode: str = 'loss') -> dict | Tensor:
+        losses = super().forward(inputs, label, mode)
+        return {**losses, 'loss_side': self.maps.pop().square().mean()}
+
+
+def test_models_that_cannot_be_copied_are_looked_at(tmp_path) -> None:
+    model = WithSideLoss()
+    model.lock, model.logger = threading.Lock(), MMLogger.get_current_instance()
+    runner = build_runner(tmp_path, None, hooks=[hook(start='snip')], model=model)
+    model.runner = [runner]
+    with pytest.raises(TypeError, match='pickle'):
+        copy.deepcopy(model)
+    runner.train()
+    assert not model.maps
+    assert sparsity.report(model).total.density == 0.5
 
 
 def test_snip_looks_behind_random_depth(tmp_path) -> None:
@@ -135,7 +258,7 @@ def test_snip_looks_behind_random_depth(tmp_path) -> None:
         settings = [hook(start='snip', end_iter=0)]
         runner = build_runner(tmp_path / name, None, hooks=settings, model=deep, max_iters=1)
         runner._train_loop = runner.build_train_loop(runner._train_loop)
-        found = batch_gradients(runner, dict(sparsity.masked_layers(deep)), 1, seed=0)
+        found = batch_gradients(runner, recorder_of(deep), 1, seed=0)
         silent = [key for key, gradient in found.items() if not bool(gradient.any())]
         assert len(silent) == (6 if name == 'skipped' else 0), 'two paths each'
         runner.train()

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mmsw.errors import SparsityError
 from mmsw.sparsity import DenseGradients, DynamicSettings, DynamicSparsity
-from mmsw.sparsity.dynamic_settings import differences
+from mmsw.sparsity.dynamic_settings import differences, plain_setting
 from mmsw.sparsity.dynamic_state import DYNAMIC_SPARSITY
 from mmsw.wording import listed
 
@@ -76,6 +76,10 @@ class DynamicSparsityHook(Hook):
         seed: int | None = None,
         **settings: Any,
     ) -> None:
+        interval = plain_setting('interval', interval)
+        end_iter = plain_setting('end_iter', end_iter)
+        snip_batches = plain_setting('snip_batches', snip_batches)
+        momentum = plain_setting('momentum', momentum)
         if interval < 1:
             raise ValueError(f'interval must be at least 1 iteration, got {interval}')
         if end_iter is not None and end_iter < 0:
@@ -132,7 +136,9 @@ class DynamicSparsityHook(Hook):
                 f'end_iter={self.end_iter} lies behind the end of the run at {runner.max_iters}; '
                 'the share that is exchanged will not fall to end_rate'
             )
-        if self._settings.grow != 'random':
+        if self._settings.grow == 'random':
+            self._recorder.stop()  # SNIP has watched
+        else:
             # A compiled model keeps the hooks that it has in its first iteration, and no others.
             self._recorder.watch()
             self._recorder.pause()
@@ -145,7 +151,7 @@ class DynamicSparsityHook(Hook):
         """Set the first masks; returns what was done, and what the log warns of."""
         dynamic, gradients = self.dynamic, None
         if self._settings.start == 'snip':
-            arguments = runner, dynamic.layers, self.snip_batches, dynamic.settings.seed
+            arguments = runner, self._recorder, self.snip_batches, dynamic.settings.seed
             gradients = batch_gradients(*arguments)
             if not all(bool(gradient.any()) for gradient in gradients.values()):
                 gradients = batch_gradients(*arguments, random_depth=False)  # it skipped layers
