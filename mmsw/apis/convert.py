@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,6 +33,7 @@ from mmsw.sparsity import SparsityReport, report
 _PUBLISHED_GHOST_RATIO = 0.23
 _NUM_STAGES = 4
 _IMAGE_CHANNELS = 3
+_LAYER_SCALE = re.compile(r'^stages\.\d+\.\d+\.gamma$')
 _RECORD_ONLY = ('layer_scale_init_value', 'norm_cfg', 'output_norm')
 _TOLD = ('big_kernels', 'ghost_ratio', 'num_reps')
 _STEM = 'downsample_layers.0.0.weight'
@@ -103,14 +105,23 @@ def _told(checkpoint: Any, state: Mapping[str, Tensor], source: str) -> Recorded
 
 
 def _other_settings(checkpoint: Any, state: Mapping[str, Tensor], source: str) -> dict[str, Any]:
-    """Settings that only the record of a file tells, as far as it does."""
+    """Settings that only the record of a file tells, as far as it does.
+
+    Raises:
+        CheckpointError: If it names a norm that is not known here.
+    """
     told = recorded_arguments(checkpoint, source) or {}
     found = {key: told[key] for key in _RECORD_ONLY if told.get(key) is not None}
-    if not any(key.endswith('.gamma') for key in state):
+    if not any(map(_LAYER_SCALE.match, state)):
         found['layer_scale_init_value'] = 0.0
     kind = found['norm_cfg'].get('type') if isinstance(found.get('norm_cfg'), dict) else None
-    if isinstance(kind, str) and MODELS.get(kind) is None and hasattr(nn, kind):
-        found['norm_cfg'] = {**found['norm_cfg'], 'type': getattr(nn, kind)}  # as _plain named it
+    if isinstance(kind, str) and MODELS.get(kind) is None:  # a class by its name
+        if not hasattr(nn, kind):
+            raise CheckpointError(
+                f'{source}: its record names the norm {kind!r}, which no registry has: call '
+                'mmsw.apis.convert_checkpoint where the code that registers it is imported'
+            )
+        found['norm_cfg'] = {**found['norm_cfg'], 'type': getattr(nn, kind)}
     return found
 
 
