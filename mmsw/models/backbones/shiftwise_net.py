@@ -67,7 +67,7 @@ class ShiftWiseNet(BaseModule):
             after :meth:`switch_to_deploy`. It is filled by ``load_state_dict`` from such a network.
 
     Attributes:
-        settings: The arguments that the state dict depends on, as plain data: files record them.
+        settings: The arguments that the state dict depends on, as plain data, as files record them.
 
     Raises:
         ValueError: If an argument has a value that the network cannot honour.
