@@ -207,6 +207,15 @@ def test_a_file_without_a_record_tells_whether_there_is_a_layer_scale(version, t
     assert settings_of(tmp_path / 'own.pth')['layer_scale_init_value'] == 0
 
 
+def test_the_tensors_win_over_the_record(tmp_path: Path) -> None:
+    net = ShiftWiseNet(MINI, big_kernels=KERNELS)
+    record, right = network_record(net), dict(net.settings)
+    record['backbone'].update(arch=dict(depths=3, dims=None), out_indices=[[0], 7], version='v1')
+    torch.save({'meta': {'mmsw': record}, 'state_dict': net.state_dict()}, tmp_path / 'run.pth')
+    convert_checkpoint(tmp_path / 'run.pth', tmp_path / 'own.pth')
+    assert settings_of(tmp_path / 'own.pth') == right
+
+
 def test_a_norm_that_nobody_knows_is_refused(tmp_path: Path) -> None:
     net = ShiftWiseNet(MINI, big_kernels=KERNELS)
     record = network_record(net)

@@ -129,9 +129,8 @@ def _outputs(checkpoint: Any, shape: NetworkShape, source: str) -> tuple[int, ..
     """Stages whose maps the network returns: those of the record, else all that the file has."""
     told = (recorded_arguments(checkpoint, source) or {}).get('out_indices')
     stages = range(len(shape.depths))
-    if isinstance(told, (list, tuple)) and told and set(told) <= set(stages):
-        return tuple(told) if max(told) == stages[-1] else tuple(stages)
-    return tuple(stages)
+    fits = isinstance(told, (list, tuple)) and all(stage in stages for stage in told)
+    return tuple(told) if fits and stages[-1] in told else tuple(stages)
 
 
 def _all_stages(checkpoint: Any, shape: NetworkShape, source: str) -> dict[str, list[int]]:
@@ -139,10 +138,10 @@ def _all_stages(checkpoint: Any, shape: NetworkShape, source: str) -> dict[str, 
     depths, dims = list(shape.depths), list(shape.dims)
     told = (recorded_arguments(checkpoint, source) or {}).get('arch')
     if isinstance(told, Mapping) and all(
-        list(told.get(name) or ())[: len(own)] == own
+        isinstance(told.get(name), (list, tuple)) and list(told[name])[: len(own)] == own
         for name, own in (('depths', depths), ('dims', dims))
     ):
-        return dict(told)
+        return dict(depths=list(told['depths']), dims=list(told['dims']))
     while len(depths) < _NUM_STAGES:
         depths.append(depths[0])
         dims.append(2 * dims[-1])
