@@ -23,6 +23,10 @@ class CheckpointError(MmswError, ValueError):
     """A checkpoint file is missing, damaged, unsafe or of another network."""
 
 
+class StateDictError(CheckpointError, RuntimeError):
+    """A layer refuses what a state dict has for it; it ends any ``load_state_dict`` at once."""
+
+
 class DataError(MmswError, ValueError):
     """An image or annotation file is missing, damaged or unfit; the message names it, in one line.
 

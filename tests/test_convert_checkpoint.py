@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from mmsw.apis.convert import convert_checkpoint
-from mmsw.checkpoint import CheckpointError, load_checkpoint_file
+from mmsw.checkpoint import CheckpointError, load_checkpoint_file, network_record
 from mmsw.models import ShiftWiseNet
 from mmsw.sparsity import attach_masks, masks, report, set_masks
 
@@ -173,6 +173,56 @@ def test_an_own_file_with_other_settings_can_be_converted_again_and_again(tmp_pa
     assert once['meta']['mmsw']['backbone'] == twice['meta']['mmsw']['backbone']
     for key, tensor in once['state_dict'].items():
         assert torch.equal(tensor, twice['state_dict'][key])
+
+
+@pytest.mark.parametrize(
+    'settings',
+    [
+        dict(norm_cfg=dict(type='BN', eps=0.05)),
+        dict(norm_cfg=dict(type=torch.nn.BatchNorm2d, momentum=0.3)),
+        dict(layer_scale_init_value=1.0),
+        dict(layer_scale_init_value=0.0),
+        dict(output_norm=False),
+        dict(out_indices=[1, 3]),
+        dict(out_indices=[0, 1]),
+    ],
+    ids=str,
+)
+def test_all_that_the_record_tells_is_kept(settings: dict, tmp_path: Path) -> None:
+    net = ShiftWiseNet(MINI, big_kernels=KERNELS, **settings).eval()
+    record = network_record(net)
+    torch.save({'meta': {'mmsw': record}, 'state_dict': net.state_dict()}, tmp_path / 'run.pth')
+    convert_checkpoint(tmp_path / 'run.pth', tmp_path / 'own.pth')
+    found = settings_of(tmp_path / 'own.pth')
+    assert found == record['backbone']
+    state = load_checkpoint_file(tmp_path / 'own.pth')['state_dict']
+    assert state.keys() == net.state_dict().keys()
+
+
+@pytest.mark.parametrize('version', ['v1', 'v2'])
+def test_a_file_without_a_record_tells_whether_there_is_a_layer_scale(version, tmp_path) -> None:
+    convert_checkpoint(
+        own_file(tmp_path, version=version, layer_scale_init_value=0), tmp_path / 'own.pth'
+    )
+    assert settings_of(tmp_path / 'own.pth')['layer_scale_init_value'] == 0
+
+
+def test_the_tensors_win_over_the_record(tmp_path: Path) -> None:
+    net = ShiftWiseNet(MINI, big_kernels=KERNELS)
+    record, right = network_record(net), dict(net.settings)
+    record['backbone'].update(arch=dict(depths=3, dims=None), out_indices=[[0], 7], version='v1')
+    torch.save({'meta': {'mmsw': record}, 'state_dict': net.state_dict()}, tmp_path / 'run.pth')
+    convert_checkpoint(tmp_path / 'run.pth', tmp_path / 'own.pth')
+    assert settings_of(tmp_path / 'own.pth') == right
+
+
+def test_a_norm_that_nobody_knows_is_refused(tmp_path: Path) -> None:
+    net = ShiftWiseNet(MINI, big_kernels=KERNELS)
+    record = network_record(net)
+    record['backbone']['norm_cfg'] = dict(type='SomeNorm')
+    torch.save({'meta': {'mmsw': record}, 'state_dict': net.state_dict()}, tmp_path / 'run.pth')
+    with pytest.raises(CheckpointError, match="record names the norm 'SomeNorm', which no"):
+        convert_checkpoint(tmp_path / 'run.pth', tmp_path / 'own.pth')
 
 
 def test_stored_patterns_tell_what_nothing_else_does(tmp_path) -> None:

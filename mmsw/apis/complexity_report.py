@@ -14,10 +14,11 @@ from torch import nn
 from mmsw import json_file
 from mmsw.analysis.complexity import Complexity, Cost, complexity
 from mmsw.checkpoint import check_masks_placed, load_pretrained, read_checkpoint
+from mmsw.checkpoint.folded import folded_layers, is_folded
 from mmsw.errors import UsageError
 
 from .config import config_name, load_config, register_toolbox
-from .trained import check_complete, existing_file, is_folded, state_dict_of, take_form
+from .trained import check_complete, existing_file, state_dict_of, take_form
 
 # What the published figures are for, by toolbox.
 _SHAPES = {'mmseg': (512, 2048), 'mmdet': (1280, 800), 'mmpretrain': (224, 224)}
@@ -89,7 +90,7 @@ def count_complexity(
 
 def _load(model: nn.Module, filename: str, deploy: bool) -> None:
     state = state_dict_of(read_checkpoint(filename))
-    if is_folded(state) and not deploy:
+    if is_folded(state) and not deploy and not folded_layers(model):
         raise UsageError(
             f'{filename} was saved after switch_to_deploy: count its folded form with --deploy '
             '(deploy=True)'

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from mmengine.registry import MODELS
+from torch import Tensor, nn
 
 from mmsw.analysis.sparsity.layers import PUBLISHED_KERNELS, PUBLISHED_REPS, read_network
 from mmsw.checkpoint import (
@@ -23,6 +25,7 @@ from mmsw.checkpoint import (
     save_checkpoint_file,
     to_state_dict,
 )
+from mmsw.checkpoint.records import recorded_arguments
 from mmsw.errors import CheckpointError
 from mmsw.models import ShiftWiseNet
 from mmsw.sparsity import SparsityReport, report
@@ -30,6 +33,8 @@ from mmsw.sparsity import SparsityReport, report
 _PUBLISHED_GHOST_RATIO = 0.23
 _NUM_STAGES = 4
 _IMAGE_CHANNELS = 3
+_LAYER_SCALE = re.compile(r'^stages\.\d+\.\d+\.gamma$')
+_RECORD_ONLY = ('layer_scale_init_value', 'norm_cfg', 'output_norm')
 _TOLD = ('big_kernels', 'ghost_ratio', 'num_reps')
 _STEM = 'downsample_layers.0.0.weight'
 
@@ -99,9 +104,44 @@ def _told(checkpoint: Any, state: Mapping[str, Tensor], source: str) -> Recorded
     return told
 
 
-def _all_stages(shape: NetworkShape) -> dict[str, list[int]]:
-    """All stages; those that the file lacks in the proportions of the published networks."""
+def _other_settings(checkpoint: Any, state: Mapping[str, Tensor], source: str) -> dict[str, Any]:
+    """Settings that only the record of a file tells, as far as it does.
+
+    Raises:
+        CheckpointError: If it names a norm that is not known here.
+    """
+    told = recorded_arguments(checkpoint, source) or {}
+    found = {key: told[key] for key in _RECORD_ONLY if told.get(key) is not None}
+    if not any(map(_LAYER_SCALE.match, state)):
+        found['layer_scale_init_value'] = 0.0
+    kind = found['norm_cfg'].get('type') if isinstance(found.get('norm_cfg'), dict) else None
+    if isinstance(kind, str) and MODELS.get(kind) is None:  # a class by its name
+        if not hasattr(nn, kind):
+            raise CheckpointError(
+                f'{source}: its record names the norm {kind!r}, which no registry has: call '
+                'mmsw.apis.convert_checkpoint where the code that registers it is imported'
+            )
+        found['norm_cfg'] = {**found['norm_cfg'], 'type': getattr(nn, kind)}
+    return found
+
+
+def _outputs(checkpoint: Any, shape: NetworkShape, source: str) -> tuple[int, ...]:
+    """Stages whose maps the network returns: those of the record, else all that the file has."""
+    told = (recorded_arguments(checkpoint, source) or {}).get('out_indices')
+    stages = range(len(shape.depths))
+    fits = isinstance(told, (list, tuple)) and all(stage in stages for stage in told)
+    return tuple(told) if fits and stages[-1] in told else tuple(stages)
+
+
+def _all_stages(checkpoint: Any, shape: NetworkShape, source: str) -> dict[str, list[int]]:
+    """All stages; those that the file lacks as its record has them, else as published networks."""
     depths, dims = list(shape.depths), list(shape.dims)
+    told = (recorded_arguments(checkpoint, source) or {}).get('arch')
+    if isinstance(told, Mapping) and all(
+        isinstance(told.get(name), (list, tuple)) and list(told[name])[: len(own)] == own
+        for name, own in (('depths', depths), ('dims', dims))
+    ):
+        return dict(depths=list(told['depths']), dims=list(told['dims']))
     while len(depths) < _NUM_STAGES:
         depths.append(depths[0])
         dims.append(2 * dims[-1])
@@ -120,7 +160,7 @@ def _image_channels(state: Mapping[str, Tensor]) -> int:
 def _build(settings: dict[str, Any], source: str) -> ShiftWiseNet:
     try:
         return ShiftWiseNet(**settings)
-    except (TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         given = ', '.join(f'{key}={settings[key]!r}' for key in _TOLD)
         raise CheckpointError(
             f'{source}: no network can be built with {given}: {error}. Say what the file does not '
@@ -170,14 +210,15 @@ def convert_checkpoint(
     told = _told(checkpoint, state, src)
     net = _build(
         dict(
-            arch=_all_stages(shape),
+            _other_settings(checkpoint, state, src),
+            arch=_all_stages(checkpoint, shape, src),
             version=shape.version,
             big_kernels=list(_first(big_kernels, told.big_kernels, PUBLISHED_KERNELS)),
             small_kernel=shape.small_kernel,
             ghost_ratio=_first(ghost_ratio, told.ghost_ratio, _PUBLISHED_GHOST_RATIO),
             num_paths=shape.num_paths,
             num_reps=_first(num_reps, told.num_reps, PUBLISHED_REPS),
-            out_indices=tuple(range(len(shape.depths))),
+            out_indices=_outputs(checkpoint, shape, src),
             in_channels=_image_channels(state),
         ),
         src,

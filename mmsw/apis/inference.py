@@ -92,7 +92,7 @@ def init_model(
             check_complete(state, model, filename)
             check_masks_placed(state, model, filename, trains=False)
             _fill(model, state, filename)
-            meta = saved.get('meta') or {}
+            meta = _meta_of(saved, filename)
         model.dataset_meta = _dataset_meta(meta, cfg)
     model.cfg = cfg
     if deploy and hasattr(getattr(model, 'backbone', None), 'switch_to_deploy'):
@@ -189,6 +189,23 @@ def _fill(model: nn.Module, state: dict, filename: str) -> None:
             f'{filename} does not fill the {type(model).__name__} of the config: it lacks '
             f'{len(missing)} buffers, among them {missing[0]}'
         )
+
+
+def _meta_of(saved: dict, filename: str) -> dict:
+    """What a checkpoint says about itself.
+
+    Raises:
+        CheckpointError: If it is no dict, or its ``dataset_meta`` is none.
+    """
+    meta = saved.get('meta') or {}
+    name, value = 'meta', meta
+    if isinstance(meta, dict):
+        name, value = 'dataset_meta', meta.get('dataset_meta') or {}
+    if not isinstance(value, dict):
+        raise CheckpointError(
+            f'{filename} is damaged: its {name} is a {type(value).__name__}, a dict was expected'
+        )
+    return meta
 
 
 def _dataset_meta(meta: dict, cfg: Config) -> dict:

@@ -23,9 +23,10 @@ from mmsw.checkpoint import (
     read_checkpoint,
     warn_of_bare_zeros,
 )
+from mmsw.checkpoint.folded import refuse_folded, refuse_folded_layers
 from mmsw.engine.loaded_zeros import keep_loaded_zeros, settle_masks
 from mmsw.engine.model_wrapper import unwrapped
-from mmsw.errors import CheckpointError, MmswError, UsageError
+from mmsw.errors import CheckpointError, MmswError
 
 from .dataset_checks import check_dataset, explained_errors
 from .pretrained_init import zeros_are_kept
@@ -33,7 +34,6 @@ from .trained import (
     REVISE_KEYS,
     check_complete,
     check_fills,
-    refuse_folded,
     state_dict_of,
     take_form,
 )
@@ -89,11 +89,7 @@ class PortableRunner(Runner):
 
     def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
         """As mmengine's; refuses folded networks, and data that nothing can be learned from."""
-        if any(getattr(module, 'deployed', False) for module in self.model.modules()):
-            raise UsageError(
-                'the model has a folded network, which cannot be trained: leave deploy=True and '
-                'switch_to_deploy() out'
-            )
+        refuse_folded_layers(unwrapped(self.model))
         with explained_errors(self._train_dataloader, 'train_dataloader'):
             loop = super().build_train_loop(loop)
         check_dataset(loop.dataloader.dataset, 'train_dataloader')
@@ -159,7 +155,7 @@ class PortableRunner(Runner):
         state = state_dict_of(checkpoint, revise_keys)
         trains = self._resume or isinstance(self._train_loop, BaseLoop)
         if trains:
-            refuse_folded(state, filename)
+            refuse_folded(state, model, filename)
             warn_of_bare_zeros(state, filename)
         take_form(model, state, filename)
         check_fills(state, model, filename)

@@ -15,10 +15,11 @@ from mmsw.checkpoint import (
     read_checkpoint,
     warn_of_bare_zeros,
 )
+from mmsw.checkpoint.folded import refuse_folded
 from mmsw.engine.loaded_zeros import keep_zeros
 from mmsw.errors import CheckpointError
 
-from .trained import check_form, refuse_folded, state_dict_of
+from .trained import check_form, state_dict_of
 
 _NAME = 'Pretrained'
 
@@ -35,7 +36,6 @@ class KeepingPretrainedInit(PretrainedInit):
             return
         checkpoint = read_checkpoint(self.checkpoint)
         state = state_dict_of(checkpoint)
-        refuse_folded(state, self.checkpoint)
         if self.prefix is not None:
             prefix = self.prefix if self.prefix.endswith('.') else f'{self.prefix}.'
             for key in list(state):
@@ -47,6 +47,7 @@ class KeepingPretrainedInit(PretrainedInit):
                     f'{self.checkpoint} has no tensor under the prefix {prefix!r}; name another '
                     'one in init_cfg'
                 )
+        refuse_folded(state, module, self.checkpoint)
         check_form(module, state, self.checkpoint)
         keep_zeros(module, state, checkpoint, self.checkpoint)
         warn_of_bare_zeros(state, self.checkpoint)

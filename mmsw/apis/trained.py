@@ -12,6 +12,7 @@ from typing import Any
 from torch import nn
 
 from mmsw.checkpoint import check_address
+from mmsw.checkpoint.folded import FOLDED, folded_layers
 from mmsw.errors import CheckpointError, UsageError
 from mmsw.ops import ShiftPattern
 from mmsw.sparsity import attach_saved_masks
@@ -20,7 +21,6 @@ from mmsw.sparsity.layer_masks import normalised_masks
 # Keys of a model that was wrapped for several processes.
 REVISE_KEYS = [(r'^module\.', '')]
 
-_FOLDED = '.deploy_wide'
 _FOLDED_BUFFER = re.compile(r'\.deploy_(wide|tall|bias)$')
 
 
@@ -50,24 +50,6 @@ def state_dict_of(checkpoint: Any, revise_keys: list[tuple[str, str]] = REVISE_K
         revised[key] = value
     revised._metadata = getattr(state, '_metadata', OrderedDict())
     return revised
-
-
-def is_folded(state: Mapping[str, Any]) -> bool:
-    """Whether a state dict was saved after ``switch_to_deploy``."""
-    return any(key.endswith(_FOLDED) for key in state)
-
-
-def refuse_folded(state: Mapping[str, Any], filename: str) -> None:
-    """Refuse to train what a state dict has folded.
-
-    Raises:
-        CheckpointError: If it was saved after ``switch_to_deploy``.
-    """
-    if is_folded(state):
-        raise CheckpointError(
-            f'{filename} was saved after switch_to_deploy, and folded layers cannot be '
-            'trained: name the file that was saved before'
-        )
 
 
 def check_fills(state: Mapping[str, Any], model: nn.Module, filename: str) -> None:
@@ -103,7 +85,7 @@ def take_form(
     check_form(model, state, filename)
     layers = dict(model.named_modules())
     for key in state:
-        layer = layers.get(key.removesuffix(_FOLDED)) if key.endswith(_FOLDED) else None
+        layer = layers.get(key.removesuffix(FOLDED)) if key.endswith(FOLDED) else None
         if hasattr(layer, 'switch_to_deploy'):
             layer.switch_to_deploy()
     state.update(normalised_masks(state))
@@ -116,13 +98,14 @@ def check_form(model: nn.Module, state: Mapping[str, Any], filename: str) -> Non
     Raises:
         CheckpointError: As :func:`take_form`.
     """
-    for name, module in model.named_modules():
-        if getattr(module, 'deployed', False) and f'{name}.paths.0.weight' in state:
+    for name in folded_layers(model):
+        if f'{name}.paths.0.weight' in state:
             raise CheckpointError(
                 f'{filename} has {name} in training form, and the config builds it folded: leave '
                 'deploy=True out of the backbone of the config; mmsw.apis.init_model(..., '
                 'deploy=True) folds the model after loading'
             )
+    for name, module in model.named_modules():
         if isinstance(module, ShiftPattern):
             try:
                 module.check_state(state, f'{name}.')

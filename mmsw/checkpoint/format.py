@@ -8,7 +8,7 @@ for ever. Format 2 has::
         'version': '0.1.0',  # of the mmsw that wrote the file
         'backbone': {...},  # arguments of ShiftWiseNet that the tensors depend on; or None
         'scope': [...],  # names of the ordinary layers that have a mask beside their weight
-        'deploy': False,  # whether the shift-wise layers are folded
+        'deploy': False,  # whether all shift-wise layers are folded
     }
 """
 
@@ -20,9 +20,13 @@ from typing import Any
 from torch import nn
 
 from mmsw.errors import CheckpointError
+from mmsw.ops import ShiftPattern
 from mmsw.version import __version__
 
+from .folded import folded_layers
+
 FORMAT = 2  # one more whenever an older reader would be misled
+RECORDED = '_recorded_settings'  # attribute of a network: no name that a subclass would take
 _KEY = 'mmsw'
 
 
@@ -34,20 +38,19 @@ def network_record(net: nn.Module) -> dict[str, Any]:
 
     Returns:
         What belongs under ``meta['mmsw']``, see :mod:`mmsw.checkpoint.format`. ``backbone`` is
-        ``None`` where there is no shift-wise network, or several that differ.
+        ``None`` where there is no shift-wise network, or several that differ. ``deploy`` is True
+        only where all are folded: beside a folded teacher, a student that is trained is not.
     """
-    settings = [
-        module.settings
-        for module in net.modules()
-        if hasattr(module, 'settings') and hasattr(module, 'switch_to_deploy')
-    ]
+    found = [vars(module).get(RECORDED) for module in net.modules()]
+    settings = [each for each in found if each is not None]
+    whole = any(isinstance(module, ShiftPattern) for module in net.modules())
     alike = bool(settings) and all(other == settings[0] for other in settings)
     return {
         'format': FORMAT,
         'version': __version__,
         'backbone': dict(settings[0]) if alike else None,
         'scope': [name for name, module in net.named_modules() if hasattr(module, 'mask_gate')],
-        'deploy': any(getattr(module, 'deployed', False) for module in net.modules()),
+        'deploy': bool(folded_layers(net)) and not whole,
     }
 
 

@@ -84,6 +84,7 @@ def fill_network(
     Raises:
         CheckpointError: If the two do not fit; the network is left as it was.
     """
+    net = getattr(net, '_orig_mod', net)  # of torch.compile, which puts it before every name
     own = net.state_dict()
     if not any(map(PATH.match, own)):
         raise CheckpointError(

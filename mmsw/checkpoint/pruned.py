@@ -118,7 +118,7 @@ def warn_of_empty_masks(state: Mapping[str, Tensor], source: str) -> None:
 
 def check_masks_placed(
     state: Mapping[str, Tensor], net: nn.Module, source: str, trains: bool, prefix: str = ''
-) -> None:
+) -> list[str]:
     """Say so where a file has masks that a network has no place for.
 
     To be called once the masks of the file are attached, see
@@ -130,6 +130,9 @@ def check_masks_placed(
         source: Name of the file, for messages.
         trains: Whether the network will be trained.
         prefix: What precedes the names of the network in the state dict.
+
+    Returns:
+        Keys of these masks.
 
     Raises:
         CheckpointError: If the network will be trained, and takes a weight over without the mask
@@ -149,16 +152,17 @@ def check_masks_placed(
             lost.append(name)
     if lost and trains:
         raise CheckpointError(
-            f'{source} has masks that no layer can take: {listed(lost)}. Training would move the '
-            'zeros of these weights. A layer takes a mask if its weight has at least two '
-            'dimensions and nothing else in it is called mask. Leave these masks out of the file '
-            'if the zeros need not stay'
+            f'{source} has masks that no layer can take: {listed(lost)}. Training would move what '
+            'they prune. A layer takes a mask if its weight has at least two dimensions and '
+            'nothing else in it is called mask. Leave these masks out of the file if these weights '
+            'need not stay pruned'
         )
     if names:
         _warn(
             f'{source} has masks that find no place in the {type(net).__name__}, and are left out: '
             f'{listed(names)}'
         )
+    return [f'{prefix}{name}{_MASK}' for name in names]
 
 
 def warn_of_bare_zeros(state: Mapping[str, Tensor], source: str) -> None:

@@ -6,6 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from torch import Tensor
+
+from mmsw.errors import CheckpointError
+
 from .format import read_record
 
 
@@ -38,24 +42,31 @@ def read_records(checkpoint: Any, source: str = 'the file') -> Recorded | None:
         cannot be meant (``kernel_size=None``) counts as not told.
 
     Raises:
-        CheckpointError: If the file is of a newer format, or its record is damaged.
+        CheckpointError: If the file is of a newer format, or its record is damaged, or a setting is
+            a tensor.
     """
-    backbone = _backbone(checkpoint, source)
+    backbone = recorded_arguments(checkpoint, source)
     if backbone is not None:
         big_kernels = _sequence(backbone.get('big_kernels'))
         repetitions, ghost_ratio = backbone.get('num_reps'), backbone.get('ghost_ratio')
+        _refuse_tensors(source, big_kernels, repetitions, ghost_ratio)
         return Recorded("the file's meta data", big_kernels, repetitions, ghost_ratio)
     arguments = training_arguments(checkpoint)
     kernels = _sequence(arguments.get('kernel_size'))
     big_kernels = kernels[:-1] if kernels else None  # the last one is the small kernel
     repetitions, ghost_ratio = arguments.get('N_rep'), arguments.get('ghost_ratio')
+    _refuse_tensors(source, big_kernels, repetitions, ghost_ratio)
     if big_kernels is None and repetitions is None and ghost_ratio is None:
         return None
     return Recorded("the file's training arguments", big_kernels, repetitions, ghost_ratio)
 
 
-def _backbone(checkpoint: Any, source: str) -> Mapping[str, Any] | None:
-    """Arguments of the network, from ``meta.mmsw``, or ``meta`` as files of format 1 have them."""
+def recorded_arguments(checkpoint: Any, source: str) -> Mapping[str, Any] | None:
+    """Arguments of the network, from ``meta.mmsw``, or ``meta`` as files of format 1 have them.
+
+    Raises:
+        CheckpointError: If the file is of a newer format, or its record is damaged.
+    """
     backbone = read_record(checkpoint, source).get('backbone')
     if backbone is None and isinstance(checkpoint, Mapping):
         meta = checkpoint.get('meta')
@@ -69,6 +80,17 @@ def training_arguments(checkpoint: Any) -> dict[str, Any]:
     if isinstance(arguments, Mapping):
         return dict(arguments)
     return vars(arguments) if hasattr(arguments, '__dict__') else {}
+
+
+def _refuse_tensors(source: str, *values: Any) -> None:
+    """Comparing a tensor with a number gives a tensor."""
+    for value in values:
+        parts = value if isinstance(value, tuple) else (value,)
+        if any(isinstance(part, Tensor) for part in parts):
+            raise CheckpointError(
+                f'{source} is damaged: it records a tensor where a number was expected '
+                f'({" ".join(str(value).split())[:80]})'
+            )
 
 
 def _sequence(value: Any) -> tuple[Any, ...] | None:

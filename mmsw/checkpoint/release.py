@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from mmsw.errors import CheckpointError
+from mmsw.wording import listed
 
 from .files import load_checkpoint_file
 from .pruned import plain_weights
@@ -156,6 +157,11 @@ def _unwrap(checkpoint: Any, source: str) -> StateDict:
     if not tensors:
         raise CheckpointError(
             f'{source} holds no tensors; its keys are {sorted(map(str, checkpoint))[:8]}'
+        )
+    empty = [key for key, tensor in tensors.items() if tensor.is_meta]
+    if 0 < len(empty) < len(tensors):  # all of them: somebody asks for names and shapes
+        raise CheckpointError(
+            f'{source} holds no values of {listed(empty)}: they were saved from the meta device'
         )
     return tensors
 

@@ -70,7 +70,9 @@ def keep_loaded_zeros(runner: Runner, checkpoint: dict) -> None:
     for other in averaged:  # EMAHook may have filled it already
         set_masks(other, {name: state[key] for name, key in _masks_of(other, state).items()})
     if not getattr(runner, 'checks_checkpoints', False):  # after its own changes of the names
-        check_masks_placed(state, net, _SOURCE, is_training(runner), _prefix(state))
+        # Left out here and now, so that a second hook has nothing to say about them.
+        for key in check_masks_placed(state, net, _SOURCE, is_training(runner), _prefix(state)):
+            del state[key]
 
 
 def keep_zeros(

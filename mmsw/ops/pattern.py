@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import NoneType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import _get_current_dispatch_mode
+
+from mmsw.errors import StateDictError
 
 _BUFFERS = ('shift_hv', 'identity_index', 'kernel_sizes')
 
@@ -24,7 +27,8 @@ class ShiftPattern(nn.Module):
     copies and state dicts: ``shift_hv``, ``identity_index`` and ``kernel_sizes`` are saved with the
     weights, are checked when a state dict brings them, and are kept as they are when it does not
     (the published checkpoints hold none: they rely on the generator's seed). A state dict of
-    version 1 has no ``kernel_sizes``; its tables do not tell 50 from 51.
+    version 1 has no ``kernel_sizes``; its tables do not tell 50 from 51. One that does not fit is
+    refused by an error of its own, which mmengine's loader cannot turn into a line of its log.
 
     Args:
         big_kernel: Focus length M, in pixels.
@@ -165,13 +169,13 @@ class ShiftPattern(nn.Module):
         error_msgs: list[str],
     ) -> None:
         if problem := newer_version(self, local_metadata):
-            error_msgs.append(f'shift pattern "{prefix[:-1]}" {problem}')
-            return
+            raise StateDictError(f'shift pattern "{prefix[:-1]}" {problem}')
         try:
             self.check_state(state_dict, prefix)
         except ValueError as error:
-            error_msgs.append(f'shift pattern "{prefix[:-1]}" cannot be loaded: {error}')
-            return
+            raise StateDictError(
+                f'shift pattern "{prefix[:-1]}" cannot be loaded: {error}'
+            ) from error
         shift_hv = state_dict.get(f'{prefix}shift_hv')
         if shift_hv is not None:  # assign=True takes tensors as they are; backends read memory
             identity_index = state_dict[f'{prefix}identity_index']
@@ -185,6 +189,12 @@ class ShiftPattern(nn.Module):
         super()._load_from_state_dict(
             state_dict, prefix, local_metadata, strict, never_missing, unexpected_keys, error_msgs
         )
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Whole layers that were pickled before there was ``kernel_sizes`` get it."""
+        super().__setstate__(state)
+        if 'kernel_sizes' not in self._buffers:
+            self.register_buffer('kernel_sizes', self._sizes(self.shift_hv.device))
 
     def _sizes(self, device: torch.device) -> Tensor:
         sizes = [self.big_kernel, self.small_kernel]
@@ -210,6 +220,9 @@ class ShiftPattern(nn.Module):
                 f'{missing} is missing; shift_hv and identity_index belong together, keep both or '
                 'remove both'
             )
+        for name, table in found.items():
+            if not isinstance(table, (Tensor, NoneType)):
+                raise ValueError(f'{name} is a {type(table).__name__}, a tensor was expected')
         self._check_sizes(sizes)
         if identity_index.shape != self.identity_index.shape:
             raise ValueError(

@@ -115,6 +115,12 @@ class TestWhatFits:
         again = build_net(saved({'meta': {}, 'state_dict': state, 'optimizer': {}}))
         assert all(torch.equal(t, again.state_dict()[k]) for k, t in net.state_dict().items())
 
+    def test_a_compiled_network(self, published_path, build_net) -> None:
+        net = torch.compile(build_net(), backend='eager')
+        load_pretrained(net, published_path)
+        for key, tensor in build_net(str(published_path)).state_dict().items():
+            assert torch.equal(net._orig_mod.state_dict()[key], tensor), key
+
     @pytest.mark.parametrize('num_paths', [1, 2, 3])
     @pytest.mark.parametrize('form', ['apart', 'merged'])
     def test_number_of_paths(

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 
 import pytest
+import torch
 
-from mmsw.checkpoint import Recorded, read_records, training_arguments
+from mmsw.checkpoint import CheckpointError, Recorded, read_records, training_arguments
 
 META = "the file's meta data"
 ARGUMENTS = "the file's training arguments"
@@ -49,6 +50,19 @@ ARGUMENTS = "the file's training arguments"
 )
 def test_forms(contents, expected) -> None:
     assert read_records(contents) == expected
+
+
+@pytest.mark.parametrize(
+    'contents',
+    [
+        {'meta': {'mmsw': {'format': 2, 'backbone': {'num_reps': torch.tensor([4, 4])}}}},
+        {'meta': {'backbone': {'big_kernels': [9, torch.tensor(7)]}}},
+        {'args': {'ghost_ratio': torch.tensor(0.23)}},
+    ],
+)
+def test_tensors_among_the_settings_are_refused(contents) -> None:
+    with pytest.raises(CheckpointError, match=r'a\.pth is damaged: it records a tensor where'):
+        read_records(contents, 'a.pth')
 
 
 def test_arguments_of_either_form() -> None:

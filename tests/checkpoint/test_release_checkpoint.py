@@ -163,3 +163,11 @@ def test_slak_is_named(data_dir) -> None:
     with pytest.raises(CheckpointError, match='holds a SLaK network') as caught:
         load_release_checkpoint(data_dir / 'backbone_slak_mini_checkpoint.pth')
     assert str(Path('backbone_slak_mini_checkpoint.pth')) in str(caught.value)
+
+
+def test_tensors_without_values_are_refused(build_net) -> None:
+    state = build_net().state_dict()
+    name = 'stages.0.0.shift_wise.pattern.kernel_sizes'
+    state[name] = state[name].to('meta')
+    with pytest.raises(CheckpointError, match=f'holds no values of {name}: they were saved from'):
+        to_state_dict(state)

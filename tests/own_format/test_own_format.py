@@ -13,7 +13,7 @@ from tiny_run import tiny_net
 from write_own_files import outputs, packed_masks, write
 
 from mmsw.apis import build_runner, init_model
-from mmsw.checkpoint import FORMAT, load_checkpoint_file, read_record, read_records
+from mmsw.checkpoint import FORMAT, load_checkpoint_file, load_pretrained, read_record, read_records
 from mmsw.models import ShiftWiseNet
 from mmsw.sparsity import attach_masks, masked_layers, report, set_masks
 
@@ -173,3 +173,18 @@ def test_they_can_still_be_written(tmp_path: Path, plain_config_text: None) -> N
     written = {path.name for path in tmp_path.iterdir()}
     names = {own_file(tmp_path, name, FORMAT).name for name in NAMES}
     assert written == {*names, f'own_v{FORMAT}_expected.npz'}
+
+
+def test_a_network_that_was_pickled_whole(tmp_path: Path) -> None:
+    """Before the sizes of the kernels stood beside the tables."""
+    net = tiny_net()
+    for module in net.modules():
+        module._buffers.pop('kernel_sizes', None)
+    torch.save(net, tmp_path / 'net.pth')
+    again = torch.load(tmp_path / 'net.pth', weights_only=False)
+    state = tiny_net().state_dict()
+    assert again.load_state_dict(state).missing_keys == []
+    torch.save(state, tmp_path / 'state.pth')
+    load_pretrained(again, tmp_path / 'state.pth')
+    assert again.state_dict().keys() == state.keys()
+    assert again.stages[3][0].shift_wise.pattern.kernel_sizes.tolist() == [3, 3]

@@ -147,14 +147,6 @@ def test_a_config_that_builds_folded_layers_says_so(
         READERS[reader](trained, cfg)
 
 
-def test_a_folded_network_is_not_trained(tmp_path: Path) -> None:
-    cfg = tiny_config(tmp_path)
-    cfg.model.backbone.deploy = True
-    with pytest.raises(UsageError, match='cannot be trained: leave deploy=True'):
-        build_runner(cfg).train()
-    assert not list(tmp_path.rglob('*.pth'))
-
-
 @pytest.mark.parametrize('record', [None, 2, {}, {'format': '2'}, {'format': 0}, {'format': True}])
 def test_a_damaged_record_is_refused(record: object, tmp_path: Path) -> None:
     save_checkpoint_file({'meta': {'mmsw': record}, 'state_dict': {}}, tmp_path / 'bad.pth')
@@ -162,7 +154,46 @@ def test_a_damaged_record_is_refused(record: object, tmp_path: Path) -> None:
         load_checkpoint_file(tmp_path / 'bad.pth')
 
 
+@pytest.mark.parametrize('meta', ['text', ['a', 'list'], {'dataset_meta': ['a', 'list']}])
+def test_meta_data_of_another_kind_are_refused(meta: object, trained: Path, tmp_path: Path) -> None:
+    path = changed(trained, tmp_path / 'bad.pth', lambda content: content.update(meta=meta))
+    message = r'bad\.pth is damaged: its (meta is a str|meta is a list|dataset_meta is a list), a'
+    with pytest.raises(CheckpointError, match=message):
+        init_model(tiny_config(tmp_path), path)
+
+
+def test_sizes_that_are_no_tensor_are_refused(trained: Path, tmp_path: Path) -> None:
+    def spoil(content: dict) -> None:
+        content['state_dict']['backbone.stages.0.0.shift_wise.pattern.kernel_sizes'] = [7, 3]
+
+    path = changed(trained, tmp_path / 'bad.pth', spoil)
+    with pytest.raises(CheckpointError, match='kernel_sizes is a list, a tensor was expected'):
+        init_model(tiny_config(tmp_path), path)
+
+
+@MODELS.register_module()
+class WithSettings(ShiftWiseNet):
+    """Has settings of its own."""
+
+    def __init__(self, **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.settings = 'mine'
+
+
 class TestRecord:
+    def test_of_a_network_with_settings_of_its_own(self, trained: Path, tmp_path: Path) -> None:
+        cfg = tiny_config(tmp_path)
+        cfg.model.backbone.type = 'WithSettings'
+        build_runner(cfg).train()
+        found = load_checkpoint_file(tmp_path / 'iter_2.pth')
+        assert found['meta']['mmsw'] == load_checkpoint_file(trained)['meta']['mmsw']
+
+    def test_it_is_folded_where_all_layers_are(self) -> None:
+        pair = torch.nn.ModuleDict({'student': tiny_net(), 'teacher': tiny_net(deploy=True)})
+        assert network_record(pair)['deploy'] is False
+        pair['student'].switch_to_deploy()
+        assert network_record(pair)['deploy'] is True
+
     def test_of_a_training(self, trained: Path) -> None:
         record = read_record(load_checkpoint_file(trained), 'trained')
         assert {key: record[key] for key in ('format', 'version', 'scope', 'deploy')} == {

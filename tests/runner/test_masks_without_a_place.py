@@ -52,6 +52,15 @@ def hook(path: Path, folder: Path) -> None:
     Runner.from_cfg(tiny_config(folder, custom_hooks=hooks, load_from=str(path))).train()
 
 
+def two_hooks(path: Path, folder: Path) -> None:
+    """Each of them looks at the file."""
+    hooks = [
+        dict(type='SparsityReportHook'),
+        dict(type='DynamicSparsityHook', start='erk', sparsity=0.5),
+    ]
+    Runner.from_cfg(tiny_config(folder, custom_hooks=hooks, load_from=str(path))).train()
+
+
 def load_from(path: Path, folder: Path) -> None:
     build_runner(tiny_config(folder, load_from=str(path))).train()
 
@@ -61,6 +70,7 @@ TRAININGS: dict[str, Callable[[Path, Path], object]] = {
     'resume': lambda path, folder: build_runner(tiny_config(folder, 4), resume=path).train(),
     'init_cfg': start,
     'hook': hook,
+    'two hooks': two_hooks,
 }
 OTHERS: dict[str, Callable[[Path, Path], object]] = {
     'init_model': lambda path, folder: init_model(tiny_config(folder), path),
@@ -99,7 +109,7 @@ def test_of_a_layer_that_can_have_none(
     mask = torch.arange(len(weight)) % 2 == 0
     path = with_mask(trained, tmp_path / 'norm.pth', NORM, weight=weight * mask, mask=mask)
     if way in TRAININGS:
-        message = rf'masks that no layer can take: {NORM}\. Training would move the zeros'
+        message = rf'masks that no layer can take: {NORM}\. Training would move what they'
         with pytest.raises(CheckpointError, match=message) as caught:
             WAYS[way](path, tmp_path / 'new')
         assert len(str(caught.value).splitlines()) == 1
@@ -107,6 +117,15 @@ def test_of_a_layer_that_can_have_none(
         path = with_mask(trained, path, NORM, mask=torch.ones_like(mask))  # it prunes nothing
     WAYS[way](path, tmp_path / 'new')
     assert len(told(warned, NORM)) == 1
+
+
+def test_of_weights_that_are_not_zero(trained: Path, tmp_path: Path) -> None:
+    """What a mask prunes need not be zero in a file; the message claims no zeros."""
+    mask = torch.arange(6) % 2 == 0
+    path = with_mask(trained, tmp_path / 'norm.pth', NORM, weight=torch.ones(6), mask=mask)
+    with pytest.raises(CheckpointError, match='no layer can take') as caught:
+        load_from(path, tmp_path / 'new')
+    assert 'zero' not in str(caught.value)
 
 
 @pytest.mark.parametrize('way', WAYS)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mmsw import sparsity
 from mmsw.checkpoint import add_record
+from mmsw.checkpoint.folded import refuse_folded_layers
 from mmsw.errors import SparsityLostError
 
 from ..loaded_zeros import keep_loaded_zeros, settle_masks
@@ -52,9 +53,15 @@ class SparsityReportHook(Hook):
         keep_loaded_zeros(runner, checkpoint)
 
     def before_train(self, runner: Runner) -> None:
-        """Remember what is pruned, log it, and check the demand for sparsity."""
-        settle_masks(runner)
+        """Remember what is pruned, log it, and check the demand for sparsity.
+
+        Raises:
+            UsageError: If a layer that would be trained is folded.
+            SparsityLostError: If the network is dense although it must not be.
+        """
         net = unwrapped(runner.model)
+        refuse_folded_layers(net)
+        settle_masks(runner)
         report = sparsity.report(net)
         if not report.total.is_sparse:
             problem = (

@@ -67,7 +67,7 @@ class ShiftWiseNet(BaseModule):
             after :meth:`switch_to_deploy`. It is filled by ``load_state_dict`` from such a network.
 
     Attributes:
-        settings: The arguments that the state dict depends on, as plain data: files record them.
+        settings: The arguments that the state dict depends on, as plain data, as files record them.
 
     Raises:
         ValueError: If an argument has a value that the network cannot honour.
@@ -125,7 +125,7 @@ class ShiftWiseNet(BaseModule):
         norm_cfg = dict(type='BN') if norm_cfg is None else norm_cfg
         operator = dict(small_kernel=small_kernel, ghost_ratio=ghost_ratio, version=version)
         operator.update(num_paths=num_paths, num_reps=num_reps)
-        self.settings = dict(
+        self._recorded_settings = dict(
             operator,
             arch=dict(depths=self.depths, dims=self.dims),
             big_kernels=list(big_kernels),
@@ -135,6 +135,7 @@ class ShiftWiseNet(BaseModule):
             norm_cfg=_plain(norm_cfg),
             output_norm=output_norm,
         )
+        self.settings = dict(self._recorded_settings)  # a subclass may have others of this name
         block = dict(layer_scale_init_value=layer_scale_init_value, with_cp=with_cp)
         operator.update(norm_cfg=norm_cfg, backend=backend)
         self._build(in_channels, drop_path_rate, block, operator)

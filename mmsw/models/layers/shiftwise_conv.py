@@ -11,6 +11,7 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from mmsw.errors import StateDictError
 from mmsw.ops import ShiftPattern, cross_conv2d, shift_wise_conv2d
 from mmsw.ops.assemble import assemble
 from mmsw.ops.backends import choose_backend
@@ -236,18 +237,17 @@ class ShiftWiseConv2d(nn.Module):
         error_msgs: list[str],
     ) -> None:
         problem = newer_version(self, local_metadata) or self._other_form(state_dict, prefix)
-        if problem:
-            error_msgs.append(f'layer "{prefix[:-1]}" {problem}')
+        if problem:  # not among error_msgs: mmengine's loader would go on with random kernels
+            raise StateDictError(f'layer "{prefix[:-1]}" {problem}')
         key = f'{prefix}channel_order'
         order = state_dict.get(key)
         if order is None:  # published checkpoints rely on the seed of the draw
             state_dict = {**state_dict, key: self.channel_order}
         elif not _is_permutation(order, self.in_channels):
-            error_msgs.append(
+            raise StateDictError(
                 f'{key} must be a permutation of {self.in_channels} channels, int64 '
                 f'[{self.in_channels}], got {order.dtype} {list(order.shape)}'
             )
-            return
         else:
             state_dict = {**state_dict, key: order.to(torch.int64).contiguous()}
         super()._load_from_state_dict(
