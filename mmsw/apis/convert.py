@@ -104,14 +104,15 @@ def _told(checkpoint: Any, state: Mapping[str, Tensor], source: str) -> Recorded
     return told
 
 
-def _other_settings(checkpoint: Any, state: Mapping[str, Tensor], source: str) -> dict[str, Any]:
+def _other_settings(
+    recorded: Mapping[str, Any], state: Mapping[str, Tensor], source: str
+) -> dict[str, Any]:
     """Settings that only the record of a file tells, as far as it does.
 
     Raises:
         CheckpointError: If it names a norm that is not known here.
     """
-    told = recorded_arguments(checkpoint, source) or {}
-    found = {key: told[key] for key in _RECORD_ONLY if told.get(key) is not None}
+    found = {key: recorded[key] for key in _RECORD_ONLY if recorded.get(key) is not None}
     if not any(map(_LAYER_SCALE.match, state)):
         found['layer_scale_init_value'] = 0.0
     kind = found['norm_cfg'].get('type') if isinstance(found.get('norm_cfg'), dict) else None
@@ -125,18 +126,18 @@ def _other_settings(checkpoint: Any, state: Mapping[str, Tensor], source: str) -
     return found
 
 
-def _outputs(checkpoint: Any, shape: NetworkShape, source: str) -> tuple[int, ...]:
+def _outputs(recorded: Mapping[str, Any], shape: NetworkShape) -> tuple[int, ...]:
     """Stages whose maps the network returns: those of the record, else all that the file has."""
-    told = (recorded_arguments(checkpoint, source) or {}).get('out_indices')
+    told = recorded.get('out_indices')
     stages = range(len(shape.depths))
     fits = isinstance(told, (list, tuple)) and all(stage in stages for stage in told)
     return tuple(told) if fits and stages[-1] in told else tuple(stages)
 
 
-def _all_stages(checkpoint: Any, shape: NetworkShape, source: str) -> dict[str, list[int]]:
+def _all_stages(recorded: Mapping[str, Any], shape: NetworkShape) -> dict[str, list[int]]:
     """All stages; those that the file lacks as its record has them, else as published networks."""
     depths, dims = list(shape.depths), list(shape.dims)
-    told = (recorded_arguments(checkpoint, source) or {}).get('arch')
+    told = recorded.get('arch')
     if isinstance(told, Mapping) and all(
         isinstance(told.get(name), (list, tuple)) and list(told[name])[: len(own)] == own
         for name, own in (('depths', depths), ('dims', dims))
@@ -208,17 +209,18 @@ def convert_checkpoint(
     state = to_state_dict(checkpoint, src, prefix)
     shape = NetworkShape.of(state, src)
     told = _told(checkpoint, state, src)
+    recorded = recorded_arguments(checkpoint, src) or {}
     net = _build(
         dict(
-            _other_settings(checkpoint, state, src),
-            arch=_all_stages(checkpoint, shape, src),
+            _other_settings(recorded, state, src),
+            arch=_all_stages(recorded, shape),
             version=shape.version,
             big_kernels=list(_first(big_kernels, told.big_kernels, PUBLISHED_KERNELS)),
             small_kernel=shape.small_kernel,
             ghost_ratio=_first(ghost_ratio, told.ghost_ratio, _PUBLISHED_GHOST_RATIO),
             num_paths=shape.num_paths,
             num_reps=_first(num_reps, told.num_reps, PUBLISHED_REPS),
-            out_indices=_outputs(checkpoint, shape, src),
+            out_indices=_outputs(recorded, shape),
             in_channels=_image_channels(state),
         ),
         src,

@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 
 from mmsw.checkpoint import check_address
-from mmsw.checkpoint.folded import FOLDED, folded_layers
+from mmsw.checkpoint.folded import folded_layers, folded_tensors, layers_folded_in
 from mmsw.errors import CheckpointError, UsageError
 from mmsw.ops import ShiftPattern
 from mmsw.sparsity import attach_saved_masks
@@ -20,8 +20,6 @@ from mmsw.sparsity.layer_masks import normalised_masks
 
 # Keys of a model that was wrapped for several processes.
 REVISE_KEYS = [(r'^module\.', '')]
-
-_FOLDED_BUFFER = re.compile(r'\.deploy_(wide|tall|bias)$')
 
 
 def existing_file(path: str | os.PathLike[str], what: str) -> str:
@@ -84,10 +82,9 @@ def take_form(
     """
     check_form(model, state, filename)
     layers = dict(model.named_modules())
-    for key in state:
-        layer = layers.get(key.removesuffix(FOLDED)) if key.endswith(FOLDED) else None
-        if hasattr(layer, 'switch_to_deploy'):
-            layer.switch_to_deploy()
+    for name in layers_folded_in(state):
+        if hasattr(layers.get(name), 'switch_to_deploy'):
+            layers[name].switch_to_deploy()
     state.update(normalised_masks(state))
     attach_saved_masks(model, state)
 
@@ -124,8 +121,7 @@ def check_complete(state: dict, model: nn.Module, filename: str) -> None:
     Raises:
         CheckpointError: If it lacks some, or has them in another shape.
     """
-    own = dict(model.named_parameters())
-    own.update(item for item in model.named_buffers() if _FOLDED_BUFFER.search(item[0]))
+    own = {**dict(model.named_parameters()), **folded_tensors(model)}
     missing = [name for name in own if name not in state]
     other = [
         f'{name} {tuple(state[name].shape)} instead of {tuple(param.shape)}'

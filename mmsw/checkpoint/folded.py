@@ -9,23 +9,37 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from mmsw.errors import CheckpointError, UsageError
 from mmsw.wording import listed
 
-FOLDED = '.deploy_wide'
-_BUFFERS = {'deploy_wide', 'deploy_tall', 'deploy_bias'}
+_BUFFERS = ('deploy_wide', 'deploy_tall', 'deploy_bias')
+_FIRST = f'.{_BUFFERS[0]}'
 
 
 def is_folded(state: Mapping[str, Any]) -> bool:
     """Whether a state dict was saved after ``switch_to_deploy``."""
-    return any(key.endswith(FOLDED) for key in state)
+    return bool(layers_folded_in(state))
+
+
+def layers_folded_in(state: Iterable[str]) -> list[str]:
+    """Names of the shift-wise layers that a state dict has folded."""
+    return [key.removesuffix(_FIRST) for key in state if key.endswith(_FIRST)]
 
 
 def folded_layers(net: nn.Module) -> list[str]:
     """Names of the shift-wise layers of a network that are folded."""
-    return [name for name, module in net.named_modules() if module._buffers.keys() >= _BUFFERS]
+    return [name for name, module in net.named_modules() if module._buffers.keys() >= {*_BUFFERS}]
+
+
+def folded_tensors(net: nn.Module) -> dict[str, Tensor]:
+    """What the folded layers of a network have instead of parameters, by name."""
+    return {
+        f'{layer}.{name}': net.get_submodule(layer).get_buffer(name)
+        for layer in folded_layers(net)
+        for name in _BUFFERS
+    }
 
 
 def refuse_folded_layers(net: nn.Module) -> None:
@@ -53,8 +67,7 @@ def refuse_folded(state: Mapping[str, Any], net: nn.Module, source: str) -> None
     Raises:
         CheckpointError: If it has a folded layer of a part that is trained.
     """
-    layers = [key.removesuffix(FOLDED) for key in state if key.endswith(FOLDED)]
-    if layers := _trained(layers, net):
+    if layers := _trained(layers_folded_in(state), net):
         raise CheckpointError(
             f'{source} was saved after switch_to_deploy, and folded layers ({listed(layers, 2)}) '
             'cannot be trained: name the file that was saved before'

@@ -14,6 +14,7 @@ from mmsw.errors import CheckpointError
 from mmsw.wording import listed
 
 from .files import load_checkpoint_file
+from .folded import is_folded
 from .pruned import plain_weights
 from .published import check_generators
 
@@ -129,7 +130,7 @@ def _network_prefix(tensors: StateDict, source: str, wanted: str | None) -> str:
 
 
 def _no_network(tensors: StateDict, source: str) -> str:
-    if any(key.endswith('.deploy_wide') for key in tensors):
+    if is_folded(tensors):
         return (
             f'{source} holds a folded network (saved after switch_to_deploy), from which '
             'no training can start: take the file from before folding. To infer with this one, use '

@@ -20,6 +20,7 @@ from mmsw.sparsity import (
     set_masks,
 )
 from mmsw.sparsity.dynamic_state import DYNAMIC_SPARSITY
+from mmsw.wording import listed
 
 from .model_wrapper import unwrapped
 from .runner_parts import averaged_models, is_training, optimizers
@@ -117,7 +118,7 @@ def _attach(net: nn.Module, state: Mapping[str, Tensor]) -> None:
     if attached:
         print_log(
             f'Sparsity: the checkpoint brings masks of {len(attached)} layers that had none: '
-            f'{", ".join(attached[:3])}{" ..." if len(attached) > 3 else ""}.',
+            f'{listed(attached)}.',
             logger='current',
         )
 

@@ -32,6 +32,15 @@ def own_runner(cfg: Config, resume: Path | None = None) -> Runner:
     return Runner.from_cfg(cfg)
 
 
+def from_its_folded_file(cfg: Config, folder: Path) -> Config:
+    """The config, which now starts from a file of its own model with the backbone folded."""
+    model = MODELS.build(cfg.model)
+    model.backbone.switch_to_deploy()
+    save_checkpoint_file({'state_dict': model.state_dict()}, folder / 'file.pth')
+    cfg.load_from = str(folder / 'file.pth')
+    return cfg
+
+
 RUNNERS: dict[str, Callable[..., Runner]] = {
     'mmsw': lambda cfg, resume=False: build_runner(cfg, resume=resume),
     'mmengine': own_runner,
@@ -99,11 +108,7 @@ def test_a_teacher_that_is_trained_may_not_be_folded(tmp_path: Path) -> None:
 
 
 def test_a_file_with_a_folded_student_is_refused(tmp_path: Path) -> None:
-    cfg = distilled(tmp_path)
-    model = MODELS.build(cfg.model)
-    model.backbone.switch_to_deploy()
-    save_checkpoint_file({'state_dict': model.state_dict()}, tmp_path / 'file.pth')
-    cfg.load_from = str(tmp_path / 'file.pth')
+    cfg = from_its_folded_file(distilled(tmp_path), tmp_path)
     message = rf'switch_to_deploy, and folded layers \(backbone\.{FIRST}, .* cannot be trained'
     with pytest.raises(CheckpointError, match=message):
         build_runner(cfg).train()
@@ -163,11 +168,7 @@ def test_mmengines_loader_refuses_another_order_of_channels(tmp_path: Path) -> N
 
 
 def test_mmengines_runner_does_not_start_from_a_folded_file(tmp_path: Path) -> None:
-    cfg = tiny_config(tmp_path)
-    model = MODELS.build(cfg.model)
-    model.backbone.switch_to_deploy()
-    save_checkpoint_file({'state_dict': model.state_dict()}, tmp_path / 'file.pth')
-    cfg.load_from = str(tmp_path / 'file.pth')
+    cfg = from_its_folded_file(tiny_config(tmp_path), tmp_path)
     with pytest.raises(CheckpointError, match='the state dict has it folded'):
         own_runner(cfg).train()
 
