@@ -13,7 +13,15 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 FLOORS = [  # from the ground up; what stands in one row knows nothing of its neighbours
-    {'errors', 'install_hint', 'random_state', 'version', 'whole_file', 'wording'},
+    {
+        'component_name',
+        'errors',
+        'install_hint',
+        'random_state',
+        'version',
+        'whole_file',
+        'wording',
+    },
     {'json_file', 'ops'},
     {'sparsity'},
     {'checkpoint', 'datasets'},

@@ -10,8 +10,8 @@ from mmengine.config import Config
 from pretrain_helpers import PROBLEM, SW_T
 
 from mmsw.apis import UsageError, check_data, load_config, register_toolbox
+from mmsw.apis.checks.datasets import explained_errors
 from mmsw.apis.config import enable_drawing, enable_output
-from mmsw.apis.dataset_checks import explained_errors
 from mmsw.datasets import DataError
 
 

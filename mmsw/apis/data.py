@@ -85,7 +85,7 @@ def set_data_root(cfg: Config, data_root: str | os.PathLike[str]) -> None:
 def check_data(cfg: Config, loaders: Sequence[str] = _LOADERS) -> None:
     """Check that the local folders and annotation files of the data loaders exist.
 
-    Those of their evaluators as well. No file is read; :mod:`mmsw.apis.dataset_checks` does that.
+    Those of their evaluators as well. No file is read; :mod:`mmsw.apis.checks.datasets` does that.
 
     Args:
         cfg: The config.

@@ -28,7 +28,7 @@ from mmsw.engine.loaded_zeros import keep_loaded_zeros, settle_masks
 from mmsw.engine.model_wrapper import unwrapped
 from mmsw.errors import CheckpointError, MmswError
 
-from .dataset_checks import check_dataset, explained_errors
+from .checks.datasets import check_dataset, explained_errors
 from .pretrained_init import zeros_are_kept
 from .trained import (
     REVISE_KEYS,

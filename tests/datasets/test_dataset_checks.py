@@ -13,8 +13,8 @@ from mmengine.registry import DATASETS, MODELS, DefaultScope
 from torch._utils import ExceptionWrapper
 
 from mmsw.apis import UsageError, build_runner, build_test_runner, load_config, register_toolbox
+from mmsw.apis.checks.datasets import check_dataset
 from mmsw.apis.cli import run_reporting_errors
-from mmsw.apis.dataset_checks import check_dataset
 from mmsw.datasets import DataError
 from mmsw.datasets.coco_annotations import category_names, explain_coco_file
 

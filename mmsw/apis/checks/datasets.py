@@ -14,7 +14,7 @@ from mmsw.datasets.coco_annotations import category_names, explain_coco_file
 from mmsw.errors import DataError, UsageError
 from mmsw.wording import listed
 
-from .data import evaluator_files, iter_datasets
+from ..data import evaluator_files, iter_datasets
 
 # Data sets of mmpretrain that take folders for classes, and how they refuse some.
 _CLASS_FOLDER_SETS = ('ImageNet', 'CustomDataset')

@@ -1,0 +1,23 @@
+"""The bare name of a component, however a config spells it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def component_name(kind: Any) -> str:
+    """Name of the class or function that ``type`` in a config means, without scope and module.
+
+    Args:
+        kind: ``'IoUMetric'``, ``'mmseg.IoUMetric'``, ``'mmseg.evaluation.IoUMetric'``, the class
+            itself, or the placeholder for it in a pure-Python config.
+
+    Returns:
+        For instance ``'IoUMetric'``; ``''`` for ``None``.
+    """
+    if kind is None:
+        return ''
+    name = kind if isinstance(kind, str) else getattr(kind, '__name__', None)
+    if not isinstance(name, str):  # a placeholder of mmengine, which has any attribute
+        name = str(kind)
+    return name.rpartition('.')[2].rpartition(':')[2]
