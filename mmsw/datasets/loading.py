@@ -11,6 +11,8 @@ They stand in for ``LoadImageFromFile`` and ``LoadAnnotations`` in pipelines of 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import mmcv
@@ -21,6 +23,9 @@ from mmengine.registry import TRANSFORMS
 
 from mmsw.errors import DataError
 from mmsw.wording import short
+
+from .label_maps import LabelMapReader
+from .orientation import exif_hint
 
 _MAX_RATIO = 1000  # of the sides; resizing to fit a frame would leave the short one without a pixel
 _JPEG, _PNG = b'\xff\xd8\xff', b'\x89PNG\r\n\x1a\n'
@@ -68,8 +73,8 @@ class LoadValidImageFromFile(LoadImageFromFile):
     def transform(self, results: dict) -> dict | None:
         """Load ``img_path`` into ``img`` ``[H, W, C]``; sets ``img_shape`` and ``ori_shape``."""
         try:
-            image = self._load(os.fspath(results['img_path']))
-            _check_size(image, results)
+            content, image = self._load(os.fspath(results['img_path']))
+            _check_size(image, content, results)
         except DataError:
             if self.ignore_empty:
                 return None
@@ -78,7 +83,7 @@ class LoadValidImageFromFile(LoadImageFromFile):
         results['img_shape'] = results['ori_shape'] = image.shape[:2]
         return results
 
-    def _load(self, path: str) -> np.ndarray:
+    def _load(self, path: str) -> tuple[bytes, np.ndarray]:
         try:
             content = bytes(fileio.get(path, backend_args=self.backend_args))
         except FileNotFoundError as error:
@@ -103,7 +108,7 @@ class LoadValidImageFromFile(LoadImageFromFile):
             raise DataError(_undecodable(path, content, f' ({short(error)})')) from error
         if image is None or image.size == 0:
             raise DataError(_undecodable(path, content))
-        return image
+        return content, image
 
     def __repr__(self) -> str:
         return f'{super().__repr__()[:-1]}, allow_truncated={self.allow_truncated})'
@@ -114,37 +119,84 @@ class LoadValidAnnotations(BaseTransform):
     """``LoadAnnotations`` of the default scope, mmseg or mmdet, with errors that name the files.
 
     A label map must be as large as its image. One of a single row or column is kept ``[H, W]``,
-    where mmseg's own transform loses a dimension and fails.
+    where mmseg's own transform loses a dimension and fails. Label maps of mmseg must hold whole
+    numbers from 0 to 255, which mmseg's own transform would bend to them; and nothing but classes
+    and what is ignored, where the runner has said what they are.
 
     Args:
         **kwargs: Arguments of the toolbox's ``LoadAnnotations``.
 
     Raises:
         DataError: From ``transform``; names the annotation file, or the image they belong to.
+
+    Attributes:
+        loader: The toolbox's own transform.
+        label_maps: Reads label maps in mmseg; ``None`` in other toolboxes.
     """
 
     def __init__(self, **kwargs: Any) -> None:
         self.loader = TRANSFORMS.build(dict(type='LoadAnnotations', **kwargs))
+        of_mmseg = type(self.loader).__module__.startswith('mmseg.')
+        self.label_maps = LabelMapReader(self.loader) if of_mmseg else None
 
     def transform(self, results: dict) -> dict:
         """Load annotations; see the toolbox for the keys. Needs ``ori_shape`` of the image."""
+        if self.label_maps is not None:
+            results['gt_seg_map'] = self.classes_of(results)
+            results['seg_fields'].append('gt_seg_map')
+            return results
+        what = self._described(results)
+        with _explained(what):
+            loaded = self.loader.transform(results)
+        if loaded.get('gt_seg_map') is not None:
+            loaded['gt_seg_map'] = self._fitting(loaded['gt_seg_map'], results, what)
+        return loaded
+
+    def classes_of(self, info: dict) -> np.ndarray:
+        """Class of each pixel of a label map of mmseg.
+
+        Args:
+            info: Of the data set; with ``ori_shape`` if the image has been loaded.
+
+        Returns:
+            uint8 of ``[H, W]``.
+
+        Raises:
+            DataError: As from ``transform``.
+        """
+        what = self._described(info)
+        with _explained(what):
+            values = self.label_maps.values(info, what)
+            if 'ori_shape' in info:
+                values = self._fitting(values, info, what)
+            return self.label_maps.classes(values, info, what)
+
+    def _described(self, results: dict) -> str:
         image = results.get('img_path')
         labels = results.get('seg_map_path') if self.loader.with_seg else None
-        what = f'annotations of image {image}'
         if labels is not None:
-            what = f'label map {labels} of image {image}'
-        try:
-            loaded = self.loader.transform(results)
-        except FileNotFoundError as error:
+            return f'label map {labels} of image {image}'
+        return f'annotations of image {image}'
+
+    def _fitting(self, labels: np.ndarray, results: dict, what: str) -> np.ndarray:
+        shape = tuple(results['ori_shape'])
+        if labels.ndim < 2 and 1 in shape and labels.size == shape[0] * shape[1]:
+            return labels.reshape(shape)
+        if labels.shape == shape:
+            return labels
+        if labels.ndim != 2:
             raise DataError(
-                f'{what} does not exist: put it there, or correct the paths (data_root, '
-                'data_prefix, seg_map_suffix)'
-            ) from error
-        except Exception as error:  # whatever is wrong here is wrong with the data
-            raise DataError(f'{what} cannot be loaded ({short(error)})') from error
-        if loaded.get('gt_seg_map') is not None:
-            loaded['gt_seg_map'] = _fitting(loaded['gt_seg_map'], loaded['ori_shape'], what)
-        return loaded
+                f'{what} has shape {labels.shape}, expected one class index per pixel '
+                f'{shape}: save it as a picture of one channel'
+            )
+        cure = 'expected are equal sizes: replace one of them'
+        with suppress(Exception):  # of the storage: then the image tells nothing
+            content = fileio.get(results['img_path'], backend_args=self.loader.backend_args)
+            cure = exif_hint(content, shape, labels.shape) or cure
+        raise DataError(
+            f'{what} is {labels.shape[1]} pixels wide and {labels.shape[0]} high, the image '
+            f'{shape[1]} and {shape[0]}; {cure}'
+        )
 
     def __repr__(self) -> str:
         return f'{type(self).__name__}({self.loader!r})'
@@ -182,7 +234,22 @@ def _undecodable(path: str, content: bytes, why: str = '') -> str:
     )
 
 
-def _check_size(image: np.ndarray, results: dict) -> None:
+@contextmanager
+def _explained(what: str) -> Iterator[None]:
+    try:
+        yield
+    except DataError:
+        raise
+    except FileNotFoundError as error:
+        raise DataError(
+            f'{what} does not exist: put it there, or correct the paths (data_root, data_prefix, '
+            'seg_map_suffix)'
+        ) from error
+    except Exception as error:  # whatever is wrong here is wrong with the data
+        raise DataError(f'{what} cannot be loaded ({short(error)})') from error
+
+
+def _check_size(image: np.ndarray, content: bytes, results: dict) -> None:
     path = results['img_path']
     height, width = image.shape[:2]
     if max(height, width) > _MAX_RATIO * min(height, width):
@@ -192,24 +259,9 @@ def _check_size(image: np.ndarray, results: dict) -> None:
         )
     stated = results.get('width'), results.get('height')
     if None not in stated and stated != (width, height):
+        cure = exif_hint(content, (height, width), stated[::-1])
+        cure = cure or 'correct width and height in the annotation file, or replace the image'
         raise DataError(
             f'image file {path} is {width} pixels wide and {height} high, but its annotations say '
-            f'{stated[0]} and {stated[1]}: correct width and height in the annotation file, or '
-            'replace the image'
+            f'{stated[0]} and {stated[1]}: {cure}'
         )
-
-
-def _fitting(labels: np.ndarray, shape: tuple[int, int], what: str) -> np.ndarray:
-    if labels.ndim < 2 and 1 in shape and labels.size == shape[0] * shape[1]:
-        return labels.reshape(shape)
-    if labels.shape == tuple(shape):
-        return labels
-    if labels.ndim != 2:
-        raise DataError(
-            f'{what} has shape {labels.shape}, expected one class index per pixel '
-            f'{tuple(shape)}: save it as a picture of one channel'
-        )
-    raise DataError(
-        f'{what} is {labels.shape[1]} pixels wide and {labels.shape[0]} high, the image '
-        f'{shape[1]} and {shape[0]}; expected are equal sizes: replace one of them'
-    )

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
 SEGMENTOR = ROOT / 'tests' / 'data' / 'upernet_mini_ade20k.py'
@@ -37,3 +38,10 @@ def images_of(*sizes: tuple[int, int]) -> list[dict]:
         dict(id=index, file_name=f'{index}.jpg', height=height, width=width)
         for index, (height, width) in enumerate(sizes)
     ]
+
+
+def exif_picture(path: Path, size: tuple[int, int], orientation: int) -> None:
+    """Saves noise of a height and width that is to be shown turned."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(picture(*size)).save(path, exif=exif)
