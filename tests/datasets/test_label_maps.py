@@ -26,10 +26,8 @@ def _in_mmseg():
 
 
 def info_of(path: Path, **settings) -> dict:
-    return dict(
-        img_path='some.jpg', seg_map_path=str(path), ori_shape=SHAPE, seg_fields=[],
-        **{'reduce_zero_label': False, 'label_map': None, **settings},
-    )  # fmt: skip
+    info = dict(img_path='some.jpg', seg_map_path=str(path), ori_shape=SHAPE, seg_fields=[])
+    return {**info, 'reduce_zero_label': False, 'label_map': None, **settings}
 
 
 def saved(values: np.ndarray, folder: Path, suffix: str = '.png', mode: str = '') -> Path:
