@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from mmengine.device import get_device
 from mmengine.dist import broadcast_object_list, is_distributed
-from mmengine.evaluator import DumpResults, Evaluator
 from mmengine.model import is_model_wrapper, revert_sync_batchnorm
 from mmengine.registry import RUNNERS
 from mmengine.runner import BaseLoop, Runner, load_state_dict
@@ -28,7 +27,8 @@ from mmsw.engine.loaded_zeros import keep_loaded_zeros, settle_masks
 from mmsw.engine.model_wrapper import unwrapped
 from mmsw.errors import CheckpointError, MmswError
 
-from .checks.datasets import check_dataset, explained_errors
+from .checks.before_run import check_before_run
+from .checks.datasets import explained_errors
 from .pretrained_init import zeros_are_kept
 from .trained import (
     REVISE_KEYS,
@@ -53,8 +53,9 @@ class PortableRunner(Runner):
     - writes into every checkpoint what its network is, see :mod:`mmsw.checkpoint.format`;
     - stops in all processes when a checkpoint cannot be saved, where mmengine would stop in the
       first one and let the others wait for it;
-    - refuses data sets without an image or an annotation before any training, where mmengine would
-      train on nothing or wait for ever, and says what is wrong with annotation files.
+    - looks at data sets, heads and some label maps before any training, see
+      :mod:`mmsw.apis.checks`, where mmengine would train on nothing, wait for ever or learn the
+      wrong thing, and says what is wrong with annotation files.
     """
 
     needs_complete_checkpoint: bool = False  # when loading without resuming
@@ -92,21 +93,21 @@ class PortableRunner(Runner):
         refuse_folded_layers(unwrapped(self.model))
         with explained_errors(self._train_dataloader, 'train_dataloader'):
             loop = super().build_train_loop(loop)
-        check_dataset(loop.dataloader.dataset, 'train_dataloader')
+        check_before_run(self, loop, 'train_dataloader')
         return loop
 
     def build_val_loop(self, loop: BaseLoop | dict) -> BaseLoop:
         """As mmengine's; refuses data that nothing can be measured on."""
         with explained_errors(self._val_dataloader, 'val_dataloader', self._val_evaluator):
             loop = super().build_val_loop(loop)
-        check_dataset(loop.dataloader.dataset, 'val_dataloader', _compares(loop.evaluator))
+        check_before_run(self, loop, 'val_dataloader')
         return loop
 
     def build_test_loop(self, loop: BaseLoop | dict) -> BaseLoop:
         """As mmengine's; refuses data that nothing can be measured on."""
         with explained_errors(self._test_dataloader, 'test_dataloader', self._test_evaluator):
             loop = super().build_test_loop(loop)
-        check_dataset(loop.dataloader.dataset, 'test_dataloader', _compares(loop.evaluator))
+        check_before_run(self, loop, 'test_dataloader')
         return loop
 
     def build_model(self, model: nn.Module | dict) -> nn.Module:
@@ -230,11 +231,3 @@ def _check_meta(checkpoint: Any, filename: str, resumes: bool) -> None:
             f'{filename} holds no training that could go on ({", ".join(missing)} missing): start '
             'a new one from its weights, with load_from=PATH and without --resume'
         )
-
-
-def _compares(evaluator: Evaluator) -> bool:
-    """Whether predictions are compared with truth, and not only written down."""
-    return any(
-        not (getattr(metric, 'format_only', False) or isinstance(metric, DumpResults))
-        for metric in evaluator.metrics
-    )

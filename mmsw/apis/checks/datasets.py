@@ -15,6 +15,9 @@ from mmsw.errors import DataError, UsageError
 from mmsw.wording import listed
 
 from ..data import evaluator_files, iter_datasets
+from .built_datasets import infos, leaves
+from .class_names import explain_metainfo
+from .image_files import endings, left_out_pictures
 
 # Data sets of mmpretrain that take folders for classes, and how they refuse some.
 _CLASS_FOLDER_SETS = ('ImageNet', 'CustomDataset')
@@ -41,17 +44,20 @@ def explained_errors(dataloader: Any, name: str, evaluator: Any = None) -> Itera
         raise
     except Exception as error:  # data sets fail in their own ways
         dataset = dataloader.get('dataset') if isinstance(dataloader, dict) else None
-        leaves = list(iter_datasets(dataset)) if isinstance(dataset, dict) else []
+        parts = list(iter_datasets(dataset)) if isinstance(dataset, dict) else []
         files = [
             os.path.join(item.get('data_root') or '', item['ann_file'])
-            for item in leaves
+            for item in parts
             if isinstance(item.get('ann_file'), str)
         ]
         for path in [*files, *evaluator_files(evaluator)]:
             problem = _explain(path)
             if problem:
                 raise DataError(f'annotation file {path} {problem}') from error
-        for item in leaves:
+        for item in parts:
+            problem = explain_metainfo(item, error)
+            if problem:
+                raise UsageError(f'{name}.dataset: {problem}') from error
             _check_size(item, name, error)
             _check_class_folders(item, name, error)
         raise
@@ -98,35 +104,24 @@ def check_dataset(dataset: Any, name: str, needs_annotations: bool = True) -> No
             of a COCO annotation file in the file's order: mmdet numbers classes in that order, so
             it would take one class for another without a word.
     """
-    leaves = list(_leaves(dataset))
-    for leaf in leaves:
+    parts = list(leaves(dataset))
+    for leaf in parts:
         _check_categories(leaf)
     if len(dataset) == 0:
-        raise DataError(f'{name} has no image: {"; ".join(map(_why_empty, leaves))}')
-    if needs_annotations and not any(map(_has_annotations, leaves)):
+        raise DataError(f'{name} has no image: {"; ".join(map(_why_empty, parts))}')
+    if needs_annotations and not any(map(_has_annotations, parts)):
         hint = '. To predict for images without truth, set format_only=True in the evaluator'
         raise DataError(
-            f'{name} has no annotation: {"; ".join(map(_why_bare, leaves))}'
+            f'{name} has no annotation: {"; ".join(map(_why_bare, parts))}'
             f'{"" if name.startswith("train") else hint}'
         )
-
-
-def _leaves(dataset: Any) -> Iterator[Any]:
-    inner = getattr(dataset, 'datasets', None) or [
-        getattr(dataset, key) for key in ('dataset', '_dataset') if hasattr(dataset, key)
-    ]
-    for item in inner:
-        yield from _leaves(item)
-    if not inner:
-        yield dataset
 
 
 def _has_annotations(dataset: Any) -> bool:
     """Whether objects are known, or cannot be asked for; stops at the first image with one."""
     if not hasattr(dataset, 'get_data_info'):
         return True
-    for index in range(len(dataset)):
-        info = dataset.get_data_info(index)
+    for info in infos(dataset):
         if 'instances' not in info:
             return True
         if any(not item.get('ignore_flag') for item in info['instances']):
@@ -159,7 +154,10 @@ def _why_empty(dataset: Any) -> str:
     if not path:
         folders = getattr(dataset, 'data_prefix', None) or {}
         suffix = getattr(dataset, 'img_suffix', '')
-        return f'no file *{suffix} in {", ".join(str(item) for item in folders.values() if item)}'
+        others = left_out_pictures(dataset)
+        hint = f'; of other pictures there {endings(others)}: set img_suffix' if others else ''
+        places = ', '.join(str(item) for item in folders.values() if item)
+        return f'no file *{suffix} in {places}{hint}'
     problem = _explain(path)
     if problem:
         return f'annotation file {path} {problem}'
@@ -179,7 +177,7 @@ def _why_bare(dataset: Any) -> str:
     if problem:
         return f'annotation file {path} {problem}'
     classes = listed(dataset.metainfo.get('classes') or [])
-    return f'{path} lists images, but no object of {classes} with an area inside of its image'
+    return f'{path} lists images, but no object of {classes} with an area inside of its image, crowds (iscrowd) left out'
 
 
 def _explain(path: Any) -> str | None:

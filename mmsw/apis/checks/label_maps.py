@@ -1,0 +1,102 @@
+"""What label maps hold: every loader learns the classes, and some maps are looked at at once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from logging import Logger
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from mmsw.datasets.label_maps import IGNORED, KnownClasses
+from mmsw.wording import listed
+
+from .built_datasets import class_names, infos, label_loaders, leaves
+
+MOST_MAPS = 24
+_MOST_SECONDS = 2.0
+_COMMON = 0.01  # share of the pixels from which on being ignored is no rare case
+_FEW_CLASSES = 8  # each of which is likely to be seen in the maps that are looked at
+
+
+def tell_classes(dataset: Any, model: nn.Module, metrics: Iterable[Any] = ()) -> None:
+    """Tell what loads the label maps of a data set which classes there are, and what is ignored.
+
+    Args:
+        dataset: A built data set. One that does not name its classes stays as it is.
+        model: Its heads and losses may ignore other labels than 255.
+        metrics: They as well.
+    """
+    parts = [*model.modules(), *metrics]
+    ignored = {IGNORED, *_numbers('ignore_index', parts)}
+    binary = 1 in _numbers('out_channels', [part for part in parts if _is_decode_head(part)])
+    for leaf in leaves(dataset):
+        names = class_names(leaf)
+        for loader in label_loaders(leaf) if names else []:
+            if loader.label_maps is not None:
+                loader.label_maps.known = KnownClasses(
+                    max(len(names), 2 if binary else 0),
+                    frozenset(ignored | _numbers('ignore_index', [leaf])),
+                )
+
+
+def look_at_label_maps(dataset: Any, name: str, logger: Logger) -> None:
+    """Load some label maps of every part, and warn if they look as if nothing could be learned.
+
+    At most 24 maps, spread over the part, and two seconds.
+
+    Args:
+        dataset: A built data set, whose loaders know the classes.
+        name: Of its loader, for messages.
+        logger: For warnings.
+
+    Raises:
+        DataError: If a map cannot be loaded, or holds what is no class.
+    """
+    for leaf in leaves(dataset):
+        loaders = [item for item in label_loaders(leaf) if item.label_maps is not None]
+        if not loaders or loaders[0].label_maps.known is None:
+            continue
+        loader, known = loaders[0], loaders[0].label_maps.known
+        counts, maps = np.zeros(256, dtype=np.int64), 0
+        start = time.monotonic()
+        for info in infos(leaf, MOST_MAPS):
+            counts += np.bincount(loader.classes_of(info).ravel(), minlength=256)
+            maps += 1
+            if time.monotonic() - start > _MOST_SECONDS:
+                break
+        problem = _problem(counts, class_names(leaf), known) if maps else None
+        if problem:
+            logger.warning(f'{name}: in the {maps} of {len(leaf)} label maps looked at, {problem}')
+
+
+def _problem(counts: np.ndarray, names: list | tuple, known: KnownClasses) -> str | None:
+    ignored = sorted(label for label in known.ignored if 0 <= label <= IGNORED)
+    share = counts[ignored].sum() / counts.sum()
+    labels = ' and '.join(map(str, ignored))
+    if share == 1:
+        return (
+            f'every pixel is ignored (label {labels}), so nothing can be learned or measured: look '
+            'at reduce_zero_label, and save the index of its class for every pixel'
+        )
+    labelled = enumerate(names[:IGNORED])
+    absent = [name for label, name in labelled if not counts[label] and label not in ignored]
+    seen = len(names) - len(absent)
+    if not absent or share < _COMMON or (len(names) > _FEW_CLASSES and seen > 1):
+        return None
+    return (
+        f'no pixel is of class {listed(absent)}, and {share:.0%} of the pixels are ignored (label '
+        f'{labels}). If these are meant to be of a class, save its index in their place, for '
+        'instance value // 255 for masks drawn with 0 and 255'
+    )
+
+
+def _is_decode_head(part: Any) -> bool:
+    return any(kind.__name__ == 'BaseDecodeHead' for kind in type(part).__mro__)
+
+
+def _numbers(key: str, parts: Iterable[Any]) -> set[int]:
+    found = (getattr(part, key, None) for part in parts)
+    return {item for item in found if isinstance(item, int)}

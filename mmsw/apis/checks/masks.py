@@ -1,0 +1,55 @@
+"""Whether objects have the masks that a detector is to learn."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from mmsw.errors import DataError
+
+from .built_datasets import infos, label_loaders, leaves
+
+_MOST_IMAGES = 10_000  # under a second
+
+
+def check_masks(dataset: Any, model: nn.Module, name: str) -> None:
+    """Refuse objects without a mask where the pipeline loads masks.
+
+    Args:
+        dataset: A built data set; of every part 10,000 images at most are looked at.
+        model: The detector; the cure depends on it.
+        name: Of the loader, for the message.
+
+    Raises:
+        DataError: If there are such objects.
+    """
+    for leaf in leaves(dataset):
+        loaders = [item for item in label_loaders(leaf) if getattr(item.loader, 'with_mask', False)]
+        if not loaders:
+            continue
+        total = bare = 0
+        for info in infos(leaf, _MOST_IMAGES):
+            objects = info.get('instances', ())
+            total += len(objects)
+            bare += sum('mask' not in item for item in objects)
+        if bare:
+            raise DataError(
+                f'{name}: {bare} of the {total} annotations looked at in '
+                f'{getattr(leaf, "ann_file", "its list")} have no mask (segmentation is missing or '
+                f'empty): add the masks, or {_cure(leaf, loaders[0], dataset, model, name)}'
+            )
+
+
+def _cure(leaf: Any, loader: Any, dataset: Any, model: nn.Module, name: str) -> str:
+    detector = 'take a detector without masks, such as configs/retinanet_sw_t_1x_coco.py'
+    if getattr(getattr(model, 'roi_head', None), 'mask_head', None) is None:
+        return detector
+    place = 'with_mask=False in LoadValidAnnotations of every pipeline'
+    top = list(getattr(getattr(leaf, 'pipeline', None), 'transforms', ()))
+    if leaf is dataset and loader in top:
+        place = f'{name}.dataset.pipeline.{top.index(loader)}.with_mask=False'
+    return (
+        f'{detector}, or train without masks: --cfg-options model.roi_head.mask_head=None '
+        f"model.roi_head.mask_roi_extractor=None {place}, and metric='bbox' in the evaluators"
+    )
