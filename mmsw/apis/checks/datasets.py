@@ -177,7 +177,10 @@ def _why_bare(dataset: Any) -> str:
     if problem:
         return f'annotation file {path} {problem}'
     classes = listed(dataset.metainfo.get('classes') or [])
-    return f'{path} lists images, but no object of {classes} with an area inside of its image, crowds (iscrowd) left out'
+    return (
+        f'{path} lists images, but no object of {classes} with an area inside of its image; crowds '
+        '(iscrowd) do not count'
+    )
 
 
 def _explain(path: Any) -> str | None:
