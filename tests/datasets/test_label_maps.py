@@ -7,11 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from data_helpers import SEGMENTOR, exif_picture
+from data_helpers import exif_picture, register_mmseg
 from mmengine.registry import TRANSFORMS, DefaultScope
 from PIL import Image
 
-from mmsw.apis import load_config, register_toolbox
 from mmsw.datasets import DataError, LoadValidAnnotations, LoadValidImageFromFile
 from mmsw.datasets.label_maps import KnownClasses
 
@@ -20,7 +19,7 @@ SHAPE = (20, 30)
 
 @pytest.fixture(autouse=True)
 def _in_mmseg():
-    register_toolbox(load_config(SEGMENTOR))
+    register_mmseg()
     with DefaultScope.overwrite_default_scope('mmseg'):
         yield
 

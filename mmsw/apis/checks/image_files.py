@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable
-from functools import partial
+from collections.abc import Iterable, Iterator
 from logging import Logger
 from typing import Any
 
-from mmengine import fileio
+from mmengine.dist import is_main_process
 
 from mmsw.errors import DataError
 
@@ -36,8 +35,9 @@ def check_image_files(dataset: Any, name: str, logger: Logger) -> None:
             continue
         loads_labels = any(item.label_maps is not None for item in label_loaders(leaf))
         used = _check_pairs(leaf, name) if loads_labels else set()
-        if getattr(leaf, 'ann_file', '') or getattr(leaf, '_indices', None) is not None:
-            continue  # files that are not listed are left out on purpose
+        chosen = getattr(leaf, 'ann_file', '') or getattr(leaf, '_indices', None) is not None
+        if chosen or not is_main_process():  # others are left out on purpose
+            continue
         left_out = left_out_pictures(leaf)
         if left_out:
             folder, suffix = leaf.data_prefix['img_path'], leaf.img_suffix
@@ -116,7 +116,7 @@ def _check_pairs(dataset: Any, name: str) -> set[str]:
                 f'{name}: {image} is image and label map at once: correct data_prefix and '
                 'seg_map_suffix'
             )
-        used.add(os.path.normpath(labels))
+        used.add(labels)
         if not exists(image):
             images.append(image)
         elif not exists(labels):
@@ -150,8 +150,7 @@ def _warn_of_lone_labels(dataset: Any, used: set[str], name: str, logger: Logger
     lone = [
         path
         for path in _files(folder)
-        if path.endswith(dataset.seg_map_suffix)
-        and os.path.normpath(os.path.join(folder, path)) not in used
+        if path.endswith(dataset.seg_map_suffix) and os.path.join(folder, path) not in used
     ]
     if lone:
         logger.warning(
@@ -160,7 +159,14 @@ def _warn_of_lone_labels(dataset: Any, used: set[str], name: str, logger: Logger
         )
 
 
-_files = partial(fileio.list_dir_or_file, list_dir=False, recursive=True)  # as mmseg lists them
+def _files(folder: str, below: str = '') -> Iterator[str]:
+    """What mmseg finds in a folder and below it; mmengine takes ten times as long."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if not entry.name.startswith('.') and entry.is_file():
+                yield below + entry.name
+            elif entry.is_dir():
+                yield from _files(entry.path, os.path.join(below, entry.name, ''))
 
 
 def _lies_in(folder: Any, other: str) -> bool:
