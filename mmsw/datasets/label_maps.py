@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import mmcv
 import numpy as np
 from mmengine import fileio
@@ -96,14 +97,15 @@ class LabelMapReader:
         table = _meanings(reduces, info.get('label_map'))
         if self.known is not None:
             self._check(values, table, what)
-        return table[values]
+        return _looked_up(table, values)
 
     def _check(self, values: np.ndarray, table: np.ndarray, what: str) -> None:
         number, ignored = self.known.number, self.known.ignored
         strange = (table >= number) & ~np.isin(table, list(ignored))
-        if not strange[values].any():
+        found = _looked_up(strange.astype(np.uint8), values)
+        if not found.any():
             return
-        value = int(values[strange[values]].flat[0])
+        value = int(values[found > 0].flat[0])
         pixels = int(np.count_nonzero(values == value))
         legal = _ranges(np.flatnonzero(table < number))
         rest = _ranges(np.flatnonzero(np.isin(table, list(ignored)) & (table >= number)))
@@ -138,6 +140,11 @@ def _meanings(reduce_zero_label: bool, label_map: Mapping[int, int] | None) -> n
     if reduce_zero_label:  # before label_map
         table = table[[IGNORED, *range(254), IGNORED]]
     return table
+
+
+def _looked_up(table: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """``table[values]`` for 256 entries, ten times as fast."""
+    return cv2.LUT(values, table).reshape(values.shape)
 
 
 def _ranges(values: np.ndarray) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import runpy
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -15,6 +16,7 @@ from tiny_run import TinyData, tiny_config
 from torch.utils.data import IterableDataset
 
 from mmsw.apis import UsageError, build_runner, load_config
+from mmsw.apis.checks.class_names import check_class_names
 from mmsw.datasets import DataError
 
 pytestmark = pytest.mark.usefixtures('plain_config_text')
@@ -80,6 +82,15 @@ def test_class_names_in_a_file(ade: Path, tmp_path: Path) -> None:
     path.write_text('a\nb\n')
     runner = segmentation_runner(ade, tmp_path, str(path))
     runner.build_train_loop(runner._train_loop)
+
+
+def test_names_of_other_toolboxes_may_repeat() -> None:
+    """mmpretrain's ImageNet has a crane that flies and one that lifts."""
+    other = SimpleNamespace(metainfo=dict(classes=('crane', 'crane')))
+    check_class_names(other, 'train_dataloader')
+    other.metainfo['classes'] = 'crane'
+    with pytest.raises(UsageError, match=r"the text 'crane'"):
+        check_class_names(other, 'train_dataloader')
 
 
 def test_class_names_of_a_detector(coco, tmp_path: Path) -> None:

@@ -145,6 +145,20 @@ def test_things_and_stuff() -> None:
         check_heads(holding(panoptic_head=panoptic), data(4), 'train_dataloader')
 
 
+def test_fusion_of_things_and_stuff() -> None:
+    fusion = dict(type='HeuristicFusionHead', num_things_classes=2, num_stuff_classes=2)
+    stuff = dict(
+        type='PanopticFPNHead', num_things_classes=2, num_stuff_classes=1, in_channels=32,
+        inner_channels=32,
+    )  # fmt: skip
+    model = holding(semantic_head=built(stuff, 'mmdet'), fusion=built(fusion, 'mmdet'))
+    things = dict(thing_classes=('class 0', 'class 1'), stuff_classes=('class 2',))
+    with pytest.raises(
+        UsageError, match=r'the model has model\.fusion\.num_things_classes \+ .*_classes=4: give'
+    ):
+        check_heads(model, data(3, metainfo=things), 'train_dataloader')
+
+
 def load_panoptic_head(things: int, stuff: int) -> nn.Module:
     kind = MODELS.get('mmdet.MaskFormerHead')
     head = kind.__new__(kind)  # its layers are not looked at

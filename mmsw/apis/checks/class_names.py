@@ -24,7 +24,8 @@ def check_class_names(dataset: Any, name: str) -> None:
     """
     for leaf in leaves(dataset):
         metainfo = getattr(leaf, 'metainfo', None)
-        problem = isinstance(metainfo, dict) and _problem(metainfo.get('classes'))
+        classes = metainfo.get('classes') if isinstance(metainfo, dict) else None
+        problem = _one_text(classes) or (_is_of_toolbox(leaf) and _twice(classes))
         if problem:
             raise UsageError(f'{name}.dataset: {problem}')
 
@@ -43,7 +44,7 @@ def explain_metainfo(dataset: dict, error: Exception) -> str | None:
     metainfo = metainfo if isinstance(metainfo, dict) else {}
     classes, palette = metainfo.get('classes'), metainfo.get('palette')
     if not (isinstance(classes, str) and ('://' in classes or os.path.isfile(classes))):
-        problem = _problem(classes)
+        problem = _one_text(classes)
         if problem:
             return problem
     if 'palette does not match' in str(error) and classes and palette:
@@ -59,15 +60,25 @@ def explain_metainfo(dataset: dict, error: Exception) -> str | None:
     return None
 
 
-def _problem(classes: Any) -> str | None:
-    if isinstance(classes, str):
-        return (
-            f'metainfo.classes is the text {classes!r}, of which every letter would be a class: '
-            f'write ({classes!r},) with a comma, or [{classes!r}]'
-        )
+def _one_text(classes: Any) -> str | None:
+    if not isinstance(classes, str):
+        return None
+    return (
+        f'metainfo.classes is the text {classes!r}, of which every letter would be a class: '
+        f'write ({classes!r},) with a comma, or [{classes!r}]'
+    )
+
+
+def _twice(classes: Any) -> str | None:
     if not isinstance(classes, (list, tuple)):
         return None
     twice = [str(item) for item, number in Counter(map(str, classes)).items() if number > 1]
-    if twice:
-        return f'metainfo.classes names {listed(twice)} more than once: every class needs a name'
-    return None
+    if not twice:
+        return None
+    return f'metainfo.classes names {listed(twice)} more than once: every class needs its own name'
+
+
+def _is_of_toolbox(dataset: Any) -> bool:
+    """Whether it is one of mmseg or mmdet; mmpretrain's ImageNet has a crane that flies and one
+    that lifts."""
+    return any(kind.__module__.startswith(('mmseg.', 'mmdet.')) for kind in type(dataset).__mro__)

@@ -18,6 +18,7 @@ _DETECTION_HEADS = (
     'mmdet.models.roi_heads.bbox_heads.',
     'mmdet.models.roi_heads.mask_heads.',
 )
+_PANOPTIC_HEADS = 'mmdet.models.seg_heads.'
 # Heads whose classes are others than those of the data: edges, depths, stuff, words.
 _OTHER_CLASSES = {
     'STDCHead',
@@ -90,12 +91,15 @@ def _head_sizes(model: nn.Module, number: int, things: int | None) -> Iterator[t
         ):
             if not (getattr(head, 'out_channels', None) == 1 and number <= 2):
                 yield key, size, number
-        elif where.startswith(_DETECTION_HEADS):
-            if 'num_things_classes' in vars(head):
-                key = f'model.{path}.num_things_classes + num_stuff_classes'
-                yield key, size, number
-            elif things is not None and not _without_class(path, head):
-                yield key, size, things
+        elif where.startswith((*_DETECTION_HEADS, _PANOPTIC_HEADS)) and _has_things(head):
+            key = f'model.{path}.num_things_classes + num_stuff_classes'
+            yield key, head.num_things_classes + head.num_stuff_classes, number
+        elif where.startswith(_DETECTION_HEADS) and not _without_class(path, head):
+            yield key, size, size if things is None else things
+
+
+def _has_things(head: nn.Module) -> bool:
+    return {'num_things_classes', 'num_stuff_classes'} <= vars(head).keys()
 
 
 def _without_class(path: str, head: nn.Module) -> bool:
