@@ -228,7 +228,7 @@ def test_detection_goes_the_same_way(tmp_path: Path) -> None:
     out = tmp_path / 'boxes.pkl'
     runner = build_test_runner(DETECTOR, checkpoint, show_dir=tmp_path / 'shown', out=out, **call)
     hook = runner.cfg.default_hooks.visualization
-    assert (hook.type, hook.draw) == ('DetVisualizationHook', True)
+    assert (hook.type, hook.draw) == ('mmdet.DetVisualizationHook', True)
     assert hook.test_out_dir == str(tmp_path / 'shown')
     coco, dump = runner.cfg.test_evaluator
     assert (coco.ann_file, dump.out_file_path) == (annotations, str(out))

@@ -15,6 +15,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner, find_latest_checkpoint
 from mmengine.visualization import Visualizer
 
+from mmsw.component_name import component_name
 from mmsw.errors import UsageError
 
 from .config import (
@@ -23,15 +24,13 @@ from .config import (
     drop_pretrained,
     enable_amp,
     enable_auto_scale_lr,
-    enable_drawing,
-    enable_output,
-    enable_tta,
     load_config,
     register_toolbox,
     set_pretrained,
 )
 from .data import check_data
 from .portable_runner import PortableRunner
+from .testing import enable_drawing, enable_output, enable_tta
 from .trained import existing_file
 
 LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
@@ -161,7 +160,7 @@ def _check_total_batch(runner: Runner) -> None:
         return
     cure = f'train_dataloader.batch_size={max(1, wanted // (runner.world_size * counts))}'
     loop = runner.cfg.get('train_cfg') or {}
-    in_epochs = loop.get('by_epoch') or loop.get('type') == 'EpochBasedTrainLoop'
+    in_epochs = loop.get('by_epoch') or component_name(loop.get('type')) == 'EpochBasedTrainLoop'
     if in_epochs and wanted % (runner.world_size * size) == 0:
         # By iterations a run would see fewer images: mmengine counts them, not the steps.
         cure += f' or optim_wrapper.accumulative_counts={wanted // (runner.world_size * size)}'
