@@ -20,7 +20,7 @@ from mmsw.errors import UsageError
 from mmsw.install_hint import how_to_install
 from mmsw.wording import short
 
-from .data import set_data_root
+from .data_root import set_data_root
 
 # default scope -> the package that has it, and the extra of mmsw that brings it
 _TOOLBOXES = {
