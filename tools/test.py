@@ -54,7 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             tta=args.tta,
             show_dir=args.show_dir,
             out=args.out,
-        ).test()
+        ).test(),
+        options=args.cfg_options,
     )
 
 

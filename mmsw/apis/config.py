@@ -20,6 +20,7 @@ from mmsw.errors import UsageError
 from mmsw.install_hint import how_to_install
 from mmsw.wording import short
 
+from .checks.options import warn_of_unread
 from .data_root import set_data_root
 
 # default scope -> the package that has it, and the extra of mmsw that brings it
@@ -57,6 +58,7 @@ def load_config(
     root = options.pop('data_root', None)
     if data_root is not None or root is not None:
         set_data_root(cfg, root if data_root is None else data_root)
+    warn_of_unread(cfg, options)
     try:
         cfg.merge_from_dict(options)
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:

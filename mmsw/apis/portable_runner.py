@@ -14,6 +14,7 @@ from mmengine.model import is_model_wrapper, revert_sync_batchnorm
 from mmengine.registry import RUNNERS
 from mmengine.runner import BaseLoop, Runner, load_state_dict
 from torch import nn
+from torch.utils.data import DataLoader
 
 from mmsw.checkpoint import (
     add_record,
@@ -26,9 +27,10 @@ from mmsw.checkpoint import (
 from mmsw.checkpoint.folded import refuse_folded, refuse_folded_layers
 from mmsw.engine.loaded_zeros import keep_loaded_zeros, settle_masks
 from mmsw.engine.model_wrapper import unwrapped
-from mmsw.errors import CheckpointError, MmswError
+from mmsw.errors import CheckpointError, MmswError, UsageError
 
 from .checks.datasets import check_dataset, explained_errors
+from .checks.schedule import schedule_problems
 from .pretrained_init import zeros_are_kept
 from .trained import (
     REVISE_KEYS,
@@ -37,6 +39,9 @@ from .trained import (
     state_dict_of,
     take_form,
 )
+
+# Settings of a data loader that torch refuses where the main process loads the data.
+_FOR_WORKERS = ('persistent_workers', 'prefetch_factor', 'timeout', 'multiprocessing_context')
 
 
 @RUNNERS.register_module()
@@ -108,6 +113,26 @@ class PortableRunner(Runner):
             loop = super().build_test_loop(loop)
         check_dataset(loop.dataloader.dataset, 'test_dataloader', _compares(loop.evaluator))
         return loop
+
+    @staticmethod
+    def build_dataloader(dataloader: DataLoader | dict, *args: Any, **kwargs: Any) -> DataLoader:
+        """As mmengine's; what is for workers is left out where there are none."""
+        if isinstance(dataloader, dict) and not dataloader.get('num_workers'):
+            dataloader = dataloader.copy()
+            for name in _FOR_WORKERS:
+                dataloader.pop(name, None)
+        return Runner.build_dataloader(dataloader, *args, **kwargs)
+
+    def build_param_scheduler(self, scheduler: Any) -> Any:
+        """As mmengine's; warns of a learning rate that does not go with the length of the run."""
+        try:
+            built = super().build_param_scheduler(scheduler)
+        except ValueError as error:  # for instance an end before the begin
+            raise UsageError(f'param_scheduler of the config cannot be used: {error}') from error
+        rate = ((self.cfg.get('optim_wrapper') or {}).get('optimizer') or {}).get('lr')
+        for problem in schedule_problems(scheduler, self._train_loop, rate):
+            self.logger.warning(problem)
+        return built
 
     def build_model(self, model: nn.Module | dict) -> nn.Module:
         """As mmengine's; files that its parts read are read as data alone."""
