@@ -29,6 +29,7 @@ from mmsw.engine.loaded_zeros import keep_loaded_zeros, settle_masks
 from mmsw.engine.model_wrapper import unwrapped
 from mmsw.errors import CheckpointError, MmswError, UsageError
 
+from .checks.batch_norm import BatchNormCheckHook
 from .checks.datasets import check_dataset, explained_errors
 from .checks.schedule import schedule_problems
 from .pretrained_init import zeros_are_kept
@@ -113,6 +114,11 @@ class PortableRunner(Runner):
             loop = super().build_test_loop(loop)
         check_dataset(loop.dataloader.dataset, 'test_dataloader', _compares(loop.evaluator))
         return loop
+
+    def register_hooks(self, *args: Any, **kwargs: Any) -> None:
+        """As mmengine's, and the check of batch norm."""
+        super().register_hooks(*args, **kwargs)
+        self.register_hook(BatchNormCheckHook())
 
     @staticmethod
     def build_dataloader(dataloader: DataLoader | dict, *args: Any, **kwargs: Any) -> DataLoader:
