@@ -18,6 +18,7 @@ from mmengine.visualization import Visualizer
 from mmsw.component_name import component_name
 from mmsw.errors import UsageError
 
+from .checks.folders import check_writable
 from .config import (
     check_pretrained,
     config_name,
@@ -30,7 +31,7 @@ from .config import (
 )
 from .data import check_data
 from .portable_runner import PortableRunner
-from .testing import enable_drawing, enable_output, enable_tta
+from .testing import drop_truth, enable_drawing, enable_output, enable_tta, settle_format_only
 from .trained import existing_file
 
 LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
@@ -111,6 +112,7 @@ def build_test_runner(
     tta: bool = False,
     show_dir: str | os.PathLike[str] | None = None,
     out: str | os.PathLike[str] | None = None,
+    no_truth: bool = False,
 ) -> Runner:
     """Build the runner that tests a trained checkpoint.
 
@@ -124,6 +126,8 @@ def build_test_runner(
         tta: Average over the scales and flips of ``tta_pipeline``, with the config's ``tta_model``.
         show_dir: Folder for a picture of every image (those of the first process).
         out: Where predictions go: a folder of label maps (mmseg), a ``.pkl`` file (mmdet).
+        no_truth: Predict for images without annotations; nothing is scored. Needs ``show_dir`` or
+            ``out``.
 
     Returns:
         The runner; call ``test()``.
@@ -137,11 +141,21 @@ def build_test_runner(
     cfg.load_from, cfg.resume = existing_file(checkpoint, 'checkpoint'), False
     if tta or cfg.get('use_tta', False):
         enable_tta(cfg)
+    if no_truth:
+        if show_dir is None and out is None:
+            raise UsageError(
+                'without truth nothing is scored (--no-truth): say where predictions go, with '
+                '--out PATH or --show-dir PATH'
+            )
+        drop_truth(cfg, scope)
+    settle_format_only(cfg, written=out is not None)
     if show_dir is not None:
         enable_drawing(cfg, scope, show_dir)
     if out is not None:
         enable_output(cfg, scope, out)
     check_data(cfg, ['test_dataloader'])
+    for name in ('train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler'):
+        cfg[name] = None  # or the drawing hook of mmseg makes mmengine build the training loop
     runner = _from_cfg(cfg)
     runner.needs_complete_checkpoint = True
     return runner
@@ -189,6 +203,7 @@ def _prepare(
         cfg.work_dir = os.fspath(work_dir)
     elif not cfg.get('work_dir'):
         cfg.work_dir = os.path.join('work_dirs', Path(cfg.filename or 'config').stem)
+    check_writable(cfg.work_dir, '--work-dir')
     return cfg, register_toolbox(cfg)
 
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 import copy
 import os
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config
 
 from mmsw.component_name import component_name
 from mmsw.errors import UsageError
 
+from .checks.folders import check_writable
 from .config import config_name
 from .data import iter_datasets
+from .result_files import ResultFilesHook
 
 # default scope -> hook that draws what was tested, and what switches it on
 _DRAWING_HOOKS = {
@@ -32,6 +35,102 @@ def enable_tta(cfg: Config) -> None:
         dataset['pipeline'] = copy.deepcopy(cfg.tta_pipeline)
 
 
+def drop_truth(cfg: Config, scope: str) -> None:
+    """Test without truth: no annotations are loaded, no metric compares anything."""
+    if scope not in ('mmseg', 'mmdet'):
+        raise UsageError(
+            f'{config_name(cfg)} has default_scope={scope!r}; testing without truth (--no-truth) '
+            'works for mmseg and mmdet'
+        )
+    _load_no_labels(cfg.test_dataloader)
+    cfg.test_evaluator = []
+
+
+def settle_format_only(cfg: Config, written: bool = False) -> None:
+    """Where metrics only write predictions down, do without label maps that are not there.
+
+    Args:
+        cfg: A test config.
+        written: Whether label maps are written anyway, with ``--out``.
+
+    Raises:
+        UsageError: If truth is needed, and the data set names no label maps; or if a metric has
+            nowhere to write to, which it would say after the whole test.
+    """
+    writers = [item for item in _metrics(cfg) if item.get('format_only')]
+    for item in writers:
+        named = written or item.get('output_dir')
+        if component_name(item.get('type')) == 'IoUMetric' and not named:
+            raise UsageError(
+                f'IoUMetric in test_evaluator of {config_name(cfg)} has format_only=True, and '
+                'nowhere to write: name a folder with --out PATH'
+            )
+    unlabelled = [item for item in iter_datasets(cfg.test_dataloader.dataset) if _is_bare(item)]
+    if not unlabelled:
+        return
+    if writers and len(writers) == len(_metrics(cfg)):
+        _load_no_labels(cfg.test_dataloader)
+    elif 'seg_map_path' not in unlabelled[0]['data_prefix'] and _loads_labels(cfg.test_dataloader):
+        raise UsageError(
+            f'test_dataloader of {config_name(cfg)} names no label maps '
+            '(data_prefix.seg_map_path): name their folder, or predict without truth, with '
+            '--no-truth and --out PATH or --show-dir PATH'
+        )
+
+
+def _metrics(cfg: Config) -> list[dict]:
+    evaluators = cfg.test_evaluator
+    return list(evaluators) if isinstance(evaluators, (list, tuple)) else [evaluators]
+
+
+def _is_bare(dataset: dict) -> bool:
+    """Whether a data set of images and label maps names none, or a local folder that is absent."""
+    prefix = dataset.get('data_prefix')
+    if not (isinstance(prefix, dict) and 'img_path' in prefix):
+        return False
+    if 'seg_map_path' not in prefix:
+        return True
+    folder = os.path.join(dataset.get('data_root') or '', prefix['seg_map_path'])
+    return '://' not in folder and not dataset.get('backend_args') and not os.path.exists(folder)
+
+
+def _load_no_labels(loader: dict) -> None:
+    """Take the annotation steps and the folders of label maps out of a data loader."""
+    for dataset in iter_datasets(loader.dataset):
+        prefix = dataset.get('data_prefix')
+        if isinstance(prefix, dict):
+            prefix.pop('seg_map_path', None)
+    _without_annotations(loader.dataset)
+
+
+def _loads_labels(value: Any) -> bool:
+    """Whether a part of a config loads annotations."""
+    if isinstance(value, dict):
+        return _is_annotation_step(value) or any(map(_loads_labels, value.values()))
+    return isinstance(value, (list, tuple)) and any(map(_loads_labels, value))
+
+
+def _is_annotation_step(value: Any) -> bool:
+    name = component_name(value.get('type')) if isinstance(value, dict) else ''
+    return name.startswith('Load') and 'Annotation' in name
+
+
+def _without_annotations(value: Any) -> Any:
+    """The value without annotation steps; dicts in place, and no list that held nothing else."""
+    if isinstance(value, dict):
+        for key, item in list(value.items()):
+            if isinstance(item, (dict, list, tuple)):
+                kept = _without_annotations(item)
+                if kept != item:  # what a pure-Python config holds stays as it is
+                    value[key] = kept
+    elif isinstance(value, (list, tuple)):
+        pairs = [(item, _without_annotations(item)) for item in value]
+        return type(value)(
+            kept for item, kept in pairs if not _is_annotation_step(item) and (kept or kept == item)
+        )
+    return value
+
+
 def enable_drawing(cfg: Config, scope: str, folder: str | os.PathLike[str]) -> None:
     """Save a picture of every tested image in ``folder``."""
     if scope not in _DRAWING_HOOKS:
@@ -39,7 +138,7 @@ def enable_drawing(cfg: Config, scope: str, folder: str | os.PathLike[str]) -> N
             f'{config_name(cfg)} has default_scope={scope!r}, which has nothing to draw pictures '
             f'with (--show-dir); {list(_DRAWING_HOOKS)} have'
         )
-    folder = _free_folder(folder)
+    folder = check_writable(folder, '--show-dir')
     kind, settings = _DRAWING_HOOKS[scope]
     hooks = dict(cfg.get('default_hooks') or {})
     hook = dict(hooks.get('visualization') or {}, **settings, interval=1)
@@ -53,29 +152,37 @@ def enable_drawing(cfg: Config, scope: str, folder: str | os.PathLike[str]) -> N
         visualizer['vis_backends'] = [dict(type='LocalVisBackend', img_save_dir=folder)]
         cfg.visualizer = visualizer
     cfg.default_hooks = dict(hooks, visualization=hook)
+    _add_result_files(cfg)
 
 
 def enable_output(cfg: Config, scope: str, out: str | os.PathLike[str]) -> None:
     """Save predictions: label maps in a folder for mmseg, one pickle file for the others."""
-    evaluators = cfg.test_evaluator
-    evaluators = list(evaluators) if isinstance(evaluators, (list, tuple)) else [evaluators]
     if scope == 'mmseg':
-        writers = [item for item in evaluators if component_name(item.get('type')) == 'IoUMetric']
-        if not writers:
-            raise UsageError(
-                f'test_evaluator of {config_name(cfg)} has no IoUMetric to write label maps'
-            )
-        writers[0]['output_dir'] = _free_folder(out)
-    else:
-        if Path(out).suffix not in ('.pkl', '.pickle'):
-            what = 'detections' if scope == 'mmdet' else 'predictions'
-            raise UsageError(f'{what} are written to one .pkl file, got {os.fspath(out)!r}')
-        writer = 'mmdet.DumpDetResults' if scope == 'mmdet' else 'DumpResults'
-        evaluators.append(dict(type=writer, out_file_path=os.fspath(out)))
-    cfg.test_evaluator = evaluators
+        _add_result_files(cfg, label_maps=check_writable(out, '--out'))
+        # mmseg's metric would write too, and with nothing else to do it needs a folder of its own
+        cfg.test_evaluator = [
+            item
+            for item in _metrics(cfg)
+            if not (component_name(item.get('type')) == 'IoUMetric' and item.get('format_only'))
+        ]
+        return
+    if Path(out).suffix not in ('.pkl', '.pickle'):
+        what = 'detections' if scope == 'mmdet' else 'predictions'
+        raise UsageError(f'{what} are written to one .pkl file, got {os.fspath(out)!r}')
+    if Path(out).is_dir():
+        raise UsageError(f'--out {os.fspath(out)} is a folder, expected a file')
+    check_writable(Path(out).parent, '--out, folder')
+    writer = 'mmdet.DumpDetResults' if scope == 'mmdet' else 'DumpResults'
+    cfg.test_evaluator = [*_metrics(cfg), dict(type=writer, out_file_path=os.fspath(out))]
 
 
-def _free_folder(folder: str | os.PathLike[str]) -> str:
-    if Path(folder).exists() and not Path(folder).is_dir():
-        raise UsageError(f'{os.fspath(folder)} is a file, expected a folder to write to')
-    return os.path.abspath(folder)
+def _add_result_files(cfg: Config, label_maps: str | None = None) -> None:
+    """Let one hook name the files of all images."""
+    hooks = [dict(hook) for hook in cfg.get('custom_hooks') or ()]
+    ours = [hook for hook in hooks if component_name(hook.get('type')) == ResultFilesHook.__name__]
+    if not ours:
+        ours = [dict(type=ResultFilesHook.__name__)]
+        hooks += ours
+    if label_maps is not None:
+        ours[0]['label_maps'] = label_maps
+    cfg.custom_hooks = hooks
