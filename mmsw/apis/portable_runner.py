@@ -66,6 +66,16 @@ class PortableRunner(Runner):
     needs_complete_checkpoint: bool = False  # when loading without resuming
     checks_checkpoints: bool = True  # so that hooks need not
 
+    @property
+    def epoch(self) -> int:
+        """As mmengine's, which builds the training loop where a test asks for the epoch."""
+        return self._train_loop.epoch if isinstance(self._train_loop, BaseLoop) else 0
+
+    @property
+    def iter(self) -> int:
+        """As mmengine's, which builds the training loop where a test asks for the iteration."""
+        return self._train_loop.iter if isinstance(self._train_loop, BaseLoop) else 0
+
     def setup_env(self, env_cfg: dict) -> None:
         """As mmengine's; without a GPU the process group is a gloo one whatever the config says."""
         if self.distributed and not is_distributed() and get_device() == 'cpu':

@@ -31,7 +31,7 @@ from .config import (
 )
 from .data import check_data
 from .portable_runner import PortableRunner
-from .testing import drop_truth, enable_drawing, enable_output, enable_tta, settle_format_only
+from .testing import prepare_test
 from .trained import existing_file
 
 LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
@@ -139,23 +139,8 @@ def build_test_runner(
     if cfg.get('test_dataloader') is None:
         raise UsageError(f'{config_name(cfg)} has no test_dataloader')
     cfg.load_from, cfg.resume = existing_file(checkpoint, 'checkpoint'), False
-    if tta or cfg.get('use_tta', False):
-        enable_tta(cfg)
-    if no_truth:
-        if show_dir is None and out is None:
-            raise UsageError(
-                'without truth nothing is scored (--no-truth): say where predictions go, with '
-                '--out PATH or --show-dir PATH'
-            )
-        drop_truth(cfg, scope)
-    settle_format_only(cfg, written=out is not None)
-    if show_dir is not None:
-        enable_drawing(cfg, scope, show_dir)
-    if out is not None:
-        enable_output(cfg, scope, out)
+    prepare_test(cfg, scope, tta=tta, show_dir=show_dir, out=out, no_truth=no_truth)
     check_data(cfg, ['test_dataloader'])
-    for name in ('train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler'):
-        cfg[name] = None  # or the drawing hook of mmseg makes mmengine build the training loop
     runner = _from_cfg(cfg)
     runner.needs_complete_checkpoint = True
     return runner

@@ -14,7 +14,7 @@ from mmsw.errors import UsageError
 
 from .checks.folders import check_writable
 from .config import config_name
-from .data import iter_datasets
+from .data import datasets_of, iter_datasets
 from .result_files import ResultFilesHook
 
 # default scope -> hook that draws what was tested, and what switches it on
@@ -23,6 +23,46 @@ _DRAWING_HOOKS = {
     'mmdet': ('mmdet.DetVisualizationHook', dict(draw=True)),
     'mmpretrain': ('mmpretrain.VisualizationHook', dict(enable=True)),
 }
+
+
+def prepare_test(
+    cfg: Config,
+    scope: str,
+    *,
+    tta: bool = False,
+    show_dir: str | os.PathLike[str] | None = None,
+    out: str | os.PathLike[str] | None = None,
+    no_truth: bool = False,
+) -> None:
+    """Change a config to what a test is asked for, in place.
+
+    Args:
+        cfg: A test config.
+        scope: The toolbox that it is for.
+        tta: Average over the scales and flips of ``tta_pipeline``.
+        show_dir: Folder for a picture of every image.
+        out: Where predictions go.
+        no_truth: Whether there is nothing to compare predictions with.
+
+    Raises:
+        UsageError: If something asked for is impossible.
+    """
+    if tta or cfg.get('use_tta', False):
+        enable_tta(cfg)
+    if out is None and scope == 'mmseg':
+        out = _named_output(cfg)
+    if no_truth:
+        if show_dir is None and out is None:
+            raise UsageError(
+                'without truth nothing is scored (--no-truth): say where predictions go, with '
+                '--out PATH or --show-dir PATH'
+            )
+        drop_truth(cfg, scope)
+    settle_format_only(cfg, out)
+    if show_dir is not None:
+        enable_drawing(cfg, scope, show_dir)
+    if out is not None:
+        enable_output(cfg, scope, out)
 
 
 def enable_tta(cfg: Config) -> None:
@@ -46,52 +86,64 @@ def drop_truth(cfg: Config, scope: str) -> None:
     cfg.test_evaluator = []
 
 
-def settle_format_only(cfg: Config, written: bool = False) -> None:
+def _named_output(cfg: Config) -> str | None:
+    """The folder for label maps that a metric of mmseg in the config names."""
+    folders = [item.get('output_dir') for item in _metrics(cfg) if _is_iou(item)]
+    return next(filter(None, folders), None)
+
+
+def settle_format_only(cfg: Config, out: str | os.PathLike[str] | None) -> None:
     """Where metrics only write predictions down, do without label maps that are not there.
 
     Args:
         cfg: A test config.
-        written: Whether label maps are written anyway, with ``--out``.
+        out: Where label maps are written.
 
     Raises:
-        UsageError: If truth is needed, and the data set names no label maps; or if a metric has
-            nowhere to write to, which it would say after the whole test.
+        UsageError: If truth is needed, and there are no label maps; or if a metric only writes and
+            has nowhere to write to, which it would say after the whole test.
     """
-    writers = [item for item in _metrics(cfg) if item.get('format_only')]
-    for item in writers:
-        named = written or item.get('output_dir')
-        if component_name(item.get('type')) == 'IoUMetric' and not named:
-            raise UsageError(
-                f'IoUMetric in test_evaluator of {config_name(cfg)} has format_only=True, and '
-                'nowhere to write: name a folder with --out PATH'
-            )
-    unlabelled = [item for item in iter_datasets(cfg.test_dataloader.dataset) if _is_bare(item)]
-    if not unlabelled:
+    writers = [item for item in _metrics(cfg) if isinstance(item, dict) and item.get('format_only')]
+    if out is None and any(map(_is_iou, writers)):
+        raise UsageError(
+            f'IoUMetric in test_evaluator of {config_name(cfg)} has format_only=True, and nowhere '
+            'to write: name a folder with --out PATH'
+        )
+    lacking = [_lacking_labels(item) for item in datasets_of(cfg, 'test_dataloader')]
+    if not any(lacking):
         return
     if writers and len(writers) == len(_metrics(cfg)):
         _load_no_labels(cfg.test_dataloader)
-    elif 'seg_map_path' not in unlabelled[0]['data_prefix'] and _loads_labels(cfg.test_dataloader):
+    elif _loads_labels(cfg.test_dataloader):
         raise UsageError(
-            f'test_dataloader of {config_name(cfg)} names no label maps '
-            '(data_prefix.seg_map_path): name their folder, or predict without truth, with '
-            '--no-truth and --out PATH or --show-dir PATH'
+            f'test_dataloader has no label maps: {next(filter(None, lacking))}. Name their folder, '
+            'or predict without truth, with --no-truth and --out PATH or --show-dir PATH'
         )
 
 
-def _metrics(cfg: Config) -> list[dict]:
-    evaluators = cfg.test_evaluator
+def _metrics(cfg: Config) -> list:
+    evaluators = cfg.get('test_evaluator') or []
     return list(evaluators) if isinstance(evaluators, (list, tuple)) else [evaluators]
 
 
-def _is_bare(dataset: dict) -> bool:
-    """Whether a data set of images and label maps names none, or a local folder that is absent."""
+def _is_iou(metric: Any) -> bool:
+    return isinstance(metric, dict) and component_name(metric.get('type')) == 'IoUMetric'
+
+
+def _lacking_labels(dataset: dict) -> str | None:
+    """Why a data set of mmseg has images and no label maps; None if it has, or nobody knows."""
     prefix = dataset.get('data_prefix')
     if not (isinstance(prefix, dict) and 'img_path' in prefix):
-        return False
+        return None
     if 'seg_map_path' not in prefix:
-        return True
-    folder = os.path.join(dataset.get('data_root') or '', prefix['seg_map_path'])
-    return '://' not in folder and not dataset.get('backend_args') and not os.path.exists(folder)
+        return 'data_prefix names no seg_map_path'
+    root = dataset.get('data_root') or ''
+    images, labels = (os.path.join(root, prefix[key]) for key in ('img_path', 'seg_map_path'))
+    return f'{labels} does not exist' if _is_there(images) and not _is_there(labels) else None
+
+
+def _is_there(path: str) -> bool:
+    return '://' not in path and os.path.isdir(path)
 
 
 def _load_no_labels(loader: dict) -> None:
@@ -159,12 +211,10 @@ def enable_output(cfg: Config, scope: str, out: str | os.PathLike[str]) -> None:
     """Save predictions: label maps in a folder for mmseg, one pickle file for the others."""
     if scope == 'mmseg':
         _add_result_files(cfg, label_maps=check_writable(out, '--out'))
-        # mmseg's metric would write too, and with nothing else to do it needs a folder of its own
-        cfg.test_evaluator = [
-            item
-            for item in _metrics(cfg)
-            if not (component_name(item.get('type')) == 'IoUMetric' and item.get('format_only'))
-        ]
+        kept = [item for item in _metrics(cfg) if not (_is_iou(item) and item.get('format_only'))]
+        for item in filter(_is_iou, kept):
+            item.pop('output_dir', None)  # it would write too, by names without folders
+        cfg.test_evaluator = kept
         return
     if Path(out).suffix not in ('.pkl', '.pickle'):
         what = 'detections' if scope == 'mmdet' else 'predictions'
