@@ -124,7 +124,8 @@ def test_test_runner_takes_the_options_of_the_call(ade_layout: Path, tmp_path: P
     assert type(runner.model).__name__ == 'SegTTAModel'
     assert runner.cfg.test_dataloader.dataset.pipeline == runner.cfg.tta_pipeline
     assert runner.cfg.default_hooks.visualization.draw
-    assert runner.cfg.test_evaluator[0].output_dir == str(tmp_path / 'out')
+    (hook,) = (hook for hook in runner.hooks if type(hook).__name__ == 'ResultFilesHook')
+    assert hook.label_maps == str(tmp_path / 'out')
     assert (runner._load_from, runner._resume) == (str(checkpoint), False)
     assert type(build_test_runner(MINI, checkpoint, **call).model).__name__ == 'EncoderDecoder'
     cfg = load_config(MINI)
@@ -135,7 +136,7 @@ def test_test_runner_takes_the_options_of_the_call(ade_layout: Path, tmp_path: P
         build_test_runner(MINI, 'absent.pth', **call)
     with pytest.raises(UsageError, match=rf'checkpoint {tmp_path} is a folder'):
         build_test_runner(MINI, tmp_path, **call)
-    with pytest.raises(UsageError, match=r'some\.pth is a file, expected a folder'):
+    with pytest.raises(UsageError, match=r'--out \S+: \S+some\.pth is a file, expected a folder'):
         build_test_runner(MINI, checkpoint, out=checkpoint, **call)
     cfg.pop('tta_model')
     with pytest.raises(UsageError, match='has no tta_model'):
@@ -228,7 +229,7 @@ def test_detection_goes_the_same_way(tmp_path: Path) -> None:
     out = tmp_path / 'boxes.pkl'
     runner = build_test_runner(DETECTOR, checkpoint, show_dir=tmp_path / 'shown', out=out, **call)
     hook = runner.cfg.default_hooks.visualization
-    assert (hook.type, hook.draw) == ('DetVisualizationHook', True)
+    assert (hook.type, hook.draw) == ('mmdet.DetVisualizationHook', True)
     assert hook.test_out_dir == str(tmp_path / 'shown')
     coco, dump = runner.cfg.test_evaluator
     assert (coco.ann_file, dump.out_file_path) == (annotations, str(out))

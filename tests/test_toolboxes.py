@@ -11,7 +11,7 @@ from pretrain_helpers import PROBLEM, SW_T
 
 from mmsw.apis import UsageError, check_data, load_config, register_toolbox
 from mmsw.apis.checks.datasets import explained_errors
-from mmsw.apis.config import enable_drawing, enable_output
+from mmsw.apis.testing import enable_drawing, enable_output
 from mmsw.datasets import DataError
 
 

@@ -36,6 +36,12 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar='PATH',
         help='save predictions: a folder of label maps (segmentation), a .pkl file (detection)',
     )
+    parser.add_argument(
+        '--no-truth',
+        action='store_true',
+        help='predict for images without annotations; nothing is scored (needs --out or '
+        '--show-dir)',
+    )
     return parser.parse_args(argv)
 
 
@@ -54,7 +60,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             tta=args.tta,
             show_dir=args.show_dir,
             out=args.out,
-        ).test()
+            no_truth=args.no_truth,
+        ).test(),
+        options=args.cfg_options,
     )
 
 

@@ -57,7 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             data_root=args.data_root,
             pretrained=False if args.from_scratch else args.pretrained,
             auto_scale_lr=args.auto_scale_lr,
-        ).train()
+        ).train(),
+        options=args.cfg_options,
     )
 
 

@@ -4,7 +4,8 @@ from mmsw.errors import UsageError
 
 from .config import load_config, register_toolbox
 from .convert import ConversionReport, convert_checkpoint
-from .data import check_data, set_data_root
+from .data import check_data
+from .data_root import set_data_root
 from .inference import inference, init_model, iter_inference
 from .runner import PortableRunner, build_runner, build_test_runner
 

@@ -8,7 +8,7 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NoReturn
 
 import torch
@@ -17,6 +17,7 @@ from mmengine.dist import barrier, is_distributed
 
 from mmsw.errors import MmswError
 
+from .checks.options import misspelt_option
 from .output import unread_output_is_dropped
 from .runner import LAUNCHERS
 
@@ -58,7 +59,11 @@ def set_local_rank(args: argparse.Namespace) -> None:
         os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
 
 
-def run_reporting_errors(run: Callable[[], object], also: tuple[type[Exception], ...] = ()) -> int:
+def run_reporting_errors(
+    run: Callable[[], object],
+    also: tuple[type[Exception], ...] = (),
+    options: Iterable[str] | None = None,
+) -> int:
     """Run; print an error that the user can act on as one line.
 
     Processes of one run end together: one that leaves early, with its process group open, may abort
@@ -67,6 +72,7 @@ def run_reporting_errors(run: Callable[[], object], also: tuple[type[Exception],
     Args:
         run: What to do. If it returns an int, that is the exit code.
         also: Errors beside :class:`mmsw.errors.MmswError` that the user can act on.
+        options: Keys of ``--cfg-options``; an error of what does not know one is reported too.
 
     Returns:
         Exit code: that of ``run``, or 0, or 2 after such an error.
@@ -77,6 +83,12 @@ def run_reporting_errors(run: Callable[[], object], also: tuple[type[Exception],
             result = run()
         except (MmswError, *also) as error:
             print(f'error: {_message(error)}', file=sys.stderr)
+            return 2
+        except TypeError as error:
+            problem = misspelt_option(error, options or ())
+            if problem is None:
+                raise
+            print(f'error: {problem}', file=sys.stderr)
             return 2
         finally:
             _process_groups = _process_groups or is_distributed()

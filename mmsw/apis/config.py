@@ -15,11 +15,13 @@ from mmengine.config.utils import ConfigParsingError
 from mmengine.device import get_device
 
 from mmsw.checkpoint import check_address, load_checkpoint_file
+from mmsw.component_name import component_name
 from mmsw.errors import UsageError
 from mmsw.install_hint import how_to_install
 from mmsw.wording import short
 
-from .data import iter_datasets, set_data_root
+from .checks.options import warn_of_unread
+from .data_root import set_data_root
 
 # default scope -> the package that has it, and the extra of mmsw that brings it
 _TOOLBOXES = {
@@ -29,12 +31,6 @@ _TOOLBOXES = {
     'mmengine': ('mmengine', 'openmmlab'),
 }
 _SCOPED = re.compile(r'(mmseg|mmdet|mmpretrain)[.:]')  # what names a component of a toolbox
-# default scope -> hook that draws what was tested, and what switches it on
-_DRAWING_HOOKS = {
-    'mmseg': ('SegVisualizationHook', dict(draw=True)),
-    'mmdet': ('DetVisualizationHook', dict(draw=True)),
-    'mmpretrain': ('VisualizationHook', dict(enable=True)),
-}
 _AMP_DEVICES = ('cuda', 'npu', 'mlu', 'musa')
 
 
@@ -62,6 +58,7 @@ def load_config(
     root = options.pop('data_root', None)
     if data_root is not None or root is not None:
         set_data_root(cfg, root if data_root is None else data_root)
+    warn_of_unread(cfg, options)
     try:
         cfg.merge_from_dict(options)
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
@@ -240,7 +237,7 @@ def enable_amp(cfg: Config) -> None:
     """Train in mixed precision."""
     if get_device() not in _AMP_DEVICES:
         raise UsageError('mixed precision (--amp) needs a GPU, and none is visible; leave it out')
-    kind = cfg.optim_wrapper.get('type', 'OptimWrapper')
+    kind = component_name(cfg.optim_wrapper.get('type', 'OptimWrapper'))
     if kind not in ('OptimWrapper', 'AmpOptimWrapper'):
         raise UsageError(f'mixed precision (--amp) does not go with optim_wrapper.type={kind!r}')
     cfg.optim_wrapper.type = 'AmpOptimWrapper'
@@ -255,62 +252,3 @@ def enable_auto_scale_lr(cfg: Config) -> None:
             'auto_scale_lr=dict(base_batch_size=...)'
         )
     cfg.auto_scale_lr.enable = True
-
-
-def enable_tta(cfg: Config) -> None:
-    """Test with ``tta_model`` and ``tta_pipeline`` of the config."""
-    for key in ('tta_model', 'tta_pipeline'):
-        if key not in cfg:
-            raise UsageError(f'{config_name(cfg)} has no {key}, which test-time augmentation needs')
-    cfg.model = dict(**cfg.tta_model, module=cfg.model)
-    for dataset in iter_datasets(cfg.test_dataloader.dataset):
-        dataset['pipeline'] = copy.deepcopy(cfg.tta_pipeline)
-
-
-def enable_drawing(cfg: Config, scope: str, folder: str | os.PathLike[str]) -> None:
-    """Save a picture of every tested image in ``folder``."""
-    if scope not in _DRAWING_HOOKS:
-        raise UsageError(
-            f'{config_name(cfg)} has default_scope={scope!r}, which has nothing to draw pictures '
-            f'with (--show-dir); {list(_DRAWING_HOOKS)} have'
-        )
-    folder = _free_folder(folder)
-    kind, settings = _DRAWING_HOOKS[scope]
-    hooks = dict(cfg.get('default_hooks') or {})
-    hook = dict(hooks.get('visualization') or {}, **settings, interval=1)
-    hook.setdefault('type', kind)
-    if scope == 'mmdet':
-        hook['test_out_dir'] = folder
-    elif scope == 'mmpretrain':
-        hook['out_dir'] = folder
-    else:
-        visualizer = dict(cfg.get('visualizer') or {'type': 'SegLocalVisualizer'})
-        visualizer['vis_backends'] = [dict(type='LocalVisBackend', img_save_dir=folder)]
-        cfg.visualizer = visualizer
-    cfg.default_hooks = dict(hooks, visualization=hook)
-
-
-def enable_output(cfg: Config, scope: str, out: str | os.PathLike[str]) -> None:
-    """Save predictions: label maps in a folder for mmseg, one pickle file for the others."""
-    evaluators = cfg.test_evaluator
-    evaluators = list(evaluators) if isinstance(evaluators, (list, tuple)) else [evaluators]
-    if scope == 'mmseg':
-        writers = [item for item in evaluators if item.get('type') == 'IoUMetric']
-        if not writers:
-            raise UsageError(
-                f'test_evaluator of {config_name(cfg)} has no IoUMetric to write label maps'
-            )
-        writers[0]['output_dir'] = _free_folder(out)
-    else:
-        if Path(out).suffix not in ('.pkl', '.pickle'):
-            what = 'detections' if scope == 'mmdet' else 'predictions'
-            raise UsageError(f'{what} are written to one .pkl file, got {os.fspath(out)!r}')
-        writer = 'DumpDetResults' if scope == 'mmdet' else 'DumpResults'
-        evaluators.append(dict(type=writer, out_file_path=os.fspath(out)))
-    cfg.test_evaluator = evaluators
-
-
-def _free_folder(folder: str | os.PathLike[str]) -> str:
-    if Path(folder).exists() and not Path(folder).is_dir():
-        raise UsageError(f'{os.fspath(folder)} is a file, expected a folder to write to')
-    return os.path.abspath(folder)

@@ -1,4 +1,4 @@
-"""Where the data of a config lie, and whether they are there."""
+"""The data sets that a config names, and whether their files are there."""
 
 from __future__ import annotations
 
@@ -11,9 +11,7 @@ from mmengine.config import Config
 
 from mmsw.errors import UsageError
 
-_LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
-# Top-level keys that may hold paths below the data root, by how they end.
-_PATH_HOLDERS = ('_dataloader', '_evaluator', '_pipeline')
+LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
 
 def iter_datasets(dataset: dict) -> Iterator[dict]:
@@ -27,62 +25,13 @@ def iter_datasets(dataset: dict) -> Iterator[dict]:
         yield dataset
 
 
-def _datasets_of(cfg: Config, loader: str) -> list[dict]:
+def datasets_of(cfg: Config, loader: str) -> list[dict]:
+    """The data sets of a loader; none where the config lacks it."""
     dataset = (cfg.get(loader) or {}).get('dataset')
     return list(iter_datasets(dataset)) if isinstance(dataset, dict) else []
 
 
-def set_data_root(cfg: Config, data_root: str | os.PathLike[str]) -> None:
-    """Move all data of a config to another folder, in place.
-
-    mmengine writes the variables of a config out when it reads the file, so setting ``data_root``
-    afterwards reaches nothing. Here every path at or below the old root is moved, in all data
-    loaders (inside of wrappers as well), evaluators and pipelines.
-
-    Args:
-        cfg: Config with a ``data_root``, or whose data sets all have the same one.
-        data_root: The new folder.
-
-    Raises:
-        UsageError: If it is not clear which folder to replace.
-    """
-    new = os.path.expanduser(os.fspath(data_root))
-    old = cfg.get('data_root')
-    if not old:
-        roots = {
-            item['data_root']
-            for loader in _LOADERS
-            for item in _datasets_of(cfg, loader)
-            if item.get('data_root')
-        }
-        if len(roots) != 1:
-            raise UsageError(
-                f'a data root cannot replace {sorted(roots) or "none"}: set the data_root of every '
-                'data set with --cfg-options, for instance train_dataloader.dataset.data_root=PATH'
-            )
-        (old,) = roots
-    old = str(old).rstrip('/')
-
-    def moved(value: Any) -> Any:
-        if isinstance(value, dict):
-            for key in list(value):
-                value[key] = moved(value[key])
-        elif isinstance(value, (list, tuple)):
-            return type(value)(moved(item) for item in value)
-        elif isinstance(value, str):
-            if value.rstrip('/') == old:
-                return new
-            if value.startswith(f'{old}/'):
-                return os.path.join(new, value[len(old) + 1 :])
-        return value
-
-    for key in list(cfg):
-        if key.endswith(_PATH_HOLDERS) and cfg[key] is not None:
-            cfg[key] = moved(cfg[key])
-    cfg.data_root = new
-
-
-def check_data(cfg: Config, loaders: Sequence[str] = _LOADERS) -> None:
+def check_data(cfg: Config, loaders: Sequence[str] = LOADERS) -> None:
     """Check that the local folders and annotation files of the data loaders exist.
 
     Those of their evaluators as well. No file is read; :mod:`mmsw.apis.checks.datasets` does that.
@@ -96,7 +45,7 @@ def check_data(cfg: Config, loaders: Sequence[str] = _LOADERS) -> None:
     """
     needed: dict[str, list[str]] = {}  # data root -> what must lie below it
     for loader in loaders:
-        for dataset in _datasets_of(cfg, loader):
+        for dataset in datasets_of(cfg, loader):
             root = str(dataset.get('data_root') or '')
             backend = (dataset.get('backend_args') or {}).get('backend', 'local')
             if '://' in root or backend != 'local':

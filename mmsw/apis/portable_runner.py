@@ -13,6 +13,7 @@ from mmengine.model import is_model_wrapper, revert_sync_batchnorm
 from mmengine.registry import RUNNERS
 from mmengine.runner import BaseLoop, Runner, load_state_dict
 from torch import nn
+from torch.utils.data import DataLoader
 
 from mmsw.checkpoint import (
     add_record,
@@ -25,10 +26,12 @@ from mmsw.checkpoint import (
 from mmsw.checkpoint.folded import refuse_folded, refuse_folded_layers
 from mmsw.engine.loaded_zeros import keep_loaded_zeros, settle_masks
 from mmsw.engine.model_wrapper import unwrapped
-from mmsw.errors import CheckpointError, MmswError
+from mmsw.errors import CheckpointError, MmswError, UsageError
 
+from .checks.batch_norm import BatchNormCheckHook
 from .checks.before_run import check_before_run
 from .checks.datasets import explained_errors
+from .checks.schedule import schedule_problems
 from .pretrained_init import zeros_are_kept
 from .trained import (
     REVISE_KEYS,
@@ -37,6 +40,9 @@ from .trained import (
     state_dict_of,
     take_form,
 )
+
+# Settings of a data loader that torch refuses where the main process loads the data.
+_FOR_WORKERS = ('persistent_workers', 'prefetch_factor', 'timeout', 'multiprocessing_context')
 
 
 @RUNNERS.register_module()
@@ -60,6 +66,16 @@ class PortableRunner(Runner):
 
     needs_complete_checkpoint: bool = False  # when loading without resuming
     checks_checkpoints: bool = True  # so that hooks need not
+
+    @property
+    def epoch(self) -> int:
+        """As mmengine's, which builds the training loop where a test asks for the epoch."""
+        return self._train_loop.epoch if isinstance(self._train_loop, BaseLoop) else 0
+
+    @property
+    def iter(self) -> int:
+        """As mmengine's, which builds the training loop where a test asks for the iteration."""
+        return self._train_loop.iter if isinstance(self._train_loop, BaseLoop) else 0
 
     def setup_env(self, env_cfg: dict) -> None:
         """As mmengine's; without a GPU the process group is a gloo one whatever the config says."""
@@ -109,6 +125,31 @@ class PortableRunner(Runner):
             loop = super().build_test_loop(loop)
         check_before_run(self, loop, 'test_dataloader')
         return loop
+
+    def register_hooks(self, *args: Any, **kwargs: Any) -> None:
+        """As mmengine's, and the check of batch norm."""
+        super().register_hooks(*args, **kwargs)
+        self.register_hook(BatchNormCheckHook())
+
+    @staticmethod
+    def build_dataloader(dataloader: DataLoader | dict, *args: Any, **kwargs: Any) -> DataLoader:
+        """As mmengine's; what is for workers is left out where there are none."""
+        if isinstance(dataloader, dict) and not dataloader.get('num_workers'):
+            dataloader = dataloader.copy()
+            for name in _FOR_WORKERS:
+                dataloader.pop(name, None)
+        return Runner.build_dataloader(dataloader, *args, **kwargs)
+
+    def build_param_scheduler(self, scheduler: Any) -> Any:
+        """As mmengine's; warns of a learning rate that does not go with the length of the run."""
+        try:
+            built = super().build_param_scheduler(scheduler)
+        except ValueError as error:  # for instance an end before the begin
+            raise UsageError(f'param_scheduler of the config cannot be used: {error}') from error
+        rate = ((self.cfg.get('optim_wrapper') or {}).get('optimizer') or {}).get('lr')
+        for problem in schedule_problems(scheduler, self._train_loop, rate):
+            self.logger.warning(problem)
+        return built
 
     def build_model(self, model: nn.Module | dict) -> nn.Module:
         """As mmengine's; files that its parts read are read as data alone."""

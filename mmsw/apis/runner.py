@@ -15,23 +15,23 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner, find_latest_checkpoint
 from mmengine.visualization import Visualizer
 
+from mmsw.component_name import component_name
 from mmsw.errors import UsageError
 
+from .checks.folders import check_writable
 from .config import (
     check_pretrained,
     config_name,
     drop_pretrained,
     enable_amp,
     enable_auto_scale_lr,
-    enable_drawing,
-    enable_output,
-    enable_tta,
     load_config,
     register_toolbox,
     set_pretrained,
 )
 from .data import check_data
 from .portable_runner import PortableRunner
+from .testing import prepare_test
 from .trained import existing_file
 
 LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
@@ -112,6 +112,7 @@ def build_test_runner(
     tta: bool = False,
     show_dir: str | os.PathLike[str] | None = None,
     out: str | os.PathLike[str] | None = None,
+    no_truth: bool = False,
 ) -> Runner:
     """Build the runner that tests a trained checkpoint.
 
@@ -125,6 +126,8 @@ def build_test_runner(
         tta: Average over the scales and flips of ``tta_pipeline``, with the config's ``tta_model``.
         show_dir: Folder for a picture of every image (those of the first process).
         out: Where predictions go: a folder of label maps (mmseg), a ``.pkl`` file (mmdet).
+        no_truth: Predict for images without annotations; nothing is scored. Needs ``show_dir`` or
+            ``out``.
 
     Returns:
         The runner; call ``test()``.
@@ -136,12 +139,7 @@ def build_test_runner(
     if cfg.get('test_dataloader') is None:
         raise UsageError(f'{config_name(cfg)} has no test_dataloader')
     cfg.load_from, cfg.resume = existing_file(checkpoint, 'checkpoint'), False
-    if tta or cfg.get('use_tta', False):
-        enable_tta(cfg)
-    if show_dir is not None:
-        enable_drawing(cfg, scope, show_dir)
-    if out is not None:
-        enable_output(cfg, scope, out)
+    prepare_test(cfg, scope, tta=tta, show_dir=show_dir, out=out, no_truth=no_truth)
     check_data(cfg, ['test_dataloader'])
     runner = _from_cfg(cfg)
     runner.needs_complete_checkpoint = True
@@ -161,7 +159,7 @@ def _check_total_batch(runner: Runner) -> None:
         return
     cure = f'train_dataloader.batch_size={max(1, wanted // (runner.world_size * counts))}'
     loop = runner.cfg.get('train_cfg') or {}
-    in_epochs = loop.get('by_epoch') or loop.get('type') == 'EpochBasedTrainLoop'
+    in_epochs = loop.get('by_epoch') or component_name(loop.get('type')) == 'EpochBasedTrainLoop'
     if in_epochs and wanted % (runner.world_size * size) == 0:
         # By iterations a run would see fewer images: mmengine counts them, not the steps.
         cure += f' or optim_wrapper.accumulative_counts={wanted // (runner.world_size * size)}'
@@ -190,6 +188,7 @@ def _prepare(
         cfg.work_dir = os.fspath(work_dir)
     elif not cfg.get('work_dir'):
         cfg.work_dir = os.path.join('work_dirs', Path(cfg.filename or 'config').stem)
+    check_writable(cfg.work_dir, '--work-dir')
     return cfg, register_toolbox(cfg)
 
 

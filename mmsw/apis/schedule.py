@@ -6,6 +6,7 @@ from typing import Any
 
 from mmengine.config import Config
 
+from mmsw.component_name import component_name
 from mmsw.errors import UsageError
 
 from .config import config_name
@@ -46,7 +47,7 @@ def fit_schedule(cfg: Config, budget: int, evaluations: int) -> None:
     fitted = [_fitted(dict(item), budget, length, in_epochs) for item in schedulers]
     cfg.param_scheduler = [item for item in fitted if not _is_stuck(item)]
     sampler = cfg.train_dataloader.get('sampler') or {}
-    if sampler.get('type') == 'DefaultSampler':
+    if component_name(sampler.get('type')) == 'DefaultSampler':
         # Begun anew after each pass, workers would repeat their augmentation.
         cfg.train_dataloader.sampler = dict(
             type='InfiniteSampler', shuffle=sampler.get('shuffle', True)

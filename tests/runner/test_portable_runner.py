@@ -329,3 +329,16 @@ class TestConfigsWithoutAFile:
         cfg.train_cfg = {}
         with pytest.raises(UsageError, match=r'^train_cfg of the config has neither max_iters'):
             fit_schedule(cfg, 10, 1)
+
+
+def test_what_is_for_workers_is_left_out_where_there_are_none(tmp_path: Path) -> None:
+    workers = dict(persistent_workers=True, prefetch_factor=2, timeout=9, num_workers=1)
+    cfg = tiny_config(tmp_path)
+    cfg.train_dataloader.update(workers, multiprocessing_context='fork')
+    runner = build_runner(cfg, cfg_options={'train_dataloader.num_workers': 0})
+    runner.train()
+    loader = runner.train_dataloader
+    assert (runner.iter, loader.num_workers, loader.persistent_workers) == (2, 0, False)
+    loader = runner.build_dataloader(cfg.train_dataloader)
+    assert (loader.num_workers, loader.persistent_workers, loader.timeout) == (1, True, 9)
+    assert cfg.train_dataloader.prefetch_factor == 2

@@ -110,7 +110,10 @@ def check_dataset(dataset: Any, name: str, needs_annotations: bool = True) -> No
     if len(dataset) == 0:
         raise DataError(f'{name} has no image: {"; ".join(map(_why_empty, parts))}')
     if needs_annotations and not any(map(_has_annotations, parts)):
-        hint = '. To predict for images without truth, set format_only=True in the evaluator'
+        hint = (
+            '. To predict without truth, test with --no-truth, or set format_only=True in the '
+            'evaluator'
+        )
         raise DataError(
             f'{name} has no annotation: {"; ".join(map(_why_bare, parts))}'
             f'{"" if name.startswith("train") else hint}'

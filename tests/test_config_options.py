@@ -1,0 +1,78 @@
+"""``--cfg-options`` that change nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from config_helpers import MINI
+from mmengine.config import Config
+from tiny_run import tiny_config
+
+from mmsw.apis import build_runner, load_config
+from mmsw.apis.cli import run_reporting_errors
+
+VARIABLES = """
+max_iters = 900
+side = 64
+optimizer = dict(lr=0.1)
+vis_backends = [dict(type='LocalVisBackend')]
+model = dict(type='A')
+train_pipeline = [dict(type='RandomCrop', side=side)]
+train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
+train_cfg = dict(max_iters=max_iters)
+optim_wrapper = dict(optimizer=optimizer)
+visualizer = dict(vis_backends=vis_backends)
+"""
+
+
+@pytest.mark.parametrize(
+    ('option', 'meant'),
+    [
+        ('max_iters', 'train_cfg.max_iters'),
+        ('side', 'train_dataloader.dataset.pipeline.0.side'),
+        ('optimizer.lr', 'optim_wrapper.optimizer.lr'),
+        ('vis_backends.0.type', 'visualizer.vis_backends.0.type'),
+        ('trian_cfg.max_iters', 'train_cfg'),
+        ('lr', 'optim_wrapper.optimizer.lr'),
+    ],
+)
+def test_option_that_nothing_reads_is_named(
+    option: str, meant: str, tmp_path: Path, capfd: pytest.CaptureFixture
+) -> None:
+    (tmp_path / 'config.py').write_text(VARIABLES)
+    load_config(tmp_path / 'config.py', {option: 1})
+    said = ''.join(capfd.readouterr())
+    assert f'the config option {option} has no effect: ' in said
+    assert f'. Did you mean {meant}?' in said
+    known = option.partition('.')[0] in Config.fromfile(tmp_path / 'config.py')
+    assert ('it is a variable' if known else 'nothing reads such a key') in said
+    if meant != 'train_cfg':
+        load_config(tmp_path / 'config.py', {meant: 1})
+        assert 'has no effect' not in ''.join(capfd.readouterr())
+
+
+def test_nothing_is_said_of_what_is_read(capfd: pytest.CaptureFixture) -> None:
+    options = dict(find_unused_parameters=True, use_tta=True, log_level='INFO', data_root='new')
+    load_config(MINI, {**options, 'test_pipeline.0.type': 'A', 'custom_hooks': []})
+    own = Config(dict(runner_type='MyRunner', mine=1))
+    load_config(own, {'mine': 2, 'other': 3})  # a runner of somebody else may read anything
+    assert 'has no effect' not in ''.join(capfd.readouterr())
+
+
+@pytest.mark.parametrize('option', ['train_dataloader.batchsize', 'model.backbone.paths'])
+def test_misspelt_option_is_one_line(
+    option: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    options = {option: 2}
+
+    def run() -> None:
+        build_runner(tiny_config(tmp_path), cfg_options=options).train()
+
+    assert run_reporting_errors(run, options=options) == 2
+    name = option.rpartition('.')[2]
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith(f'error: the config option {option} does not fit what it is for: ')
+    assert line.endswith(f"got an unexpected keyword argument '{name}'")
+    with pytest.raises(TypeError):  # another error of this kind keeps its traceback
+        run_reporting_errors(run, options={'train_cfg.max_iters': 1})
