@@ -18,6 +18,7 @@ FLOORS = [  # from the ground up; what stands in one row knows nothing of its ne
         'errors',
         'install_hint',
         'random_state',
+        'registration',
         'version',
         'whole_file',
         'wording',

@@ -27,6 +27,7 @@ from mmsw.checkpoint.folded import refuse_folded, refuse_folded_layers
 from mmsw.engine.loaded_zeros import keep_loaded_zeros, settle_masks
 from mmsw.engine.model_wrapper import unwrapped
 from mmsw.errors import CheckpointError, MmswError
+from mmsw.registration import register
 
 from .checks.datasets import check_dataset, explained_errors
 from .pretrained_init import zeros_are_kept
@@ -39,7 +40,7 @@ from .trained import (
 )
 
 
-@RUNNERS.register_module()
+@register(RUNNERS)
 class PortableRunner(Runner):
     """mmengine's runner, which also
 

@@ -16,6 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from mmsw.checkpoint import load_pretrained
 from mmsw.models.layers import LayerNorm2d, ShiftWiseConv2d
 from mmsw.ops.ghost_channels import VERSIONS
+from mmsw.registration import register
 
 from .shiftwise_block import ShiftWiseBlockV1, ShiftWiseBlockV2
 
@@ -26,7 +27,7 @@ _LOADING = ('prefix', 'input_weights')  # keys of init_cfg that load_pretrained 
 _BLOCKS_PER_LAYER = 3  # blocks of the deep stage that share one depth in layer-wise decay
 
 
-@MODELS.register_module()
+@register(MODELS)
 class ShiftWiseNet(BaseModule):
     """Shift-wise network (Shift-ConvNets / ShiftwiseConv, arXiv 2401.12736, sections 3 and 4).
 

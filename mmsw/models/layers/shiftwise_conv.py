@@ -17,13 +17,14 @@ from mmsw.ops.assemble import assemble
 from mmsw.ops.backends import choose_backend
 from mmsw.ops.ghost_channels import SEED, VERSIONS, channel_order
 from mmsw.ops.pattern import newer_version
+from mmsw.registration import register
 
 from .masked_filters import MaskedFilters
 
 _INIT_STD = 0.02
 
 
-@MODELS.register_module()
+@register(MODELS)
 class ShiftWiseConv2d(nn.Module):
     """Depthwise convolution with the reach of a large kernel, made of small kernels and shifts.
 
