@@ -21,6 +21,7 @@ FLOORS = [  # from the ground up; what stands in one row knows nothing of its ne
         'registration',
         'version',
         'whole_file',
+        'whole_number',
         'wording',
     },
     {'json_file', 'ops'},
