@@ -30,6 +30,8 @@ from mmsw.errors import CheckpointError, MmswError
 from mmsw.registration import register
 
 from .checks.datasets import check_dataset, explained_errors
+from .checks.tracing import leave_shift_wise_untraced
+from .model_building import refusals_explained
 from .pretrained_init import zeros_are_kept
 from .trained import (
     REVISE_KEYS,
@@ -91,6 +93,7 @@ class PortableRunner(Runner):
     def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
         """As mmengine's; refuses folded networks, and data that nothing can be learned from."""
         refuse_folded_layers(unwrapped(self.model))
+        leave_shift_wise_untraced(self.cfg, unwrapped(self.model), self.logger)
         with explained_errors(self._train_dataloader, 'train_dataloader'):
             loop = super().build_train_loop(loop)
         check_dataset(loop.dataloader.dataset, 'train_dataloader')
@@ -111,8 +114,11 @@ class PortableRunner(Runner):
         return loop
 
     def build_model(self, model: nn.Module | dict) -> nn.Module:
-        """As mmengine's; files that its parts read are read as data alone."""
-        with only_data_is_read():
+        """As mmengine's; files that its parts read are read as data alone.
+
+        What a constructor refuses is said in one line.
+        """
+        with only_data_is_read(), refusals_explained(self.cfg):
             return super().build_model(model)
 
     def _init_model_weights(self) -> None:
