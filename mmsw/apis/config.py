@@ -21,6 +21,7 @@ from mmsw.install_hint import how_to_install
 from mmsw.wording import short
 
 from .data import iter_datasets, set_data_root
+from .named_configs import config_path
 
 # default scope -> the package that has it, and the extra of mmsw that brings it
 _TOOLBOXES = {
@@ -47,7 +48,8 @@ def load_config(
     """Read a config and apply changes to it.
 
     Args:
-        config: Path of a config file, or a config, which is copied.
+        config: Path of a config file, the name of one of this package, or a config, which is
+            copied.
         cfg_options: Dotted key -> value, as from ``--cfg-options``. ``data_root`` among them means
             the same as the argument, since replacing the variable alone would change nothing.
         data_root: Folder of the data set, see :func:`mmsw.apis.set_data_root`.
@@ -73,9 +75,9 @@ def load_config(
 
 
 def _read(path: Path) -> Config:
-    if not path.is_file():
-        what = 'is a folder' if path.is_dir() else 'does not exist'
-        raise UsageError(f'config file {path} {what} (working folder: {Path.cwd()})')
+    path = config_path(path)
+    if path.is_dir():
+        raise UsageError(f'config file {path} is a folder (working folder: {Path.cwd()})')
     try:
         return Config.fromfile(path)
     except (OSError, SyntaxError, ConfigParsingError) as error:
