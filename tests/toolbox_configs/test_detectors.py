@@ -54,7 +54,6 @@ CONFIGS = {
     ),
     'panoptic_fpn/panoptic-fpn_r50_fpn_1x_coco.py': ALL,
     'point_rend/point-rend_r50-caffe_fpn_ms-1x_coco.py': ALL_V1,
-    'queryinst/queryinst_r50_fpn_1x_coco.py': ALL,
     'retinanet/retinanet_r50_fpn_1x_coco.py': FROM_SECOND,
     'rtmdet/rtmdet_s_8xb32-300e_coco.py': THREE,
     'solov2/solov2_r50_fpn_1x_coco.py': ALL,
