@@ -1,7 +1,8 @@
 """mmsw: shift-wise networks for dense prediction in OpenMMLab.
 
-Importing the package registers its components in mmengine's registries and allow-lists the harmless
-classes that checkpoints hold; it starts no compiler, no kernel runtime and no CUDA context.
+Importing the package registers its components in mmengine's registries, allow-lists the harmless
+classes that checkpoints hold, and tells mmengine where the configs are (``'mmsw::...'``); it starts
+no compiler, no kernel runtime and no CUDA context.
 
 Where mmengine or mmcv is absent, only what needs torch alone can be used: :mod:`mmsw.ops` and
 :mod:`mmsw.sparsity`. A line of the log says so.
@@ -20,9 +21,10 @@ __all__ = ['__version__', 'checkpoint', 'datasets', 'engine', 'models', 'ops', '
 _missing = [name for name in ('mmengine', 'mmcv') if find_spec(name) is None]
 
 if not _missing:
-    from . import checkpoint, datasets, engine, models
+    from . import checkpoint, config_package, datasets, engine, models
 
     checkpoint.allow_checkpoint_classes()
+    config_package.make_known()
 else:
     _what_is_missing = (
         f'{" and ".join(_missing)} cannot be found, so of mmsw only mmsw.ops and mmsw.sparsity can '

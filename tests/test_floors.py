@@ -15,11 +15,15 @@ ROOT = Path(__file__).resolve().parents[1]
 FLOORS = [  # from the ground up; what stands in one row knows nothing of its neighbours
     {
         'component_name',
+        'config_package',
         'errors',
         'install_hint',
         'random_state',
+        'registration',
+        'utils',
         'version',
         'whole_file',
+        'whole_number',
         'wording',
     },
     {'json_file', 'ops'},

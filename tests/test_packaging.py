@@ -205,6 +205,20 @@ def test_wheel_ships_configs_tools_and_model_index(wheel: zipfile.ZipFile) -> No
     assert all(f'{name},' in record for name in expected)
 
 
+def test_configs_of_the_wheel_are_found_by_name(wheel: zipfile.ZipFile, tmp_path: Path) -> None:
+    wheel.extractall(tmp_path / 'site')
+    script = (
+        'import mmsw\n'
+        'from mmengine.hub import get_config\n'
+        'from mmsw.apis import load_config\n'
+        "print(get_config('mmsw::upernet_sw_t_ade20k.py').filename)\n"
+        "print(load_config('upernet_sw_t_ade20k').filename)\n"
+    )
+    made = run(sys.executable, '-c', script, cwd=tmp_path, PYTHONPATH=str(tmp_path / 'site'))
+    path = str(tmp_path / 'site' / 'mmsw' / '.mim' / 'configs' / 'upernet_sw_t_ade20k.py')
+    assert made.stdout.splitlines()[-2:] == [path, path], made.stdout
+
+
 @pytest.mark.parametrize('stack', STACKS)
 def test_stack_is_pinned_once(stack: str) -> None:
     direct = read_requirements(stack)

@@ -5,6 +5,7 @@
 _base_ = ['upernet_sw_mini_scenes.py']
 
 model = dict(
+    _scope_='mmseg',  # also where another toolbox's config or mmengine.hub builds it
     backbone=dict(
         _delete_=True,
         type='ResNetV1c',

@@ -19,6 +19,7 @@ channels = 64
 dims = _base_.mini_backbone.arch.dims
 
 model = dict(
+    _scope_='mmseg',  # also where another toolbox's config or mmengine.hub builds it
     data_preprocessor=dict(size=crop_size),
     backbone=dict(_delete_=True, **_base_.mini_backbone),
     # A short schedule has no time to grow the last layer from mmseg's deviation of 0.01.

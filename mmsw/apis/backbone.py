@@ -12,6 +12,7 @@ from torch import nn
 from mmsw.errors import UsageError
 
 from .config import config_name, register_toolbox
+from .model_building import refusals_explained
 
 
 def backbone_settings(cfg: Config) -> dict:
@@ -33,7 +34,11 @@ def build_backbone(cfg: Config) -> nn.Module:
     """The backbone of a config as its class's constructor leaves it, with BN for SyncBN.
 
     Raises:
-        UsageError: If the model has no backbone, or its toolbox is not installed.
+        UsageError: If the model has no backbone, its constructor refuses the settings, or its
+            toolbox is not installed.
     """
-    with DefaultScope.overwrite_default_scope(register_toolbox(cfg)):
+    with (
+        DefaultScope.overwrite_default_scope(register_toolbox(cfg)),
+        refusals_explained(cfg, 'backbone'),
+    ):
         return revert_sync_batchnorm(MODELS.build(backbone_settings(cfg)))

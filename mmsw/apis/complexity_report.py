@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.registry import MODELS, DefaultScope
+from mmengine.registry import DefaultScope
 from torch import nn
 
 from mmsw import json_file
@@ -18,11 +18,11 @@ from mmsw.checkpoint.folded import folded_layers, is_folded
 from mmsw.errors import UsageError
 
 from .config import config_name, load_config, register_toolbox
+from .model_building import build_model
 from .trained import check_complete, existing_file, state_dict_of, take_form
 
 # What the published figures are for, by toolbox.
 _SHAPES = {'mmseg': (512, 2048), 'mmdet': (1280, 800), 'mmpretrain': (224, 224)}
-_BUILD_ERRORS = (AssertionError, AttributeError, ImportError, KeyError, TypeError, ValueError)
 _LARGE = 10**10  # multiply-adds
 _COLUMNS = ('parameters', 'trainable', 'not pruned', 'dense', 'used', 'naive', "release's")
 
@@ -72,10 +72,7 @@ def count_complexity(
             f'{name} has default_scope={scope!r}: say for which images with --shape H W'
         )
     with DefaultScope.overwrite_default_scope(scope):
-        try:
-            model = MODELS.build(cfg.model)
-        except _BUILD_ERRORS as error:
-            raise UsageError(f'the model of {name} cannot be built: {error}') from error
+        model = build_model(cfg)
         if checkpoint is not None:
             _load(model, checkpoint, deploy)
         if deploy:

@@ -15,6 +15,7 @@ from mmengine.config.utils import ConfigParsingError
 from mmengine.device import get_device
 
 from mmsw.checkpoint import check_address, load_checkpoint_file
+from mmsw.checkpoint.handed_over import start_from
 from mmsw.component_name import component_name
 from mmsw.errors import UsageError
 from mmsw.install_hint import how_to_install
@@ -22,6 +23,7 @@ from mmsw.wording import short
 
 from .checks.options import warn_of_unread
 from .data_root import set_data_root
+from .named_configs import config_path
 
 # default scope -> the package that has it, and the extra of mmsw that brings it
 _TOOLBOXES = {
@@ -42,7 +44,8 @@ def load_config(
     """Read a config and apply changes to it.
 
     Args:
-        config: Path of a config file, or a config, which is copied.
+        config: Path of a config file, the name of one of this package, or a config, which is
+            copied.
         cfg_options: Dotted key -> value, as from ``--cfg-options``. ``data_root`` among them means
             the same as the argument, since replacing the variable alone would change nothing.
         data_root: Folder of the data set, see :func:`mmsw.apis.set_data_root`.
@@ -69,9 +72,9 @@ def load_config(
 
 
 def _read(path: Path) -> Config:
-    if not path.is_file():
-        what = 'is a folder' if path.is_dir() else 'does not exist'
-        raise UsageError(f'config file {path} {what} (working folder: {Path.cwd()})')
+    path = config_path(path)
+    if path.is_dir():
+        raise UsageError(f'config file {path} is a folder (working folder: {Path.cwd()})')
     try:
         return Config.fromfile(path)
     except (OSError, SyntaxError, ConfigParsingError) as error:
@@ -176,10 +179,11 @@ def set_pretrained(cfg: Config, pretrained: str | os.PathLike[str] | bool) -> No
         raise UsageError(
             f'the model of {config_name(cfg)} has no backbone to give pretrained weights to'
         )
+    if pretrained is True:
+        raise UsageError('pretrained must be a path, or False to train from scratch')
+    _drop_handed_over(cfg)
     if pretrained is False:
         backbone.init_cfg = None
-    elif pretrained is True:
-        raise UsageError('pretrained must be a path, or False to train from scratch')
     else:
         given = backbone.get('init_cfg')
         kept = ('input_weights',) if isinstance(given, dict) else ()  # of the network, not the file
@@ -196,11 +200,21 @@ def drop_pretrained(cfg: Config) -> str | None:
     Returns:
         The file that the backbone would have started from.
     """
+    handed_over = _drop_handed_over(cfg)
     init_cfg = (cfg.model.get('backbone') or {}).get('init_cfg')
     if isinstance(init_cfg, dict) and init_cfg.get('type') == 'Pretrained':
         cfg.model.backbone.init_cfg = None
         return str(init_cfg.get('checkpoint'))
-    return None
+    return handed_over
+
+
+def _drop_handed_over(cfg: Config) -> str | None:
+    """Forget ``pretrained``, which the segmentors of mmseg hand over; returns what it was."""
+    dropped = None
+    for part in (cfg.model, cfg.model.get('backbone') or {}):
+        if isinstance(part.get('pretrained'), str):
+            dropped, part['pretrained'] = part['pretrained'], None
+    return dropped
 
 
 def check_pretrained(cfg: Config) -> None:
@@ -213,11 +227,16 @@ def check_pretrained(cfg: Config) -> None:
         mmsw.checkpoint.CheckpointError: If there is such a file or address.
     """
     backbone = cfg.model.get('backbone') or {}
+    files = list(_pretrained_files(cfg.model))
     if str(backbone.get('type')).endswith('ShiftWiseNet'):
+        for part in (cfg.model, backbone):
+            if part.get('pretrained') is not None:  # the network takes it as init_cfg
+                handed_over = start_from(part['pretrained'], backbone.get('init_cfg'))
+                files.append(handed_over['checkpoint'])
         for path in _pretrained_files(backbone):
             if '://' in path:
                 check_address(path)
-    for path in _pretrained_files(cfg.model):
+    for path in files:
         if '://' not in path and not Path(path).is_file():
             load_checkpoint_file(path)
 

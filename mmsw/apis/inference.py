@@ -17,7 +17,7 @@ import torch
 from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.model import revert_sync_batchnorm
-from mmengine.registry import DATASETS, MODELS, DefaultScope
+from mmengine.registry import DATASETS, DefaultScope
 from mmengine.structures import BaseDataElement
 from torch import nn
 
@@ -27,6 +27,7 @@ from mmsw.wording import short
 
 from .config import config_name, load_config, register_toolbox
 from .data import iter_datasets
+from .model_building import build_model
 from .trained import check_complete, existing_file, state_dict_of, take_form
 
 Image = str | os.PathLike[str] | np.ndarray
@@ -82,7 +83,7 @@ def init_model(
     filename = None if checkpoint is None else existing_file(checkpoint, 'checkpoint')
     with DefaultScope.overwrite_default_scope(scope):
         with only_data_is_read():
-            model = revert_sync_batchnorm(MODELS.build(copy.deepcopy(cfg.model)))
+            model = revert_sync_batchnorm(build_model(cfg))
         if filename is None:
             warnings.warn('no checkpoint: the weights of the model are random', stacklevel=2)
         else:

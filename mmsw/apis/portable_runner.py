@@ -27,11 +27,14 @@ from mmsw.checkpoint.folded import refuse_folded, refuse_folded_layers
 from mmsw.engine.loaded_zeros import keep_loaded_zeros, settle_masks
 from mmsw.engine.model_wrapper import unwrapped
 from mmsw.errors import CheckpointError, MmswError, UsageError
+from mmsw.registration import register
 
 from .checks.batch_norm import BatchNormCheckHook
 from .checks.before_run import check_before_run
 from .checks.datasets import explained_errors
 from .checks.schedule import schedule_problems
+from .checks.tracing import leave_shift_wise_untraced
+from .model_building import refusals_explained
 from .pretrained_init import zeros_are_kept
 from .trained import (
     REVISE_KEYS,
@@ -45,7 +48,7 @@ from .trained import (
 _FOR_WORKERS = ('persistent_workers', 'prefetch_factor', 'timeout', 'multiprocessing_context')
 
 
-@RUNNERS.register_module()
+@register(RUNNERS)
 class PortableRunner(Runner):
     """mmengine's runner, which also
 
@@ -107,6 +110,7 @@ class PortableRunner(Runner):
     def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
         """As mmengine's; refuses folded networks, and data that nothing can be learned from."""
         refuse_folded_layers(unwrapped(self.model))
+        leave_shift_wise_untraced(self.cfg, unwrapped(self.model), self.logger)
         with explained_errors(self._train_dataloader, 'train_dataloader'):
             loop = super().build_train_loop(loop)
         check_before_run(self, loop, 'train_dataloader')
@@ -152,8 +156,11 @@ class PortableRunner(Runner):
         return built
 
     def build_model(self, model: nn.Module | dict) -> nn.Module:
-        """As mmengine's; files that its parts read are read as data alone."""
-        with only_data_is_read():
+        """As mmengine's; files that its parts read are read as data alone.
+
+        What a constructor refuses is said in one line.
+        """
+        with only_data_is_read(), refusals_explained(self.cfg):
             return super().build_model(model)
 
     def _init_model_weights(self) -> None:

@@ -33,7 +33,6 @@ JSON = 'sparsity.json'
 TEXT = 'sparsity.txt'
 PICTURE = 'sparsity.png'
 DEFAULT_SHAPE = (512, 512)  # the crop of the ADE20K recipe
-_BUILD_ERRORS = (AssertionError, AttributeError, ImportError, KeyError, TypeError, ValueError)
 
 
 def analyze_sparsity(
@@ -94,12 +93,7 @@ def _backbone(cfg: Config) -> ShiftWiseNet:
     name = cfg.filename or 'the config'
     if not (cfg.get('model') or {}).get('backbone'):
         raise UsageError(f'{name} has no model.backbone to fill from the checkpoint')
-    try:
-        net = build_backbone(cfg)
-    except UsageError:
-        raise
-    except _BUILD_ERRORS as error:
-        raise UsageError(f'the backbone of {name} cannot be built: {error}') from error
+    net = build_backbone(cfg)
     if not isinstance(net, ShiftWiseNet):
         raise UsageError(
             f'the backbone of {name} is a {type(net).__name__}, expected a ShiftWiseNet'

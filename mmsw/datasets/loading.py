@@ -22,6 +22,7 @@ from mmengine import fileio
 from mmengine.registry import TRANSFORMS
 
 from mmsw.errors import DataError
+from mmsw.registration import register
 from mmsw.wording import short
 
 from .label_maps import LabelMapReader
@@ -33,7 +34,7 @@ _JPEG_SCAN, _JPEG_END = 0xDA, b'\xff\xd9'
 _JPEG_ALONE = {0x01, *range(0xD0, 0xD9)}  # markers without a length
 
 
-@TRANSFORMS.register_module()
+@register(TRANSFORMS)
 class LoadValidImageFromFile(LoadImageFromFile):
     """mmcv's ``LoadImageFromFile`` that refuses what is not a whole picture.
 
@@ -114,7 +115,7 @@ class LoadValidImageFromFile(LoadImageFromFile):
         return f'{super().__repr__()[:-1]}, allow_truncated={self.allow_truncated})'
 
 
-@TRANSFORMS.register_module()
+@register(TRANSFORMS)
 class LoadValidAnnotations(BaseTransform):
     """``LoadAnnotations`` of the default scope, mmseg or mmdet, with errors that name the files.
 

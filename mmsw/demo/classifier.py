@@ -7,8 +7,10 @@ from mmengine.model import BaseModel
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
+from mmsw.registration import register
 
-@MODELS.register_module()
+
+@register(MODELS)
 class DemoClassifier(BaseModel):
     """A backbone, and a linear classifier on the mean of its last map.
 

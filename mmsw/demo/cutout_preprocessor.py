@@ -11,8 +11,10 @@ from mmengine.model import ImgDataPreprocessor
 from mmengine.registry import MODELS
 from torch import Tensor
 
+from mmsw.registration import register
 
-@MODELS.register_module()
+
+@register(MODELS)
 class DemoCutoutPreprocessor(ImgDataPreprocessor):
     """Turns batches of cutouts into normalised views of them.
 

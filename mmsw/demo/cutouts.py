@@ -14,12 +14,13 @@ from torch.utils.data import Dataset
 
 from mmsw.datasets.coco_annotations import explain_coco_file
 from mmsw.errors import DataError
+from mmsw.registration import register
 
 _CONTEXT = 1.3  # side of what the network sees / longer side of the object
 _TRIES = 50  # to find a place for a patch of background
 
 
-@DATASETS.register_module()
+@register(DATASETS)
 class DemoCutouts(Dataset):
     """Annotated objects cut out of their scenes and enlarged, and a patch of background per scene.
 

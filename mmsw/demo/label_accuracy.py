@@ -9,9 +9,10 @@ from mmengine.evaluator import BaseMetric
 from mmengine.registry import METRICS
 
 from mmsw.errors import DataError
+from mmsw.registration import register
 
 
-@METRICS.register_module()
+@register(METRICS)
 class DemoLabelAccuracy(BaseMetric):
     """Share of samples whose predicted label is the true one, between 0 and 1, as ``accuracy``.
 

@@ -7,6 +7,7 @@ from mmengine.registry import WEIGHT_INITIALIZERS
 from torch import nn
 
 from mmsw.models.layers import ShiftWiseConv2d
+from mmsw.registration import register
 
 _ARM_SCALE = 0.1  # norm weight of the long arms at the start
 
@@ -29,7 +30,7 @@ def draw_small_network(net: nn.Module) -> None:
                 nn.init.constant_(norm.weight, _ARM_SCALE)
 
 
-@WEIGHT_INITIALIZERS.register_module()
+@register(WEIGHT_INITIALIZERS)
 class DemoNarrowInit:
     """``init_cfg=dict(type='DemoNarrowInit')`` of a backbone: see :func:`draw_small_network`."""
 

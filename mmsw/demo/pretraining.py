@@ -38,6 +38,7 @@ from mmsw.checkpoint import (
 )
 from mmsw.errors import UsageError
 from mmsw.random_state import preserved_random_state
+from mmsw.registration import register
 from mmsw.sparsity import SparsityReport, lost_zeros, masked_layers, masks, report
 
 _RECIPE = (  # below configs/; the first one is read, the others are what it inherits
@@ -221,7 +222,7 @@ def _undisturbed() -> Iterator[None]:
                     handler.close()
 
 
-@RUNNERS.register_module()
+@register(RUNNERS)
 class DemoCpuRunner(PortableRunner):
     """A runner that leaves GPUs alone: on the CPU the same run gives the same weights."""
 

@@ -7,6 +7,8 @@ to the backend table, never a schema.
 """
 
 # No `from __future__ import annotations` here: torch 2.4 reads the schemas off the annotations.
+import inspect
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -23,7 +25,23 @@ def _without_autocast(device_type: str) -> torch.autocast:
     return torch.autocast(device_type, enabled=False)
 
 
-@torch.library.custom_op('mmsw::shift_add', mutates_args=())
+def _operator(name: str) -> Callable[[Callable], Any]:
+    """As ``torch.library.custom_op``, but a module that is run again gets the operator of before.
+
+    A second definition would take the first one from under the layers that hold it.
+    """
+    defined = vars(torch.ops.mmsw).setdefault('_defined', {})  # lives as long as the operators
+
+    def define(function: Callable) -> Any:
+        key = name, str(inspect.signature(function))
+        if key not in defined:
+            defined[key] = torch.library.custom_op(name, function, mutates_args=())
+        return defined[key]
+
+    return define
+
+
+@_operator('mmsw::shift_add')
 def shift_add_op(
     conv_out: Tensor,
     shift_hv: Tensor,
@@ -53,7 +71,7 @@ def _(
     return conv_out.new_empty(shape), conv_out.new_empty(shape), conv_out.new_empty(shape)
 
 
-@torch.library.custom_op('mmsw::shift_add_grad', mutates_args=())
+@_operator('mmsw::shift_add_grad')
 def shift_add_grad_op(
     grad_h: Tensor,
     grad_v: Tensor,
@@ -106,7 +124,7 @@ shift_add_op.register_autograd(_shift_add_backward, setup_context=_save_pattern)
 shift_add_grad_op.register_autograd(_shift_add_double_backward, setup_context=_save_pattern)
 
 
-@torch.library.custom_op('mmsw::shift_wise_conv2d', mutates_args=())
+@_operator('mmsw::shift_wise_conv2d')
 def shift_wise_conv2d_op(
     x: Tensor,
     weight: Tensor,
@@ -135,7 +153,7 @@ def _(
     return x.new_empty(x.shape), x.new_empty(x.shape), x.new_empty(x.shape)
 
 
-@torch.library.custom_op('mmsw::shift_wise_conv2d_grad_input', mutates_args=())
+@_operator('mmsw::shift_wise_conv2d_grad_input')
 def grad_input_op(
     grad_h: Tensor,
     grad_v: Tensor,
@@ -168,7 +186,7 @@ def _(
     return grad_h.new_empty(grad_h.shape)
 
 
-@torch.library.custom_op('mmsw::shift_wise_conv2d_grad_weight', mutates_args=())
+@_operator('mmsw::shift_wise_conv2d_grad_weight')
 def grad_weight_op(
     grad_h: Tensor,
     grad_v: Tensor,
@@ -242,7 +260,7 @@ grad_input_op.register_autograd(_grad_input_backward, setup_context=_save_tensor
 grad_weight_op.register_autograd(_grad_weight_backward, setup_context=_save_tensors)
 
 
-@torch.library.custom_op('mmsw::cross_conv2d', mutates_args=())
+@_operator('mmsw::cross_conv2d')
 def cross_conv2d_op(x: Tensor, wide: Tensor, tall: Tensor, bias: Tensor, backend: str) -> Tensor:
     with _without_autocast(x.device.type):
         return backend_module(backend).cross_conv2d(x, wide, tall, bias)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from mmsw.errors import StateDictError
+from mmsw.whole_number import whole_number
 
 _BUFFERS = ('shift_hv', 'identity_index', 'kernel_sizes')
 
@@ -53,7 +54,7 @@ class ShiftPattern(nn.Module):
         self, big_kernel: int, small_kernel: int, shift_hv: Tensor, identity_index: Tensor
     ) -> None:
         super().__init__()
-        check_kernel_sizes(big_kernel, small_kernel)
+        big_kernel, small_kernel = check_kernel_sizes(big_kernel, small_kernel)
         self.big_kernel = big_kernel
         self.small_kernel = small_kernel
         _check_tables(big_kernel, small_kernel, shift_hv, identity_index)
@@ -84,8 +85,8 @@ class ShiftPattern(nn.Module):
         Raises:
             ValueError: If a size is not a positive integer (N odd and at most M).
         """
-        check_kernel_sizes(big_kernel, small_kernel)
-        _check_positive(channels=channels, num_reps=num_reps)
+        big_kernel, small_kernel = check_kernel_sizes(big_kernel, small_kernel)
+        channels, num_reps = _positive(channels=channels, num_reps=num_reps)
         groups = num_groups(big_kernel, small_kernel)
         generator = torch.Generator('cpu').manual_seed(seed)
         host = dict(generator=generator, device='cpu')  # whatever the default device is
@@ -279,21 +280,20 @@ def shift_slot(shift: Tensor, big_kernel: int, small_kernel: int) -> Tensor:
     return (big_kernel // 2 - (small_kernel - 1) - shift) // small_kernel
 
 
-def check_kernel_sizes(big_kernel: int, small_kernel: int) -> None:
-    """Raise ``ValueError`` unless ``1 <= N <= M`` and N is odd."""
-    _check_positive(big_kernel=big_kernel, small_kernel=small_kernel)
+def check_kernel_sizes(big_kernel: int, small_kernel: int) -> tuple[int, int]:
+    """M and N as ``int``; raises ``ValueError`` unless ``1 <= N <= M`` and N is odd."""
+    big_kernel, small_kernel = _positive(big_kernel=big_kernel, small_kernel=small_kernel)
     if small_kernel % 2 == 0:
         raise ValueError(f'small_kernel must be odd, got {small_kernel}')
     if small_kernel > big_kernel:
         raise ValueError(
             f'small_kernel must not exceed big_kernel, got {small_kernel} > {big_kernel}'
         )
+    return big_kernel, small_kernel
 
 
-def _check_positive(**sizes: int) -> None:
-    for name, value in sizes.items():
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ValueError(f'{name} must be a positive integer, got {value!r}')
+def _positive(**sizes: int) -> list[int]:
+    return [whole_number(value, name, positive=True) for name, value in sizes.items()]
 
 
 def _check_tables(

@@ -66,6 +66,8 @@ def test_without_ghosts(version) -> None:
             dict(kernel_size=(13, 11)),
             r'kernel_size must be the same in both directions, got \(13, 11\)',
         ),
+        (dict(kernel_size=13.0), r'kernel_size must be whole numbers, got 13\.0'),
+        (dict(num_paths=2.0), r'num_paths must be a whole number, got 2\.0'),
         (dict(kernel_size=0), 'big_kernel must be a positive integer, got 0'),
         (dict(small_kernel=4), 'small_kernel must be odd, got 4'),
         (dict(small_kernel=0), 'small_kernel must be a positive integer, got 0'),
@@ -87,6 +89,14 @@ def test_without_ghosts(version) -> None:
 def test_what_cannot_be_honoured_is_refused(arguments, message) -> None:
     with pytest.raises(ValueError, match=message):
         ShiftWiseConv2d(**{'in_channels': 8, 'out_channels': 8, 'kernel_size': 13, **arguments})
+
+
+def test_whole_numbers_may_be_those_of_numpy() -> None:
+    eight, thirteen = np.int64(8), np.array([13, 13])
+    layer = ShiftWiseConv2d(eight, eight, thirteen, num_paths=np.int8(1), groups=np.int32(1))
+    assert layer.kernel_size == (13, 13)
+    assert type(layer.kernel_size[0]) is type(layer.in_channels) is int
+    assert layer(torch.randn(1, 8, 5, 5)).shape == (1, 8, 5, 5)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import copy
 import re
 
+import numpy as np
 import pytest
 import torch
 from mmcv.cnn.bricks import DropPath
@@ -168,22 +169,34 @@ def test_in_channels(version, in_channels) -> None:
         (dict(arch=dict(**MINI, kernels=3)), 'exactly the keys depths and dims, got .*kernels'),
         (dict(arch=dict(MINI, depths=[1, 1, 1])), r'four whole depths.*got \[1, 1, 1\]'),
         (dict(arch=dict(MINI, depths=[1, 1, 0, 1])), r'depths of at least 1.*got \[1, 1, 0, 1\]'),
-        (dict(arch=dict(MINI, depths=[1, 1.5, 1, 1])), r'four whole depths.*got \[1, 1.5, 1, 1\]'),
+        (
+            dict(arch=dict(MINI, depths=[1, 1.5, 1, 1])),
+            'depths must be whole numbers, got',
+        ),
         (dict(arch=dict(MINI, dims=[16, 24, 32])), r'four whole dims.*got \[16, 24, 32\]'),
         (dict(arch=dict(MINI, dims=[16, 24, 32, 2])), r'dims of at least 4.*got \[16, 24, 32, 2\]'),
         (dict(big_kernels=(51, 49, 47)), r'one focus length per stage \(4\), got \(51, 49, 47\)'),
-        (dict(big_kernels=51), r'one focus length per stage \(4\), got 51'),
+        (dict(big_kernels=51), r'one focus length per stage \(4\), got \(51,\)'),
+        (dict(big_kernels=(51, 49, 47, 13.0)), r'big_kernels must be whole numbers, got \(51'),
+        (dict(big_kernels='9755'), "big_kernels must be whole numbers, got '9755'"),
         (dict(big_kernels=(51, 49, 47, 2)), 'small_kernel must not exceed big_kernel, got 3 > 2'),
         (dict(small_kernel=4), 'small_kernel must be odd, got 4'),
         (dict(small_kernel=0), 'small_kernel must be a positive integer, got 0'),
         (dict(ghost_ratio=1.0), r'ghost_ratio must be in \[0, 1\), got 1.0'),
         (dict(num_paths=0), 'num_paths must be at least 1, got 0'),
+        (dict(num_paths=True), 'num_paths must be a whole number, got True'),
+        (dict(num_paths=np.bool_(True)), 'num_paths must be a whole number, got'),
+        (dict(num_reps=4.0), r'num_reps must be a positive integer, got 4\.0'),
+        (dict(in_channels=0), 'in_channels must be a positive integer, got 0'),
         (dict(num_reps=0), 'num_reps must be a positive integer, got 0'),
         (dict(drop_path_rate=1.0), r'drop_path_rate must be in \[0, 1\), got 1.0'),
         (dict(drop_path_rate=-0.1), r'drop_path_rate must be in \[0, 1\), got -0.1'),
         (dict(out_indices=(0, 4)), r'out_indices must name stages 0 to 3, got \(0, 4\)'),
         (dict(out_indices=(-1,)), r'out_indices must name stages 0 to 3, got \(-1,\)'),
         (dict(out_indices=()), r'out_indices must name stages 0 to 3, got \(\)'),
+        (dict(out_indices=True), 'out_indices must be whole numbers, got True'),
+        (dict(out_indices=(1.0,)), r'out_indices must be whole numbers, got \(1\.0,\)'),
+        (dict(frozen_stages=1.0), r'frozen_stages must be a whole number, got 1\.0'),
         (dict(frozen_stages=5), 'frozen_stages must be between -1 and 4, got 5'),
         (dict(frozen_stages=-2), 'frozen_stages must be between -1 and 4, got -2'),
     ],
@@ -191,6 +204,39 @@ def test_in_channels(version, in_channels) -> None:
 def test_what_cannot_be_honoured_is_refused(arguments, message) -> None:
     with pytest.raises(ValueError, match=message):
         ShiftWiseNet(**{'arch': MINI, **arguments})
+
+
+def test_whole_numbers_may_be_those_of_numpy() -> None:
+    """A config that computes its numbers, or reads them from a file, has such."""
+    whole = np.int64
+    given = dict(
+        arch=dict(depths=np.array(MINI['depths']), dims=tuple(map(whole, MINI['dims']))),
+        big_kernels=np.array(SHORT_KERNELS),
+        small_kernel=whole(3),
+        num_paths=np.int32(1),
+        num_reps=np.uint8(2),
+        in_channels=whole(4),
+        out_indices=np.array([1, 3]),
+        frozen_stages=whole(1),
+    )
+    net = ShiftWiseNet(**given)
+    plain = ShiftWiseNet(
+        arch=MINI,
+        big_kernels=SHORT_KERNELS,
+        num_paths=1,
+        num_reps=2,
+        in_channels=4,
+        out_indices=(1, 3),
+        frozen_stages=1,
+    )
+    assert repr(net.settings) == repr(plain.settings)
+    assert {k: v.shape for k, v in net.state_dict().items()} == {
+        k: v.shape for k, v in plain.state_dict().items()
+    }
+    assert type(net.frozen_stages) is type(net.num_reps) is int
+    assert ShiftWiseNet(arch=MINI, big_kernels=SHORT_KERNELS, out_indices=whole(2)).out_indices == (
+        2,
+    )
 
 
 def test_arguments_are_not_modified() -> None:

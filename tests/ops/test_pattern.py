@@ -65,6 +65,15 @@ def test_draw_leaves_the_global_random_states_alone() -> None:
     )
 
 
+def test_sizes_may_be_whole_numbers_of_numpy() -> None:
+    pattern = ShiftPattern.draw(np.int64(13), np.int32(3), np.uint8(4), np.int64(2))
+    for found, plain in zip(tables(pattern), tables(ShiftPattern.draw(13, 3, 4, 2)), strict=True):
+        assert torch.equal(found, plain)
+    assert type(pattern.big_kernel) is type(pattern.small_kernel) is int
+    again = ShiftPattern(np.int64(13), np.int64(3), *tables(pattern))
+    assert type(again.big_kernel) is type(again.small_kernel) is int
+
+
 @pytest.mark.parametrize(
     ('big_kernel', 'small_kernel', 'groups', 'margin', 'taps'),
     [

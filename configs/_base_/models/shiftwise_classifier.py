@@ -3,6 +3,7 @@
 # synchronise (one process, or no GPU).
 num_classes = 1000
 model = dict(
+    _scope_='mmpretrain',  # also where another toolbox's config or mmengine.hub builds it
     type='ImageClassifier',
     data_preprocessor=dict(
         type='ClsDataPreprocessor',

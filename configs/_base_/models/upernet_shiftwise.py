@@ -2,6 +2,7 @@
 # SyncBN becomes BN by itself where there is nothing to synchronise (one process, or no GPU).
 norm_cfg = dict(type='SyncBN', requires_grad=True)
 model = dict(
+    _scope_='mmseg',  # also where another toolbox's config or mmengine.hub builds it
     type='EncoderDecoder',
     data_preprocessor=dict(
         type='SegDataPreProcessor',

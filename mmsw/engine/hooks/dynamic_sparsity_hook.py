@@ -12,6 +12,7 @@ from mmengine.runner import Runner
 from torch import Tensor
 
 from mmsw.errors import SparsityError
+from mmsw.registration import register
 from mmsw.sparsity import DenseGradients, DynamicSettings, DynamicSparsity
 from mmsw.sparsity.dynamic_settings import differences, plain_setting
 from mmsw.sparsity.dynamic_state import DYNAMIC_SPARSITY
@@ -26,7 +27,7 @@ from ..saliency import batch_gradients
 _SEEN = ''  # beside the gradients of layers, in one exchange between processes
 
 
-@HOOKS.register_module()
+@register(HOOKS)
 class DynamicSparsityHook(Hook):
     """Make a network sparse at the start of training, and go on exchanging what is pruned.
 

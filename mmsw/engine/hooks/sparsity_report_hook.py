@@ -13,6 +13,7 @@ from mmsw import sparsity
 from mmsw.checkpoint import add_record
 from mmsw.checkpoint.folded import refuse_folded_layers
 from mmsw.errors import SparsityLostError
+from mmsw.registration import register
 
 from ..loaded_zeros import keep_loaded_zeros, settle_masks
 from ..model_wrapper import unwrapped
@@ -20,7 +21,7 @@ from ..model_wrapper import unwrapped
 _STATE_DICTS = ('state_dict', 'ema_state_dict')
 
 
-@HOOKS.register_module()
+@register(HOOKS)
 class SparsityReportHook(Hook):
     """Log the density per stage at the start and at each save, and guard what is pruned.
 

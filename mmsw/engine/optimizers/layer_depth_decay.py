@@ -14,10 +14,12 @@ from mmengine.optim import DefaultOptimWrapperConstructor
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
 from torch import nn
 
+from mmsw.registration import register
+
 _LAST_STAGE = 1  # its distance from what is trained at the full rate
 
 
-@OPTIM_WRAPPER_CONSTRUCTORS.register_module()
+@register(OPTIM_WRAPPER_CONSTRUCTORS)
 class LayerDepthDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     """Parameter groups whose learning rate falls with the distance from the output.
 

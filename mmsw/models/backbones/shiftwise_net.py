@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from types import NoneType
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,8 +14,11 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmsw.checkpoint import load_pretrained
+from mmsw.checkpoint.handed_over import start_from
 from mmsw.models.layers import LayerNorm2d, ShiftWiseConv2d
 from mmsw.ops.ghost_channels import VERSIONS
+from mmsw.registration import register
+from mmsw.whole_number import whole_number, whole_numbers
 
 from .shiftwise_block import ShiftWiseBlockV1, ShiftWiseBlockV2
 
@@ -26,7 +29,7 @@ _LOADING = ('prefix', 'input_weights')  # keys of init_cfg that load_pretrained 
 _BLOCKS_PER_LAYER = 3  # blocks of the deep stage that share one depth in layer-wise decay
 
 
-@MODELS.register_module()
+@register(MODELS)
 class ShiftWiseNet(BaseModule):
     """Shift-wise network (Shift-ConvNets / ShiftwiseConv, arXiv 2401.12736, sections 3 and 4).
 
@@ -65,12 +68,16 @@ class ShiftWiseNet(BaseModule):
             what is left after pooling, see :class:`mmsw.models.PooledNorm`.
         deploy: Build the folded form, for inference only: the layers and names that a network has
             after :meth:`switch_to_deploy`. It is filled by ``load_state_dict`` from such a network.
+        pretrained: A file, the same as ``init_cfg=dict(type='Pretrained', checkpoint=FILE)``. The
+            segmentors of mmseg hand their own ``pretrained`` over in this way.
 
     Attributes:
         settings: The arguments that the state dict depends on, as plain data, as files record them.
 
     Raises:
         ValueError: If an argument has a value that the network cannot honour.
+        mmsw.checkpoint.CheckpointError: If ``pretrained`` is of another network, or ``init_cfg``
+            is given as well.
     """
 
     arch_settings = {
@@ -106,15 +113,22 @@ class ShiftWiseNet(BaseModule):
         init_cfg: dict | list[dict] | None = None,
         output_norm: bool = True,
         deploy: bool = False,
+        pretrained: str | os.PathLike[str] | None = None,
     ) -> None:
-        super().__init__(init_cfg)
+        super().__init__(init_cfg if pretrained is None else start_from(pretrained, init_cfg))
         self.depths, self.dims = self._arch(arch, version)
-        out_indices = (out_indices,) if isinstance(out_indices, int) else tuple(out_indices)
+        out_indices = whole_numbers(out_indices, 'out_indices')
+        big_kernels = whole_numbers(big_kernels, 'big_kernels')
+        frozen_stages = whole_number(frozen_stages, 'frozen_stages')
         _check_stages(len(self.depths), big_kernels, out_indices, frozen_stages, drop_path_rate)
         if small_kernel is None:
             small_kernel = self.default_small_kernel[version]
+        small_kernel = whole_number(small_kernel, 'small_kernel', positive=True)
+        num_paths = whole_number(num_paths, 'num_paths')
+        num_reps = whole_number(num_reps, 'num_reps', positive=True)
+        in_channels = whole_number(in_channels, 'in_channels', positive=True)
         self.version = version
-        self.big_kernels = tuple(big_kernels)
+        self.big_kernels = big_kernels
         self.small_kernel = small_kernel
         self.num_paths = num_paths
         self.num_reps = num_reps
@@ -186,10 +200,9 @@ class ShiftWiseNet(BaseModule):
             raise ValueError(
                 f'a custom arch must be a dict with exactly the keys depths and dims, got {arch}'
             )
-        depths, dims = list(arch['depths']), list(arch['dims'])
+        depths, dims = (list(whole_numbers(arch[name], name)) for name in ('depths', 'dims'))
         for name, numbers, least in (('depths', depths, 1), ('dims', dims, _MIN_DIM)):
-            whole = all(isinstance(number, int) and number >= least for number in numbers)
-            if len(numbers) != 4 or not whole:
+            if len(numbers) != 4 or min(numbers) < least:
                 raise ValueError(
                     f'arch needs four whole {name} of at least {least} each, got {numbers}'
                 )
@@ -323,12 +336,12 @@ class ShiftWiseNet(BaseModule):
 
 def _check_stages(
     num_stages: int,
-    big_kernels: Any,
+    big_kernels: tuple[int, ...],
     out_indices: tuple[int, ...],
     frozen_stages: int,
     drop_path_rate: float,
 ) -> None:
-    if isinstance(big_kernels, int) or len(big_kernels) != num_stages:
+    if len(big_kernels) != num_stages:
         raise ValueError(
             f'big_kernels needs one focus length per stage ({num_stages}), got {big_kernels}'
         )

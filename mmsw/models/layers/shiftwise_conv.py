@@ -17,13 +17,15 @@ from mmsw.ops.assemble import assemble
 from mmsw.ops.backends import choose_backend
 from mmsw.ops.ghost_channels import SEED, VERSIONS, channel_order
 from mmsw.ops.pattern import newer_version
+from mmsw.registration import register
+from mmsw.whole_number import whole_number, whole_numbers
 
 from .masked_filters import MaskedFilters
 
 _INIT_STD = 0.02
 
 
-@MODELS.register_module()
+@register(MODELS)
 class ShiftWiseConv2d(nn.Module):
     """Depthwise convolution with the reach of a large kernel, made of small kernels and shifts.
 
@@ -84,6 +86,8 @@ class ShiftWiseConv2d(nn.Module):
     ) -> None:
         super().__init__()
         big_kernel = _square(kernel_size, 'kernel_size')
+        in_channels = whole_number(in_channels, 'in_channels')
+        num_paths = whole_number(num_paths, 'num_paths')
         _check_channels(in_channels, out_channels, ghost_ratio, num_paths, version)
         self._check_convolution(in_channels, big_kernel, stride, padding, dilation, groups, bias)
         self.in_channels = self.out_channels = self.groups = in_channels
@@ -122,12 +126,13 @@ class ShiftWiseConv2d(nn.Module):
         bias: bool,
     ) -> None:
         """Refuse values of a convolution's arguments that the layer cannot honour."""
+        if bias:
+            raise ValueError(f'ShiftWiseConv2d needs bias=False, got {bias}')
         for name, value, accepted in (
             ('stride', stride, (1,)),
             ('dilation', dilation, (1,)),
             ('padding', padding, (None, big_kernel // 2)),
             ('groups', groups, (1, channels)),
-            ('bias', bool(bias), (False,)),
         ):
             if (None if value is None else _square(value, name)) not in accepted:
                 expected = ' or '.join(str(option) for option in accepted)
@@ -294,7 +299,7 @@ def _affine(norm: nn.Module) -> tuple[Tensor, Tensor]:
 
 
 def _square(value: int | Sequence[int], name: str) -> int:
-    values = {value} if isinstance(value, int) else set(value)
+    values = set(whole_numbers(value, name))
     if len(values) != 1:
         raise ValueError(f'{name} must be the same in both directions, got {value}')
     return values.pop()

@@ -8,10 +8,12 @@ from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
+from mmsw.registration import register
+
 _EPS = 1e-6
 
 
-@MODELS.register_module()
+@register(MODELS)
 class PooledNorm(BaseModule):
     """Mean over the positions of the last map, then layer normalisation over its channels.
 
