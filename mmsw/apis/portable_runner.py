@@ -14,6 +14,7 @@ from mmengine.model import is_model_wrapper, revert_sync_batchnorm
 from mmengine.registry import RUNNERS
 from mmengine.runner import BaseLoop, Runner, load_state_dict
 from torch import nn
+from torch.utils.data import DataLoader
 
 from mmsw.checkpoint import (
     add_record,
@@ -37,6 +38,7 @@ from .trained import (
     state_dict_of,
     take_form,
 )
+from .valid_loaders import with_valid_loaders
 
 
 @RUNNERS.register_module()
@@ -54,7 +56,8 @@ class PortableRunner(Runner):
     - stops in all processes when a checkpoint cannot be saved, where mmengine would stop in the
       first one and let the others wait for it;
     - refuses data sets without an image or an annotation before any training, where mmengine would
-      train on nothing or wait for ever, and says what is wrong with annotation files.
+      train on nothing or wait for ever, and says what is wrong with annotation files;
+    - names a file that cannot be read, see :mod:`mmsw.apis.valid_loaders`.
     """
 
     needs_complete_checkpoint: bool = False  # when loading without resuming
@@ -86,6 +89,13 @@ class PortableRunner(Runner):
                 'device_ids': None,
             }
         return super().wrap_model(model_wrapper_cfg, model)
+
+    def build_dataloader(
+        self, dataloader: DataLoader | dict, *args: Any, **kwargs: Any
+    ) -> DataLoader:
+        """As mmengine's; the stock loaders of its pipelines become the validating ones."""
+        dataloader = with_valid_loaders(dataloader, self.cfg)
+        return super().build_dataloader(dataloader, *args, **kwargs)
 
     def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
         """As mmengine's; refuses folded networks, and data that nothing can be learned from."""

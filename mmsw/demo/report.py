@@ -23,6 +23,7 @@ from torch import Tensor
 
 from mmsw.apis.config import load_config, register_toolbox
 from mmsw.apis.data import check_data
+from mmsw.apis.valid_loaders import with_valid_loaders
 from mmsw.checkpoint import load_checkpoint_file
 from mmsw.errors import SparsityChangedError, UsageError
 from mmsw.sparsity import Density, SparsityReport
@@ -111,7 +112,7 @@ def demo_report(work_dir: str | os.PathLike[str], num_pictured: int = 4) -> Demo
     ):
         warnings.simplefilter('ignore')  # mmseg's, about its own code
         torch.manual_seed(0)
-        dataset = DATASETS.build(copy.deepcopy(cfg.test_dataloader.dataset))
+        dataset = DATASETS.build(with_valid_loaders(cfg.test_dataloader.dataset, cfg))
         model = revert_sync_batchnorm(MODELS.build(copy.deepcopy(cfg.model)))
         model.init_weights()
         before, _ = evaluate(model, dataset, cfg.test_evaluator)
