@@ -127,7 +127,7 @@ class LoadValidAnnotations(BaseTransform):
         self.loader = TRANSFORMS.build(dict(type='LoadAnnotations', **kwargs))
 
     def transform(self, results: dict) -> dict:
-        """Load annotations; see the toolbox for the keys. Maps are compared with ``ori_shape``."""
+        """Load annotations; see the toolbox for the keys. Needs ``ori_shape`` of the image."""
         image = results.get('img_path')
         labels = results.get('seg_map_path') if self.loader.with_seg else None
         what = f'annotations of image {image}'
@@ -142,7 +142,7 @@ class LoadValidAnnotations(BaseTransform):
             ) from error
         except Exception as error:  # whatever is wrong here is wrong with the data
             raise DataError(f'{what} cannot be loaded ({short(error)})') from error
-        if loaded.get('gt_seg_map') is not None and 'ori_shape' in loaded:
+        if loaded.get('gt_seg_map') is not None:
             loaded['gt_seg_map'] = _fitting(loaded['gt_seg_map'], loaded['ori_shape'], what)
         return loaded
 

@@ -25,6 +25,7 @@ from mmsw.apis.config import load_config, register_toolbox
 from mmsw.apis.data import check_data
 from mmsw.apis.valid_loaders import with_valid_loaders
 from mmsw.checkpoint import load_checkpoint_file
+from mmsw.component_name import component_name
 from mmsw.errors import SparsityChangedError, UsageError
 from mmsw.sparsity import Density, SparsityReport
 
@@ -172,7 +173,7 @@ def _config_of(run: Path) -> Config:
 
 def _start_file(cfg: Config, run: Path) -> Path:
     init_cfg = cfg.model.backbone.get('init_cfg') or {}
-    if init_cfg.get('type') != 'Pretrained':
+    if component_name(init_cfg.get('type')) != 'Pretrained':
         raise UsageError(f'the run in {run} started without a checkpoint, so there is no "before"')
     return Path(init_cfg['checkpoint'])
 
