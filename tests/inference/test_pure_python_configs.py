@@ -48,7 +48,7 @@ def _quiet() -> Iterator[None]:
 
 
 @pytest.fixture(scope='module')
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def folders(plain_config_text, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Per toolbox: data, and the work folder of two iterations that another run took to four."""
     folders = {}
     for scope, config in PURE.items():

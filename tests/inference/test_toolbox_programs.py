@@ -29,7 +29,7 @@ def _quiet() -> Iterator[None]:
 
 
 @pytest.fixture(scope='module')
-def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def trained(plain_config_text, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Checkpoints of two iterations."""
     files = {}
     for scope, config in CONFIGS.items():
