@@ -59,9 +59,7 @@ class Case:
     def config(self) -> Config:
         cfg = load_config(CONFIGS[self.scope])
         cfg.model.backbone.in_channels = self.channels
-        cfg.model.data_preprocessor.update(
-            mean=[100.0] * self.channels, std=[50.0] * self.channels, bgr_to_rgb=False
-        )
+        cfg.model.data_preprocessor.update(mean=[100.0], std=[50.0], bgr_to_rgb=False)
         for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
             dataset = cfg[name].dataset
             dataset = dataset.get('dataset', dataset)
