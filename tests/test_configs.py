@@ -49,6 +49,20 @@ def test_config_parses_and_builds(path: str) -> None:
     assert full_size(path)[0] > 0
 
 
+def test_loaders_have_the_names_that_the_toolboxes_look_for() -> None:
+    for path in (ROOT / 'configs').rglob('*.py'):
+        assert 'LoadValid' not in path.read_text(), path
+
+
+def test_config_of_classes_can_be_written_as_text() -> None:
+    cfg = load_config(ROOT / 'tests' / 'data' / 'pure_python' / 'fcn_mini_ade20k.py')
+    cfg.default_hooks = dict(cfg.default_hooks.items())  # as mmengine and others rebuild parts
+    text = Config.fromstring(cfg.pretty_text, '.py')
+    assert text.model == cfg.model
+    assert text.custom_hooks[1].ema_type == 'mmengine.model.ExponentialMovingAverage'
+    assert load_config(text).to_dict() == cfg.to_dict()
+
+
 @pytest.mark.parametrize('path', [path for path in CONFIGS if 'upernet' in path])
 def test_reduced_model_trains_and_predicts(path: str) -> None:
     cfg = load_config(ROOT / path)

@@ -27,16 +27,18 @@ with _clone.toolboxes_needed():
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    numbers = _numbers_of_shape(sys.argv[1:] if argv is None else argv)
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('config', help='config file, e.g. configs/upernet_sw_t_ade20k.py')
     parser.add_argument(
         '--shape',
-        nargs=2,
+        nargs=numbers,
         type=int,
-        metavar=('H', 'W'),
-        help='of the image, in pixels (512 2048 for segmentation, 1280 800 for detection)',
+        metavar=('C', 'H', 'W')[-numbers:],
+        help='of the image, in pixels (512 2048 for segmentation, 1280 800 for detection); C H W '
+        'for other channels than the backbone takes',
     )
     parser.add_argument(
         '--checkpoint',
@@ -68,6 +70,13 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument('--per-module', action='store_true', help='a row for every module')
     parser.add_argument('--json', metavar='PATH', help='write every count here as well')
     return parser.parse_args(argv)
+
+
+def _numbers_of_shape(argv: Sequence[str]) -> int:
+    """3 if three numbers follow ``--shape``, else 2: the config may follow as well."""
+    place = argv.index('--shape') + 1 if '--shape' in argv else len(argv)
+    following = argv[place : place + 3]
+    return 3 if len(following) == 3 and all(item.isdecimal() for item in following) else 2
 
 
 def run(args: argparse.Namespace) -> None:

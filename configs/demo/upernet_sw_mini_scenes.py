@@ -41,8 +41,8 @@ metainfo = dict(
     palette=[(90, 90, 90), *_base_.digit_palette],
 )
 train_pipeline = [
-    dict(type='LoadValidImageFromFile'),
-    dict(type='LoadValidAnnotations'),
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations'),
     dict(type='RandomResize', scale=(160, 160), ratio_range=(0.75, 1.4), keep_ratio=True),
     dict(type='RandomRotate', prob=0.5, degree=12),
     dict(type='RandomCrop', crop_size=crop_size),
@@ -50,17 +50,17 @@ train_pipeline = [
     dict(type='PackSegInputs'),
 ]
 test_pipeline = [
-    dict(type='LoadValidImageFromFile'),
-    dict(type='LoadValidAnnotations'),
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations'),
     dict(type='PackSegInputs'),
 ]
 tta_pipeline = [
-    dict(type='LoadValidImageFromFile'),
+    dict(type='LoadImageFromFile'),
     dict(
         type='TestTimeAug',
         transforms=[
             [dict(type='Resize', scale_factor=r, keep_ratio=True) for r in (0.75, 1.0, 1.25)],
-            [dict(type='LoadValidAnnotations')],
+            [dict(type='LoadAnnotations')],
             [dict(type='PackSegInputs')],
         ],
     ),

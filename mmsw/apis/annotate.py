@@ -13,12 +13,12 @@ import numpy as np
 from mmengine.structures import BaseDataElement
 from torch import nn
 
-from mmsw.datasets import LoadValidImageFromFile
 from mmsw.errors import UsageError
 from mmsw.whole_file import write_whole
 from mmsw.wording import listed
 
-from .inference import check_images, inference
+from .images import check_files, displayable
+from .inference import inference, load_image
 
 _SUFFIXES = ('.png', '.jpg', '.jpeg')
 _MOST = 5  # classes that a line names
@@ -52,10 +52,8 @@ def annotate_images(
         mmsw.datasets.DataError: If an image file is missing or damaged.
     """
     pictures = check_annotating(images, out, score_thr, opacity)
-    load = LoadValidImageFromFile()
     for path, picture in zip(images, pictures, strict=True):
-        image = load.transform({'img_path': os.fspath(path)})['img']
-        result = inference(model, image)
+        image, result = load_image(model, path), inference(model, path)
         _write(draw(model, image, result, score_thr, opacity), picture)
         progress(f'{os.fspath(path)}: {describe(model, result, score_thr)} -> {picture}')
     return pictures
@@ -78,7 +76,7 @@ def check_annotating(
     for name, value in (('score_thr', score_thr), ('opacity', opacity)):
         if not 0 <= value <= 1:
             raise UsageError(f'{name} must be between 0 and 1, got {value}')
-    check_images(images)
+    check_files(images)
     out = Path(out)
     if out.suffix.lower() in _SUFFIXES and not out.is_dir():
         if len(images) != 1:
@@ -115,7 +113,8 @@ def draw(
 
     Args:
         model: The model that made the result.
-        image: BGR, uint8, ``[H, W, 3]``.
+        image: BGR, uint8, ``[H, W, 3]``; others are shown as
+            :func:`mmsw.apis.images.displayable` says.
         result: What :func:`mmsw.apis.inference` returned for it.
         score_thr: Least score of objects that are drawn.
         opacity: Of what is drawn.
@@ -123,6 +122,7 @@ def draw(
     Returns:
         BGR, uint8, ``[H, W, 3]``.
     """
+    image = displayable(image)
     if 'pred_sem_seg' in result:
         from mmseg.structures import SegDataSample
         from mmseg.visualization import SegLocalVisualizer

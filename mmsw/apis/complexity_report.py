@@ -44,8 +44,9 @@ def count_complexity(
 
     Args:
         config: Config file, or a config. Its ``default_scope`` says which toolbox it is for.
-        shape: ``(H, W)`` of the image in pixels, rounded up to what a detector pads to. ``None``
-            for 512 x 2048 (segmentation), 1280 x 800 (detection) or 224 x 224 (mmpretrain).
+        shape: ``(H, W)`` of the image in pixels, rounded up to what a detector pads to; with other
+            channels than the backbone takes ``(channels, H, W)``. ``None`` for 512 x 2048
+            (segmentation), 1280 x 800 (detection) or 224 x 224 (mmpretrain).
         checkpoint: File that a training run saved, or one of the backbone alone.
         cfg_options: Changes to the config, dotted key -> value.
         proposals: Boxes for the box heads of a two-stage detector.
@@ -109,9 +110,9 @@ def _fold(model: nn.Module, name: str) -> None:
 
 
 def _padded(shape: Sequence[int], model: nn.Module) -> tuple[int, ...]:
-    """The shape of the batch: detectors pad images to a multiple."""
+    """The shape of the batch: detectors pad height and width of images to a multiple."""
     step = getattr(getattr(model, 'data_preprocessor', None), 'pad_size_divisor', 1)
-    return tuple(-(-size // step) * step for size in shape)
+    return (*shape[:-2], *(-(-size // step) * step for size in shape[-2:]))
 
 
 def complexity_table(result: Complexity, per_module: bool = False) -> str:

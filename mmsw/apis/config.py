@@ -24,6 +24,7 @@ from mmsw.wording import short
 from .checks.options import warn_of_unread
 from .data_root import set_data_root
 from .named_configs import config_path
+from .plain_config import has_classes, in_names, scope_of_classes
 
 # default scope -> the package that has it, and the extra of mmsw that brings it
 _TOOLBOXES = {
@@ -58,6 +59,7 @@ def load_config(
     """
     cfg = copy.deepcopy(config) if isinstance(config, Config) else _read(Path(config))
     options = dict(cfg_options or {})
+    cfg = _in_names(cfg, options.get('default_scope'))
     root = options.pop('data_root', None)
     if data_root is not None or root is not None:
         set_data_root(cfg, root if data_root is None else data_root)
@@ -69,6 +71,27 @@ def load_config(
             f'config options {options} do not fit {config_name(cfg)}: {error}'
         ) from error
     return cfg
+
+
+def _in_names(cfg: Config, scope: str | None) -> Config:
+    """A config without classes, see :mod:`mmsw.apis.plain_config`; one in text stays as it is."""
+    if not has_classes(cfg):
+        return cfg
+    try:
+        scope = scope or cfg.get('default_scope') or _scope_of(cfg)
+        if scope not in _TOOLBOXES:
+            return cfg
+        if scope != 'mmengine':
+            _register(scope, f'{config_name(cfg)} is for')
+        return in_names(cfg, scope)
+    except ImportError as error:
+        # mmengine says where a module lacks something, which nothing that is installed would mend
+        problem = _missing(error) if error.name or error.__context__ else error
+        raise UsageError(f'{config_name(cfg)} cannot be used: {problem}') from error
+
+
+def _scope_of(cfg: Config) -> str | None:
+    return scope_of_classes(cfg, _TOOLBOXES.keys() - {'mmengine'}, config_name(cfg))
 
 
 def _read(path: Path) -> Config:
@@ -202,7 +225,7 @@ def drop_pretrained(cfg: Config) -> str | None:
     """
     handed_over = _drop_handed_over(cfg)
     init_cfg = (cfg.model.get('backbone') or {}).get('init_cfg')
-    if isinstance(init_cfg, dict) and init_cfg.get('type') == 'Pretrained':
+    if isinstance(init_cfg, dict) and component_name(init_cfg.get('type')) == 'Pretrained':
         cfg.model.backbone.init_cfg = None
         return str(init_cfg.get('checkpoint'))
     return handed_over
@@ -228,7 +251,7 @@ def check_pretrained(cfg: Config) -> None:
     """
     backbone = cfg.model.get('backbone') or {}
     files = list(_pretrained_files(cfg.model))
-    if str(backbone.get('type')).endswith('ShiftWiseNet'):
+    if component_name(backbone.get('type')).endswith('ShiftWiseNet'):
         for part in (cfg.model, backbone):
             if part.get('pretrained') is not None:  # the network takes it as init_cfg
                 handed_over = start_from(part['pretrained'], backbone.get('init_cfg'))
@@ -243,7 +266,7 @@ def check_pretrained(cfg: Config) -> None:
 
 def _pretrained_files(value: Any) -> Iterator[str]:
     if isinstance(value, dict):
-        if value.get('type') == 'Pretrained' and 'checkpoint' in value:
+        if component_name(value.get('type')) == 'Pretrained' and 'checkpoint' in value:
             yield str(value['checkpoint'])
         for item in value.values():
             yield from _pretrained_files(item)

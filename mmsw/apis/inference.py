@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import copy
 import os
-import re
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -22,23 +21,32 @@ from mmengine.structures import BaseDataElement
 from torch import nn
 
 from mmsw.checkpoint import check_masks_placed, only_data_is_read, read_checkpoint
+from mmsw.component_name import component_name
 from mmsw.errors import CheckpointError, DataError, UsageError
 from mmsw.wording import short
 
 from .config import config_name, load_config, register_toolbox
 from .data import iter_datasets
+from .images import Image, ImageKind, check_prepared, image_kind
 from .model_building import build_model
 from .trained import check_complete, existing_file, state_dict_of, take_form
-
-Image = str | os.PathLike[str] | np.ndarray
+from .valid_loaders import with_valid_loaders
 
 _SCOPES = ('mmseg', 'mmdet')
+
+
+@dataclass(frozen=True)
+class _Way:
+    """How images come to a model: the scope, the transforms of files and arrays, the arrays."""
+
+    scope: str
+    file: Compose
+    array: Compose
+    kind: ImageKind
+
+
 # Beside the models, not in them: they are copied and pickled without.
-_built: WeakKeyDictionary[nn.Module, tuple[str, tuple[str, dict[str, Compose]]]] = (
-    WeakKeyDictionary()
-)
-_ANNOTATION_LOADER = re.compile(r'(.*\.)?Load\w*Annotations?')
-_IMAGE_LOADER = re.compile(r'(.*\.)?Load\w*ImageFromFile')
+_built: WeakKeyDictionary[nn.Module, tuple[str, _Way]] = WeakKeyDictionary()
 
 
 def init_model(
@@ -115,8 +123,10 @@ def inference(
 
     Args:
         model: What :func:`init_model` returned.
-        images: Path of an image file, or an array: BGR ``[H, W, 3]`` or grey ``[H, W]``, uint8; or
-            a list or tuple of those.
+        images: Path of an image file, or an array as the config's own loader gives it; or a list or
+            tuple of those. Mostly BGR ``[H, W, 3]``, uint8; ``[H, W]`` for a model of one channel,
+            ``[H, W, C]`` for one of more, uint16 or float32 where the loader keeps what a file has.
+            For three channels, grey ``[H, W]`` is repeated.
         keep_logits: Keep ``seg_logits`` ``[classes, H, W]`` of a segmentation, which takes four
             bytes per class and pixel.
 
@@ -133,7 +143,9 @@ def inference(
     """
     if not isinstance(images, (list, tuple)):
         return next(iter_inference(model, [images], keep_logits=keep_logits))
-    check_images(images)
+    kind = _way(model).kind
+    for place, image in enumerate(images):
+        kind.check(image, place)
     return list(iter_inference(model, images, keep_logits=keep_logits))
 
 
@@ -141,20 +153,21 @@ def iter_inference(
     model: nn.Module, images: Iterable[Image], *, keep_logits: bool = False
 ) -> Iterator[BaseDataElement]:
     """As :func:`inference`, for any number of images: each result comes when it is asked for."""
-    scope, pipelines = _pipelines(model)
+    way = _way(model)
     for place, image in enumerate(images):
-        name = _check(image, place)
+        name = way.kind.check(image, place)
         if isinstance(image, np.ndarray):
-            pipeline, sample = pipelines['array'], {'img': _three_channels(image)}
+            pipeline, sample = way.array, {'img': way.kind.prepared(image)}
         else:
-            pipeline, sample = pipelines['file'], {'img_path': os.fspath(image)}
+            pipeline, sample = way.file, {'img_path': os.fspath(image)}
         try:
             packed = pipeline({**sample, 'img_id': place})
         except DataError:
             raise
         except Exception as error:  # transforms fail in their own ways
             raise DataError(f'{name} cannot be prepared for the model ({short(error)})') from error
-        with torch.no_grad(), _evaluating(model), DefaultScope.overwrite_default_scope(scope):
+        check_prepared(len(packed['inputs']), model, name)
+        with torch.no_grad(), _evaluating(model), DefaultScope.overwrite_default_scope(way.scope):
             (result,) = model.test_step(
                 {'inputs': [packed['inputs']], 'data_samples': [packed['data_samples']]}
             )
@@ -254,24 +267,44 @@ def _palette(number: int) -> list[tuple[int, ...]]:
     return [tuple(round(255 * part) for part in colour) for colour in colours]
 
 
-def _pipelines(model: nn.Module) -> tuple[str, dict[str, Compose]]:
-    """Scope of a model, and the transforms of its test images, for files and for arrays.
+def load_image(model: nn.Module, path: str | os.PathLike[str]) -> np.ndarray:
+    """An image file as the loader of the model's config gives it.
 
-    They are built once per model, and again when what its config says about them changes.
+    Returns:
+        ``[H, W]`` or ``[H, W, C]``.
+
+    Raises:
+        UsageError, mmsw.datasets.DataError: As :func:`inference`.
+    """
+    way = _way(model)
+    name = way.kind.check(path, 0)
+    try:
+        return way.file.transforms[0]({'img_path': os.fspath(path)})['img']
+    except DataError:
+        raise
+    except Exception as error:
+        raise DataError(f'{name} cannot be loaded ({short(error)})') from error
+
+
+def _way(model: nn.Module) -> _Way:
+    """How images come to a model.
+
+    Pipelines are built once per model, and again when what its config says about them changes.
     """
     cfg = getattr(model, 'cfg', None)
     if not isinstance(cfg, Config):
         raise UsageError(
             f'{type(model).__name__} has no cfg: make the model with mmsw.apis.init_model'
         )
-    wanted = repr([cfg.get(key) for key in ('default_scope', 'test_dataloader', 'test_pipeline')])
+    keys = ('default_scope', 'stock_loaders', 'test_dataloader', 'test_pipeline')
+    wanted = repr([cfg.get(key) for key in keys])
     built = _built.get(model)
     if built is None or built[0] != wanted:
-        built = _built[model] = (wanted, _build_pipelines(cfg))
+        built = _built[model] = (wanted, _build_way(model, cfg))
     return built[1]
 
 
-def _build_pipelines(cfg: Config) -> tuple[str, dict[str, Compose]]:
+def _build_way(model: nn.Module, cfg: Config) -> _Way:
     scope = register_toolbox(cfg)
     if scope not in _SCOPES:
         raise UsageError(
@@ -279,27 +312,25 @@ def _build_pipelines(cfg: Config) -> tuple[str, dict[str, Compose]]:
             f'{" and ".join(_SCOPES)}. A classifier of mmpretrain goes to its '
             'ImageClassificationInferencer'
         )
-    steps = [
-        dict(step)
-        for step in _test_pipeline(cfg)
-        if not _ANNOTATION_LOADER.fullmatch(str(step['type']))
-    ]
-    if not (steps and _IMAGE_LOADER.fullmatch(str(steps[0]['type']))):
+    steps = [step for step in _test_pipeline(cfg) if not _loads(step, 'Annotations', 'Annotation')]
+    if not (steps and _loads(steps[0], 'ImageFromFile')):
         raise UsageError(
             f'the test pipeline of {config_name(cfg)} must begin with '
             f'LoadImageFromFile or LoadValidImageFromFile, got {steps[:1]}'
         )
     from_file, from_array = dict(steps[0]), {'type': f'{scope}.LoadImageFromNDArray'}
-    if from_file['type'] == 'LoadImageFromFile' and 'file_client_args' not in from_file:
-        from_file['type'] = 'LoadValidImageFromFile'
     from_file.pop('ignore_empty', None)
     if 'to_float32' in from_file:
         from_array['to_float32'] = from_file['to_float32']
     with DefaultScope.overwrite_default_scope(scope):
-        return scope, {
-            'file': Compose([from_file, *copy.deepcopy(steps[1:])]),
-            'array': Compose([from_array, *copy.deepcopy(steps[1:])]),
-        }
+        file = Compose(with_valid_loaders([from_file, *steps[1:]], cfg))
+        array = Compose(with_valid_loaders([from_array, *steps[1:]], cfg))
+    return _Way(scope, file, array, image_kind(model, file.transforms[0]))
+
+
+def _loads(step: dict, *endings: str) -> bool:
+    name = component_name(step.get('type'))
+    return name.startswith('Load') and name.endswith(endings)
 
 
 def _test_pipeline(cfg: Config) -> list[dict]:
@@ -314,43 +345,6 @@ def _test_pipeline(cfg: Config) -> list[dict]:
             'test_pipeline, which say how to prepare an image'
         )
     return cfg.test_pipeline
-
-
-def check_images(images: Iterable[Image]) -> None:
-    """Check that images are what :func:`inference` takes; files are not read.
-
-    Raises:
-        UsageError, mmsw.datasets.DataError: As :func:`inference`.
-    """
-    for place, image in enumerate(images):
-        _check(image, place)
-
-
-def _check(image: Any, place: int) -> str:
-    """Name of an image for messages; raises if it is none."""
-    if isinstance(image, (str, os.PathLike)):
-        name = os.fspath(image)
-        if '://' not in name and not Path(name).is_file():
-            what = 'is a folder' if Path(name).is_dir() else 'does not exist'
-            raise DataError(f'image file {name} {what} (working folder: {Path.cwd()})')
-        return f'image file {name}'
-    name = f'image {place}'
-    expected = 'expected a path, or a uint8 array, BGR [H, W, 3] or grey [H, W]'
-    if not isinstance(image, np.ndarray):
-        raise UsageError(f'{name} is a {type(image).__name__}; {expected}')
-    if (
-        image.dtype != np.uint8
-        or image.size == 0
-        or not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3))
-    ):
-        raise UsageError(f'{name} is a {image.dtype} array {list(image.shape)}; {expected}')
-    return f'{name} (array {list(image.shape)})'
-
-
-def _three_channels(image: np.ndarray) -> np.ndarray:
-    if image.ndim == 2:
-        image = np.repeat(image[..., None], 3, axis=2)
-    return np.array(image, order='C')  # a copy: transforms may write into it
 
 
 @contextmanager

@@ -43,9 +43,10 @@ from .trained import (
     state_dict_of,
     take_form,
 )
+from .valid_loaders import with_valid_loaders
 
 # Settings of a data loader that torch refuses where the main process loads the data.
-_FOR_WORKERS = ('persistent_workers', 'prefetch_factor', 'timeout', 'multiprocessing_context')
+_FOR_WORKERS = {'persistent_workers', 'prefetch_factor', 'timeout', 'multiprocessing_context'}
 
 
 @register(RUNNERS)
@@ -64,7 +65,8 @@ class PortableRunner(Runner):
       first one and let the others wait for it;
     - looks at data sets, heads and some label maps before any training, see
       :mod:`mmsw.apis.checks`, where mmengine would train on nothing, wait for ever or learn the
-      wrong thing, and says what is wrong with annotation files.
+      wrong thing, and says what is wrong with annotation files;
+    - names a file that cannot be read, see :mod:`mmsw.apis.valid_loaders`.
     """
 
     needs_complete_checkpoint: bool = False  # when loading without resuming
@@ -107,6 +109,16 @@ class PortableRunner(Runner):
             }
         return super().wrap_model(model_wrapper_cfg, model)
 
+    def build_dataloader(
+        self, dataloader: DataLoader | dict, *args: Any, **kwargs: Any
+    ) -> DataLoader:
+        """As mmengine's; with validating loaders, and nothing for workers where there are none."""
+        dataloader = with_valid_loaders(dataloader, self.cfg)
+        if isinstance(dataloader, dict) and not dataloader.get('num_workers'):
+            kept = dataloader.keys() - _FOR_WORKERS
+            dataloader = {key: value for key, value in dataloader.items() if key in kept}
+        return super().build_dataloader(dataloader, *args, **kwargs)
+
     def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
         """As mmengine's; refuses folded networks, and data that nothing can be learned from."""
         refuse_folded_layers(unwrapped(self.model))
@@ -134,15 +146,6 @@ class PortableRunner(Runner):
         """As mmengine's, and the check of batch norm."""
         super().register_hooks(*args, **kwargs)
         self.register_hook(BatchNormCheckHook())
-
-    @staticmethod
-    def build_dataloader(dataloader: DataLoader | dict, *args: Any, **kwargs: Any) -> DataLoader:
-        """As mmengine's; what is for workers is left out where there are none."""
-        if isinstance(dataloader, dict) and not dataloader.get('num_workers'):
-            dataloader = dataloader.copy()
-            for name in _FOR_WORKERS:
-                dataloader.pop(name, None)
-        return Runner.build_dataloader(dataloader, *args, **kwargs)
 
     def build_param_scheduler(self, scheduler: Any) -> Any:
         """As mmengine's; warns of a learning rate that does not go with the length of the run."""

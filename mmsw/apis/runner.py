@@ -30,6 +30,7 @@ from .config import (
     set_pretrained,
 )
 from .data import check_data
+from .plain_config import check_can_be_saved
 from .portable_runner import PortableRunner
 from .testing import prepare_test
 from .trained import existing_file
@@ -182,6 +183,7 @@ def _prepare(
     cfg = load_config(config, cfg_options, data_root)
     if not cfg.get('model'):
         raise UsageError(f'{config_name(cfg)} has no model')
+    check_can_be_saved(cfg, config_name(cfg))
     _check_launcher(launcher)
     cfg.launcher = launcher
     if work_dir is not None:

@@ -36,6 +36,7 @@ from mmsw.checkpoint import (
     network_record,
     save_checkpoint_file,
 )
+from mmsw.component_name import component_name
 from mmsw.errors import UsageError
 from mmsw.random_state import preserved_random_state
 from mmsw.registration import register
@@ -190,7 +191,7 @@ def _fit(recipe: Config, sparsity: float, epochs: int) -> None:
     if not sparsity:
         recipe.custom_hooks = []
     for hook in recipe.custom_hooks:
-        if hook.type == 'DynamicSparsityHook':
+        if component_name(hook.type) == 'DynamicSparsityHook':
             hook.sparsity = sparsity
             hook.interval = max(1, round(hook.interval * factor))
             hook.end_iter = int(hook.end_iter * factor)  # what was grown last still has to learn

@@ -23,7 +23,9 @@ from torch import Tensor
 
 from mmsw.apis.config import load_config, register_toolbox
 from mmsw.apis.data import check_data
+from mmsw.apis.valid_loaders import with_valid_loaders
 from mmsw.checkpoint import load_checkpoint_file
+from mmsw.component_name import component_name
 from mmsw.errors import SparsityChangedError, UsageError
 from mmsw.sparsity import Density, SparsityReport
 
@@ -111,7 +113,7 @@ def demo_report(work_dir: str | os.PathLike[str], num_pictured: int = 4) -> Demo
     ):
         warnings.simplefilter('ignore')  # mmseg's, about its own code
         torch.manual_seed(0)
-        dataset = DATASETS.build(copy.deepcopy(cfg.test_dataloader.dataset))
+        dataset = DATASETS.build(with_valid_loaders(cfg.test_dataloader.dataset, cfg))
         model = revert_sync_batchnorm(MODELS.build(copy.deepcopy(cfg.model)))
         model.init_weights()
         before, _ = evaluate(model, dataset, cfg.test_evaluator)
@@ -171,7 +173,7 @@ def _config_of(run: Path) -> Config:
 
 def _start_file(cfg: Config, run: Path) -> Path:
     init_cfg = cfg.model.backbone.get('init_cfg') or {}
-    if init_cfg.get('type') != 'Pretrained':
+    if component_name(init_cfg.get('type')) != 'Pretrained':
         raise UsageError(f'the run in {run} started without a checkpoint, so there is no "before"')
     return Path(init_cfg['checkpoint'])
 

@@ -181,6 +181,26 @@ def test_tool_pads_for_detectors(tool, tmp_path: Path, capsys) -> None:
     assert json.loads((tmp_path / 'a.json').read_text())['proposals'] is None
 
 
+def test_tool_takes_channels(tool, capsys) -> None:
+    def printed(*arguments: object) -> str:
+        assert tool(*arguments) == 0
+        return capsys.readouterr().out
+
+    four = ('--cfg-options', 'model.backbone.in_channels=4')
+    assert 'input 3 x 96 x 96' in printed('--shape', 70, 96, DETECTOR)
+    text = printed(DETECTOR, '--shape', 70, 96, *four)
+    assert 'input 4 x 96 x 96' in text
+    assert printed('--shape', 4, 70, 96, DETECTOR, *four) == text
+    for channels in (1, 4):
+        result = count_complexity(
+            DETECTOR, (channels, 32, 32), cfg_options={'model.backbone.in_channels': channels}
+        )
+        stem = result.modules['backbone.downsample_layers.0.0']
+        assert (stem.parameters, stem.macs_dense) == (channels * 36 + 4, channels * 36 * 256)
+    assert tool(DETECTOR, '--shape', 1, 64, 64) == 2
+    assert 'cannot be counted at 1 x 64 x 64: ' in capsys.readouterr().err
+
+
 def test_errors_of_the_tool(tool, tmp_path: Path, capsys) -> None:
     (tmp_path / 'other.pth').write_bytes(b'')
     for arguments, message in (

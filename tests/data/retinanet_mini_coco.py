@@ -61,9 +61,9 @@ model = dict(
 data_root = 'data/coco/'
 metainfo = dict(classes=('square',))
 pipeline = [
-    dict(type='LoadValidImageFromFile'),
+    dict(type='LoadImageFromFile'),
     dict(type='Resize', scale=(96, 64), keep_ratio=True),
-    dict(type='LoadValidAnnotations', with_bbox=True),
+    dict(type='LoadAnnotations', with_bbox=True),
     dict(
         type='PackDetInputs',
         meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'),

@@ -13,14 +13,14 @@ model = dict(
     test_cfg=dict(crop_size=(64, 64), stride=(42, 42)),
 )
 train_pipeline = [
-    dict(type='LoadValidImageFromFile'),
-    dict(type='LoadValidAnnotations'),
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations'),
     dict(type='RandomCrop', crop_size=(64, 64)),
     dict(type='PackSegInputs'),
 ]
 test_pipeline = [
-    dict(type='LoadValidImageFromFile'),
-    dict(type='LoadValidAnnotations'),
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations'),
     dict(type='PackSegInputs'),
 ]
 train_dataloader = dict(

@@ -17,6 +17,7 @@ from mmengine.registry import DATASETS, MODELS, DefaultScope
 from torch import nn
 
 from mmsw.apis import load_config, register_toolbox
+from mmsw.apis.valid_loaders import with_valid_loaders
 
 
 def mini_model(cfg: Config) -> nn.Module:
@@ -28,7 +29,7 @@ def mini_model(cfg: Config) -> nn.Module:
 def samples_of(cfg: Config, loader: str) -> list[dict]:
     register_toolbox(cfg)
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
-        dataset = DATASETS.build(copy.deepcopy(cfg[loader].dataset))
+        dataset = DATASETS.build(with_valid_loaders(cfg[loader].dataset, cfg))
         return [dataset[index] for index in range(len(dataset))]
 
 

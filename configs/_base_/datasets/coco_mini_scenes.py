@@ -6,17 +6,17 @@ dataset_type = 'CocoDataset'
 data_root = 'data/demo/coco/'
 metainfo = dict(classes=_base_.digits, palette=_base_.digit_palette)
 train_pipeline = [
-    dict(type='LoadValidImageFromFile'),
-    dict(type='LoadValidAnnotations', with_bbox=True, with_mask=True),
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
     dict(type='RandomResize', scale=(160, 160), ratio_range=(0.75, 1.4), keep_ratio=True),
     dict(type='RandomCrop', crop_size=(160, 160), allow_negative_crop=True),
     dict(type='PhotoMetricDistortion', hue_delta=90),
     dict(type='PackDetInputs'),
 ]
 test_pipeline = [
-    dict(type='LoadValidImageFromFile'),
+    dict(type='LoadImageFromFile'),
     dict(type='Resize', scale=(160, 160), keep_ratio=True),
-    dict(type='LoadValidAnnotations', with_bbox=True, with_mask=True),
+    dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
     dict(
         type='PackDetInputs',
         meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'),

@@ -4,8 +4,8 @@ _base_ = ['coco_instance.py']
 
 scales = [(side, 1333) for side in range(480, 801, 32)]
 train_pipeline = [
-    dict(type='LoadValidImageFromFile'),
-    dict(type='LoadValidAnnotations', with_bbox=True, with_mask=True),
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
     dict(type='RandomFlip', prob=0.5),
     dict(
         type='RandomChoice',

@@ -18,6 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from mmsw.engine.image_channels import image_channels
 from mmsw.models.layers import MaskedFilters, ShiftWiseConv2d
 
 from .operator_work import layer_work
@@ -137,7 +138,8 @@ def complexity(
 
     Args:
         model: A network of mmseg, mmdet or plain torch.
-        shape: ``(H, W)`` of an image of three channels, or ``(channels, H, W)``.
+        shape: ``(H, W)`` of an image, or ``(channels, H, W)``. Without channels, it has those that
+            the first convolution of the backbone takes.
         proposals: Boxes that go through the box heads.
         mask_proposals: Boxes among them that go through the mask heads.
 
@@ -149,7 +151,6 @@ def complexity(
             its RoI heads are of a kind that cannot be run on given boxes.
         RuntimeError: If the network fails on this input.
     """
-    shape = _checked_shape(shape)
     if proposals < 1 or not 0 <= mask_proposals <= proposals:
         raise ValueError(
             'expected 1 or more proposals, and no more masks than that, got '
@@ -157,6 +158,7 @@ def complexity(
         )
     while is_model_wrapper(model):
         model = model.module
+    shape = _checked_shape(shape, model)
     names = {module: name for name, module in model.named_modules()}
     boxes = None
     if hasattr(model, 'roi_head'):
@@ -172,12 +174,12 @@ def complexity(
     return Complexity(shape, boxes, modules, tuple(dict.fromkeys(not_run)))
 
 
-def _checked_shape(shape: Sequence[int]) -> tuple[int, int, int]:
+def _checked_shape(shape: Sequence[int], model: nn.Module) -> tuple[int, int, int]:
     sizes = tuple(shape)
     whole = all(isinstance(size, int) and size > 0 for size in sizes)
     if len(sizes) not in (2, 3) or not whole:
         raise ValueError(f'shape must be (H, W) or (channels, H, W), all positive, got {sizes}')
-    return sizes if len(sizes) == 3 else (3, *sizes)
+    return sizes if len(sizes) == 3 else (image_channels(model), *sizes)
 
 
 def _count(

@@ -9,6 +9,7 @@ from typing import Any
 from mmengine.config import Config
 
 import mmsw
+from mmsw.component_name import component_name
 
 from ..configs import config_of_run, measuring
 from ..digests import config_digest, data_digest, training_conditions
@@ -126,7 +127,7 @@ def run_config(cfg: Config, run: SparsityRun, settings: SparsitySettings) -> Con
     others = [
         hook
         for hook in cfg.get('custom_hooks') or []
-        if hook.get('type') not in ('SparsityReportHook', 'DynamicSparsityHook')
+        if component_name(hook.get('type')) not in ('SparsityReportHook', 'DynamicSparsityHook')
     ]
     measure = measuring(
         SparsityBenchmarkHook,

@@ -12,6 +12,7 @@ from mmengine.config import Config
 from mmsw.apis.backbone import build_backbone
 from mmsw.apis.config import load_config
 from mmsw.apis.data import check_data
+from mmsw.component_name import component_name
 from mmsw.errors import UsageError
 from mmsw.sparsity import masked_layers
 
@@ -61,7 +62,7 @@ class SparsityStudy(Study[SparsityRun]):
         _check(settings)
         self.settings = settings
         cfg, _, dataset = read_config(config, cfg_options)
-        self.is_demo = dataset.get('type') == 'DemoCutouts'
+        self.is_demo = component_name(dataset.get('type')) == 'DemoCutouts'
         self.root = Path(cfg.get('data_root') or dataset.get('data_root') or '')
         self.held_out = {}
         if data is None and self.is_demo:

@@ -11,6 +11,7 @@ from mmengine.config import Config
 
 from mmsw.apis.backbone import build_backbone
 from mmsw.apis.config import load_config
+from mmsw.component_name import component_name
 from mmsw.demo import CLASSES
 from mmsw.errors import UsageError
 from mmsw.sparsity import masked_layers
@@ -115,7 +116,9 @@ def _evaluator(cfg: Config) -> tuple[str, list[str]]:
     """Type of the evaluator, and what it measures."""
     evaluator = cfg.val_evaluator
     if isinstance(evaluator, (list, tuple)):
-        known = [item for item in evaluator if item.get('type') in SCORES]
+        known = [item for item in evaluator if component_name(item.get('type')) in SCORES]
         evaluator = (known or list(evaluator))[0]
     metrics = evaluator.get('metric', 'bbox')
-    return str(evaluator.get('type')), [metrics] if isinstance(metrics, str) else list(metrics)
+    return component_name(evaluator.get('type')), [metrics] if isinstance(metrics, str) else list(
+        metrics
+    )

@@ -11,6 +11,7 @@ from pathlib import Path
 from mmengine.config import Config
 
 from mmsw.apis.config import enable_amp, enable_auto_scale_lr
+from mmsw.component_name import component_name
 
 from ..configs import config_of_run, measuring
 from ..digests import config_digest, data_digest, training_conditions
@@ -130,7 +131,7 @@ def run_config(run: TransferRun, settings: TransferSettings) -> Config:
     enable_options(cfg, settings)
     hooks = []
     for hook in cfg.get('custom_hooks') or []:
-        if hook.get('type') == 'SparsityReportHook':
+        if component_name(hook.get('type')) == 'SparsityReportHook':
             hook = dict(hook, require_sparse=run.start == 'sparse')
         hooks.append(hook)
     transfer = measuring(
