@@ -18,6 +18,8 @@ from mmengine.runner import Runner
 from mmsw.errors import UsageError
 from mmsw.whole_file import write_whole
 
+from .checks.built_datasets import infos, leaves
+
 
 @HOOKS.register_module()
 class ResultFilesHook(Hook):
@@ -116,17 +118,10 @@ def _common_folder(paths: Sequence[str]) -> str:
 
 
 def _image_paths(dataset: Any) -> Iterator[str]:
-    """Of a data set of mmengine, also inside of wrappers; nothing for others."""
-    inner = getattr(dataset, 'datasets', None) or [
-        getattr(dataset, key) for key in ('dataset', '_dataset') if hasattr(dataset, key)
-    ]
-    for item in inner:
-        yield from _image_paths(item)
-    if not inner and hasattr(dataset, 'get_data_info'):
-        for index in range(len(dataset)):
-            path = dataset.get_data_info(index).get('img_path')
-            if isinstance(path, str):
-                yield path
+    for leaf in leaves(dataset):
+        for info in infos(leaf):
+            if isinstance(info.get('img_path'), str):
+                yield info['img_path']
 
 
 def _sort_pictures(hook: Hook, folders: dict[str, str]) -> None:
