@@ -14,7 +14,7 @@ from mmengine.config import Config
 from mmengine.config.utils import MODULE2PACKAGE
 
 NAME = 'mmsw'
-FOLDER = Path(__file__).resolve().parent / '.mim' / 'configs'  # in a clone a link to configs/
+FOLDER = (Path(__file__).parent / '.mim' / 'configs').resolve()  # in a clone a link to configs/
 _PREFIX = f'{NAME}::'
 
 

@@ -25,7 +25,6 @@ from mmengine.runner import Runner
 from mmengine.visualization import Visualizer
 from torch import nn
 
-import mmsw
 from mmsw.apis.backbone import backbone_settings, build_backbone
 from mmsw.apis.config import load_config
 from mmsw.apis.runner import PortableRunner, build_runner
@@ -37,6 +36,7 @@ from mmsw.checkpoint import (
     save_checkpoint_file,
 )
 from mmsw.component_name import component_name
+from mmsw.config_package import FOLDER
 from mmsw.errors import UsageError
 from mmsw.random_state import preserved_random_state
 from mmsw.registration import register
@@ -147,11 +147,9 @@ def recipe_files() -> list[Path]:
     Raises:
         UsageError: If they are not there.
     """
-    package = Path(mmsw.__file__).parent
-    for configs in (package / '.mim/configs', package.parent / 'configs'):
-        if (configs / _RECIPE[0]).is_file():
-            return [configs / name for name in _RECIPE]
-    raise UsageError(f'{_RECIPE[0]} is missing beside mmsw ({package}); install mmsw again')
+    if (FOLDER / _RECIPE[0]).is_file():
+        return [FOLDER / name for name in _RECIPE]
+    raise UsageError(f'{FOLDER / _RECIPE[0]} is missing; install mmsw again')
 
 
 def _coco_folder(data: Path) -> Path:
