@@ -7,6 +7,7 @@ import importlib
 import os
 import re
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from mmsw.wording import short
 from .checks.options import warn_of_unread
 from .data_root import set_data_root
 from .named_configs import config_path
-from .plain_config import has_classes, in_names, scope_of_classes
+from .plain_config import has_classes, in_names, scope_of_classes, unreadable
 
 # default scope -> the package that has it, and the extra of mmsw that brings it
 _TOOLBOXES = {
@@ -33,6 +34,7 @@ _TOOLBOXES = {
     'mmpretrain': ('mmpretrain', 'pretrain'),
     'mmengine': ('mmengine', 'openmmlab'),
 }
+_OF_THE_EXTRA = ('mmcv', 'mmdet', 'mmengine', 'mmseg')
 _SCOPED = re.compile(r'(mmseg|mmdet|mmpretrain)[.:]')  # what names a component of a toolbox
 _AMP_DEVICES = ('cuda', 'npu', 'mlu', 'musa')
 
@@ -104,10 +106,11 @@ def _read(path: Path) -> Config:
         raise UsageError(f'config file {path} cannot be read: {error}') from error
     except ImportError as error:  # of what it inherits, or what it imports
         raise UsageError(f'config file {path} cannot be read: {_missing(error)}') from error
-    except RuntimeError as error:  # torchvision of another torch, in what it imports
-        if 'torchvision' not in str(error):
+    except RuntimeError as error:  # torchvision of another torch; what mmengine cannot read
+        problem = _missing(error) if 'torchvision' in str(error) else unreadable(error, path)
+        if problem is None:
             raise
-        raise UsageError(f'config file {path} cannot be read: {_missing(error)}') from error
+        raise UsageError(f'config file {path} cannot be read: {problem}') from error
 
 
 def _missing(error: Exception) -> str:
@@ -120,6 +123,10 @@ def _missing(error: Exception) -> str:
         return f"{first}; mmengine needs it here: pip install 'setuptools<81'"
     if any('mmpretrain' in text or 'torchvision' in text for text in texts):
         return f'{short(first)}; to get mmpretrain, {_remedy("pretrain")}'
+    module = getattr(first, 'name', None)
+    package = module and module.partition('.')[0]
+    if module and (package not in _OF_THE_EXTRA or (module != package and find_spec(package))):
+        return str(error)  # a module of others, or one that this release does not have
     return f'{first}; to get the toolboxes, {_remedy("openmmlab")}'
 
 
