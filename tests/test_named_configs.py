@@ -68,11 +68,15 @@ def test_names_of_other_packages_stay_theirs() -> None:
 def test_a_tool_takes_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     expected = ROOT / 'configs' / f'{NAME}.py'
-    for name in (NAME, f'{NAME}.py'):
+    for folder in (NAME, 'mine'):
+        (tmp_path / folder).mkdir()  # a work folder is no config
+    for name in (NAME, f'{NAME}.py', f'mmsw::{NAME}', f'mmsw::{NAME}.py'):
         assert config_path(Path(name)).samefile(expected)
     for name in ('demo/mask_rcnn_sw_mini_scenes', 'mask_rcnn_sw_mini_scenes.py'):
         assert config_path(Path(name)).name == 'mask_rcnn_sw_mini_scenes.py'
     assert load_config(NAME).model.type == 'EncoderDecoder'
+    with pytest.raises(UsageError, match='config file mine is a folder'):
+        load_config('mine')
     (tmp_path / f'{NAME}.py').write_text("default_scope = 'mmengine'\n")
     assert load_config(f'{NAME}.py').default_scope == 'mmengine'  # a file wins
 
