@@ -1,5 +1,6 @@
 """The configs of the package by their names: as a base, for mmengine.hub, for the tools."""
 
+import functools
 import importlib
 from pathlib import Path
 
@@ -63,6 +64,21 @@ def test_names_of_other_packages_stay_theirs() -> None:
     mmsw.config_package.make_known()
     importlib.reload(mmsw.config_package).make_known()
     assert Config._get_cfg_path is before
+
+
+def test_other_packages_may_wrap_the_same_functions(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = Config._get_cfg_path
+
+    def wrapped(function: object) -> object:
+        return functools.wraps(function)(lambda *args: function(*args))
+
+    monkeypatch.setattr(Config, '_get_cfg_path', staticmethod(wrapped(ours)))  # after mmsw
+    after = Config._get_cfg_path
+    mmsw.config_package.make_known()
+    assert Config._get_cfg_path is after
+    monkeypatch.setattr(Config, '_get_cfg_path', staticmethod(wrapped(ours.__wrapped__)))  # before
+    mmsw.config_package.make_known()
+    assert Config.fromstring(f"_base_ = 'mmsw::{NAME}'", '.py').model.type == 'EncoderDecoder'
 
 
 def test_a_tool_takes_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
