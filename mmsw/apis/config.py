@@ -211,7 +211,7 @@ def set_pretrained(cfg: Config, pretrained: str | os.PathLike[str] | bool) -> No
         )
     if pretrained is True:
         raise UsageError('pretrained must be a path, or False to train from scratch')
-    _drop_handed_over(cfg)
+    _drop_handed_over(cfg.model)
     if pretrained is False:
         backbone.init_cfg = None
     else:
@@ -230,7 +230,7 @@ def drop_pretrained(cfg: Config) -> str | None:
     Returns:
         The file that the backbone would have started from.
     """
-    handed_over = _drop_handed_over(cfg)
+    handed_over = forget_handed_over(cfg.model)
     init_cfg = (cfg.model.get('backbone') or {}).get('init_cfg')
     if isinstance(init_cfg, dict) and component_name(init_cfg.get('type')) == 'Pretrained':
         cfg.model.backbone.init_cfg = None
@@ -238,13 +238,33 @@ def drop_pretrained(cfg: Config) -> str | None:
     return handed_over
 
 
-def _drop_handed_over(cfg: Config) -> str | None:
-    """Forget ``pretrained``, which the segmentors of mmseg hand over; returns what it was."""
+def forget_handed_over(model: dict) -> str | None:
+    """Let a shift-wise backbone start from nothing that a segmentor of mmseg hands over.
+
+    Others stay as they are: ``pretrained`` may say more to them than where weights are.
+
+    Args:
+        model: Part of a config, which is changed.
+
+    Returns:
+        What was to be handed over.
+    """
+    return _drop_handed_over(model) if _is_shift_wise(model) else None
+
+
+def _drop_handed_over(model: dict) -> str | None:
     dropped = None
-    for part in (cfg.model, cfg.model.get('backbone') or {}):
-        if isinstance(part.get('pretrained'), str):
-            dropped, part['pretrained'] = part['pretrained'], None
+    for part in (model, model.get('backbone') or {}):
+        if isinstance(part.get('pretrained'), (str, os.PathLike)):
+            dropped, part['pretrained'] = os.fspath(part['pretrained']), None
     return dropped
+
+
+def _is_shift_wise(model: dict) -> bool:
+    backbone = model.get('backbone')
+    return isinstance(backbone, dict) and component_name(backbone.get('type')).endswith(
+        'ShiftWiseNet'
+    )
 
 
 def check_pretrained(cfg: Config) -> None:
@@ -258,7 +278,7 @@ def check_pretrained(cfg: Config) -> None:
     """
     backbone = cfg.model.get('backbone') or {}
     files = list(_pretrained_files(cfg.model))
-    if component_name(backbone.get('type')).endswith('ShiftWiseNet'):
+    if _is_shift_wise(cfg.model):
         for part in (cfg.model, backbone):
             if part.get('pretrained') is not None:  # the network takes it as init_cfg
                 handed_over = start_from(part['pretrained'], backbone.get('init_cfg'))
