@@ -75,6 +75,8 @@ def test_functions(scope: str, trained: dict[str, Path], image: Path, expected) 
     model = revert_sync_batchnorm(model)  # which mmseg leaves to its callers
     for given in (str(image), cv2.imread(str(image))):
         assert same(getattr(apis, infer)(model, given), expected[scope])
+    for given in (image, cv2.imread(str(image))):  # after theirs
+        assert same(inference(model, given), expected[scope])
 
 
 @both
