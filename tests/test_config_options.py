@@ -63,7 +63,8 @@ def test_option_that_nothing_reads_is_named(
 
 def test_nothing_is_said_of_what_is_read(said: list[str]) -> None:
     options = dict(find_unused_parameters=True, use_tta=True, log_level='INFO', data_root='new')
-    load_config(MINI, {**options, 'test_pipeline.0.type': 'A', 'custom_hooks': []})
+    more = {'test_pipeline.0.type': 'A', 'custom_hooks': [], 'stock_loaders': True}
+    load_config(MINI, {**options, **more})
     own = Config(dict(runner_type='MyRunner', mine=1))
     load_config(own, {'mine': 2, 'other': 3})  # a runner of somebody else may read anything
     assert said == []
