@@ -16,6 +16,7 @@ from mmengine.config.utils import MODULE2PACKAGE
 NAME = 'mmsw'
 FOLDER = (Path(__file__).parent / '.mim' / 'configs').resolve()  # in a clone a link to configs/
 _PREFIX = f'{NAME}::'
+_MARK = 'knows_mmsw'  # on functions of mmengine that have been replaced
 
 
 def make_known() -> None:
@@ -26,11 +27,18 @@ def make_known() -> None:
     from them names.
     """
     MODULE2PACKAGE[NAME] = NAME  # the module: the distribution has another name, a clone has none
-    if not hasattr(Config._get_cfg_path, '__wrapped__'):
-        Config._get_cfg_path = staticmethod(_with_own_bases(Config._get_cfg_path))
-    if not hasattr(mmengine.hub.hub._get_package_and_cfg_path, '__wrapped__'):
-        theirs = mmengine.hub.hub._get_package_and_cfg_path
-        mmengine.hub.hub._get_package_and_cfg_path = _with_own_names(theirs)
+    theirs = Config._get_cfg_path
+    if not hasattr(theirs, _MARK):
+        Config._get_cfg_path = staticmethod(_marked(_with_own_bases(theirs)))
+    theirs = mmengine.hub.hub._get_package_and_cfg_path
+    if not hasattr(theirs, _MARK):
+        mmengine.hub.hub._get_package_and_cfg_path = _marked(_with_own_names(theirs))
+
+
+def _marked(function: Any) -> Any:
+    """The mark stays where somebody else wraps the function once more."""
+    setattr(function, _MARK, True)
+    return function
 
 
 def _with_own_bases(theirs: Any) -> Any:

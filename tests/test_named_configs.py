@@ -1,5 +1,6 @@
 """The configs of the package by their names: as a base, for mmengine.hub, for the tools."""
 
+import functools
 import importlib
 from pathlib import Path
 
@@ -65,14 +66,33 @@ def test_names_of_other_packages_stay_theirs() -> None:
     assert Config._get_cfg_path is before
 
 
+def test_other_packages_may_wrap_the_same_functions(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = Config._get_cfg_path
+
+    def wrapped(function: object) -> object:
+        return functools.wraps(function)(lambda *args: function(*args))
+
+    monkeypatch.setattr(Config, '_get_cfg_path', staticmethod(wrapped(ours)))  # after mmsw
+    after = Config._get_cfg_path
+    mmsw.config_package.make_known()
+    assert Config._get_cfg_path is after
+    monkeypatch.setattr(Config, '_get_cfg_path', staticmethod(wrapped(ours.__wrapped__)))  # before
+    mmsw.config_package.make_known()
+    assert Config.fromstring(f"_base_ = 'mmsw::{NAME}'", '.py').model.type == 'EncoderDecoder'
+
+
 def test_a_tool_takes_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     expected = ROOT / 'configs' / f'{NAME}.py'
-    for name in (NAME, f'{NAME}.py'):
+    for folder in (NAME, 'mine'):
+        (tmp_path / folder).mkdir()  # a work folder is no config
+    for name in (NAME, f'{NAME}.py', f'mmsw::{NAME}', f'mmsw::{NAME}.py'):
         assert config_path(Path(name)).samefile(expected)
     for name in ('demo/mask_rcnn_sw_mini_scenes', 'mask_rcnn_sw_mini_scenes.py'):
         assert config_path(Path(name)).name == 'mask_rcnn_sw_mini_scenes.py'
     assert load_config(NAME).model.type == 'EncoderDecoder'
+    with pytest.raises(UsageError, match='config file mine is a folder'):
+        load_config('mine')
     (tmp_path / f'{NAME}.py').write_text("default_scope = 'mmengine'\n")
     assert load_config(f'{NAME}.py').default_scope == 'mmengine'  # a file wins
 

@@ -7,6 +7,7 @@ import importlib
 import os
 import re
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from mmsw.wording import short
 from .checks.options import warn_of_unread
 from .data_root import set_data_root
 from .named_configs import config_path
-from .plain_config import has_classes, in_names, scope_of_classes
+from .plain_config import has_classes, in_names, scope_of_classes, unreadable
 
 # default scope -> the package that has it, and the extra of mmsw that brings it
 _TOOLBOXES = {
@@ -33,6 +34,7 @@ _TOOLBOXES = {
     'mmpretrain': ('mmpretrain', 'pretrain'),
     'mmengine': ('mmengine', 'openmmlab'),
 }
+_OF_THE_EXTRA = ('mmcv', 'mmdet', 'mmengine', 'mmseg')
 _SCOPED = re.compile(r'(mmseg|mmdet|mmpretrain)[.:]')  # what names a component of a toolbox
 _AMP_DEVICES = ('cuda', 'npu', 'mlu', 'musa')
 
@@ -104,10 +106,11 @@ def _read(path: Path) -> Config:
         raise UsageError(f'config file {path} cannot be read: {error}') from error
     except ImportError as error:  # of what it inherits, or what it imports
         raise UsageError(f'config file {path} cannot be read: {_missing(error)}') from error
-    except RuntimeError as error:  # torchvision of another torch, in what it imports
-        if 'torchvision' not in str(error):
+    except RuntimeError as error:  # torchvision of another torch; what mmengine cannot read
+        problem = _missing(error) if 'torchvision' in str(error) else unreadable(error, path)
+        if problem is None:
             raise
-        raise UsageError(f'config file {path} cannot be read: {_missing(error)}') from error
+        raise UsageError(f'config file {path} cannot be read: {problem}') from error
 
 
 def _missing(error: Exception) -> str:
@@ -120,6 +123,10 @@ def _missing(error: Exception) -> str:
         return f"{first}; mmengine needs it here: pip install 'setuptools<81'"
     if any('mmpretrain' in text or 'torchvision' in text for text in texts):
         return f'{short(first)}; to get mmpretrain, {_remedy("pretrain")}'
+    module = getattr(first, 'name', None)
+    package = module and module.partition('.')[0]
+    if module and (package not in _OF_THE_EXTRA or (module != package and find_spec(package))):
+        return str(error)  # a module of others, or one that this release does not have
     return f'{first}; to get the toolboxes, {_remedy("openmmlab")}'
 
 
@@ -204,7 +211,7 @@ def set_pretrained(cfg: Config, pretrained: str | os.PathLike[str] | bool) -> No
         )
     if pretrained is True:
         raise UsageError('pretrained must be a path, or False to train from scratch')
-    _drop_handed_over(cfg)
+    _drop_handed_over(cfg.model)
     if pretrained is False:
         backbone.init_cfg = None
     else:
@@ -223,7 +230,7 @@ def drop_pretrained(cfg: Config) -> str | None:
     Returns:
         The file that the backbone would have started from.
     """
-    handed_over = _drop_handed_over(cfg)
+    handed_over = forget_handed_over(cfg.model)
     init_cfg = (cfg.model.get('backbone') or {}).get('init_cfg')
     if isinstance(init_cfg, dict) and component_name(init_cfg.get('type')) == 'Pretrained':
         cfg.model.backbone.init_cfg = None
@@ -231,13 +238,33 @@ def drop_pretrained(cfg: Config) -> str | None:
     return handed_over
 
 
-def _drop_handed_over(cfg: Config) -> str | None:
-    """Forget ``pretrained``, which the segmentors of mmseg hand over; returns what it was."""
+def forget_handed_over(model: dict) -> str | None:
+    """Let a shift-wise backbone start from nothing that a segmentor of mmseg hands over.
+
+    Others stay as they are: ``pretrained`` may say more to them than where weights are.
+
+    Args:
+        model: Part of a config, which is changed.
+
+    Returns:
+        What was to be handed over.
+    """
+    return _drop_handed_over(model) if _is_shift_wise(model) else None
+
+
+def _drop_handed_over(model: dict) -> str | None:
     dropped = None
-    for part in (cfg.model, cfg.model.get('backbone') or {}):
-        if isinstance(part.get('pretrained'), str):
-            dropped, part['pretrained'] = part['pretrained'], None
+    for part in (model, model.get('backbone') or {}):
+        if isinstance(part.get('pretrained'), (str, os.PathLike)):
+            dropped, part['pretrained'] = os.fspath(part['pretrained']), None
     return dropped
+
+
+def _is_shift_wise(model: dict) -> bool:
+    backbone = model.get('backbone')
+    return isinstance(backbone, dict) and component_name(backbone.get('type')).endswith(
+        'ShiftWiseNet'
+    )
 
 
 def check_pretrained(cfg: Config) -> None:
@@ -251,7 +278,7 @@ def check_pretrained(cfg: Config) -> None:
     """
     backbone = cfg.model.get('backbone') or {}
     files = list(_pretrained_files(cfg.model))
-    if component_name(backbone.get('type')).endswith('ShiftWiseNet'):
+    if _is_shift_wise(cfg.model):
         for part in (cfg.model, backbone):
             if part.get('pretrained') is not None:  # the network takes it as init_cfg
                 handed_over = start_from(part['pretrained'], backbone.get('init_cfg'))

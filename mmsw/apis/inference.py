@@ -313,6 +313,8 @@ def _build_way(model: nn.Module, cfg: Config) -> _Way:
             'ImageClassificationInferencer'
         )
     steps = [step for step in _test_pipeline(cfg) if not _loads(step, 'Annotations', 'Annotation')]
+    if steps and _loads(steps[0], 'ImageFromNDArray'):  # as mmdet's inference_detector leaves it
+        steps[0] = {**steps[0], 'type': 'LoadImageFromFile'}
     if not (steps and _loads(steps[0], 'ImageFromFile')):
         raise UsageError(
             f'the test pipeline of {config_name(cfg)} must begin with '

@@ -15,7 +15,7 @@ from torch import nn
 
 from mmsw.errors import MmswError, UsageError
 
-from .config import config_name
+from .config import config_name, forget_handed_over
 
 # What is said where a config does not fit a constructor. Others of these types are faults of the
 # code, and keep their traceback.
@@ -32,11 +32,15 @@ _ALWAYS = (ValueError, AssertionError, ImportError)
 def build_model(cfg: Config) -> nn.Module:
     """The model of a config as its constructors leave it; the scope must be set.
 
+    No file is read that its backbone is to start from.
+
     Raises:
         UsageError: If a constructor refuses what the config says.
     """
+    model = copy.deepcopy(cfg.model)
+    forget_handed_over(model)
     with refusals_explained(cfg):
-        return MODELS.build(copy.deepcopy(cfg.model))
+        return MODELS.build(model)
 
 
 @contextmanager

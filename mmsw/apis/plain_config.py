@@ -8,8 +8,12 @@ like any other.
 
 from __future__ import annotations
 
+import ast
+import os
+import traceback
 import types
 from collections.abc import Collection, Iterator
+from pathlib import Path
 from typing import Any
 
 import mmengine.registry
@@ -99,20 +103,57 @@ def in_names(cfg: Config, scope: str) -> Config:
     )
 
 
+def unreadable(error: RuntimeError, path: Path) -> str | None:
+    """Why mmengine cannot read a config file, where its own error says nothing or too much.
+
+    Returns:
+        What to say; ``None`` for an error of another kind.
+    """
+    trace = traceback.extract_tb(error.__traceback__)
+    if 'inheritance chain' in str(error):
+        return (
+            'it inherits from a config in pure Python (with read_base() or imports at its top), or '
+            'the other way round: write both in one style'
+        )
+    if str(error) or Path(trace[-1].filename).name != 'lazy.py':
+        return None
+    lines = [frame.lineno for frame in trace if Path(frame.filename).name == path.name]
+    return (
+        f'line {lines[-1] if lines else "unknown"} calls what the file imports, and mmengine '
+        'imports nothing while it reads a config in pure Python: write the value itself'
+    )
+
+
 def check_can_be_saved(cfg: Config, name: str) -> None:
     """Refuse what cannot be written as text, as every run does with its config.
 
     Raises:
-        UsageError: If a value is a function or class that cannot be imported.
+        UsageError: If the text of a value is no Python, as of a function or a path.
     """
     if not cfg._format_python_code:  # then nobody reads what is written
         return
     for key, value in _leaves(cfg._to_lazy_dict()):
-        if callable(value) and not isinstance(value, _LAZY):
+        if isinstance(value, (*_LAZY, str, int, float)) or value is None:
+            continue
+        try:
+            ast.parse(str(value), mode='eval')
+        except (SyntaxError, ValueError) as error:
             raise UsageError(
-                f'{name} has {key}={value!r}, which cannot be saved as text: put it into a module, '
-                'and name it by its path'
-            )
+                f'{name} has {key}={_shortened(value)}, which cannot be saved as text: '
+                f'{_as_text(value)}'
+            ) from error
+
+
+def _shortened(value: Any) -> str:
+    return ' '.join(repr(value).split())[:200]
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, os.PathLike):
+        return f'write it as {os.fspath(value)!r}'
+    if callable(value):
+        return 'put it into a module, and name it by its path'
+    return 'write it in numbers, texts, lists and dicts'
 
 
 def _converted(value: Any, key: str | None, scope: str) -> Any:

@@ -16,12 +16,13 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
 from mmsw.errors import UsageError
+from mmsw.registration import register
 from mmsw.whole_file import write_whole
 
 from .checks.built_datasets import infos, leaves
 
 
-@HOOKS.register_module()
+@register(HOOKS)
 class ResultFilesHook(Hook):
     """Writes the label map of every tested image, and sorts the pictures that are drawn.
 

@@ -25,6 +25,7 @@ from .config import (
     drop_pretrained,
     enable_amp,
     enable_auto_scale_lr,
+    forget_handed_over,
     load_config,
     register_toolbox,
     set_pretrained,
@@ -89,7 +90,9 @@ def build_runner(
         enable_auto_scale_lr(cfg)
     resumed = _set_resume(cfg, resume)
     check_data(cfg, [name for name in ('train_dataloader', 'val_dataloader') if cfg.get(name)])
-    if not resumed:
+    if resumed:
+        forget_handed_over(cfg.model)
+    else:
         check_pretrained(cfg)
         if cfg.get('load_from'):
             existing_file(cfg.load_from, 'load_from')
@@ -140,6 +143,7 @@ def build_test_runner(
     if cfg.get('test_dataloader') is None:
         raise UsageError(f'{config_name(cfg)} has no test_dataloader')
     cfg.load_from, cfg.resume = existing_file(checkpoint, 'checkpoint'), False
+    forget_handed_over(cfg.model)
     prepare_test(cfg, scope, tta=tta, show_dir=show_dir, out=out, no_truth=no_truth)
     check_data(cfg, ['test_dataloader'])
     runner = _from_cfg(cfg)

@@ -10,14 +10,18 @@ import cv2
 import numpy as np
 import pytest
 from data_helpers import BOX, DETECTOR, ROOT, SEGMENTOR, annotation
-from mmengine.registry import DATASETS
+from mmengine.config import Config
+from mmengine.dataset import Compose
+from mmengine.registry import DATASETS, DefaultScope
 from mmengine.runner import Runner
 from tiny_run import TinyData, tiny_config
+from torch import nn
 from torch.utils.data import IterableDataset
 
-from mmsw.apis import UsageError, build_runner, load_config
+from mmsw.apis import UsageError, build_runner, load_config, register_toolbox
 from mmsw.apis.checks.class_names import check_class_names
-from mmsw.datasets import DataError
+from mmsw.apis.checks.masks import check_masks
+from mmsw.datasets import DataError, LoadValidAnnotations
 
 pytestmark = pytest.mark.usefixtures('plain_config_text')
 OWN_CLASSES = {
@@ -174,6 +178,29 @@ def test_objects_without_masks(coco, tmp_path: Path) -> None:
     cure['val_dataloader.dataset.pipeline.2.with_mask'] = False
     cure['val_evaluator.metric'] = 'bbox'
     mask_rcnn(root, tmp_path, **cure).train()
+
+
+def draw_masks(results: dict) -> dict:
+    """A transform of a user, which makes masks of boxes."""
+    return results
+
+
+def test_transforms_of_others_may_make_masks() -> None:
+    register_toolbox(Config(dict(default_scope='mmdet')))
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        loader = LoadValidAnnotations(with_bbox=True, with_mask=True)
+
+    class Boxes(TinyData):
+        def __init__(self, *steps: object) -> None:
+            super().__init__()
+            self.pipeline = Compose(steps)
+
+        def get_data_info(self, index: int) -> dict:
+            return dict(instances=[dict(bbox=[index, 1, 2, 3])])
+
+    check_masks(Boxes(draw_masks, loader), nn.Module(), 'train_dataloader')
+    with pytest.raises(DataError, match='4 of the 4 annotations looked at in its list have no'):
+        check_masks(Boxes(loader, draw_masks), nn.Module(), 'train_dataloader')
 
 
 def test_boxes_alone_need_no_masks(coco, tmp_path: Path) -> None:

@@ -160,11 +160,17 @@ def test_fusion_of_things_and_stuff() -> None:
 
 
 def load_panoptic_head(things: int, stuff: int) -> nn.Module:
-    kind = MODELS.get('mmdet.MaskFormerHead')
-    head = kind.__new__(kind)  # its layers are not looked at
+    settings = dict(num_things_classes=things, num_stuff_classes=stuff, num_classes=things + stuff)
+    return without_layers('mmdet.MaskFormerHead', **settings)
+
+
+def without_layers(name: str, **settings) -> nn.Module:
+    """A head with attributes; its layers are not looked at."""
+    kind = MODELS.get(name)
+    head = kind.__new__(kind)
     nn.Module.__init__(head)
-    head.num_things_classes, head.num_stuff_classes = things, stuff
-    head.num_classes = things + stuff
+    for key, value in settings.items():
+        setattr(head, key, value)
     return head
 
 
@@ -181,11 +187,29 @@ def test_heads_of_others_are_left_alone() -> None:
     check_heads(holding(decode_head=Boundaries(), bbox_head=own), data(3), 'train_dataloader')
 
     class Decoder(type(built(load_config(SEGMENTOR).model.decode_head, 'mmseg'))):
-        """Whose base says what ``num_classes`` means."""
+        """The classes of a hierarchy, or bins of depths, are others than those of the data."""
 
     main = Decoder.__new__(Decoder)
     nn.Module.__init__(main)
     main.num_classes = main.out_channels = 7
-    with pytest.raises(UsageError, match=r'model\.decode_head\.num_classes=7'):
-        check_heads(holding(decode_head=main), data(3), 'train_dataloader')
-    check_heads(holding(auxiliary_head=main), data(3), 'train_dataloader')
+    check_heads(holding(decode_head=main, auxiliary_head=main), data(3), 'train_dataloader')
+
+
+def test_proposals_alone() -> None:
+    """A detector that only proposes has its head where others have the one for classes."""
+    for kind in ('RPNHead', 'GARPNHead', 'CascadeRPNHead'):
+        head = without_layers(f'mmdet.{kind}', num_classes=1)
+        check_heads(holding(bbox_head=head), data(80), 'train_dataloader')
+    proposer = type('RPN', (nn.Module,), {})()
+    proposer.bbox_head = without_layers('mmdet.ATSSHead', num_classes=1)
+    check_heads(proposer, data(80), 'train_dataloader')
+
+
+def test_trackers_of_pedestrians() -> None:
+    """The benchmark names 13 classes, of which the detector of a tracker learns the first."""
+    boxes = dict(type='Shared2FCBBoxHead', in_channels=4, fc_out_channels=4, num_classes=1)
+    model = holding(detector__roi_head__bbox_head=built(boxes, 'mmdet'))
+    benchmark = type('MOTChallengeDataset', (SimpleNamespace,), {})
+    check_heads(model, benchmark(metainfo=data(13).metainfo), 'val_dataloader')
+    with pytest.raises(UsageError, match=r'detector\.roi_head\.bbox_head\.num_classes=1'):
+        check_heads(model, data(13), 'val_dataloader')

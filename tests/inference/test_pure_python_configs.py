@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import pickle
 import runpy
 import warnings
@@ -29,6 +30,7 @@ from mmsw.apis import (
     load_config,
     register_toolbox,
 )
+from mmsw.apis.plain_config import check_can_be_saved
 from mmsw.checkpoint import read_checkpoint
 from mmsw.component_name import component_name
 from mmsw.models import ShiftWiseNet
@@ -193,6 +195,44 @@ def test_a_function_that_is_nowhere_is_refused_where_the_config_is_saved(tmp_pat
     assert cfg.model.act(2) == 2
     with pytest.raises(UsageError, match=r'act=<function .*lambda.* cannot be saved as text: put'):
         build_runner(cfg, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ('value', 'message'),
+    [
+        (Path('/a/b'), r"value=PosixPath\('/a/b'\), .*: write it as '/a/b'$"),
+        (np.zeros(2), r'value=array\(\[0\., 0\.\]\), which .*: write it in numbers, texts'),
+        (functools.partial(max, 1), r'value=functools.partial\(.*put it into a module'),
+    ],
+)
+def test_values_that_are_no_text(value: object, message: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=message):
+        build_runner(seen(model=dict(type=Elsewhere), value=value), tmp_path)
+
+
+def test_values_that_are_text(tmp_path: Path) -> None:
+    values = [np.float64(0.5), slice(1, 2), {1, 2}, range(3), b'x', 1j, torch.ones(2)]
+    cfg = seen(model=dict(type=Elsewhere), values=values, part=nn.ReLU())
+    check_can_be_saved(cfg, 'the config')
+    assert compile(cfg.pretty_text, 'text', 'exec')
+
+
+@pytest.mark.parametrize(
+    ('text', 'message'),
+    [
+        ('from mmcv import imread\nfrom torch.optim import SGD\na = imread(1)', 'line 3 calls'),
+        ('import torch.optim as optim\n\na = optim.SGD(1)', 'line 3 calls what the file imports'),
+        ("_base_ = './pure.py'", 'it inherits from a config in pure Python .*in one style$'),
+        ('from absent.part import A\na = dict(type=A)', r"line 1 for No module named 'absent'$"),
+        ('from mmseg.absent import A\na = dict(type=A)', r"named 'mmseg\.absent'$"),
+    ],
+)
+def test_what_mmengine_cannot_read(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / 'pure.py').write_text('from torch.optim import SGD\noptimizer = dict(type=SGD)')
+    (tmp_path / 'config.py').write_text(text)
+    with pytest.raises(UsageError, match=message) as caught:
+        load_config(tmp_path / 'config.py')
+    assert len(str(caught.value)) < 400
 
 
 def test_scopes_of_classes(tmp_path: Path) -> None:

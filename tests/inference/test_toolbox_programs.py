@@ -16,8 +16,8 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import DefaultScope
 from mmengine.structures import BaseDataElement
 
-from mmsw.apis import build_runner, inference, init_model
-from mmsw.checkpoint import read_checkpoint
+from mmsw.apis import build_runner, build_test_runner, inference, init_model
+from mmsw.checkpoint import CheckpointError, read_checkpoint
 
 
 @pytest.fixture(autouse=True)
@@ -75,6 +75,8 @@ def test_functions(scope: str, trained: dict[str, Path], image: Path, expected) 
     model = revert_sync_batchnorm(model)  # which mmseg leaves to its callers
     for given in (str(image), cv2.imread(str(image))):
         assert same(getattr(apis, infer)(model, given), expected[scope])
+    for given in (image, cv2.imread(str(image))):  # after theirs
+        assert same(inference(model, given), expected[scope])
 
 
 @both
@@ -93,6 +95,24 @@ def test_inferencers(
         assert same(found, expected[scope])
         assert program.model.dataset_meta['classes'][0] in ('wall', 'square')
     assert len(list((tmp_path / 'vis').iterdir())) == 1
+
+
+def test_nothing_is_handed_over_where_a_checkpoint_is_read(
+    trained: dict[str, Path], image: Path, expected, tmp_path: Path
+) -> None:
+    """Trained with --from-scratch; the config still names what its base has for a ResNet."""
+    checkpoint = trained['mmseg']
+    call = dict(cfg_options={'model.pretrained': 'open-mmlab://resnet50_v1c'})
+    model = init_model(CONFIGS['mmseg'], checkpoint, **call)
+    assert same(inference(model, image), expected['mmseg'])
+    call.update(work_dir=tmp_path, data_root=checkpoint.parents[1] / 'data')
+    for runner in (
+        build_test_runner(CONFIGS['mmseg'], checkpoint, **call),
+        build_runner(CONFIGS['mmseg'], resume=checkpoint, **call),
+    ):
+        assert runner.model.backbone.init_cfg is None
+    with pytest.raises(CheckpointError, match=r'set model\.pretrained=None'):
+        build_runner(CONFIGS['mmseg'], **call)
 
 
 @both

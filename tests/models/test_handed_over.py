@@ -102,6 +102,9 @@ def test_what_another_backbone_starts_from_is_its_own_business() -> None:
     check_pretrained(cfg)
     set_pretrained(cfg, False)
     assert cfg.model.pretrained is None
+    cfg = Config(dict(model=dict(pretrained='ViT.pt', backbone=dict(type='Own', pretrained='a'))))
+    assert drop_pretrained(cfg) is None  # it may need to know
+    assert (cfg.model.pretrained, cfg.model.backbone.pretrained) == ('ViT.pt', 'a')
     timm = Config(dict(model=dict(backbone=dict(type='TIMMBackbone', pretrained=True))))
     assert drop_pretrained(timm) is None
     check_pretrained(timm)

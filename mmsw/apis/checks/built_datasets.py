@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from mmsw.datasets import LoadValidAnnotations
 
+# Packages whose transforms leave annotations what they mean.
+_KNOWN = ('mmcv', 'mmdet', 'mmengine', 'mmpretrain', 'mmseg', 'mmsw')
 _INNER = ('transforms', 'subroutines', 'pipeline')  # where transforms keep others
 
 
@@ -41,6 +43,11 @@ def transforms(part: Any) -> Iterator[Any]:
 def label_loaders(dataset: Any) -> list[LoadValidAnnotations]:
     """What loads the annotations of a data set."""
     return [item for item in transforms(dataset) if isinstance(item, LoadValidAnnotations)]
+
+
+def of_others(items: Iterable[Any]) -> bool:
+    """Whether there is a transform of other people, which may give annotations another meaning."""
+    return any(type(item).__module__.partition('.')[0] not in _KNOWN for item in items)
 
 
 def infos(dataset: Any, most: int | None = None) -> Iterator[dict]:

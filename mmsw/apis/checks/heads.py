@@ -19,21 +19,28 @@ _DETECTION_HEADS = (
     'mmdet.models.roi_heads.mask_heads.',
 )
 _PANOPTIC_HEADS = 'mmdet.models.seg_heads.'
-# Heads whose classes are others than those of the data: edges, depths, stuff, words.
+# Heads whose classes are others than those of the data: edges, depths, stuff, words, proposals.
 _OTHER_CLASSES = {
     'STDCHead',
     'VPDDepthHead',
     'FusedSemanticHead',
     'ATSSVLFusionHead',
     'GroundingDINOHead',
+    'RPNHead',
+    'GARPNHead',
+    'CascadeRPNHead',
+    'StageCascadeRPNHead',
 }
+# Data sets that name more classes than are learned: trackers follow pedestrians alone.
+_OTHER_DATASETS = {'MOTChallengeDataset'}
 
 
 def check_heads(model: nn.Module, dataset: Any, name: str) -> None:
     """Refuse heads of mmseg and mmdet whose number of classes is not the one of the data.
 
-    Left alone are heads of others, proposals (RPN), masks without class, heads for other classes
-    than those of the data set, and data sets whose classes are texts to be understood.
+    Left alone are heads of others, also derived ones, proposals (RPN), masks without class, heads
+    for other classes than those of the data set, and data sets whose classes are texts to be
+    understood.
 
     Args:
         model: A built model.
@@ -48,6 +55,8 @@ def check_heads(model: nn.Module, dataset: Any, name: str) -> None:
     if not classes or any(getattr(part, 'return_classes', False) for part in parts):
         return
     if any(len(class_names(part) or classes) != len(classes) for part in parts):
+        return
+    if 'RPN' in _names(model) or any(_names(part) & _OTHER_DATASETS for part in parts):
         return
     things = _things(dataset.metainfo, classes)
     wrong = [
@@ -79,16 +88,13 @@ def _things(metainfo: dict, classes: list | tuple) -> int | None:
 def _head_sizes(model: nn.Module, number: int, things: int | None) -> Iterator[tuple]:
     """Config key, number of classes and the right number of every known head."""
     for path, head in model.named_modules():
-        names = {kind.__name__ for kind in type(head).__mro__}
         size = getattr(head, 'num_classes', None)
-        if not isinstance(size, int) or names & _OTHER_CLASSES:
+        if not isinstance(size, int) or _names(head) & _OTHER_CLASSES:
             continue
         path = path.removeprefix('module.')  # of test-time augmentation
         where = type(head).__module__
         key = f'model.{path}.num_classes'
-        if where.startswith(_SEGMENTATION_HEADS) or (
-            path == 'decode_head' and 'BaseDecodeHead' in names
-        ):
+        if where.startswith(_SEGMENTATION_HEADS):
             if not (getattr(head, 'out_channels', None) == 1 and number <= 2):
                 yield key, size, number
         elif where.startswith((*_DETECTION_HEADS, _PANOPTIC_HEADS)) and _has_things(head):
@@ -96,6 +102,11 @@ def _head_sizes(model: nn.Module, number: int, things: int | None) -> Iterator[t
             yield key, head.num_things_classes + head.num_stuff_classes, number
         elif where.startswith(_DETECTION_HEADS) and not _without_class(path, head):
             yield key, size, size if things is None else things
+
+
+def _names(part: Any) -> set[str]:
+    """Of its class and of those that it is derived from."""
+    return {kind.__name__ for kind in type(part).__mro__}
 
 
 def _has_things(head: nn.Module) -> bool:

@@ -13,7 +13,7 @@ from torch import nn
 from mmsw.datasets.label_maps import IGNORED, KnownClasses
 from mmsw.wording import listed
 
-from .built_datasets import class_names, infos, label_loaders, leaves
+from .built_datasets import class_names, infos, label_loaders, leaves, of_others, transforms
 
 MOST_MAPS = 24
 _MOST_SECONDS = 2.0
@@ -25,7 +25,8 @@ def tell_classes(dataset: Any, model: nn.Module, metrics: Iterable[Any] = ()) ->
     """Tell what loads the label maps of a data set which classes there are, and what is ignored.
 
     Args:
-        dataset: A built data set. One that does not name its classes stays as it is.
+        dataset: A built data set. One that does not name its classes stays as it is, and so does
+            one whose labels transforms of other people see, since they may make classes of them.
         model: Its heads and losses may ignore other labels than 255.
         metrics: They as well.
     """
@@ -34,8 +35,10 @@ def tell_classes(dataset: Any, model: nn.Module, metrics: Iterable[Any] = ()) ->
     binary = 1 in _numbers('out_channels', [part for part in parts if _is_decode_head(part)])
     for leaf in leaves(dataset):
         names = class_names(leaf)
+        items = [*transforms(leaf), *(transforms(dataset) if dataset is not leaf else ())]
         for loader in label_loaders(leaf) if names else []:
-            if loader.label_maps is not None:
+            after = items[items.index(loader) + 1 :]
+            if loader.label_maps is not None and not of_others(after):
                 loader.label_maps.known = KnownClasses(
                     max(len(names), 2 if binary else 0),
                     frozenset(ignored | _numbers('ignore_index', [leaf])),

@@ -8,7 +8,7 @@ from torch import nn
 
 from mmsw.errors import DataError
 
-from .built_datasets import infos, label_loaders, leaves
+from .built_datasets import infos, label_loaders, leaves, of_others, transforms
 
 _MOST_IMAGES = 10_000  # under a second
 
@@ -26,7 +26,8 @@ def check_masks(dataset: Any, model: nn.Module, name: str) -> None:
     """
     for leaf in leaves(dataset):
         loaders = [item for item in label_loaders(leaf) if getattr(item.loader, 'with_mask', False)]
-        if not loaders:
+        items = list(transforms(leaf))
+        if not loaders or of_others(items[: items.index(loaders[0])]):  # which may make masks
             continue
         total = bare = 0
         for info in infos(leaf, _MOST_IMAGES):

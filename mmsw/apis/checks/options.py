@@ -25,7 +25,7 @@ _READ = frozenset(
         *('default_scope', 'custom_imports', 'env_cfg', 'launcher', 'randomness'),
         *('runner_type', 'runner', 'model_wrapper_cfg', 'strategy', 'sync_bn', 'compile'),
         *('find_unused_parameters', 'activation_checkpointing', 'efficient_conv_bn_eval'),
-        *('init_weights_for_test_or_val', 'tta_model', 'tta_pipeline', 'use_tta'),
+        *('init_weights_for_test_or_val', 'tta_model', 'tta_pipeline', 'use_tta', 'stock_loaders'),
     ]
 )
 _RUNNERS = ('', 'Runner', 'PortableRunner')  # known to read nothing else
