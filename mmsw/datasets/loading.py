@@ -166,6 +166,12 @@ class LoadValidAnnotations(BaseTransform):
             DataError: As from ``transform``.
         """
         what = self._described(info)
+        if info.get('seg_map_path') is None:
+            raise DataError(
+                f'image {info.get("img_path")} has no label map in its data set: name the folder '
+                'of label maps, seg_map_path in data_prefix, or predict without truth, with '
+                '--no-truth of tools/test.py'
+            )
         with _explained(what):
             values = self.label_maps.values(info, what)
             if 'ori_shape' in info:

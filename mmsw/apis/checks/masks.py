@@ -45,7 +45,7 @@ def _cure(leaf: Any, loader: Any, dataset: Any, model: nn.Module, name: str) -> 
     detector = 'take a detector without masks, such as configs/retinanet_sw_t_1x_coco.py'
     if getattr(getattr(model, 'roi_head', None), 'mask_head', None) is None:
         return detector
-    place = 'with_mask=False in LoadValidAnnotations of every pipeline'
+    place = 'with_mask=False in LoadAnnotations of every pipeline'
     top = list(getattr(getattr(leaf, 'pipeline', None), 'transforms', ()))
     if leaf is dataset and loader in top:
         place = f'{name}.dataset.pipeline.{top.index(loader)}.with_mask=False'
