@@ -9,7 +9,7 @@ from mmsw.datasets import LoadValidAnnotations
 
 _INNER = ('transforms', 'subroutines', 'pipeline')  # where transforms keep others
 # Packages whose transforms and data sets do with labels and paths what is known here.
-_KNOWN = ('mmengine', 'mmcv', 'mmseg', 'mmdet', 'mmpretrain', 'mmsw')
+_KNOWN = ('torch', 'mmengine', 'mmcv', 'mmseg', 'mmdet', 'mmpretrain', 'mmsw')
 _BASES = ('BaseSegDataset.load_data_list', 'BaseDataset.filter_data')
 
 
