@@ -7,6 +7,7 @@ from mmengine.runner import BaseLoop, Runner
 
 from mmsw.engine.model_wrapper import unwrapped
 
+from ..images import check_mean
 from .class_names import check_class_names
 from .datasets import check_dataset
 from .heads import check_heads
@@ -33,6 +34,7 @@ def check_before_run(runner: Runner, loop: BaseLoop, name: str) -> None:
     if not hasattr(dataset, '__len__'):  # it says nothing about itself
         return
     model = unwrapped(runner.model)
+    check_mean(model)
     check_class_names(dataset, name)
     check_dataset(dataset, name, compares)
     check_heads(model, dataset, name)
