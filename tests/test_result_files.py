@@ -19,7 +19,7 @@ from PIL import Image
 from mmsw.apis import UsageError, build_test_runner, load_config
 from mmsw.apis.result_files import label_map_names, picture_folders
 from mmsw.apis.testing import prepare_test
-from mmsw.errors import MmswError
+from mmsw.errors import DataError, MmswError
 
 ONLY_IMAGES = dict(_delete_=True, img_path='images')
 pytestmark = pytest.mark.usefixtures('plain_config_text')
@@ -141,6 +141,23 @@ def test_what_truth_is_needed_for_is_said(
     with pytest.raises(MmswError, match=message) as caught:
         scores_of(folder, MINI, 'bare', tmp_path / 'work', **wishes)
     assert '\n' not in str(caught.value)
+
+
+def test_image_that_the_hook_cannot_draw_is_named(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """mmseg's hook reads a file with OpenCV, which knows no six channels."""
+    from mmseg.visualization import SegLocalVisualizer
+
+    def fail(*_: object, **__: object) -> None:
+        raise ValueError('six channels')
+
+    monkeypatch.setattr(SegLocalVisualizer, 'add_datasample', fail)
+    wishes = dict(no_truth=True, show_dir=tmp_path / 'shown')
+    with pytest.raises(
+        DataError, match=r'a/0\.jpg cannot be drawn by SegVis.*six channels\): leave'
+    ):
+        scores_of(folder, MINI, 'bare', tmp_path / 'work', **wishes)
 
 
 def test_places_that_cannot_be_written_to_are_refused_first(folder: Path, tmp_path: Path) -> None:

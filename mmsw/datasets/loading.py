@@ -100,7 +100,7 @@ class LoadValidImageFromFile(LoadImageFromFile):
                 raise DataError(
                     f'image file {path} is cut off: it ends after {len(content)} bytes without the '
                     'end mark of its format. Copy or download it again, or remove it from the data '
-                    'set; allow_truncated=True in LoadValidImageFromFile takes a JPEG as it is'
+                    'set; allow_truncated=True in the image loader takes a JPEG as it is'
                 )
             content += _JPEG_END
         try:
