@@ -63,24 +63,39 @@ def test_option_that_nothing_reads_is_named(
 
 def test_nothing_is_said_of_what_is_read(said: list[str]) -> None:
     options = dict(find_unused_parameters=True, use_tta=True, log_level='INFO', data_root='new')
-    more = {'test_pipeline.0.type': 'A', 'custom_hooks': [], 'stock_loaders': True}
-    load_config(MINI, {**options, **more})
+    options.update({'test_pipeline.0.type': 'A', 'custom_hooks': [], 'stock_loaders': True})
+    load_config(MINI, options)
+    load_config(Config(dict(model=dict(type='A'))), {'data_preprocessor.size': (8, 8)})
     own = Config(dict(runner_type='MyRunner', mine=1))
     load_config(own, {'mine': 2, 'other': 3})  # a runner of somebody else may read anything
     assert said == []
 
 
-def test_misspelt_option_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    """What a model's constructors refuse is tested in test_model_building."""
-    option = 'train_dataloader.batchsize'
+def test_the_preprocessor_of_the_model_is_the_one_that_is_read(said: list[str]) -> None:
+    """mmseg's files have a variable of this name beside it."""
+    load_config(MINI, {'data_preprocessor.size': (8, 8)})
+    assert len(said) == 1
+    assert said[0].endswith('Did you mean model.data_preprocessor.size?')
+
+
+@pytest.mark.parametrize('option', ['train_dataloader.batchsize', 'model.backbone.paths'])
+def test_misspelt_option_is_one_line(
+    option: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     options = {option: 2}
 
     def run() -> None:
         build_runner(tiny_config(tmp_path), cfg_options=options).train()
 
     assert run_reporting_errors(run, options=options) == 2
+    name = option.rpartition('.')[2]
     line = capsys.readouterr().err.splitlines()[-1]
     assert line.startswith(f'error: the config option {option} does not fit what it is for: ')
-    assert line.endswith("got an unexpected keyword argument 'batchsize'")
+    assert line.endswith(f"got an unexpected keyword argument '{name}'")
+    other = {'train_cfg.max_iters': 1}
+    if option.startswith('model.'):
+        assert run_reporting_errors(run, options=other) == 2
+        assert 'the model of the config cannot be built: ' in capsys.readouterr().err
+        return
     with pytest.raises(TypeError):  # another error of this kind keeps its traceback
-        run_reporting_errors(run, options={'train_cfg.max_iters': 1})
+        run_reporting_errors(run, options=other)

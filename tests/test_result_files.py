@@ -19,6 +19,7 @@ from PIL import Image
 from mmsw.apis import UsageError, build_test_runner, load_config
 from mmsw.apis.result_files import label_map_names, picture_folders
 from mmsw.apis.testing import prepare_test
+from mmsw.errors import DataError, MmswError
 
 ONLY_IMAGES = dict(_delete_=True, img_path='images')
 pytestmark = pytest.mark.usefixtures('plain_config_text')
@@ -126,7 +127,7 @@ def test_detector_without_truth(folder: Path, tmp_path: Path) -> None:
         (dict(), r'no label maps: \S+annotations/validation does not exist\. .* --no-truth and'),
         (
             dict(cfg_options={'test_dataloader.dataset.data_prefix': ONLY_IMAGES}),
-            r'no label maps: data_prefix names no seg_map_path\. .* or .*--no-truth',
+            r'0\.jpg has no label map in its data set: name .*seg_map_path.* --no-truth of',
         ),
         (
             dict(cfg_options={'test_evaluator.format_only': True}),
@@ -137,9 +138,26 @@ def test_detector_without_truth(folder: Path, tmp_path: Path) -> None:
 def test_what_truth_is_needed_for_is_said(
     folder: Path, tmp_path: Path, wishes: dict, message: str
 ) -> None:
-    with pytest.raises(UsageError, match=message) as caught:
+    with pytest.raises(MmswError, match=message) as caught:
         scores_of(folder, MINI, 'bare', tmp_path / 'work', **wishes)
     assert '\n' not in str(caught.value)
+
+
+def test_image_that_the_hook_cannot_draw_is_named(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """mmseg's hook reads a file with OpenCV, which knows no six channels."""
+    from mmseg.visualization import SegLocalVisualizer
+
+    def fail(*_: object, **__: object) -> None:
+        raise ValueError('six channels')
+
+    monkeypatch.setattr(SegLocalVisualizer, 'add_datasample', fail)
+    wishes = dict(no_truth=True, show_dir=tmp_path / 'shown')
+    with pytest.raises(
+        DataError, match=r'a/0\.jpg cannot be drawn by SegVis.*six channels\): leave'
+    ):
+        scores_of(folder, MINI, 'bare', tmp_path / 'work', **wishes)
 
 
 def test_places_that_cannot_be_written_to_are_refused_first(folder: Path, tmp_path: Path) -> None:

@@ -82,7 +82,8 @@ def run_reporting_errors(
         try:
             result = run()
         except (MmswError, *also) as error:
-            print(f'error: {_message(error)}', file=sys.stderr)
+            problem = misspelt_option(error.__cause__, options or ()) or _message(error)
+            print(f'error: {problem}', file=sys.stderr)
             return 2
         except TypeError as error:
             problem = misspelt_option(error, options or ())

@@ -15,6 +15,7 @@ from torch import nn
 from mmsw.component_name import component_name
 from mmsw.engine.image_channels import image_channels
 from mmsw.errors import DataError, UsageError
+from mmsw.models import ShiftWiseNet
 
 Image = str | os.PathLike[str] | np.ndarray
 
@@ -147,6 +148,7 @@ def check_prepared(channels: int, model: nn.Module, name: str) -> None:
     preprocessor = getattr(model, 'data_preprocessor', None)
     if type(preprocessor).__module__.partition('.')[0] not in _TOOLBOXES:
         return
+    check_mean(model)
     own, mean = image_channels(model), getattr(preprocessor, 'mean', None)
     if channels == 1 and mean is not None:  # which is subtracted for each of its channels
         channels = mean.numel()
@@ -156,6 +158,28 @@ def check_prepared(channels: int, model: nn.Module, name: str) -> None:
             f'{name} goes to the model with {channels} channel{"" if channels == 1 else "s"}, and '
             f'the {component_name(type(model.backbone if hasattr(model, "backbone") else model))} '
             f'takes {own}: load images with {cure}, or set in_channels={channels}'
+        )
+
+
+def check_mean(model: nn.Module) -> None:
+    """Refuse a mean of other channels than a shift-wise backbone takes.
+
+    Args:
+        model: The model. Only those of mmseg and mmdet with their own preprocessors are looked at.
+
+    Raises:
+        UsageError: If there is such a mean.
+    """
+    preprocessor = getattr(model, 'data_preprocessor', None)
+    packages = {type(part).__module__.partition('.')[0] for part in (model, preprocessor)}
+    mean = getattr(preprocessor, 'mean', None)
+    if not packages <= {'mmseg', 'mmdet'} or mean is None:
+        return
+    own = image_channels(model)
+    if type(getattr(model, 'backbone', None)) is ShiftWiseNet and mean.numel() not in (1, own):
+        raise UsageError(
+            f'data_preprocessor has a mean of {mean.numel()} channels, and the ShiftWiseNet takes '
+            f'{own}: give mean and std one value per channel, or set in_channels={mean.numel()}'
         )
 
 

@@ -32,6 +32,7 @@ from mmsw.registration import register
 from .checks.batch_norm import BatchNormCheckHook
 from .checks.before_run import check_before_run
 from .checks.datasets import explained_errors
+from .checks.label_maps import tell_classes
 from .checks.schedule import schedule_problems
 from .checks.tracing import leave_shift_wise_untraced
 from .model_building import refusals_explained
@@ -112,12 +113,17 @@ class PortableRunner(Runner):
     def build_dataloader(
         self, dataloader: DataLoader | dict, *args: Any, **kwargs: Any
     ) -> DataLoader:
-        """As mmengine's; with validating loaders, and nothing for workers where there are none."""
+        """As mmengine's; with validating loaders, and nothing for workers where there are none.
+
+        Loaders learn the classes here: a training by iterations starts its workers right after.
+        """
         dataloader = with_valid_loaders(dataloader, self.cfg)
         if isinstance(dataloader, dict) and not dataloader.get('num_workers'):
             kept = dataloader.keys() - _FOR_WORKERS
             dataloader = {key: value for key, value in dataloader.items() if key in kept}
-        return super().build_dataloader(dataloader, *args, **kwargs)
+        loader = super().build_dataloader(dataloader, *args, **kwargs)
+        tell_classes(loader.dataset, unwrapped(self.model))
+        return loader
 
     def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
         """As mmengine's; refuses folded networks, and data that nothing can be learned from."""

@@ -15,9 +15,10 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
-from mmsw.errors import UsageError
+from mmsw.errors import DataError, UsageError
 from mmsw.registration import register
 from mmsw.whole_file import write_whole
+from mmsw.wording import short
 
 from .checks.built_datasets import infos, leaves
 
@@ -42,10 +43,9 @@ class ResultFilesHook(Hook):
         paths = list(_image_paths(runner.test_loop.dataloader.dataset))
         self._names = label_map_names(paths)
         folders = picture_folders(paths)
-        if any(folders.values()):
-            for hook in runner.hooks:
-                if hasattr(hook, '_visualizer'):
-                    _sort_pictures(hook, folders)
+        for hook in runner.hooks:
+            if hasattr(hook, '_visualizer'):
+                _sort_pictures(hook, folders)
 
     def after_test_iter(
         self,
@@ -126,15 +126,28 @@ def _image_paths(dataset: Any) -> Iterator[str]:
 
 
 def _sort_pictures(hook: Hook, folders: dict[str, str]) -> None:
-    """Let a toolbox's hook draw every image into its own folder, one after the other."""
+    """Let a toolbox's hook draw every image into its own folder, one after the other.
+
+    Raises:
+        DataError: In a test, if it cannot draw an image; names the file.
+    """
     draw = hook.after_test_iter
 
     def after_test_iter(
         runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
         for output in outputs or ():
-            with _below(hook, runner, folders.get(output.img_path, '')):
-                draw(runner, batch_idx=batch_idx, data_batch=data_batch, outputs=[output])
+            try:
+                with _below(hook, runner, folders.get(output.img_path, '')):
+                    draw(runner, batch_idx=batch_idx, data_batch=data_batch, outputs=[output])
+            except (
+                Exception
+            ) as error:  # it reads the image in its own way, whatever the config says
+                raise DataError(
+                    f'image file {output.img_path} cannot be drawn by {type(hook).__name__} '
+                    f'({short(error)}): leave --show-dir out. tools/demo_image.py reads images as '
+                    'the config says'
+                ) from error
 
     hook.after_test_iter = after_test_iter
 

@@ -100,8 +100,8 @@ def settle_format_only(cfg: Config, out: str | os.PathLike[str] | None) -> None:
         out: Where label maps are written.
 
     Raises:
-        UsageError: If truth is needed, and there are no label maps; or if a metric only writes and
-            has nowhere to write to, which it would say after the whole test.
+        UsageError: If truth is needed, and the folder of label maps does not exist; or if a metric
+            only writes and has nowhere to write to, which it would say after the whole test.
     """
     writers = [item for item in _metrics(cfg) if isinstance(item, dict) and item.get('format_only')]
     if out is None and any(map(_is_iou, writers)):
@@ -110,14 +110,15 @@ def settle_format_only(cfg: Config, out: str | os.PathLike[str] | None) -> None:
             'to write: name a folder with --out PATH'
         )
     lacking = [_lacking_labels(item) for item in datasets_of(cfg, 'test_dataloader')]
-    if not any(lacking):
+    absent = next(filter(None, lacking), None)
+    if all(item is None for item in lacking):
         return
     if writers and len(writers) == len(_metrics(cfg)):
         _load_no_labels(cfg.test_dataloader)
-    elif _loads_labels(cfg.test_dataloader):
+    elif absent and _loads_labels(cfg.test_dataloader):
         raise UsageError(
-            f'test_dataloader has no label maps: {next(filter(None, lacking))}. Name their folder, '
-            'or predict without truth, with --no-truth and --out PATH or --show-dir PATH'
+            f'test_dataloader has no label maps: {absent} does not exist. Name their folder, or '
+            'predict without truth, with --no-truth and --out PATH or --show-dir PATH'
         )
 
 
@@ -131,15 +132,19 @@ def _is_iou(metric: Any) -> bool:
 
 
 def _lacking_labels(dataset: dict) -> str | None:
-    """Why a data set of mmseg has images and no label maps; None if it has, or nobody knows."""
+    """The folder of label maps that a data set of mmseg with images lacks.
+
+    Empty if the config names none, where a data set of one's own may know better; ``None`` if
+    nothing is known to be lacking.
+    """
     prefix = dataset.get('data_prefix')
     if not (isinstance(prefix, dict) and 'img_path' in prefix):
         return None
-    if 'seg_map_path' not in prefix:
-        return 'data_prefix names no seg_map_path'
+    if prefix.get('seg_map_path') is None:
+        return ''
     root = dataset.get('data_root') or ''
     images, labels = (os.path.join(root, prefix[key]) for key in ('img_path', 'seg_map_path'))
-    return f'{labels} does not exist' if _is_there(images) and not _is_there(labels) else None
+    return labels if _is_there(images) and not _is_there(labels) else None
 
 
 def _is_there(path: str) -> bool:

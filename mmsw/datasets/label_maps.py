@@ -66,9 +66,7 @@ class LabelMapReader:
             start, place, colour_type = _PALETTE_PNG
             cure = 'save it as a picture of one channel'
             if content[: len(start)] == start and content[place] == colour_type:
-                cure = (
-                    "imdecode_backend='pillow' in LoadValidAnnotations keeps the palette's indices"
-                )
+                cure = "imdecode_backend='pillow' in LoadAnnotations keeps the palette's indices"
             raise DataError(
                 f'{what} has shape {values.shape}, expected one class index per pixel: {cure}'
             )

@@ -100,7 +100,7 @@ class LoadValidImageFromFile(LoadImageFromFile):
                 raise DataError(
                     f'image file {path} is cut off: it ends after {len(content)} bytes without the '
                     'end mark of its format. Copy or download it again, or remove it from the data '
-                    'set; allow_truncated=True in LoadValidImageFromFile takes a JPEG as it is'
+                    'set; allow_truncated=True in the image loader takes a JPEG as it is'
                 )
             content += _JPEG_END
         try:
@@ -166,6 +166,12 @@ class LoadValidAnnotations(BaseTransform):
             DataError: As from ``transform``.
         """
         what = self._described(info)
+        if info.get('seg_map_path') is None:
+            raise DataError(
+                f'image {info.get("img_path")} has no label map in its data set: name the folder '
+                'of label maps, seg_map_path in data_prefix, or predict without truth, with '
+                '--no-truth of tools/test.py'
+            )
         with _explained(what):
             values = self.label_maps.values(info, what)
             if 'ori_shape' in info:

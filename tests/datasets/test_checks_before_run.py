@@ -19,6 +19,7 @@ from torch import nn
 from torch.utils.data import IterableDataset
 
 from mmsw.apis import UsageError, build_runner, load_config, register_toolbox
+from mmsw.apis.checks import label_maps
 from mmsw.apis.checks.class_names import check_class_names
 from mmsw.apis.checks.masks import check_masks
 from mmsw.datasets import DataError, LoadValidAnnotations
@@ -123,6 +124,17 @@ def test_strange_label_in_validation(ade: Path, tmp_path: Path, capsys) -> None:
     assert 'has the value 151 in 6300 of its pixels, but the data set has 150 classes' in line
     assert str(path.parent) in line
     assert not list((tmp_path / 'work').glob('*.pth'))
+
+
+def test_workers_know_the_classes(ade: Path, tmp_path: Path, monkeypatch) -> None:
+    """A training by iterations starts them before any label map is looked at."""
+    draw(ade, 0, 1)
+    monkeypatch.setattr(label_maps, 'MOST_MAPS', 1)
+    cv2.imwrite(str(ade / 'annotations' / 'training' / '1.png'), np.full((70, 90), 7, np.uint8))
+    options = {'train_dataloader.num_workers': 1}
+    runner = segmentation_runner(ade, tmp_path, ('a', 'b'), **options)
+    with pytest.raises(DataError, match=r'training/1\.png .* has the value 7 in 6300 of its'):
+        runner.train()
 
 
 def test_masks_drawn_with_0_and_255(ade: Path, tmp_path: Path, monkeypatch) -> None:

@@ -9,7 +9,9 @@ from pathlib import Path
 import cv2
 import pytest
 from data_helpers import PIPELINE, picture, segmentation_data
+from mmcv.transforms import BaseTransform
 from mmengine.dataset import BaseDataset, ConcatDataset
+from mmengine.registry import TRANSFORMS
 
 from mmsw.apis.checks.datasets import check_dataset
 from mmsw.apis.checks.image_files import check_image_files
@@ -74,6 +76,10 @@ def test_endings_are_counted_and_a_second_set_takes_them(folder, caplog) -> None
     assert "img_suffix='.jpg', but 2 end in .JPG, 1 ends in .png. Rename them, or" in message
     sets = [segmentation_data(root, img_suffix=ending) for ending in ('.jpg', '.JPG', '.png')]
     assert len(ConcatDataset(sets)) == 4
+    assert warnings_of(ConcatDataset(sets), caplog) == []
+    (root / 'list.txt').write_text('a\n')
+    assert warnings_of(segmentation_data(root, ann_file='list.txt'), caplog) == []
+    assert warnings_of(segmentation_data(root, indices=1), caplog) == []
 
 
 def test_images_and_label_maps_in_one_folder(folder, caplog) -> None:
@@ -95,16 +101,8 @@ def test_images_without_label_map(folder) -> None:
         check_image_files(dataset, 'train_dataloader', LOGGER)
 
 
-def test_label_maps_without_image(folder, caplog) -> None:
-    root = folder('a.jpg', 'a.png b.png c.png notes.txt')
-    (message,) = warnings_of(segmentation_data(root), caplog)
-    assert message.startswith(
-        f'train_dataloader: 2 of the 3 label maps in {root}/ann have no image'
-    )
-    assert 'for instance b.png' in message
-    (root / 'list.txt').write_text('a\n')
-    assert warnings_of(segmentation_data(root, ann_file='list.txt'), caplog) == []
-    assert warnings_of(segmentation_data(root, indices=1), caplog) == []
+def test_label_maps_of_other_splits_may_lie_beside(folder, caplog) -> None:
+    assert warnings_of(segmentation_data(folder('a.jpg', 'a.png b.png c.png')), caplog) == []
 
 
 @pytest.mark.parametrize(
@@ -129,6 +127,32 @@ def test_remote_data_and_pipelines_without_labels_are_left_alone(folder, caplog)
     dataset = segmentation_data(root)
     dataset.backend_args = dict(backend='petrel')
     assert warnings_of(dataset, caplog) == []
+
+
+@TRANSFORMS.register_module()
+class LoadImageOfMyPack(BaseTransform):
+    """Finds images in a place of its own."""
+
+    def transform(self, results: dict) -> dict:
+        return dict(results, img=picture(8, 9), img_shape=(8, 9), ori_shape=(8, 9))
+
+
+def test_own_code_may_find_files_elsewhere(folder, caplog, monkeypatch) -> None:
+    root = folder('a.JPG b.jpg', '')
+
+    def listed(self: BaseDataset) -> list[dict]:
+        given = dict(label_map=None, reduce_zero_label=False, seg_fields=[])
+        return [dict(img_path='pack.zip@0', seg_map_path=f'{self.data_root}/0.png', **given)]
+
+    def warned(*pipeline: dict) -> list[str]:
+        return warnings_of(segmentation_data(root, pipeline=[*pipeline, PIPELINE[1]]), caplog)
+
+    monkeypatch.setattr(type(segmentation_data(root)), 'load_data_list', listed)
+    with pytest.raises(DataError, match=r'pack\.zip@0 does not exist'):
+        warned(PIPELINE[0])
+    assert warned(dict(type='LoadImageOfMyPack')) == []
+    backend = dict(backend='lmdb', db_path='')
+    assert warned(dict(type='LoadValidImageFromFile', backend_args=backend)) == []
 
 
 def test_a_folder_of_other_pictures(tmp_path: Path) -> None:

@@ -11,12 +11,13 @@ import cv2
 import numpy as np
 import pytest
 from data_helpers import PIPELINE, picture, segmentation_data
+from mmcv.transforms import BaseTransform
 from mmengine.dataset import BaseDataset, ConcatDataset, RepeatDataset
 from mmengine.registry import TRANSFORMS, DefaultScope
 from torch import nn
 
 from mmsw.apis.checks import label_maps
-from mmsw.apis.checks.label_maps import look_at_label_maps, tell_classes
+from mmsw.apis.checks.label_maps import forget_classes, look_at_label_maps, tell_classes
 from mmsw.datasets import DataError
 
 LOGGER = logging.getLogger('test_label_map_checks')
@@ -158,6 +159,41 @@ def test_one_class_may_be_drawn_with_two_labels(folder) -> None:
 
     tell_classes(dataset, BaseDecodeHead())
     assert dataset[0]['gt_seg_map'].max() == 255
+
+
+@TRANSFORMS.register_module()
+class LabelsOfMine(BaseTransform):
+    """Gives labels another meaning."""
+
+    def transform(self, results: dict) -> dict:
+        results['gt_seg_map'] = (results['gt_seg_map'] == 7).astype(np.uint8)
+        return results
+
+
+def test_own_code_may_give_labels_another_meaning(folder, caplog) -> None:
+    dataset = segmentation_data(folder((0, 7)), pipeline=[*PIPELINE, dict(type='LabelsOfMine')])
+    assert looked_at(dataset, caplog) == []
+    assert set(np.unique(dataset[0]['gt_seg_map'])) == {0, 1}
+
+
+def test_some_classes_of_a_known_data_set(folder, caplog) -> None:
+    """The others are left out on purpose."""
+    settings = dict(type='CityscapesDataset', img_suffix='.jpg', seg_map_suffix='.png')
+    chosen = dict(metainfo=dict(classes=('road', 'car')), **settings)
+    assert looked_at(segmentation_data(folder((0, 1, 2)), **chosen), caplog) == []
+
+
+def test_classes_are_forgotten_where_nothing_is_compared(folder) -> None:
+    dataset = segmentation_data(folder((0, 7)))
+    tell_classes(dataset, nn.Module())
+    forget_classes(dataset)
+    assert dataset[0]['gt_seg_map'].max() == 7
+
+
+def test_images_without_a_folder_of_label_maps(folder, caplog) -> None:
+    dataset = segmentation_data(folder((0, 1)), data_prefix=dict(img_path='img'))
+    with pytest.raises(DataError, match=r'0\.jpg has no label map in its data set: name the fold'):
+        looked_at(dataset, caplog)
 
 
 def test_data_that_cannot_be_asked_is_left_alone(folder, caplog) -> None:

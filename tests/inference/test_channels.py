@@ -180,6 +180,19 @@ def test_files_with_other_channels_are_named(trained: Trained, tmp_path: Path) -
         inference(trained.model, path)
 
 
+def test_mean_of_other_channels_is_refused(tmp_path: Path) -> None:
+    """Before training, and where an image is predicted."""
+    cfg = load_config(CONFIGS['mmseg'], {'model.backbone.in_channels': 4})
+    message = r'mean of 3 channels, and the ShiftWiseNet takes 4: give mean .* or set in_channels=3'
+    root = write_data('mmseg', tmp_path / 'data')
+    with pytest.raises(UsageError, match=message):
+        build_runner(cfg, tmp_path / 'work', data_root=root).train()
+    with pytest.warns(UserWarning, match='random'):
+        model = init_model(cfg)
+    with pytest.raises(UsageError, match=message):
+        inference(model, np.zeros((64, 96, 4), np.uint8))
+
+
 def test_grey_files_for_a_model_of_three_channels(models, tmp_path: Path) -> None:
     """The preprocessor of mmseg subtracts a mean of three, and has three channels then."""
     path = tmp_path / 'grey.png'

@@ -56,7 +56,7 @@ def test_it_is_refused_in_the_first_iteration(
     loader: dict, epochs: bool, cure: str, tmp_path: Path
 ) -> None:
     runner = pooling(tmp_path, loader, epochs)
-    message = rf'batch norm head\.0 needs more than one image, .*{cure}'
+    message = rf'batch norm head\.0 needs more than one image, .*{cure}.*num_groups=1\)$'
     with pytest.raises(UsageError, match=message) as caught:
         runner.train()
     assert runner.iter == 0

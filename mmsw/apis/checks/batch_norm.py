@@ -67,10 +67,11 @@ class _Check:
             return
         images, channels = args[0].shape[:2]
         if images == self.batch_size and args[0].numel() == images * channels:
+            groups = 8 if channels > 8 and channels % 8 == 0 else 1
             raise UsageError(
                 f'batch norm {self.name} needs more than one image, since an image gives it one '
                 f'value per channel, and {self.where}, or give that part of the model another '
-                "norm, for instance norm_cfg=dict(type='GN', num_groups=8)"
+                f"norm, for instance norm_cfg=dict(type='GN', num_groups={groups})"
             )
 
 

@@ -7,11 +7,12 @@ from mmengine.runner import BaseLoop, Runner
 
 from mmsw.engine.model_wrapper import unwrapped
 
+from ..images import check_mean
 from .class_names import check_class_names
 from .datasets import check_dataset
 from .heads import check_heads
 from .image_files import check_image_files
-from .label_maps import look_at_label_maps, tell_classes
+from .label_maps import forget_classes, look_at_label_maps, tell_classes
 from .masks import check_masks
 
 
@@ -33,10 +34,13 @@ def check_before_run(runner: Runner, loop: BaseLoop, name: str) -> None:
     if not hasattr(dataset, '__len__'):  # it says nothing about itself
         return
     model = unwrapped(runner.model)
+    check_mean(model)
     check_class_names(dataset, name)
     check_dataset(dataset, name, compares)
     check_heads(model, dataset, name)
-    if compares:
+    if not compares:
+        forget_classes(dataset)
+    else:
         tell_classes(dataset, model, evaluator.metrics if evaluator else ())
         check_masks(dataset, model, name)
         check_image_files(dataset, name, runner.logger)

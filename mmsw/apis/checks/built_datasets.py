@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from mmsw.datasets import LoadValidAnnotations
 
-# Packages whose transforms leave annotations what they mean.
-_KNOWN = ('mmcv', 'mmdet', 'mmengine', 'mmpretrain', 'mmseg', 'mmsw')
 _INNER = ('transforms', 'subroutines', 'pipeline')  # where transforms keep others
+# Packages whose transforms and data sets do with labels and paths what is known here.
+_KNOWN = ('torch', 'mmengine', 'mmcv', 'mmseg', 'mmdet', 'mmpretrain', 'mmsw')
+_BASES = ('BaseSegDataset.load_data_list', 'BaseDataset.filter_data')
 
 
 def leaves(dataset: Any) -> Iterator[Any]:
     """The data sets inside of wrappers such as ``ConcatDataset``, or the set itself."""
-    inner = getattr(dataset, 'datasets', None) or [
-        getattr(dataset, key) for key in ('dataset', '_dataset') if hasattr(dataset, key)
-    ]
+    inner = _inner(dataset)
     for item in inner:
         yield from leaves(item)
     if not inner:
         yield dataset
+
+
+def _inner(dataset: Any) -> Sequence[Any]:
+    return getattr(dataset, 'datasets', None) or [
+        getattr(dataset, key) for key in ('dataset', '_dataset') if hasattr(dataset, key)
+    ]
 
 
 def class_names(dataset: Any) -> list | tuple | None:
@@ -45,9 +50,27 @@ def label_loaders(dataset: Any) -> list[LoadValidAnnotations]:
     return [item for item in transforms(dataset) if isinstance(item, LoadValidAnnotations)]
 
 
-def of_others(items: Iterable[Any]) -> bool:
-    """Whether there is a transform of other people, which may give annotations another meaning."""
-    return any(type(item).__module__.partition('.')[0] not in _KNOWN for item in items)
+def of_others(kinds: Iterable[Any]) -> bool:
+    """Whether there is a class or function of other people, which may do anything to a sample."""
+    modules = (getattr(kind, '__module__', None) or '' for kind in kinds)
+    return any(module.partition('.')[0] not in _KNOWN for module in modules)
+
+
+def own_parts(dataset: Any) -> bool:
+    """Whether somebody's own code sees the samples of a data set, or of a part of it.
+
+    A transform of one's own may give labels another meaning, or find files in another place.
+    """
+    methods = [getattr(type(dataset), key, None) for key in ('__getitem__', 'prepare_data')]
+    steps = [type(item) for item in transforms(dataset) if not isinstance(item, dict)]
+    own = [item for item in methods if item is not None] + steps
+    return of_others(own) or any(map(own_parts, _inner(dataset)))
+
+
+def lists_by_suffix(dataset: Any) -> bool:
+    """Whether a data set takes what mmseg finds in its folders, and nothing else."""
+    methods = (getattr(type(dataset), key.partition('.')[2], None) for key in _BASES)
+    return tuple(getattr(method, '__qualname__', '') for method in methods) == _BASES
 
 
 def infos(dataset: Any, most: int | None = None) -> Iterator[dict]:

@@ -12,7 +12,7 @@ from mmengine.dist import is_main_process
 
 from mmsw.errors import DataError
 
-from .built_datasets import infos, label_loaders, leaves, transforms
+from .built_datasets import infos, label_loaders, leaves, lists_by_suffix, own_parts, transforms
 
 _PICTURES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
 
@@ -20,7 +20,8 @@ _PICTURES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
 def check_image_files(dataset: Any, name: str, logger: Logger) -> None:
     """Refuse images without their label map, and warn of what is left out.
 
-    Names are compared, no file is read.
+    Names are compared, no file is read. Where code of one's own may look for files elsewhere,
+    nothing is refused; where it makes the list, nothing is left out.
 
     Args:
         dataset: A built data set; what is no local one of mmseg is left alone.
@@ -30,24 +31,25 @@ def check_image_files(dataset: Any, name: str, logger: Logger) -> None:
     Raises:
         DataError: If there are such images, or files in a list that do not exist.
     """
-    for leaf in leaves(dataset):
+    own, parts = own_parts(dataset), list(leaves(dataset))
+    for leaf in parts:
         if not _is_local(leaf):
             continue
-        loads_labels = any(item.label_maps is not None for item in label_loaders(leaf))
-        used = _check_pairs(leaf, name) if loads_labels else set()
+        if not own and any(item.label_maps is not None for item in label_loaders(leaf)):
+            _check_pairs(leaf, name)
         chosen = getattr(leaf, 'ann_file', '') or getattr(leaf, '_indices', None) is not None
-        if chosen or not is_main_process():  # others are left out on purpose
-            continue
-        left_out = left_out_pictures(leaf)
+        if chosen or not lists_by_suffix(leaf) or not is_main_process():
+            continue  # others are left out on purpose
+        beside = [part for part in parts if _is_local(part) and _folder(part) == _folder(leaf)]
+        taken = tuple(part.img_suffix for part in beside)
+        left_out = [path for path in left_out_pictures(leaf) if not path.endswith(taken)]
         if left_out:
-            folder, suffix = leaf.data_prefix['img_path'], leaf.img_suffix
             logger.warning(
                 f'{name} leaves out {len(left_out)} of the {len(left_out) + len(leaf)} pictures in '
-                f'{folder}: img_suffix={suffix!r}, but {endings(left_out)}. Rename them, or add a '
-                'data set with their img_suffix (ConcatDataset)'
+                f'{leaf.data_prefix["img_path"]}: img_suffix={leaf.img_suffix!r}, but '
+                f'{endings(left_out)}. Rename them, or add a data set with their img_suffix '
+                '(ConcatDataset)'
             )
-        elif used:
-            _warn_of_lone_labels(leaf, used, name, logger)
 
 
 def left_out_pictures(dataset: Any) -> list[str]:
@@ -92,21 +94,26 @@ def endings(paths: Iterable[str]) -> str:
 
 def _is_local(dataset: Any) -> bool:
     folders = getattr(dataset, 'data_prefix', None)
-    backend = (getattr(dataset, 'backend_args', None) or {}).get('backend', 'local')
+    readers = [dataset, *(getattr(item, 'loader', item) for item in transforms(dataset))]
+    backends = [getattr(item, 'backend_args', None) or {} for item in readers]
     return (
         hasattr(dataset, 'seg_map_suffix')
         and hasattr(dataset, 'img_suffix')
-        and backend == 'local'
+        and all(item.get('backend', 'local') == 'local' for item in backends)
         and isinstance(folders, dict)
         and not any('://' in str(folder) for folder in folders.values())
     )
 
 
-def _check_pairs(dataset: Any, name: str) -> set[str]:
-    """Refuse missing files; returns the label maps that belong to an image."""
+def _folder(dataset: Any) -> str:
+    return os.path.abspath(dataset.data_prefix.get('img_path') or '')
+
+
+def _check_pairs(dataset: Any, name: str) -> None:
+    """Refuse missing files."""
     exists = _Existing()
     skips = any(getattr(item, 'ignore_empty', False) for item in transforms(dataset))
-    images, lacking, used = [], [], set()
+    images, lacking = [], []
     for info in infos(dataset):
         image, labels = info.get('img_path'), info.get('seg_map_path')
         if not (isinstance(image, str) and isinstance(labels, str)):
@@ -116,7 +123,6 @@ def _check_pairs(dataset: Any, name: str) -> set[str]:
                 f'{name}: {image} is image and label map at once: correct data_prefix and '
                 'seg_map_suffix'
             )
-        used.add(labels)
         if not exists(image):
             images.append(image)
         elif not exists(labels):
@@ -134,29 +140,10 @@ def _check_pairs(dataset: Any, name: str) -> set[str]:
             f'label map {labels} of image {image} does not exist{more}: put it there, correct the '
             'paths (data_root, data_prefix, seg_map_suffix), or take the image out of the data set'
         )
-    return used
 
 
 def _more(found: list, number: int, name: str) -> str:
     return f' (missing are {len(found)} for the {number} images of {name})'
-
-
-def _warn_of_lone_labels(dataset: Any, used: set[str], name: str, logger: Logger) -> None:
-    folder = dataset.data_prefix.get('seg_map_path')
-    if not (folder and os.path.isdir(folder)):
-        return
-    if _lies_in(dataset.data_prefix.get('img_path'), folder):
-        return  # images and label maps are mixed
-    lone = [
-        path
-        for path in _files(folder)
-        if path.endswith(dataset.seg_map_suffix) and os.path.join(folder, path) not in used
-    ]
-    if lone:
-        logger.warning(
-            f'{name}: {len(lone)} of the {len(lone) + len(used)} label maps in {folder} have no '
-            f'image, for instance {min(lone)}; they are left out'
-        )
 
 
 def _files(folder: str, below: str = '') -> Iterator[str]:
@@ -175,7 +162,10 @@ def _lies_in(folder: Any, other: str) -> bool:
 
 
 class _Existing:
-    """Whether files exist; lists every folder once."""
+    """Whether files exist; lists every folder once, and asks for what it does not find there.
+
+    The file system may not tell upper from lower case.
+    """
 
     def __init__(self) -> None:
         self.folders: dict[str, set[str]] = {}
@@ -185,4 +175,4 @@ class _Existing:
         if folder not in self.folders:
             known = os.path.isdir(folder or '.')
             self.folders[folder] = set(os.listdir(folder or '.')) if known else set()
-        return file in self.folders[folder]
+        return file in self.folders[folder] or os.path.exists(path)

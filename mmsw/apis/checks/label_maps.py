@@ -13,7 +13,7 @@ from torch import nn
 from mmsw.datasets.label_maps import IGNORED, KnownClasses
 from mmsw.wording import listed
 
-from .built_datasets import class_names, infos, label_loaders, leaves, of_others, transforms
+from .built_datasets import class_names, infos, label_loaders, leaves, own_parts
 
 MOST_MAPS = 24
 _MOST_SECONDS = 2.0
@@ -24,25 +24,34 @@ _FEW_CLASSES = 8  # each of which is likely to be seen in the maps that are look
 def tell_classes(dataset: Any, model: nn.Module, metrics: Iterable[Any] = ()) -> None:
     """Tell what loads the label maps of a data set which classes there are, and what is ignored.
 
+    Workers that run already learn nothing any more.
+
     Args:
         dataset: A built data set. One that does not name its classes stays as it is, and so does
-            one whose labels transforms of other people see, since they may make classes of them.
+            one with code of one's own, which may give labels another meaning.
         model: Its heads and losses may ignore other labels than 255.
         metrics: They as well.
     """
+    if own_parts(dataset):
+        return
     parts = [*model.modules(), *metrics]
     ignored = {IGNORED, *_numbers('ignore_index', parts)}
     binary = 1 in _numbers('out_channels', [part for part in parts if _is_decode_head(part)])
     for leaf in leaves(dataset):
         names = class_names(leaf)
-        items = [*transforms(leaf), *(transforms(dataset) if dataset is not leaf else ())]
         for loader in label_loaders(leaf) if names else []:
-            after = items[items.index(loader) + 1 :]
-            if loader.label_maps is not None and not of_others(after):
+            if loader.label_maps is not None:
                 loader.label_maps.known = KnownClasses(
                     max(len(names), 2 if binary else 0),
                     frozenset(ignored | _numbers('ignore_index', [leaf])),
                 )
+
+
+def forget_classes(dataset: Any) -> None:
+    """Let loaders take any label again, where nothing is compared with it."""
+    for loader in (item for leaf in leaves(dataset) for item in label_loaders(leaf)):
+        if loader.label_maps is not None:
+            loader.label_maps.known = None
 
 
 def look_at_label_maps(dataset: Any, name: str, logger: Logger) -> None:
@@ -63,19 +72,22 @@ def look_at_label_maps(dataset: Any, name: str, logger: Logger) -> None:
         if not loaders or loaders[0].label_maps.known is None:
             continue
         loader, known = loaders[0], loaders[0].label_maps.known
-        counts, maps = np.zeros(256, dtype=np.int64), 0
+        counts, maps, chosen = np.zeros(256, dtype=np.int64), 0, False
         start = time.monotonic()
         for info in infos(leaf, MOST_MAPS):
             counts += np.bincount(loader.classes_of(info).ravel(), minlength=256)
             maps += 1
+            chosen = chosen or bool(info.get('label_map'))  # some classes of many
             if time.monotonic() - start > _MOST_SECONDS:
                 break
-        problem = _problem(counts, class_names(leaf), known) if maps else None
+        problem = _problem(counts, class_names(leaf), known, chosen) if maps else None
         if problem:
             logger.warning(f'{name}: in the {maps} of {len(leaf)} label maps looked at, {problem}')
 
 
-def _problem(counts: np.ndarray, names: list | tuple, known: KnownClasses) -> str | None:
+def _problem(
+    counts: np.ndarray, names: list | tuple, known: KnownClasses, chosen: bool
+) -> str | None:
     ignored = sorted(label for label in known.ignored if 0 <= label <= IGNORED)
     share = counts[ignored].sum() / counts.sum()
     labels = ' and '.join(map(str, ignored))
@@ -87,7 +99,7 @@ def _problem(counts: np.ndarray, names: list | tuple, known: KnownClasses) -> st
     labelled = enumerate(names[:IGNORED])
     absent = [name for label, name in labelled if not counts[label] and label not in ignored]
     seen = len(names) - len(absent)
-    if not absent or share < _COMMON or (len(names) > _FEW_CLASSES and seen > 1):
+    if chosen or not absent or share < _COMMON or (len(names) > _FEW_CLASSES and seen > 1):
         return None
     return (
         f'no pixel is of class {listed(absent)}, and {share:.0%} of the pixels are ignored (label '

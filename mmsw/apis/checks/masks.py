@@ -27,8 +27,8 @@ def check_masks(dataset: Any, model: nn.Module, name: str) -> None:
     for leaf in leaves(dataset):
         loaders = [item for item in label_loaders(leaf) if getattr(item.loader, 'with_mask', False)]
         items = list(transforms(leaf))
-        if not loaders or of_others(items[: items.index(loaders[0])]):  # which may make masks
-            continue
+        if not loaders or of_others(map(type, items[: items.index(loaders[0])])):
+            continue  # these may make masks
         total = bare = 0
         for info in infos(leaf, _MOST_IMAGES):
             objects = info.get('instances', ())
@@ -46,7 +46,7 @@ def _cure(leaf: Any, loader: Any, dataset: Any, model: nn.Module, name: str) -> 
     detector = 'take a detector without masks, such as configs/retinanet_sw_t_1x_coco.py'
     if getattr(getattr(model, 'roi_head', None), 'mask_head', None) is None:
         return detector
-    place = 'with_mask=False in LoadValidAnnotations of every pipeline'
+    place = 'with_mask=False in LoadAnnotations of every pipeline'
     top = list(getattr(getattr(leaf, 'pipeline', None), 'transforms', ()))
     if leaf is dataset and loader in top:
         place = f'{name}.dataset.pipeline.{top.index(loader)}.with_mask=False'

@@ -44,9 +44,12 @@ def warn_of_unread(cfg: Config, options: Iterable[str]) -> None:
     """
     if component_name(cfg.get('runner_type')) not in _RUNNERS:
         return  # it may read anything
+    read = _READ
+    if 'data_preprocessor' in (cfg.get('model') or {}):
+        read = read - {'data_preprocessor'}  # it stands in for that of the model
     for option in options:
         top = option.partition('.')[0]
-        if top in _READ:
+        if top in read:
             continue
         if top in cfg:
             why = 'it is a variable, whose value was used when the file was read'
@@ -75,11 +78,11 @@ def _ending_in(option: str, value: Any, path: str = '') -> Iterator[str]:
         yield from _ending_in(option, item, f'{path}.{key}' if path else str(key))
 
 
-def misspelt_option(error: Exception, options: Iterable[str]) -> str | None:
+def misspelt_option(error: BaseException | None, options: Iterable[str]) -> str | None:
     """What to say of an error that a component raised since it does not know an option's last key.
 
     Args:
-        error: The error of the component.
+        error: The error of the component; ``None`` has no cause that is known.
         options: Dotted keys.
 
     Returns:
