@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         model = init_model(args.config, args.checkpoint, args.device, args.cfg_options)
         annotate_images(model, args.images, **drawing)
 
-    return run_reporting_errors(run)
+    return run_reporting_errors(run, options=args.cfg_options)
 
 
 if __name__ == '__main__':

@@ -99,7 +99,7 @@ def run(args: argparse.Namespace) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run; returns the exit code."""
     args = parse_args(argv)
-    return run_reporting_errors(lambda: run(args))
+    return run_reporting_errors(lambda: run(args), options=args.cfg_options)
 
 
 if __name__ == '__main__':

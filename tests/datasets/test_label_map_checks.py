@@ -105,24 +105,6 @@ def test_loaders_learn_the_classes(kind: str, folder) -> None:
         look_at_label_maps(dataset, 'train_dataloader', LOGGER)
 
 
-def number_anew(results: dict) -> dict:
-    """A transform of a user, who numbers classes otherwise than the files do."""
-    results['gt_seg_map'] = results['gt_seg_map'] % 2
-    return results
-
-
-def test_transforms_of_others_may_give_labels_another_meaning(folder) -> None:
-    root = folder([0, 7])
-    after, before = ([*PIPELINE, number_anew], [lambda results: results, *PIPELINE])
-    dataset = segmentation_data(root, pipeline=after)
-    tell_classes(dataset, nn.Module())
-    assert dataset[0]['gt_seg_map'].max() == 1
-    dataset = segmentation_data(root, pipeline=before)
-    tell_classes(dataset, nn.Module())
-    with pytest.raises(DataError, match='has the value 7'):
-        dataset[0]
-
-
 def test_loaders_inside_of_test_time_augmentation_learn_them(folder) -> None:
     flips = [[dict(type='RandomFlip', prob=0.0)], [PIPELINE[1]]]
     pipeline = [PIPELINE[0], dict(type='TestTimeAug', transforms=flips)]
