@@ -1,4 +1,4 @@
-"""The bare name of a component, however a config spells it."""
+"""Which class a component is: its bare name however a config spells it, its package, its bases."""
 
 from __future__ import annotations
 
@@ -21,3 +21,13 @@ def component_name(kind: Any) -> str:
     if not isinstance(name, str):  # a placeholder of mmengine, which has any attribute
         name = str(kind)
     return name.rpartition('.')[2].rpartition(':')[2]
+
+
+def component_package(kind: Any) -> str:
+    """Package of a class or function, for instance ``'mmseg'``; ``''`` if it has none."""
+    return (getattr(kind, '__module__', None) or '').partition('.')[0]
+
+
+def names_of_bases(component: Any) -> set[str]:
+    """Bare names of the class of an object and of those that it is derived from."""
+    return {kind.__name__ for kind in type(component).__mro__}

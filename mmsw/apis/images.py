@@ -12,7 +12,7 @@ import numpy as np
 from mmcv.transforms import LoadImageFromFile
 from torch import nn
 
-from mmsw.component_name import component_name
+from mmsw.component_name import component_name, component_package
 from mmsw.engine.image_channels import image_channels
 from mmsw.errors import DataError, UsageError
 from mmsw.models import ShiftWiseNet
@@ -146,7 +146,7 @@ def check_prepared(channels: int, model: nn.Module, name: str) -> None:
         UsageError: If the numbers differ.
     """
     preprocessor = getattr(model, 'data_preprocessor', None)
-    if type(preprocessor).__module__.partition('.')[0] not in _TOOLBOXES:
+    if component_package(type(preprocessor)) not in _TOOLBOXES:
         return
     check_mean(model)
     own, mean = image_channels(model), getattr(preprocessor, 'mean', None)
@@ -171,7 +171,7 @@ def check_mean(model: nn.Module) -> None:
         UsageError: If there is such a mean.
     """
     preprocessor = getattr(model, 'data_preprocessor', None)
-    packages = {type(part).__module__.partition('.')[0] for part in (model, preprocessor)}
+    packages = {component_package(type(part)) for part in (model, preprocessor)}
     mean = getattr(preprocessor, 'mean', None)
     if not packages <= {'mmseg', 'mmdet'} or mean is None:
         return

@@ -22,7 +22,7 @@ from mmengine.config.lazy import LazyAttr, LazyObject
 from mmengine.registry import Registry
 from mmengine.utils import get_object_from_string
 
-from mmsw.component_name import component_name
+from mmsw.component_name import component_name, component_package
 from mmsw.errors import UsageError
 
 _LAZY = (LazyAttr, LazyObject)
@@ -182,7 +182,7 @@ def _converted(value: Any, key: str | None, scope: str) -> Any:
 
 def _registered_name(component: Any, scope: str) -> str | None:
     """The name that a component of a toolbox has in configs of a scope."""
-    if component.__module__.partition('.')[0] not in _KNOWN:
+    if component_package(component) not in _KNOWN:
         return None
     if component.__module__ == 'mmcv.ops.nms':  # mmcv evaluates their names right there
         return component.__name__
@@ -223,7 +223,7 @@ def _package(kind: Any) -> str:
         kind = kind.build()
     if isinstance(kind, str):
         return kind.partition('.')[0] if '.' in kind else ''
-    return (getattr(kind, '__module__', None) or '').partition('.')[0]
+    return component_package(kind)
 
 
 def _is_path(value: Any) -> bool:

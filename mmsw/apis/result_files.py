@@ -140,9 +140,7 @@ def _sort_pictures(hook: Hook, folders: dict[str, str]) -> None:
             try:
                 with _below(hook, runner, folders.get(output.img_path, '')):
                     draw(runner, batch_idx=batch_idx, data_batch=data_batch, outputs=[output])
-            except (
-                Exception
-            ) as error:  # it reads the image in its own way, whatever the config says
+            except Exception as error:  # it reads the image, whatever loader the config has
                 raise DataError(
                     f'image file {output.img_path} cannot be drawn by {type(hook).__name__} '
                     f'({short(error)}): leave --show-dir out. tools/demo_image.py reads images as '

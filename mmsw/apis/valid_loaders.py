@@ -14,7 +14,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.registry import TRANSFORMS
 
-from mmsw.component_name import component_name
+from mmsw.component_name import component_name, component_package
 from mmsw.datasets import LoadValidAnnotations, LoadValidImageFromFile
 
 _VALID = {
@@ -56,7 +56,7 @@ def _valid_kind(step: dict) -> dict[str, str]:
     if valid is None:
         return {}
     stock = _class_of(step)
-    package = getattr(stock, '__module__', '').partition('.')[0]
+    package = component_package(stock)
     if getattr(stock, '__name__', None) not in _VALID or package not in _STOCK:
         return {}
     parameters = inspect.signature(valid).parameters

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -9,12 +11,21 @@ import numpy as np
 import pytest
 import torch
 from inference_helpers import CONFIGS, build, randomise
+from mmengine.registry import DefaultScope
 from torch import nn
 
 from mmsw.apis import (
     init_model,
     load_config,
 )
+
+
+@pytest.fixture
+def quiet() -> Iterator[None]:
+    """The toolboxes' programs set a default scope for good, and warn of what they do themselves."""
+    with warnings.catch_warnings(), DefaultScope.overwrite_default_scope('mmengine'):
+        warnings.simplefilter('ignore')
+        yield
 
 
 @pytest.fixture(scope='module')

@@ -6,8 +6,6 @@ import copy
 import functools
 import pickle
 import runpy
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +15,7 @@ from inference_helpers import ROOT, both, write_data
 from mmengine.config import Config
 from mmengine.dataset import InfiniteSampler
 from mmengine.model import PretrainedInit
-from mmengine.registry import MODELS, DefaultScope
+from mmengine.registry import MODELS
 from torch import nn
 
 from mmsw.apis import (
@@ -35,18 +33,13 @@ from mmsw.checkpoint import read_checkpoint
 from mmsw.component_name import component_name
 from mmsw.models import ShiftWiseNet
 
+pytestmark = pytest.mark.usefixtures('quiet')
+
 FOLDER = ROOT / 'tests' / 'data' / 'pure_python'
 PURE = {
     'mmseg': FOLDER / 'fcn_mini_ade20k.py',
     'mmdet': FOLDER / 'retinanet_mini_coco.py',
 }
-
-
-@pytest.fixture(autouse=True)
-def _quiet() -> Iterator[None]:
-    with warnings.catch_warnings(), DefaultScope.overwrite_default_scope('mmengine'):
-        warnings.simplefilter('ignore')
-        yield
 
 
 @pytest.fixture(scope='module')

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -13,19 +11,12 @@ import pytest
 import torch
 from inference_helpers import CONFIGS, both, write_data
 from mmengine.model import revert_sync_batchnorm
-from mmengine.registry import DefaultScope
 from mmengine.structures import BaseDataElement
 
 from mmsw.apis import build_runner, build_test_runner, inference, init_model
 from mmsw.checkpoint import CheckpointError, read_checkpoint
 
-
-@pytest.fixture(autouse=True)
-def _quiet() -> Iterator[None]:
-    """Their programs set a default scope for good, and warn of what they do themselves."""
-    with warnings.catch_warnings(), DefaultScope.overwrite_default_scope('mmengine'):
-        warnings.simplefilter('ignore')
-        yield
+pytestmark = pytest.mark.usefixtures('quiet')
 
 
 @pytest.fixture(scope='module')

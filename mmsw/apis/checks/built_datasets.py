@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from mmsw.component_name import component_package
 from mmsw.datasets import LoadValidAnnotations
 
 _INNER = ('transforms', 'subroutines', 'pipeline')  # where transforms keep others
@@ -50,10 +51,14 @@ def label_loaders(dataset: Any) -> list[LoadValidAnnotations]:
     return [item for item in transforms(dataset) if isinstance(item, LoadValidAnnotations)]
 
 
+def label_map_loaders(dataset: Any) -> list[LoadValidAnnotations]:
+    """What loads label maps of mmseg, among what loads the annotations of a data set."""
+    return [item for item in label_loaders(dataset) if item.label_maps is not None]
+
+
 def of_others(kinds: Iterable[Any]) -> bool:
     """Whether there is a class or function of other people, which may do anything to a sample."""
-    modules = (getattr(kind, '__module__', None) or '' for kind in kinds)
-    return any(module.partition('.')[0] not in _KNOWN for module in modules)
+    return any(component_package(kind) not in _KNOWN for kind in kinds)
 
 
 def own_parts(dataset: Any) -> bool:

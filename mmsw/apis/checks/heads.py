@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from mmsw.component_name import names_of_bases
 from mmsw.errors import UsageError
 from mmsw.wording import listed
 
@@ -56,7 +57,9 @@ def check_heads(model: nn.Module, dataset: Any, name: str) -> None:
         return
     if any(len(class_names(part) or classes) != len(classes) for part in parts):
         return
-    if 'RPN' in _names(model) or any(_names(part) & _OTHER_DATASETS for part in parts):
+    if 'RPN' in names_of_bases(model) or any(
+        names_of_bases(part) & _OTHER_DATASETS for part in parts
+    ):
         return
     things = _things(dataset.metainfo, classes)
     wrong = [
@@ -89,7 +92,7 @@ def _head_sizes(model: nn.Module, number: int, things: int | None) -> Iterator[t
     """Config key, number of classes and the right number of every known head."""
     for path, head in model.named_modules():
         size = getattr(head, 'num_classes', None)
-        if not isinstance(size, int) or _names(head) & _OTHER_CLASSES:
+        if not isinstance(size, int) or names_of_bases(head) & _OTHER_CLASSES:
             continue
         path = path.removeprefix('module.')  # of test-time augmentation
         where = type(head).__module__
@@ -102,11 +105,6 @@ def _head_sizes(model: nn.Module, number: int, things: int | None) -> Iterator[t
             yield key, head.num_things_classes + head.num_stuff_classes, number
         elif where.startswith(_DETECTION_HEADS) and not _without_class(path, head):
             yield key, size, size if things is None else things
-
-
-def _names(part: Any) -> set[str]:
-    """Of its class and of those that it is derived from."""
-    return {kind.__name__ for kind in type(part).__mro__}
 
 
 def _has_things(head: nn.Module) -> bool:

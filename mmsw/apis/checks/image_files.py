@@ -12,7 +12,7 @@ from mmengine.dist import is_main_process
 
 from mmsw.errors import DataError
 
-from .built_datasets import infos, label_loaders, leaves, lists_by_suffix, own_parts, transforms
+from .built_datasets import infos, label_map_loaders, leaves, lists_by_suffix, own_parts, transforms
 
 _PICTURES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
 
@@ -35,7 +35,7 @@ def check_image_files(dataset: Any, name: str, logger: Logger) -> None:
     for leaf in parts:
         if not _is_local(leaf):
             continue
-        if not own and any(item.label_maps is not None for item in label_loaders(leaf)):
+        if not own and label_map_loaders(leaf):
             _check_pairs(leaf, name)
         chosen = getattr(leaf, 'ann_file', '') or getattr(leaf, '_indices', None) is not None
         if chosen or not lists_by_suffix(leaf) or not is_main_process():

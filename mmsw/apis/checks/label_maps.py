@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from mmsw.component_name import names_of_bases
 from mmsw.datasets.label_maps import IGNORED, KnownClasses
 from mmsw.wording import listed
 
-from .built_datasets import class_names, infos, label_loaders, leaves, own_parts
+from .built_datasets import class_names, infos, label_map_loaders, leaves, own_parts
 
 MOST_MAPS = 24
 _MOST_SECONDS = 2.0
@@ -36,21 +37,21 @@ def tell_classes(dataset: Any, model: nn.Module, metrics: Iterable[Any] = ()) ->
         return
     parts = [*model.modules(), *metrics]
     ignored = {IGNORED, *_numbers('ignore_index', parts)}
-    binary = 1 in _numbers('out_channels', [part for part in parts if _is_decode_head(part)])
+    heads = [part for part in parts if 'BaseDecodeHead' in names_of_bases(part)]
+    binary = 1 in _numbers('out_channels', heads)
     for leaf in leaves(dataset):
         names = class_names(leaf)
-        for loader in label_loaders(leaf) if names else []:
-            if loader.label_maps is not None:
-                loader.label_maps.known = KnownClasses(
-                    max(len(names), 2 if binary else 0),
-                    frozenset(ignored | _numbers('ignore_index', [leaf])),
-                )
+        for loader in label_map_loaders(leaf) if names else []:
+            loader.label_maps.known = KnownClasses(
+                max(len(names), 2 if binary else 0),
+                frozenset(ignored | _numbers('ignore_index', [leaf])),
+            )
 
 
 def forget_classes(dataset: Any) -> None:
     """Let loaders take any label again, where nothing is compared with it."""
-    for loader in (item for leaf in leaves(dataset) for item in label_loaders(leaf)):
-        if loader.label_maps is not None:
+    for leaf in leaves(dataset):
+        for loader in label_map_loaders(leaf):
             loader.label_maps.known = None
 
 
@@ -68,7 +69,7 @@ def look_at_label_maps(dataset: Any, name: str, logger: Logger) -> None:
         DataError: If a map cannot be loaded, or holds what is no class.
     """
     for leaf in leaves(dataset):
-        loaders = [item for item in label_loaders(leaf) if item.label_maps is not None]
+        loaders = label_map_loaders(leaf)
         if not loaders or loaders[0].label_maps.known is None:
             continue
         loader, known = loaders[0], loaders[0].label_maps.known
@@ -106,10 +107,6 @@ def _problem(
         f'{labels}). If these are meant to be of a class, save its index in their place, for '
         'instance value // 255 for masks drawn with 0 and 255'
     )
-
-
-def _is_decode_head(part: Any) -> bool:
-    return any(kind.__name__ == 'BaseDecodeHead' for kind in type(part).__mro__)
 
 
 def _numbers(key: str, parts: Iterable[Any]) -> set[int]:
