@@ -1,0 +1,165 @@
+// The CUDA operators: tensors to pointers, on the current stream. Implements ../backend.h.
+#include "../backend.h"
+
+#include <ATen/ops/empty.h>
+#include <c10/cuda/CUDAException.h>
+#include <c10/cuda/CUDAStream.h>
+
+#include <array>
+
+#include "launch.h"
+
+namespace mmsw {
+namespace {
+
+Dtype dtype_of(const Tensor& tensor) {
+  switch (tensor.scalar_type()) {
+    case at::kHalf:
+      return Dtype::kFloat16;
+    case at::kBFloat16:
+      return Dtype::kBFloat16;
+    case at::kDouble:
+      return Dtype::kFloat64;
+    default:
+      return Dtype::kFloat32;
+  }
+}
+
+int as_int(int64_t value, const char* name) {
+  TORCH_CHECK_VALUE(value < (int64_t{1} << 31), name, " must be below 2**31, got ", value);
+  return static_cast<int>(value);
+}
+
+MapSizes map_sizes(const Tensor& map, int64_t channels, int border = 0) {
+  return {as_int(map.size(0), "batch"), as_int(channels, "channels"),
+          as_int(map.size(2) - border, "height"), as_int(map.size(3) - border, "width")};
+}
+
+template <typename... Sizes>
+void check_limit(const char* reason, const MapSizes& map, const Sizes&... kernel) {
+  TORCH_CHECK_VALUE(reason == nullptr, "the cuda backend cannot run ", kernel..., " on a map of ",
+                    map.height, " x ", map.width, ": ", reason, "; use backend='torch'");
+}
+
+void check_limit(const char* reason, const MapSizes& map, const PatternSizes& sizes) {
+  check_limit(reason, map, "big_kernel ", sizes.big, ", small_kernel ", sizes.side, ", num_reps ",
+              sizes.reps);
+}
+
+// The kernels read two values at once, so a map must begin at an even one.
+Tensor even(const Tensor& map) {
+  const auto address = reinterpret_cast<uintptr_t>(map.const_data_ptr());
+  return address % (2 * map.element_size()) == 0 ? map : map.clone();
+}
+
+// Three maps, for the time of a call, and their addresses.
+struct Maps {
+  std::array<Tensor, 3> tensors;
+  std::array<void*, 3> data;
+
+  explicit Maps(const Outputs& maps)
+      : tensors{even(std::get<0>(maps)), even(std::get<1>(maps)), even(std::get<2>(maps))} {
+    for (int i = 0; i < 3; ++i) data[i] = const_cast<void*>(tensors[i].const_data_ptr());
+  }
+  Maps(const MapSizes& map, const Tensor& like) {
+    for (int i = 0; i < 3; ++i) {
+      tensors[i] = at::empty({map.batch, map.channels, map.height, map.width}, like.options());
+      data[i] = tensors[i].mutable_data_ptr();
+    }
+  }
+  const void* const* inputs() const { return data.data(); }
+  Outputs outputs() const { return {tensors[0], tensors[1], tensors[2]}; }
+};
+
+Tensor workspace(size_t bytes, const Tensor& like) {
+  return at::empty({static_cast<int64_t>(bytes)}, like.options().dtype(at::kByte));
+}
+
+cudaStream_t stream() { return c10::cuda::getCurrentCUDAStream(); }
+
+}  // namespace
+
+Outputs run_shift_add(const Tensor& conv_out, const Pattern& pattern) {
+  const MapSizes map = map_sizes(conv_out, pattern.channels, 2 * pattern.sizes.margin());
+  check_limit(limit_shift_add(map, pattern.sizes), map, pattern.sizes);
+  const Tensor source = even(conv_out);
+  const Maps out(map, conv_out);
+  C10_CUDA_CHECK(launch_shift_add(map, dtype_of(source), source.const_data_ptr(), pattern,
+                                  out.data.data(), stream()));
+  return out.outputs();
+}
+
+Tensor run_shift_add_grad(const Outputs& grads, const Pattern& pattern) {
+  const Maps in(grads);
+  const MapSizes map = map_sizes(in.tensors[0], pattern.channels);
+  check_limit(limit_shift_add(map, pattern.sizes), map, pattern.sizes);
+  const int64_t border = 2 * pattern.sizes.margin();
+  const Tensor grad = at::empty({map.batch, int64_t{map.channels} * pattern.sizes.groups,
+                                 map.height + border, map.width + border},
+                                in.tensors[0].options());
+  C10_CUDA_CHECK(launch_shift_add_grad(map, dtype_of(grad), in.inputs(), pattern,
+                                       grad.mutable_data_ptr(), stream()));
+  return grad;
+}
+
+Outputs run_conv(const Tensor& x, const Tensor& weight, const Pattern& pattern) {
+  const MapSizes map = map_sizes(x, pattern.channels);
+  const Dtype dtype = dtype_of(x);
+  check_limit(limit_conv(map, pattern.sizes, dtype), map, pattern.sizes);
+  const Tensor source = even(x);
+  const Maps out(map, x);
+  const Tensor scratch =
+      workspace(workspace_conv(map, cross_of_pattern(pattern.sizes, false), dtype), x);
+  C10_CUDA_CHECK(launch_conv(map, dtype, source.const_data_ptr(), weight.const_data_ptr(), pattern,
+                             out.data.data(), scratch.mutable_data_ptr(), stream()));
+  return out.outputs();
+}
+
+Tensor run_grad_input(const Outputs& grads, const Tensor& weight, const Pattern& pattern) {
+  const Maps in(grads);
+  const MapSizes map = map_sizes(in.tensors[0], pattern.channels);
+  const Dtype dtype = dtype_of(weight);
+  check_limit(limit_conv(map, pattern.sizes, dtype), map, pattern.sizes);
+  const Tensor grad = at::empty(in.tensors[0].sizes(), in.tensors[0].options());
+  const Tensor scratch =
+      workspace(workspace_conv(map, cross_of_pattern(pattern.sizes, true), dtype), grad);
+  C10_CUDA_CHECK(launch_grad_input(map, dtype, in.inputs(), weight.const_data_ptr(), pattern,
+                                   grad.mutable_data_ptr(), scratch.mutable_data_ptr(), stream()));
+  return grad;
+}
+
+Tensor run_grad_weight(const Outputs& grads, const Tensor& x, const std::optional<Tensor>& mask,
+                       const Pattern& pattern) {
+  const Maps in(grads);
+  const MapSizes map = map_sizes(x, pattern.channels);
+  const Dtype dtype = dtype_of(x);
+  check_limit(limit_conv(map, pattern.sizes, dtype), map, pattern.sizes);
+  const Tensor source = even(x);
+  const int64_t side = pattern.sizes.side;
+  const Tensor grad =
+      at::empty({int64_t{map.channels} * pattern.sizes.groups, 1, side, side}, x.options());
+  const Tensor scratch = workspace(workspace_grad_weight(map, pattern.sizes, dtype), x);
+  C10_CUDA_CHECK(launch_grad_weight(map, dtype, in.inputs(), source.const_data_ptr(),
+                                    mask ? mask->const_data_ptr<bool>() : nullptr, pattern,
+                                    grad.mutable_data_ptr(), scratch.mutable_data_ptr(), stream()));
+  return grad;
+}
+
+Tensor run_cross(const Tensor& x, const Tensor& wide, const Tensor& tall,
+                 const std::optional<Tensor>& bias) {
+  const MapSizes map = map_sizes(x, x.size(1));
+  const Dtype dtype = dtype_of(x);
+  const Cross cross = cross_of_arms(as_int(wide.size(2), "N"), as_int(wide.size(1), "taps"),
+                                    as_int(tall.size(1), "taps"));
+  check_limit(limit_cross(map, cross, dtype), map, "arms of ", wide.size(1), " and ", tall.size(1),
+              " taps, N = ", cross.side);
+  const Tensor source = even(x);
+  const Tensor out = at::empty(x.sizes(), x.options());
+  const Tensor scratch = workspace(workspace_conv(map, cross, dtype), x);
+  C10_CUDA_CHECK(launch_cross(map, dtype, source.const_data_ptr(), cross, wide.const_data_ptr(),
+                              tall.const_data_ptr(), bias ? bias->const_data_ptr() : nullptr,
+                              out.mutable_data_ptr(), scratch.mutable_data_ptr(), stream()));
+  return out;
+}
+
+}  // namespace mmsw
