@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from . import library
-from .backends import choose_backend, is_exporting, torch_backend
+from .backends import choose_backend, is_exporting, is_transformed, torch_backend
 from .backends.backend import Outputs
 from .backends.call import Call
 from .pattern import ShiftPattern
@@ -199,7 +199,8 @@ def _choose(backend: str | None, function: str, tensor: Tensor, tables: PatternT
 
 def _is_recorded(name: str) -> bool:
     """Whether a program is recorded in which ``torch`` is plain operators, not one."""
-    return name == 'torch' and (torch.compiler.is_compiling() or torch.jit.is_tracing())
+    recorded = torch.compiler.is_compiling() or torch.jit.is_tracing() or is_transformed()
+    return name == 'torch' and recorded
 
 
 def _autocast(tensor: Tensor) -> Tensor:

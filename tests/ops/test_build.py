@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from mmsw.ops import compiled
-from mmsw.ops.backends import cpp_backend, cuda_backend
+from mmsw.ops.backends import compiled_backend, cpp_backend, cuda_backend
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
@@ -154,7 +154,8 @@ def test_a_compiler_without_openmp_compiles_the_operators(
     assert not (tmp_path / 'lib' / 'mmsw' / 'ops' / RECORD).exists()
     # objects of one torch are not taken for those of another
     objects = list((tmp_path / 'temp').rglob('*.o'))
-    assert len(objects) == 5
+    sources = tree / 'mmsw' / 'ops' / 'csrc'
+    assert len(objects) == len([sources / 'front.cpp', *sources.glob('cpu/*.cpp')])
     tag = compiled.torch_tag(torch.__version__)
     assert {path.relative_to(tmp_path / 'temp').parts[0] for path in objects} == {tag}
 
@@ -267,17 +268,17 @@ def test_a_library_of_another_torch_is_named_and_not_used(
             compiled, name, functools.partial(getattr(compiled, name), folder=tmp_path)
         )
     monkeypatch.setattr(torch, '__version__', '2.99.0+cpu')
-    assert cpp_backend._load() == f'it was not compiled; {compiled.REBUILD}'
+    assert compiled_backend.load('cpp') == f'it was not compiled; {compiled.REBUILD}'
     other = tmp_path / '_cpp_torch2_13_0_cpu.so'
     other.write_bytes(b'not to be loaded')
-    reason = cpp_backend._load()
+    reason = compiled_backend.load('cpp')
     assert reason == (
         'it was compiled for another torch (_cpp_torch2_13_0_cpu.so), this is torch 2.99.0+cpu; '
         f'{compiled.REBUILD}'
     )
     damaged = compiled.library_path('2.99.0+cpu')
     damaged.write_bytes(b'no library')
-    assert cpp_backend._load().startswith(f'{damaged.name} cannot be loaded (')
+    assert compiled_backend.load('cpp').startswith(f'{damaged.name} cannot be loaded (')
 
 
 @pytest.mark.skipif(
@@ -309,10 +310,23 @@ def test_a_library_that_was_renamed_is_asked_for_its_torch(tmp_path: Path) -> No
     assert 'this is torch 2.99.0+cpu' in done.stdout
 
 
-def test_the_cuda_module_is_that_of_the_running_torch() -> None:
-    assert (
-        f'mmsw.ops.{compiled.library_name("cuda", torch.__version__)}'
-    ) == cuda_backend._EXTENSION
+def test_the_library_of_each_backend_is_that_of_the_running_torch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CUDA's is none for a certain Python either; without one, the reason says how to build it."""
+    suffix = compiled.LIBRARY_SUFFIX
+    name = compiled.library_path('2.99.0+cu130', tmp_path, backend='cuda').name
+    assert name == f'_cuda_torch2_99_0_cu130{suffix}'
+    for function in ('library_path', 'missing_reason'):
+        monkeypatch.setattr(
+            compiled, function, functools.partial(getattr(compiled, function), folder=tmp_path)
+        )
+    monkeypatch.setattr(torch, '__version__', '2.99.0+cu130')
+    monkeypatch.setattr(torch.version, 'cuda', '13.0')
+    expected = f'it was not compiled; {compiled.REBUILD}; nvcc has to be on PATH'
+    assert cuda_backend._load() == expected
+    (tmp_path / name).write_bytes(b'no library')
+    assert cuda_backend._load().startswith(f'{name} cannot be loaded (')
 
 
 def test_no_record_is_left_of_a_whole_build(tmp_path: Path) -> None:

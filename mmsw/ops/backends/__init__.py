@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from torch._C._functorch import peek_interpreter_stack as _peek_transforms
+from torch.autograd import forward_ad
 
 from mmsw.errors import BackendUnavailableError, UnknownBackendError
 
@@ -85,6 +87,7 @@ def choose_backend(name: str | None, call: Call | None = None) -> str:
     ``MMSW_BACKEND``. A named backend never falls back to another one, but where it lacks the
     function of the call: then, and for ``'auto'``, the fastest that takes the call is chosen. While
     a program is exported or traced it is ``'torch'`` for every name: plain operators need no mmsw.
+    So it is under ``torch.func`` and in forward mode, which the other backends cannot take.
 
     A backend that has to be checked first is compared with ``'torch'`` here. While a program is
     compiled it cannot be: ``'auto'`` then takes it only if an earlier comparison was good.
@@ -122,13 +125,20 @@ def choose_backend(name: str | None, call: Call | None = None) -> str:
 
 
 def is_exporting(name: str | None) -> bool:
-    """Whether a program is recorded that has to run elsewhere: exported or traced."""
-    if torch.jit.is_tracing():
+    """Whether plain operators are needed: for an exported, traced or transformed program."""
+    if torch.jit.is_tracing() or is_transformed():
         return True
     ask = getattr(torch.compiler, 'is_exporting', None)
     if ask is None:  # torch < 2.7 does not tell exporting from compiling
         return name in (None, 'auto') and torch.compiler.is_compiling()
     return ask()
+
+
+def is_transformed() -> bool:
+    """Whether ``torch.func`` or forward-mode autograd is at work, which need plain operators."""
+    if torch.compiler.is_compiling():
+        return False
+    return _peek_transforms() is not None or forward_ad._current_level >= 0
 
 
 def backend_module(name: str) -> Backend:

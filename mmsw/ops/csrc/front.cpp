@@ -3,6 +3,7 @@
 // Compiled into the library of each backend, with MMSW_LIBRARY (mmsw_cpp, mmsw_cuda) and MMSW_KEY
 // (CPU, CUDA). Kernels are registered under the key of the backend, derivatives under Autograd; what
 // compilers need to know of the shapes stands in mmsw/ops/library.py.
+#include <ATen/FuncTorchTLS.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/constant_pad_nd.h>
 #include <ATen/ops/convolution_backward.h>
@@ -329,6 +330,18 @@ struct Wanted {
   }
 };
 
+// Whether torch.func differentiates, which takes no autograd function in C++.
+bool is_transformed() {
+  const auto& transforms = at::functorch::functorchTLSAccessor();
+  if (!transforms) return false;
+  try {
+    transforms->checkSupportsCppAutogradFunction();
+  } catch (const c10::Error&) {
+    return true;
+  }
+  return false;
+}
+
 // An operator for autograd. A Rule has run(inputs, constants), gradients(grads, inputs, constants,
 // wanted), one per input, and says whether the gradients depend on the inputs.
 template <typename Rule, typename Fixed>
@@ -350,12 +363,15 @@ struct Differentiable : torch::autograd::Function<Differentiable<Rule, Fixed>> {
   }
 
   static variable_list run(const variable_list& inputs, const Fixed& fixed) {
+    bool wanted = false, forward_mode = false;
     for (const Tensor& input : inputs) {
-      const bool differentiated = input.requires_grad() && at::GradMode::is_enabled();
-      if (differentiated || input._fw_grad(/*level=*/0).defined()) {
-        return Differentiable::apply(at::TensorList(inputs), fixed);
-      }
+      wanted |= input.requires_grad() && at::GradMode::is_enabled();
+      forward_mode |= input._fw_grad(/*level=*/0).defined();
     }
+    TORCH_CHECK(!forward_mode && (!wanted || !is_transformed()),
+                "the compiled operators have no derivatives for torch.func and none in forward "
+                "mode; use backend='torch'");
+    if (wanted) return Differentiable::apply(at::TensorList(inputs), fixed);
     const at::AutoDispatchBelowADInplaceOrView below;
     return Rule::run(inputs, fixed);
   }
