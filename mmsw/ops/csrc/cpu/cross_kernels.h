@@ -1,33 +1,16 @@
 // From small kernels to cross kernels and back, for one channel: mmsw/ops/assemble.py in C++.
 //
-// An arm holds nk slots of N taps, each tap N weights; its first tap has offset -(M / 2). Taps run
-// along the rows. The wide arm is stored transposed, for the transposed map.
+// See pattern.h for the words and for the layout of an arm.
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
 #include <vector>
 
+#include "../pattern.h"
 #include "kernels.h"
 
 namespace mmsw {
-
-// Sizes and tables of a pattern; `shift` is [C * nk, 2 * R], `identity` is [C, R].
-struct Pattern {
-  int64_t big, side, groups, reps;
-  const int32_t* shift;
-  const int64_t* identity;
-
-  int64_t margin() const { return side - 1 - side / 2; }
-  int64_t arm_size() const { return groups * side * side; }
-  int64_t shift_of(int64_t channel, int64_t group, int64_t column) const {
-    return shift[(channel * groups + group) * 2 * reps + column];
-  }
-  int64_t slot_of(int64_t channel, int64_t group, int64_t column) const {
-    const int64_t distance = big / 2 - (side - 1) - shift_of(channel, group, column);
-    return static_cast<int32_t>(distance) / static_cast<int32_t>(side);  // short divisions are quick
-  }
-};
 
 // The arms and the identity kernel of one channel.
 template <typename T>
@@ -35,7 +18,9 @@ struct CrossKernel {
   std::vector<T> wide, tall, small;
 
   explicit CrossKernel(const Pattern& pattern)
-      : wide(pattern.arm_size()), tall(pattern.arm_size()), small(pattern.side * pattern.side) {}
+      : wide(pattern.sizes.groups * pattern.sizes.block_size()),
+        tall(wide.size()),
+        small(pattern.sizes.block_size()) {}
 
   void clear() {
     wide.assign(wide.size(), T(0));
@@ -49,11 +34,11 @@ struct CrossKernel {
 template <int64_t Side, typename T, typename Visit>
 void visit_contributions(const Pattern& pattern, int64_t channel, CrossKernel<T>& kernel,
                          Visit visit) {
-  const int64_t side = Side > 0 ? Side : pattern.side, area = side * side;
-  for (int64_t rep = 0; rep < pattern.reps; ++rep) {
-    for (int64_t group = 0; group < pattern.groups; ++group) {
+  const int64_t side = Side > 0 ? Side : pattern.sizes.side, area = side * side;
+  for (int64_t rep = 0; rep < pattern.sizes.reps; ++rep) {
+    for (int64_t group = 0; group < pattern.sizes.groups; ++group) {
       T* wide = kernel.wide.data() + pattern.slot_of(channel, group, rep) * area;
-      T* tall = kernel.tall.data() + pattern.slot_of(channel, group, pattern.reps + rep) * area;
+      T* tall = kernel.tall.data() + pattern.slot_of(channel, group, pattern.sizes.reps + rep) * area;
       for (int64_t row = 0; row < side; ++row) {
         for (int64_t column = 0; column < side; ++column) {
           const int64_t index = group * area + row * side + column;
@@ -62,7 +47,7 @@ void visit_contributions(const Pattern& pattern, int64_t channel, CrossKernel<T>
         }
       }
     }
-    const int64_t group = pattern.identity[channel * pattern.reps + rep] - channel * pattern.groups;
+    const int64_t group = pattern.identity_group(channel, rep);
     for (int64_t i = 0; i < area; ++i) visit(group * area + i, kernel.small[i]);
   }
 }
@@ -70,8 +55,8 @@ void visit_contributions(const Pattern& pattern, int64_t channel, CrossKernel<T>
 template <typename T, typename Visit>
 void visit_contributions(const Pattern& pattern, int64_t channel, CrossKernel<T>& kernel,
                          Visit visit) {
-  if (pattern.side == 3) return visit_contributions<3>(pattern, channel, kernel, visit);
-  if (pattern.side == 5) return visit_contributions<5>(pattern, channel, kernel, visit);
+  if (pattern.sizes.side == 3) return visit_contributions<3>(pattern, channel, kernel, visit);
+  if (pattern.sizes.side == 5) return visit_contributions<5>(pattern, channel, kernel, visit);
   return visit_contributions<0>(pattern, channel, kernel, visit);
 }
 

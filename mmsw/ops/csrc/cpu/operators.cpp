@@ -5,22 +5,18 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
 #include <torch/library.h>
-#include <torch/version.h>
 
 #include <algorithm>
 #include <atomic>
 #include <string>
-#include <tuple>
 #include <vector>
 
+#include "../backend.h"
 #include "cross_kernels.h"
 #include "kernels.h"
 
 namespace mmsw {
 namespace {
-
-using at::Tensor;
-using Outputs = std::tuple<Tensor, Tensor, Tensor>;
 
 const InstructionSet* find_instruction_set(const std::string& name) {
 #if defined(__x86_64__)
@@ -103,49 +99,12 @@ class Frame {
   std::vector<T> memory_;
 };
 
-// The tables of a ShiftPattern, in the layout that the loops read, and the pattern that they make.
-struct Tables {
-  Tensor shift, identity;
-  Pattern pattern;
-};
-
-// Slots and groups become places to write to, so none of them may lie outside its channel.
-Tables read_tables(const Tensor& shift_hv, const Tensor& identity_index, int64_t big,
-                   int64_t side) {
-  TORCH_CHECK_VALUE(shift_hv.dim() == 2 && identity_index.dim() == 2,
-                    "shift_hv must be [C * nk, 2 * R] and identity_index [C, R], got ",
-                    shift_hv.sizes(), " and ", identity_index.sizes());
-  Tables tables{shift_hv.to(at::kInt).contiguous(), identity_index.to(at::kLong).contiguous(), {}};
-  const int64_t groups = (big + side - 1) / side;
-  const int64_t channels = identity_index.size(0), reps = identity_index.size(1);
-  TORCH_CHECK_VALUE(shift_hv.size(0) == channels * groups && shift_hv.size(1) == 2 * reps,
-                    "shift_hv ", shift_hv.sizes(), " does not fit identity_index ",
-                    identity_index.sizes(), " with ", groups, " groups per channel");
-  const int32_t* shift = tables.shift.const_data_ptr<int32_t>();
-  const int64_t* identity = tables.identity.const_data_ptr<int64_t>();
-  const int64_t largest = big / 2 - (side - 1), smallest = largest - (groups - 1) * side;
-  bool inside = true;
-  for (int64_t i = 0; i < tables.shift.numel(); ++i) {
-    inside &= (shift[i] >= smallest) & (shift[i] <= largest);
-  }
-  for (int64_t channel = 0; channel < channels; ++channel) {
-    for (int64_t rep = 0; rep < reps; ++rep) {
-      const int64_t group = identity[channel * reps + rep] - channel * groups;
-      inside &= (group >= 0) & (group < groups);
-    }
-  }
-  TORCH_CHECK_VALUE(inside, "the tables hold no pattern: shifts must lie between ", smallest,
-                    " and ", largest, ", identity groups in their channel; were they ever filled?");
-  tables.pattern = {big, side, groups, reps, shift, identity};
-  return tables;
-}
-
 template <typename T>
 struct ConvScratch {
   ConvScratch(const Pattern& pattern, int64_t height, int64_t width)
       : kernel(pattern),
-        upright(height, width, pattern.side),
-        turned(width, height, pattern.side),
+        upright(height, width, pattern.sizes.side),
+        turned(width, height, pattern.sizes.side),
         turned_out(height * width) {}
 
   CrossKernel<T> kernel;
@@ -157,11 +116,12 @@ struct ConvScratch {
   void use(const Pattern& pattern, const T* weight, int64_t next, bool flip) {
     if (channel == next) return;
     channel = next;
-    assemble(pattern, channel, weight + channel * pattern.arm_size(), kernel);
-    const int64_t taps = pattern.groups * pattern.side, first = -(pattern.big / 2);
-    wide.fill(kernel.wide.data(), taps, pattern.side, first, flip);
-    tall.fill(kernel.tall.data(), taps, pattern.side, first, flip);
-    small.fill(kernel.small.data(), pattern.side, pattern.side, -(pattern.side / 2), flip);
+    const PatternSizes& sizes = pattern.sizes;
+    assemble(pattern, channel, weight + channel * kernel.wide.size(), kernel);
+    const int64_t taps = sizes.arm_taps(), first = sizes.first(false), side = sizes.side;
+    wide.fill(kernel.wide.data(), taps, side, first, flip);
+    tall.fill(kernel.tall.data(), taps, side, first, flip);
+    small.fill(kernel.small.data(), side, side, -(side / 2), flip);
   }
 };
 
@@ -176,7 +136,7 @@ Outputs forward(const Tensor& x, const Tensor& weight, const Pattern& pattern) {
   T* v = std::get<1>(out).mutable_data_ptr<T>();
   T* i = std::get<2>(out).mutable_data_ptr<T>();
   const auto& run = kernels<T>();
-  const int64_t batch = x.size(0), side = pattern.side;
+  const int64_t batch = x.size(0), side = pattern.sizes.side;
   for_each(batch * channels, ConvScratch<T>(pattern, height, width),
            [&](int64_t item, ConvScratch<T>& own) {
              const int64_t channel = item / batch, at = (item % batch * channels + channel) * area;
@@ -195,10 +155,10 @@ Outputs forward(const Tensor& x, const Tensor& weight, const Pattern& pattern) {
 }
 
 template <typename T>
-Tensor grad_input(const Tensor& grad_h, const Tensor& grad_v, const Tensor& grad_i,
-                  const Tensor& weight, const Pattern& pattern) {
+Tensor grad_input(const Outputs& grads, const Tensor& weight, const Pattern& pattern) {
+  const auto& [grad_h, grad_v, grad_i] = grads;
   const int64_t channels = grad_h.size(1), height = grad_h.size(2), width = grad_h.size(3);
-  const int64_t batch = grad_h.size(0), side = pattern.side, area = height * width;
+  const int64_t batch = grad_h.size(0), side = pattern.sizes.side, area = height * width;
   const Tensor grad = at::empty(grad_h.sizes(), grad_h.options());
   const T* h = grad_h.const_data_ptr<T>();
   const T* v = grad_v.const_data_ptr<T>();
@@ -228,21 +188,21 @@ template <typename T>
 struct GradScratch {
   GradScratch(const Pattern& pattern, int64_t height, int64_t width)
       : kernel(pattern),
-        map(height, width, pattern.side),
-        grad(height, width, pattern.side),
-        turned_map(width, height, pattern.side),
-        turned_grad(width, height, pattern.side) {}
+        map(height, width, pattern.sizes.side),
+        grad(height, width, pattern.sizes.side),
+        turned_map(width, height, pattern.sizes.side),
+        turned_grad(width, height, pattern.sizes.side) {}
 
   CrossKernel<T> kernel;
   Frame<T> map, grad, turned_map, turned_grad;
 };
 
 template <typename T>
-Tensor grad_weight(const Tensor& grad_h, const Tensor& grad_v, const Tensor& grad_i,
-                   const Tensor& x, const Pattern& pattern) {
+Tensor grad_weight(const Outputs& grads, const Tensor& x, const Pattern& pattern) {
+  const auto& [grad_h, grad_v, grad_i] = grads;
   const int64_t channels = x.size(1), height = x.size(2), width = x.size(3), area = height * width;
-  const int64_t batch = x.size(0), side = pattern.side, taps = pattern.groups * side;
-  const Tensor grad = at::zeros({channels * pattern.groups, 1, side, side}, x.options());
+  const int64_t batch = x.size(0), side = pattern.sizes.side, taps = pattern.sizes.arm_taps();
+  const Tensor grad = at::zeros({channels * pattern.sizes.groups, 1, side, side}, x.options());
   const T* in = x.const_data_ptr<T>();
   const T* h = grad_h.const_data_ptr<T>();
   const T* v = grad_v.const_data_ptr<T>();
@@ -252,7 +212,7 @@ Tensor grad_weight(const Tensor& grad_h, const Tensor& grad_v, const Tensor& gra
   for_each(channels, GradScratch<T>(pattern, height, width),
            [&](int64_t channel, GradScratch<T>& own) {
              own.kernel.clear();
-             const int64_t first = -(pattern.big / 2);
+             const int64_t first = pattern.sizes.first(false);
              for (int64_t sample = 0; sample < batch; ++sample) {
                const int64_t at = (sample * channels + channel) * area;
                own.map.copy(in + at);
@@ -267,7 +227,7 @@ Tensor grad_weight(const Tensor& grad_h, const Tensor& grad_v, const Tensor& gra
                run.correlate_grad(own.turned_map.plane(), own.turned_grad.plane(), first, taps,
                                   side, own.kernel.wide.data());
              }
-             disassemble(pattern, channel, own.kernel, out + channel * pattern.arm_size());
+             disassemble(pattern, channel, own.kernel, out + channel * own.kernel.wide.size());
            });
   return grad;
 }
@@ -284,14 +244,15 @@ struct CrossScratch {
 };
 
 template <typename T>
-Tensor cross(const Tensor& x, const Tensor& wide, const Tensor& tall, const Tensor& bias) {
+Tensor cross(const Tensor& x, const Tensor& wide, const Tensor& tall,
+             const std::optional<Tensor>& bias) {
   const int64_t batch = x.size(0), channels = x.size(1), height = x.size(2), width = x.size(3);
   const int64_t side = wide.size(2), area = height * width;
   const Tensor result = at::empty(x.sizes(), x.options());
   const T* in = x.const_data_ptr<T>();
   const T* wides = wide.const_data_ptr<T>();
   const T* talls = tall.const_data_ptr<T>();
-  const T* biases = bias.const_data_ptr<T>();
+  const T* biases = bias ? bias->const_data_ptr<T>() : nullptr;
   T* out = result.mutable_data_ptr<T>();
   const auto& run = kernels<T>();
   const int64_t wide_taps = wide.size(1), tall_taps = tall.size(1);
@@ -307,7 +268,7 @@ Tensor cross(const Tensor& x, const Tensor& wide, const Tensor& tall, const Tens
              }
              own.turned.copy_transposed(in + at);
              run.correlate(own.turned.plane(), own.wide.data(), own.wide.size(), side,
-                           biases[channel], false, own.turned_out.data(), height);
+                           biases != nullptr ? biases[channel] : T(0), false, own.turned_out.data(), height);
              run.transpose(own.turned_out.data(), height, width, height, out + at, width);
              own.upright.copy(in + at);
              run.correlate(own.upright.plane(), own.tall.data(), own.tall.size(), side, T(0), true,
@@ -330,28 +291,27 @@ struct Overlap {
 template <typename Visit>
 void visit_rows(const Pattern& pattern, int64_t channel, int64_t height, int64_t width,
                 Visit visit) {
-  const int64_t margin = pattern.margin(), row = width + 2 * margin;
+  const int64_t margin = pattern.sizes.margin(), row = width + 2 * margin;
   const int64_t size = (height + 2 * margin) * row;
   for (int64_t y = 0; y < height; ++y) {
-    for (int64_t group = 0; group < pattern.groups; ++group) {
-      for (int64_t rep = 0; rep < pattern.reps; ++rep) {
+    for (int64_t group = 0; group < pattern.sizes.groups; ++group) {
+      for (int64_t rep = 0; rep < pattern.sizes.reps; ++rep) {
         const int64_t shift = pattern.shift_of(channel, group, rep);
         const Overlap overlap(width, margin, shift);
         visit(0, group * size + (y + margin) * row + overlap.first - shift,
               y * width + overlap.first, overlap.last - overlap.first);
       }
     }
-    for (int64_t group = 0; group < pattern.groups; ++group) {
-      for (int64_t rep = 0; rep < pattern.reps; ++rep) {
-        const int64_t shift = pattern.shift_of(channel, group, pattern.reps + rep);
+    for (int64_t group = 0; group < pattern.sizes.groups; ++group) {
+      for (int64_t rep = 0; rep < pattern.sizes.reps; ++rep) {
+        const int64_t shift = pattern.shift_of(channel, group, pattern.sizes.reps + rep);
         const Overlap overlap(height, margin, shift);
         if (y < overlap.first || y >= overlap.last) continue;
         visit(1, group * size + (y - shift) * row + margin, y * width, width);
       }
     }
-    for (int64_t rep = 0; rep < pattern.reps; ++rep) {
-      const int64_t group =
-          pattern.identity[channel * pattern.reps + rep] - channel * pattern.groups;
+    for (int64_t rep = 0; rep < pattern.sizes.reps; ++rep) {
+      const int64_t group = pattern.identity_group(channel, rep);
       visit(2, group * size + (y + margin) * row + margin, y * width, width);
     }
   }
@@ -360,10 +320,11 @@ void visit_rows(const Pattern& pattern, int64_t channel, int64_t height, int64_t
 struct NoScratch {};
 
 template <typename T>
-Outputs add_shifted(const Tensor& conv_out, const Pattern& pattern, int64_t channels) {
-  const int64_t margin = pattern.margin(), height = conv_out.size(2) - 2 * margin;
+Outputs add_shifted(const Tensor& conv_out, const Pattern& pattern) {
+  const int64_t channels = pattern.channels;
+  const int64_t margin = pattern.sizes.margin(), height = conv_out.size(2) - 2 * margin;
   const int64_t width = conv_out.size(3) - 2 * margin, area = height * width;
-  const int64_t size = conv_out.size(2) * conv_out.size(3) * pattern.groups;
+  const int64_t size = conv_out.size(2) * conv_out.size(3) * pattern.sizes.groups;
   const std::vector<int64_t> shape{conv_out.size(0), channels, height, width};
   const Outputs out{at::zeros(shape, conv_out.options()), at::zeros(shape, conv_out.options()),
                     at::zeros(shape, conv_out.options())};
@@ -382,13 +343,13 @@ Outputs add_shifted(const Tensor& conv_out, const Pattern& pattern, int64_t chan
 }
 
 template <typename T>
-Tensor add_shifted_grad(const Tensor& grad_h, const Tensor& grad_v, const Tensor& grad_i,
-                        const Pattern& pattern) {
-  const int64_t margin = pattern.margin(), batch = grad_h.size(0), channels = grad_h.size(1);
+Tensor add_shifted_grad(const Outputs& grads, const Pattern& pattern) {
+  const auto& [grad_h, grad_v, grad_i] = grads;
+  const int64_t margin = pattern.sizes.margin(), batch = grad_h.size(0), channels = grad_h.size(1);
   const int64_t height = grad_h.size(2), width = grad_h.size(3), area = height * width;
   const Tensor grad = at::zeros(
-      {batch, channels * pattern.groups, height + 2 * margin, width + 2 * margin}, grad_h.options());
-  const int64_t size = pattern.groups * (height + 2 * margin) * (width + 2 * margin);
+      {batch, channels * pattern.sizes.groups, height + 2 * margin, width + 2 * margin}, grad_h.options());
+  const int64_t size = pattern.sizes.groups * (height + 2 * margin) * (width + 2 * margin);
   const T* from[] = {grad_h.const_data_ptr<T>(), grad_v.const_data_ptr<T>(),
                      grad_i.const_data_ptr<T>()};
   T* out = grad.mutable_data_ptr<T>();
@@ -403,47 +364,29 @@ Tensor add_shifted_grad(const Tensor& grad_h, const Tensor& grad_v, const Tensor
   return grad;
 }
 
-#define MMSW_DISPATCH(TENSOR, FUNCTION, ...)                                        \
-  ((TENSOR).scalar_type() == at::kDouble ? FUNCTION<double>(__VA_ARGS__)            \
-                                         : FUNCTION<float>(__VA_ARGS__))
-
-// The callers (mmsw/ops/backends/cpp_backend.py) pass contiguous float32 or float64 CPU tensors.
-Outputs shift_add(const Tensor& conv_out, const Tensor& shift, const Tensor& identity, int64_t big,
-                  int64_t side) {
-  const Tables tables = read_tables(shift, identity, big, side);
-  return MMSW_DISPATCH(conv_out, add_shifted, conv_out, tables.pattern, identity.size(0));
+// The type that is computed in: half types are converted, computed in float32 and rounded once.
+Tensor wide_enough(const Tensor& tensor) {
+  return tensor.to(tensor.scalar_type() == at::kDouble ? at::kDouble : at::kFloat);
 }
 
-Tensor shift_add_grad(const Tensor& grad_h, const Tensor& grad_v, const Tensor& grad_i,
-                      const Tensor& shift, const Tensor& identity, int64_t big, int64_t side) {
-  const Tables tables = read_tables(shift, identity, big, side);
-  return MMSW_DISPATCH(grad_h, add_shifted_grad, grad_h, grad_v, grad_i, tables.pattern);
+Outputs wide_enough(const Outputs& outputs) {
+  const auto& [h, v, i] = outputs;
+  return {wide_enough(h), wide_enough(v), wide_enough(i)};
 }
 
-Outputs shift_wise_conv2d(const Tensor& x, const Tensor& weight, const Tensor& shift,
-                          const Tensor& identity, int64_t big, int64_t side) {
-  const Tables tables = read_tables(shift, identity, big, side);
-  return MMSW_DISPATCH(x, forward, x, weight, tables.pattern);
+std::optional<Tensor> wide_enough(const std::optional<Tensor>& tensor) {
+  return tensor ? std::optional<Tensor>(wide_enough(*tensor)) : tensor;
 }
 
-Tensor shift_wise_conv2d_grad_input(const Tensor& grad_h, const Tensor& grad_v,
-                                    const Tensor& grad_i, const Tensor& weight,
-                                    const Tensor& shift, const Tensor& identity, int64_t big,
-                                    int64_t side) {
-  const Tables tables = read_tables(shift, identity, big, side);
-  return MMSW_DISPATCH(weight, grad_input, grad_h, grad_v, grad_i, weight, tables.pattern);
+Tensor rounded(const Tensor& tensor, at::ScalarType dtype) { return tensor.to(dtype); }
+
+Outputs rounded(const Outputs& outputs, at::ScalarType dtype) {
+  const auto& [h, v, i] = outputs;
+  return {h.to(dtype), v.to(dtype), i.to(dtype)};
 }
 
-Tensor shift_wise_conv2d_grad_weight(const Tensor& grad_h, const Tensor& grad_v,
-                                     const Tensor& grad_i, const Tensor& x, const Tensor& shift,
-                                     const Tensor& identity, int64_t big, int64_t side) {
-  const Tables tables = read_tables(shift, identity, big, side);
-  return MMSW_DISPATCH(x, grad_weight, grad_h, grad_v, grad_i, x, tables.pattern);
-}
-
-Tensor cross_conv2d(const Tensor& x, const Tensor& wide, const Tensor& tall, const Tensor& bias) {
-  return MMSW_DISPATCH(x, cross, x, wide, tall, bias);
-}
+#define MMSW_DISPATCH(DTYPE, FUNCTION, ...)                                    \
+  (DTYPE) == at::kDouble ? FUNCTION<double>(__VA_ARGS__) : FUNCTION<float>(__VA_ARGS__)
 
 std::string current_instruction_set() { return instruction_set->name; }
 
@@ -453,19 +396,48 @@ bool set_instruction_set(std::string name) {
   return found != nullptr;
 }
 
-std::string compiled_for_torch() { return TORCH_VERSION; }
+}  // namespace
 
-TORCH_LIBRARY(mmsw_cpp, library) {
-  library.def("shift_add", &shift_add);
-  library.def("shift_add_grad", &shift_add_grad);
-  library.def("shift_wise_conv2d", &shift_wise_conv2d);
-  library.def("shift_wise_conv2d_grad_input", &shift_wise_conv2d_grad_input);
-  library.def("shift_wise_conv2d_grad_weight", &shift_wise_conv2d_grad_weight);
-  library.def("cross_conv2d", &cross_conv2d);
-  library.def("instruction_set", &current_instruction_set);
-  library.def("set_instruction_set", &set_instruction_set);
-  library.def("compiled_for_torch", &compiled_for_torch);
+Outputs run_shift_add(const Tensor& conv_out, const Pattern& pattern) {
+  const auto dtype = conv_out.scalar_type();
+  return rounded(MMSW_DISPATCH(dtype, add_shifted, wide_enough(conv_out), pattern), dtype);
 }
 
-}  // namespace
+Tensor run_shift_add_grad(const Outputs& grads, const Pattern& pattern) {
+  const auto dtype = std::get<0>(grads).scalar_type();
+  return rounded(MMSW_DISPATCH(dtype, add_shifted_grad, wide_enough(grads), pattern), dtype);
+}
+
+Outputs run_conv(const Tensor& x, const Tensor& weight, const Pattern& pattern) {
+  const auto dtype = x.scalar_type();
+  return rounded(MMSW_DISPATCH(dtype, forward, wide_enough(x), wide_enough(weight), pattern), dtype);
+}
+
+Tensor run_grad_input(const Outputs& grads, const Tensor& weight, const Pattern& pattern) {
+  const auto dtype = weight.scalar_type();
+  return rounded(
+      MMSW_DISPATCH(dtype, grad_input, wide_enough(grads), wide_enough(weight), pattern), dtype);
+}
+
+Tensor run_grad_weight(const Outputs& grads, const Tensor& x, const std::optional<Tensor>& mask,
+                       const Pattern& pattern) {
+  const auto dtype = x.scalar_type();
+  const Tensor grad =
+      rounded(MMSW_DISPATCH(dtype, grad_weight, wide_enough(grads), wide_enough(x), pattern), dtype);
+  return mask ? grad.masked_fill_(mask->logical_not().view({-1, 1, 1, 1}), 0) : grad;
+}
+
+Tensor run_cross(const Tensor& x, const Tensor& wide, const Tensor& tall,
+                 const std::optional<Tensor>& bias) {
+  const auto dtype = x.scalar_type();
+  return rounded(MMSW_DISPATCH(dtype, cross, wide_enough(x), wide_enough(wide), wide_enough(tall),
+                               wide_enough(bias)),
+                 dtype);
+}
+
+TORCH_LIBRARY_FRAGMENT(mmsw_cpp, library) {
+  library.def("instruction_set", &current_instruction_set);
+  library.def("set_instruction_set", &set_instruction_set);
+}
+
 }  // namespace mmsw
