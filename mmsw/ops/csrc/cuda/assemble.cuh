@@ -69,10 +69,9 @@ MMSW_HOST_DEVICE void mark_occupied(
   });
   team.each_thread([&](int thread) {
     for (int word = thread; word < cross.words(); word += team.threads()) {
-      const Arm small = cross.small();
-      const Arm& arm = word < cross.tall.word0 ? cross.wide
-                       : word < small.word0   ? cross.tall
-                                              : small;
+      const Arm arm = word < cross.tall.word0       ? cross.wide
+                      : word < cross.small().word0 ? cross.tall
+                                                   : cross.small();
       const int begin = (word - arm.word0) * 32, count = min_of(32, arm.slots - begin);
       uint32_t bits = 0;
       for (int i = 0; i < count; ++i) {
@@ -152,7 +151,7 @@ MMSW_HOST_DEVICE void assemble_arms(
   team.each_thread([&](int thread) {
     for (int i = thread; i < cross.values(); i += team.threads()) {
       const int block = i / pitch, own = i % pitch;
-      const Arm& arm = block < cross.tall.block0 ? cross.wide : cross.tall;
+      const Arm arm = block < cross.tall.block0 ? cross.wide : cross.tall;
       const int taps = arm.slots * side - arm.pad;
       const int slot = block - arm.block0, tap = arm.start(slot) + own / side;
       const int end = slot == 0 ? side - arm.pad : taps;

@@ -8,7 +8,7 @@ namespace {
 
 constexpr int kAssembleThreads = 128;
 constexpr int kConvThreads = kMaxTile * kMaxTile / (kRows * kColumns);
-constexpr int kMinBlocks = 8;  // per multiprocessor; leaves 128 registers for a thread
+constexpr int kMinBlocks = 10;  // per multiprocessor; leaves 96 registers for a thread
 
 extern __shared__ __align__(16) unsigned char shared_bytes[];
 

@@ -8,7 +8,7 @@ namespace mmsw {
 namespace {
 
 constexpr int kMostThreads = 8 * kWarp;  // see plan_grad
-constexpr int kMinBlocks = 2;            // per multiprocessor; leaves 128 registers for a thread
+constexpr int kMinBlocks = 3;            // per multiprocessor; leaves 80 registers for a thread
 constexpr int kElementThreads = 256;
 
 extern __shared__ __align__(16) unsigned char shared_bytes[];

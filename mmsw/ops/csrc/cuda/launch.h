@@ -1,6 +1,6 @@
 // Launchers of the CUDA kernels: raw device pointers, sizes and a stream; free of torch.
 //
-// Every pointer is of the device that is current; maps are contiguous, and each begins at a multiple
+// Every pointer is of the device that is current; maps are contiguous, and outputs begin at a multiple
 // of two values. A launcher returns the error of its launches (cudaGetLastError) and never waits for
 // the stream; where there is nothing to do, it launches nothing. Callers ask `limit_*` first.
 #pragma once
