@@ -23,17 +23,29 @@ SIZES = [
     (21, 7, 2, 2),
     (301, 3, 2, 1),
 ]
-# (B, H, W): odd, one position, smaller than the reach, each tile side, more than one tile, empty
+# (B, H, W): odd, one position, smaller than the reach, each tile side, more images than share a
+# thread block, more than one tile, empty
 SHAPES = [
     (2, 5, 7),
     (1, 1, 1),
-    (3, 4, 2),
+    (9, 4, 2),
     (1, 3, 70),
     (1, 70, 3),
-    (2, 16, 11),
+    (3, 16, 11),
     (1, 37, 62),
     (2, 33, 32),
     (0, 9, 12),
+]
+# Taps of the wide and of the tall arm of a folded layer, and N; as patterns have them, and any odd
+ARMS = [
+    (53, 49, 3),
+    (17, 17, 3),
+    (59, 13, 5),
+    (7, 9, 3),
+    (1, 3, 3),
+    (9, 21, 7),
+    (3, 5, 1),
+    (121, 5, 3),
 ]
 
 
@@ -53,21 +65,25 @@ def draw(
     return [torch.randn(size).to(dtype).double() for size in sizes]
 
 
-def tables_of(pattern: ShiftPattern) -> tuple[Tensor, Tensor, int, int]:
-    """The pattern as the operators of a backend take it."""
-    return pattern.shift_hv, pattern.identity_index, pattern.big_kernel, pattern.small_kernel
-
-
 def evaluate(backend, pattern: ShiftPattern, tensors: list[Tensor]) -> dict[str, Tensor]:
     """Every result of every operator of a backend, by name."""
-    tables = tables_of(pattern)
+    tables = pattern.tables()
     x, weight, conv_out, *grads = tensors
-    fused = backend.shift_wise_conv2d(x, weight, *tables)
-    added = backend.shift_add(conv_out, *tables)
+    fused = backend.shift_wise_conv2d(x, weight, tables)
+    added = backend.shift_add(conv_out, tables)
     return {
         **{f'conv {name}': out for name, out in zip('hvi', fused, strict=True)},
-        'grad_input': backend.shift_wise_conv2d_grad_input(*grads, weight, *tables),
-        'grad_weight': backend.shift_wise_conv2d_grad_weight(*grads, x, *tables),
+        'grad_input': backend.shift_wise_conv2d_grad_input(grads, weight, tables),
+        'grad_weight': backend.shift_wise_conv2d_grad_weight(grads, x, tables),
         **{f'add {name}': out for name, out in zip('hvi', added, strict=True)},
-        'add_grad': backend.shift_add_grad(*grads, *tables),
+        'add_grad': backend.shift_add_grad(grads, tables),
     }
+
+
+def draw_arms(
+    arms: tuple[int, int, int], channels: int, dtype: torch.dtype = torch.float32
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Both arms and the bias of a folded layer, float64 but exact in ``dtype``."""
+    wide, tall, side = arms
+    sizes = [(channels, wide, side), (channels, tall, side), (channels,)]
+    return tuple(torch.randn(size).to(dtype).double() for size in sizes)

@@ -71,17 +71,27 @@ struct Threads {
   HostTeam team() const { return {static_cast<int>(order.size()), order.data()}; }
 };
 
-template <typename Function>
+// As on the GPU; to keep compiling short, only float has every side that is compiled in.
+template <typename T, typename Function>
 void with_side(int side, int tile, bool generic, Function function) {
   using std::integral_constant;
-  const auto with_tile = [&](auto known) {
+  [[maybe_unused]] const auto with_tile = [&](auto known) {
     if (tile == 8) return function(known, integral_constant<int, 8>());
     if (tile == 16) return function(known, integral_constant<int, 16>());
     return function(known, integral_constant<int, 32>());
   };
-  if (!generic && side == 3) return with_tile(integral_constant<int, 3>());
-  if (!generic && side == 5) return with_tile(integral_constant<int, 5>());
+  if constexpr (!std::is_same<T, double>::value) {
+    if (!generic && side == 3) return with_tile(integral_constant<int, 3>());
+  }
+  if constexpr (std::is_same<T, float>::value) {
+    if (!generic && side == 5) return with_tile(integral_constant<int, 5>());
+  }
   function(integral_constant<int, 0>(), integral_constant<int, 0>());
+}
+
+template <typename T>
+bool known_side(int side) {
+  return (side == 3 && sizeof(T) < 8) || (side == 5 && sizeof(T) == 4);
 }
 
 template <typename T>
@@ -104,10 +114,11 @@ void run_conv(ConvTask<T> task, const Blocks<T>& blocks, const Options& options)
   task.plan = plan_conv(task.map, task.cross, sizeof(Acc));
   task.plan.stage_slots = std::min(task.plan.stage_slots, options.most_slots);
   const Threads threads(task.plan.threads, options);
-  with_side(task.cross.side, task.plan.tiles.tile, options.generic != 0, [&](auto side, auto tile) {
+  with_side<T>(task.cross.side, task.plan.tiles.tile, options.generic != 0, [&](auto side, auto tile) {
     for (int64_t work = 0; work < task.work(); ++work) {
       const Shared<Acc> shared(task.plan.shared_values);
-      conv_tile<T, side.value, tile.value>(threads.team(), task, work, shared.data);
+      const HostTeam team = threads.team();
+      ConvTile<T, side.value, tile.value, HostTeam>(team, task, work, shared.data).run();
     }
   });
 }
@@ -186,16 +197,17 @@ void grad_weight(const MapSizes& map, const Pattern& pattern, const Options& opt
   }
   task.active = mask == nullptr ? nullptr : active.data();
   const size_t count = static_cast<size_t>(map.channels) * task.cross.blocks() * sizes.block_size();
-  const bool known = options.generic == 0 && (sizes.side == 3 || sizes.side == 5);
+  const bool known = options.generic == 0 && known_side<T>(sizes.side);
   task.plan = plan_grad(
       map, sizes, !known ? 0 : sizes.side == 3 ? kWarpSlots<3> : kWarpSlots<5>, sizeof(Acc));
   std::vector<Acc> workspace = scratch<Acc>(count * task.plan.chunks);
   task.workspace = workspace.data();
   const Threads threads(task.plan.threads(), options);
-  with_side(sizes.side, task.plan.tiles.tile, !known, [&](auto side, auto tile) {
+  with_side<T>(sizes.side, task.plan.tiles.tile, !known, [&](auto side, auto tile) {
     for (int64_t work = 0; work < task.plan.work(map.channels); ++work) {
       const Shared<Acc> shared(task.plan.shared_values);
-      GradPart<T, side.value, tile.value, HostTeam>(threads.team(), task, work, shared.data).run();
+      const HostTeam team = threads.team();
+      GradPart<T, side.value, tile.value, HostTeam>(team, task, work, shared.data).run();
     }
   });
   for (size_t i = 0; i < count; ++i) reduce_chunks<Acc>(i, count, task.plan.chunks, task.workspace);

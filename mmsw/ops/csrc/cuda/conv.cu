@@ -7,40 +7,28 @@ namespace mmsw {
 namespace {
 
 constexpr int kAssembleThreads = 128;
-constexpr int kConvThreads = kMaxTile * kMaxTile / (kRows * kColumns);
-constexpr int kMinBlocks = 10;  // per multiprocessor; leaves 96 registers for a thread
 
-extern __shared__ __align__(16) unsigned char shared_bytes[];
+extern __shared__ int shared_integers[];
 
 template <typename T>
-__global__ void __launch_bounds__(kAssembleThreads) assemble_kernel(
+__global__ void __launch_bounds__(kAssembleThreads, 4) assemble_kernel(
     Pattern pattern, Cross cross, bool flipped, const T* __restrict__ weight,
     typename Accumulator<T>::type* blocks, uint32_t* occupied) {
   for (int channel = blockIdx.x; channel < pattern.channels; channel += gridDim.x) {
     assemble_pattern<T>(
         DeviceTeam(), channel, pattern, cross, flipped, weight, blocks, occupied,
-        reinterpret_cast<int*>(shared_bytes));
+        shared_integers);
   }
 }
 
 template <typename T>
-__global__ void __launch_bounds__(kAssembleThreads) assemble_arms_kernel(
+__global__ void __launch_bounds__(kAssembleThreads, 4) assemble_arms_kernel(
     int channels, Cross cross, const T* __restrict__ wide, const T* __restrict__ tall,
     typename Accumulator<T>::type* blocks, uint32_t* occupied) {
   for (int channel = blockIdx.x; channel < channels; channel += gridDim.x) {
     assemble_arms<T>(
         DeviceTeam(), channel, cross, wide, tall, blocks, occupied,
-        reinterpret_cast<int*>(shared_bytes));
-  }
-}
-
-template <typename T, int kSide, int kTile>
-__global__ void __launch_bounds__(kConvThreads, kMinBlocks) conv_kernel(
-    const __grid_constant__ ConvTask<T> task) {
-  for (int64_t work = blockIdx.x; work < task.work(); work += gridDim.x) {
-    conv_tile<T, kSide, kTile>(
-        DeviceTeam(), task, work,
-        reinterpret_cast<typename Accumulator<T>::type*>(shared_bytes));
+        shared_integers);
   }
 }
 

@@ -341,11 +341,22 @@ struct ConvTile {
   }
 };
 
-template <typename T, int kSide, int kTile, typename Team>
-MMSW_HOST_DEVICE void conv_tile(
-    const Team& team, const ConvTask<T>& task, int64_t work,
-    typename Accumulator<T>::type* shared) {
-  ConvTile<T, kSide, kTile, Team>(team, task, work, shared).run();
+#ifdef __CUDACC__
+
+constexpr int kConvThreads = kMaxTile * kMaxTile / (kRows * kColumns);
+
+// Ten blocks per multiprocessor leave 96 registers for a thread.
+template <typename T, int kSide, int kTile>
+__global__ void __launch_bounds__(kConvThreads, 10) conv_kernel(
+    const __grid_constant__ ConvTask<T> task) {
+  extern __shared__ __align__(16) unsigned char shared_bytes[];
+  auto* shared = reinterpret_cast<typename Accumulator<T>::type*>(shared_bytes);
+  for (int64_t work = blockIdx.x; work < task.work(); work += gridDim.x) {
+    const DeviceTeam team;
+    ConvTile<T, kSide, kTile, DeviceTeam>(team, task, work, shared).run();
+  }
 }
+
+#endif
 
 }  // namespace mmsw

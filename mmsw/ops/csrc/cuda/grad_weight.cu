@@ -7,23 +7,7 @@
 namespace mmsw {
 namespace {
 
-constexpr int kMostThreads = 8 * kWarp;  // see plan_grad
-constexpr int kMinBlocks = 3;            // per multiprocessor; leaves 80 registers for a thread
 constexpr int kElementThreads = 256;
-
-extern __shared__ __align__(16) unsigned char shared_bytes[];
-
-template <typename T, int kSide, int kTile>
-__global__ void __launch_bounds__(kMostThreads, kMinBlocks) grad_weight_kernel(
-    const __grid_constant__ GradTask<T> task) {
-  const int64_t all = task.plan.work(task.map.channels);
-  for (int64_t work = blockIdx.x; work < all; work += gridDim.x) {
-    GradPart<T, kSide, kTile, DeviceTeam>(
-        DeviceTeam(), task, work,
-        reinterpret_cast<typename Accumulator<T>::type*>(shared_bytes))
-        .run();
-  }
-}
 
 template <typename Program>
 __device__ __forceinline__ void for_each(int64_t count, Program program) {
@@ -34,7 +18,7 @@ __device__ __forceinline__ void for_each(int64_t count, Program program) {
   }
 }
 
-__global__ void __launch_bounds__(kElementThreads) mark_active_kernel(
+__global__ void __launch_bounds__(kElementThreads, 2) mark_active_kernel(
     Pattern pattern, Cross cross, const bool* __restrict__ mask, uint32_t* active) {
   for_each(static_cast<int64_t>(pattern.channels) * cross.words(), [&](int64_t i) {
     active[i] = active_word(
@@ -44,13 +28,13 @@ __global__ void __launch_bounds__(kElementThreads) mark_active_kernel(
 }
 
 template <typename Acc>
-__global__ void __launch_bounds__(kElementThreads) reduce_chunks_kernel(
+__global__ void __launch_bounds__(kElementThreads, 2) reduce_chunks_kernel(
     int64_t count, int chunks, Acc* workspace) {
   for_each(count, [&](int64_t i) { reduce_chunks(i, count, chunks, workspace); });
 }
 
 template <typename T>
-__global__ void __launch_bounds__(kElementThreads) gather_grad_kernel(
+__global__ void __launch_bounds__(kElementThreads, 2) gather_grad_kernel(
     Pattern pattern, const bool* __restrict__ mask,
     const typename Accumulator<T>::type* __restrict__ block_grads, T* grad_weight) {
   const PatternSizes& sizes = pattern.sizes;

@@ -23,18 +23,20 @@
 
 namespace mmsw {
 
+constexpr int kMostWarps = 8;  // of a thread block, that of the identity included
+
 template <int kSide>
 constexpr int kWarpSlots = kSide == 3 ? 3 : 1;
 
 struct GradPlan {
   TilePlan tiles;
-  int warp_slots;    // 0 where a warp owns one weight
-  int warps;         // of a part that own something of the arm; 0 if not even one fits
-  int parts;         // of an arm
-  int small_parts;   // of the identity, where it is an arm of its own
-  int part_slots;    // the most that a part meets
-  int stride;        // of the bands of two images, and of their gradient tiles
-  int grad_stride;
+  int warp_slots;   // 0 where a warp owns one weight
+  int warps;        // of a part that own something of the arm; 0 if not even one fits
+  int parts;        // of an arm
+  int small_parts;  // of the identity, where it is an arm of its own
+  int part_slots;   // the most that a part meets
+  int stride;       // of the bands of two images
+  int grad_stride;  // of their gradient tiles
   int chunks;
   int64_t chunk_items;
   int shared_values;
@@ -61,23 +63,25 @@ inline bool fits(GradPlan& plan, const PatternSizes& sizes, int value_bytes) {
   // Pieces of single weights can begin in the middle of a slot.
   plan.part_slots = plan.warp_slots > 0 ? plan.warps * plan.warp_slots
                                         : min_of(sizes.groups, (plan.warps + taps - 2) / taps + 1);
-  // The identity may reach beyond the last slot of its part.
-  plan.stride =
-      band_stride(band_rows(tile, (plan.part_slots + 1) * side - 1), band_pitch(tile, side));
+  // An identity that shares a part may reach beyond its last slot, and has a gradient of its own.
+  const bool shared_part = plan.warp_slots > 0;
+  const int part_taps = plan.part_slots * side + (shared_part ? side - 1 : 0);
+  plan.stride = band_stride(band_rows(tile, part_taps), band_pitch(tile, side));
   plan.grad_stride = band_stride(tile, band_pitch(tile, 1));
-  const int64_t loaded = plan.tiles.images * (plan.stride + 2 * static_cast<int64_t>(plan.grad_stride));
+  const int64_t loaded =
+      static_cast<int64_t>(plan.tiles.images) *
+      (plan.stride + (shared_part ? 2 : 1) * static_cast<int64_t>(plan.grad_stride));
   plan.shared_values = max_of(static_cast<int>(loaded), plan.threads() + 1);
   return loaded * value_bytes <= kSharedBytes;
 }
 
 inline GradPlan plan_grad(
     const MapSizes& map, const PatternSizes& sizes, int warp_slots, int value_bytes) {
-  constexpr int kMostWarps = 7;  // and one for the identity
   constexpr int64_t kWantedBlocks = 2048, kMostChunks = 256;
   GradPlan plan = {};
   plan.tiles = plan_tiles(map);
   plan.warp_slots = warp_slots;
-  const int most = min_of(kMostWarps, pieces_of(plan, sizes, sizes.groups));
+  const int most = min_of(kMostWarps - 1, pieces_of(plan, sizes, sizes.groups));
   int& images = plan.tiles.images;
   const auto find = [&] {
     for (; images > 0; images /= 2) {
@@ -175,7 +179,8 @@ struct GradPart {
   Arm own_arm;
   typename Team::template PerThread<Sums> sums;
 
-  MMSW_HOST_DEVICE GradPart(const Team& own_team, const GradTask<T>& own_task, int64_t work, Acc* memory)
+  MMSW_HOST_DEVICE GradPart(
+      const Team& own_team, const GradTask<T>& own_task, int64_t work, Acc* memory)
       : team(own_team), task(own_task), shared(memory), sums(own_team) {
     const GradPlan& plan = task.plan;
     const int part = static_cast<int>(work % plan.all_parts());
@@ -394,5 +399,22 @@ MMSW_HOST_DEVICE T gather_grad(
   }
   return Convert<T>::store(sum);
 }
+
+#ifdef __CUDACC__
+
+// Three blocks per multiprocessor leave 80 registers for a thread.
+template <typename T, int kSide, int kTile>
+__global__ void __launch_bounds__(kMostWarps * kWarp, 3) grad_weight_kernel(
+    const __grid_constant__ GradTask<T> task) {
+  extern __shared__ __align__(16) unsigned char shared_bytes[];
+  auto* shared = reinterpret_cast<typename Accumulator<T>::type*>(shared_bytes);
+  const int64_t all = task.plan.work(task.map.channels);
+  for (int64_t work = blockIdx.x; work < all; work += gridDim.x) {
+    const DeviceTeam team;
+    GradPart<T, kSide, kTile, DeviceTeam>(team, task, work, shared).run();
+  }
+}
+
+#endif
 
 }  // namespace mmsw

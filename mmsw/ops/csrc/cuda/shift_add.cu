@@ -11,7 +11,7 @@ constexpr int kStripThreads = 256;
 extern __shared__ int shared_pattern[];
 
 template <typename T>
-__global__ void __launch_bounds__(kStripThreads) shift_add_kernel(
+__global__ void __launch_bounds__(kStripThreads, 2) shift_add_kernel(
     const __grid_constant__ ShiftAddTask<T> task) {
   const int64_t all = task.map.planes() * task.strips;
   for (int64_t work = blockIdx.x; work < all; work += gridDim.x) {
@@ -20,7 +20,7 @@ __global__ void __launch_bounds__(kStripThreads) shift_add_kernel(
 }
 
 template <typename T>
-__global__ void __launch_bounds__(kStripThreads) shift_add_grad_kernel(
+__global__ void __launch_bounds__(kStripThreads, 2) shift_add_grad_kernel(
     const __grid_constant__ ShiftAddTask<T> task) {
   const int64_t all = task.map.planes() * task.pattern.sizes.groups * task.strips;
   for (int64_t work = blockIdx.x; work < all; work += gridDim.x) {
