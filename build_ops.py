@@ -227,7 +227,7 @@ def _extensions(torch: ModuleType, cpp_extension: ModuleType) -> tuple[list, dic
         return sorted(str(path.relative_to(ROOT)) for path in found)
 
     def full_name(backend: str) -> str:
-        return f'mmsw.ops.{compiled.module_name(backend, torch.__version__)}'
+        return f'mmsw.ops.{compiled.library_name(backend, torch.__version__)}'
 
     # torch >= 2.4 builds its parallel loops with OpenMP; without the flag they would run serially.
     openmp = ['-fopenmp'] if torch.backends.openmp.is_available() else []
@@ -237,7 +237,7 @@ def _extensions(torch: ModuleType, cpp_extension: ModuleType) -> tuple[list, dic
         names('front.cpp', 'cpu/*.cpp'),
         depends=names('*.h', 'cpu/*.h'),
         define_macros=[('MMSW_LIBRARY', 'mmsw_cpp'), ('MMSW_KEY', 'CPU')],
-        extra_compile_args=['-O3', '-ffp-contract=fast', '-Wno-psabi'],
+        extra_compile_args=['-O3', '-g0', '-ffp-contract=fast', '-Wno-psabi'],
     )
     cpp.backend, cpp.openmp = 'cpp', openmp
     if not torch.version.cuda:
@@ -246,9 +246,10 @@ def _extensions(torch: ModuleType, cpp_extension: ModuleType) -> tuple[list, dic
         return [cpp], {'cuda': 'nvcc was found neither on PATH nor by CUDA_HOME'}
     cuda = cpp_extension.CUDAExtension(
         full_name('cuda'),
-        names('cuda/*.cu', 'cuda/binding.cpp'),
-        depends=names('cuda/*.h', 'cuda/*.cuh'),
-        extra_compile_args={'cxx': ['-O3'], 'nvcc': ['-O3']},
+        names('front.cpp', 'cuda/*.cu', 'cuda/operators.cpp'),
+        depends=names('*.h', 'cuda/*.h', 'cuda/*.cuh'),
+        define_macros=[('MMSW_LIBRARY', 'mmsw_cuda'), ('MMSW_KEY', 'CUDA')],
+        extra_compile_args={'cxx': ['-O3', '-g0'], 'nvcc': ['-O3']},
     )
     cuda.backend, cuda.openmp = 'cuda', []
     return [cpp, cuda], {}
@@ -273,9 +274,11 @@ def _build_command(
 
         def run(self) -> None:
             asked, inplace, compiler = self.extensions, self.inplace, self.compiler
+            folder = self.build_temp
             built, failed = [], dict(reasons)
             for extension in asked:
                 self.extensions, self.inplace, self.compiler = [extension], inplace, compiler
+                self.build_temp = os.path.join(folder, extension.backend)  # they share front.cpp
                 try:
                     if (compiler or get_default_compiler()) == 'msvc':
                         raise CannotBuildError('MSVC cannot compile them')
@@ -304,10 +307,7 @@ def _build_command(
             super().build_extensions()
 
         def get_ext_filename(self, fullname: str) -> str:
-            backend = fullname.rpartition('.')[2].split('_')[1]
-            if backend == 'cpp':
-                return os.path.join(*fullname.split('.')) + compiled.LIBRARY_SUFFIX
-            return super().get_ext_filename(fullname)  # a Python module: for this Python only
+            return os.path.join(*fullname.split('.')) + compiled.LIBRARY_SUFFIX
 
         def get_outputs(self) -> list[str]:
             record = compiled.record_path(version, Path(self.build_lib, OPS))

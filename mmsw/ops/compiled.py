@@ -33,8 +33,8 @@ def torch_tag(torch_version: str | None) -> str:
     return 'torch' + re.sub('[^0-9A-Za-z]+', '_', torch_version)
 
 
-def module_name(backend: str, torch_version: str) -> str:
-    """Name of the compiled module of a backend, inside ``mmsw.ops`` and without a suffix.
+def library_name(backend: str, torch_version: str) -> str:
+    """Name of the library of a backend, without a suffix.
 
     Args:
         backend: ``'cpp'`` or ``'cuda'``.
@@ -43,9 +43,9 @@ def module_name(backend: str, torch_version: str) -> str:
     return f'_{backend}_{torch_tag(torch_version)}'
 
 
-def library_path(torch_version: str, folder: Path = FOLDER) -> Path:
-    """Where the C++ library of this torch lies; it is no Python module and serves every Python."""
-    return folder / (module_name('cpp', torch_version) + LIBRARY_SUFFIX)
+def library_path(torch_version: str, folder: Path = FOLDER, backend: str = 'cpp') -> Path:
+    """Where the library of this torch lies; it is no Python module and serves every Python."""
+    return folder / (library_name(backend, torch_version) + LIBRARY_SUFFIX)
 
 
 def release(torch_version: str) -> str:
@@ -90,7 +90,7 @@ def recorded_reason(backend: str, torch_version: str, folder: Path = FOLDER) -> 
 
 
 def missing_reason(backend: str, torch_version: str, folder: Path = FOLDER) -> str:
-    """Why the compiled module of a backend is not there for this torch, and what to do.
+    """Why the library of a backend is not there for this torch, and what to do.
 
     Args:
         backend: ``'cpp'`` or ``'cuda'``.

@@ -253,10 +253,10 @@ def test_nvcc_is_asked_for_the_architectures(tmp_path: Path) -> None:
 def test_each_torch_has_a_file_of_its_own() -> None:
     versions = ['2.13.0+cpu', '2.13.0+cu130', '2.14.1+cpu', '2.14.0.dev20261001+cpu', '2.4.1']
     for backend in ('cpp', 'cuda'):
-        names = [compiled.module_name(backend, version) for version in versions]
+        names = [compiled.library_name(backend, version) for version in versions]
         assert len(set(names)) == len(versions)
         assert all(name.isidentifier() for name in names)
-    assert compiled.module_name('cpp', '2.13.0+cpu') == '_cpp_torch2_13_0_cpu'
+    assert compiled.library_name('cpp', '2.13.0+cpu') == '_cpp_torch2_13_0_cpu'
 
 
 def test_a_library_of_another_torch_is_named_and_not_used(
@@ -311,7 +311,7 @@ def test_a_library_that_was_renamed_is_asked_for_its_torch(tmp_path: Path) -> No
 
 def test_the_cuda_module_is_that_of_the_running_torch() -> None:
     assert (
-        f'mmsw.ops.{compiled.module_name("cuda", torch.__version__)}'
+        f'mmsw.ops.{compiled.library_name("cuda", torch.__version__)}'
     ) == cuda_backend._EXTENSION
 
 

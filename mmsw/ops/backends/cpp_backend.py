@@ -5,46 +5,28 @@ channel and only their blocks that are not all zero are visited. So a pruned sma
 nothing, and an infinite or NaN value of the map does not reach an output through it.
 
 float32 and float64 run as they are; half precision is converted, computed in float32 and rounded
-once. Work is shared out by planes, so results do not depend on the number of threads. Gradients are
-computed for dense weights, whatever is pruned: they are exact for every small kernel.
+once. Work is shared out by planes, so results do not depend on the number of threads. Without a
+mask, gradients are computed for dense weights, whatever is pruned.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
-from torch import Tensor
 
-from .. import compiled
+from .call import Call
+from .compiled_backend import CompiledOperators, load
 
-Outputs = tuple[Tensor, Tensor, Tensor]
-
-DEVICES = ('cpu',)
-HAS_CROSS = True
 NEEDS_CHECK = False
-limit = None  # it takes every size
 
+_reason = load('cpp')  # here and not at the first call, which a compiler may be tracing
 
-def _load() -> str | None:
-    """Load the library of this torch; returns why that is not possible, or ``None``."""
-    path = compiled.library_path(torch.__version__)
-    if not path.exists():
-        return compiled.missing_reason('cpp', torch.__version__)
-    try:
-        torch.ops.load_library(str(path))
-        found = torch.ops.mmsw_cpp.compiled_for_torch()
-    except (OSError, AttributeError, RuntimeError) as error:
-        return f'{path.name} cannot be loaded ({error}); {compiled.REBUILD}'
-    if compiled.release(found) != compiled.release(torch.__version__):  # a file that was renamed
-        return (
-            f'{path.name} was compiled for torch {found}, this is torch {torch.__version__}; '
-            f'{compiled.REBUILD}'
-        )
-    return None
-
-
-_reason = _load()  # here and not at the first call, which a compiler may be tracing
+_operators = CompiledOperators('cpp')
+shift_add = _operators.shift_add
+shift_add_grad = _operators.shift_add_grad
+shift_wise_conv2d = _operators.shift_wise_conv2d
+shift_wise_conv2d_grad_input = _operators.shift_wise_conv2d_grad_input
+shift_wise_conv2d_grad_weight = _operators.shift_wise_conv2d_grad_weight
+cross_conv2d = _operators.cross_conv2d
 
 
 def unavailable_reason() -> str | None:
@@ -52,43 +34,16 @@ def unavailable_reason() -> str | None:
     return _reason
 
 
-def shift_add(conv_out: Tensor, *tables: Any) -> Outputs:
-    """See :func:`mmsw.ops.shift_add`."""
-    return _library().shift_add(conv_out, *tables)
-
-
-def shift_add_grad(grad_h: Tensor, grad_v: Tensor, grad_i: Tensor, *tables: Any) -> Tensor:
-    """Gradient of :func:`shift_add` with respect to ``conv_out``."""
-    return _library().shift_add_grad(grad_h, grad_v, grad_i, *tables)
-
-
-def shift_wise_conv2d(x: Tensor, weight: Tensor, *tables: Any) -> Outputs:
-    """See :func:`mmsw.ops.shift_wise_conv2d`."""
-    return _library().shift_wise_conv2d(x, weight, None, *tables)
-
-
-def shift_wise_conv2d_grad_input(
-    grad_h: Tensor, grad_v: Tensor, grad_i: Tensor, weight: Tensor, *tables: Any
-) -> Tensor:
-    """Gradient of :func:`shift_wise_conv2d` with respect to ``x``."""
-    return _library().shift_wise_conv2d_grad_input(grad_h, grad_v, grad_i, weight, None, *tables)
-
-
-def shift_wise_conv2d_grad_weight(
-    grad_h: Tensor, grad_v: Tensor, grad_i: Tensor, x: Tensor, *tables: Any
-) -> Tensor:
-    """Gradient of :func:`shift_wise_conv2d` with respect to the small kernels."""
-    return _library().shift_wise_conv2d_grad_weight(grad_h, grad_v, grad_i, x, None, *tables)
-
-
-def cross_conv2d(x: Tensor, wide: Tensor, tall: Tensor, bias: Tensor | None) -> Tensor:
-    """See :func:`mmsw.ops.cross_conv2d`."""
-    return _library().cross_conv2d(x, wide, tall, bias)
+def refuses(call: Call) -> str | None:
+    """It takes every floating dtype and every size, on the CPU."""
+    if call.device.type != 'cpu':
+        return f'it takes tensors on cpu, not on {call.device.type}'
+    return None
 
 
 def instruction_set() -> str:
     """Instructions in use: ``'avx512'``, ``'avx2'`` or ``'baseline'`` (SSE2, NEON)."""
-    return _library().instruction_set()
+    return torch.ops.mmsw_cpp.instruction_set()
 
 
 def set_instruction_set(name: str) -> None:
@@ -100,9 +55,5 @@ def set_instruction_set(name: str) -> None:
     Raises:
         ValueError: If this machine or this build does not have them.
     """
-    if not _library().set_instruction_set(name):
+    if not torch.ops.mmsw_cpp.set_instruction_set(name):
         raise ValueError(f'instruction set {name!r} is unknown or not supported by this machine')
-
-
-def _library() -> Any:
-    return torch.ops.mmsw_cpp

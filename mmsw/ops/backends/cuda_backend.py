@@ -2,154 +2,64 @@
 
 Sums are kept in float32 (float64 for float64). No kernel uses atomics: the same call gives the same
 bits every time. The kernels lie in ``mmsw/ops/csrc/cuda``; ``setup.py`` builds them into
-``mmsw.ops._cuda_torch*`` where nvcc and a CUDA build of torch are present.
+``mmsw/ops/_cuda_torch*`` where nvcc and a CUDA build of torch are present.
 """
 
 from __future__ import annotations
 
-import importlib
-from types import ModuleType
-
 import torch
-from torch import Tensor
 
 from .. import compiled
-from ..pattern import num_groups
+from ..pattern_tables import num_groups
 from .call import Call
-
-Outputs = tuple[Tensor, Tensor, Tensor]
-
-DEVICES = ('cuda',)
-HAS_CROSS = False
+from .compiled_backend import CompiledOperators, load
 
 # No GPU was there when the kernels were written: the first use on a device compares them.
 NEEDS_CHECK = True
 
-_EXTENSION = f'mmsw.ops.{compiled.module_name("cuda", torch.__version__)}'
-_BUILD = f'with nvcc on PATH {compiled.REBUILD}'
 # The largest side of a small kernel whose slot fits into a block's shared memory for any map, and
 # the most pairs of repetition and group whose shifts do (csrc/cuda/shift_wise.cuh).
 _MOST_SIDE = {torch.float64: 35}
 _MOST_SIDE_ELSE = 59
 _MOST_SLOTS = 5888
 
-# Written by the first question; the answer holds for the life of the process.
-_reason: str | None = None
-_asked = False
-_extension: ModuleType | None = None
 
-
-def unavailable_reason() -> str | None:
-    """Why this backend cannot run here, or ``None``.
-
-    Asks in this order: is torch built with CUDA, is there a GPU, is the extension built and can it
-    be loaded.
-    """
-    global _reason, _asked
-    if not _asked:
-        _reason = _find_reason()
-        _asked = True
-    return _reason
-
-
-def limit(function: str, call: Call) -> str | None:
-    """Why ``'auto'`` should not bring this call here, or ``None``; reads sizes only."""
-    if call.num_reps * num_groups(call.big_kernel, call.small_kernel) > _MOST_SLOTS:
-        return 'num_reps * num_groups is too large for shared memory'
-    most = _MOST_SIDE.get(call.dtype, _MOST_SIDE_ELSE)
-    if function != 'shift_add' and call.small_kernel > most:
-        return 'small_kernel is too large for shared memory'
-    return None
-
-
-def shift_add(
-    conv_out: Tensor, shift_hv: Tensor, identity_index: Tensor, big_kernel: int, small_kernel: int
-) -> Outputs:
-    """Shift and add: every output gathers what it is the sum of."""
-    return _load().shift_add(conv_out, shift_hv, identity_index, big_kernel, small_kernel)
-
-
-def shift_add_grad(
-    grad_h: Tensor,
-    grad_v: Tensor,
-    grad_i: Tensor,
-    shift_hv: Tensor,
-    identity_index: Tensor,
-    big_kernel: int,
-    small_kernel: int,
-) -> Tensor:
-    """Gradient of :func:`shift_add` with respect to ``conv_out``."""
-    return _load().shift_add_grad(
-        grad_h, grad_v, grad_i, shift_hv, identity_index, big_kernel, small_kernel
-    )
-
-
-def shift_wise_conv2d(
-    x: Tensor,
-    weight: Tensor,
-    shift_hv: Tensor,
-    identity_index: Tensor,
-    big_kernel: int,
-    small_kernel: int,
-) -> Outputs:
-    """Both steps through the cross kernels; slots that hold only zeros are skipped."""
-    return _load().shift_wise_conv2d(x, weight, shift_hv, identity_index, big_kernel, small_kernel)
-
-
-def shift_wise_conv2d_grad_input(
-    grad_h: Tensor,
-    grad_v: Tensor,
-    grad_i: Tensor,
-    weight: Tensor,
-    shift_hv: Tensor,
-    identity_index: Tensor,
-    big_kernel: int,
-    small_kernel: int,
-) -> Tensor:
-    """Gradient with respect to ``x``; slots that hold only zeros are skipped."""
-    return _load().shift_wise_conv2d_grad_input(
-        grad_h, grad_v, grad_i, weight, shift_hv, identity_index, big_kernel, small_kernel
-    )
-
-
-def shift_wise_conv2d_grad_weight(
-    grad_h: Tensor,
-    grad_v: Tensor,
-    grad_i: Tensor,
-    x: Tensor,
-    shift_hv: Tensor,
-    identity_index: Tensor,
-    big_kernel: int,
-    small_kernel: int,
-) -> Tensor:
-    """Gradient with respect to the small kernels, summed in a fixed order."""
-    return _load().shift_wise_conv2d_grad_weight(
-        grad_h, grad_v, grad_i, x, shift_hv, identity_index, big_kernel, small_kernel
-    )
-
-
-def _find_reason() -> str | None:
+def _load() -> str | None:
     if torch.version.cuda is None:
         return (
             f'torch {torch.__version__} is built without CUDA; install a CUDA build of torch and '
-            f'build the extension: {_BUILD}'
+            f'build the library: with nvcc on PATH {compiled.REBUILD}'
         )
-    if not torch.cuda.is_available():
+    reason = load('cuda')
+    return None if reason is None else f'{reason}; nvcc has to be on PATH'
+
+
+# Here and not at the first call, which a compiler may be tracing; a library starts no CUDA context.
+_reason = _load()
+
+_operators = CompiledOperators('cuda')
+shift_add = _operators.shift_add
+shift_add_grad = _operators.shift_add_grad
+shift_wise_conv2d = _operators.shift_wise_conv2d
+shift_wise_conv2d_grad_input = _operators.shift_wise_conv2d_grad_input
+shift_wise_conv2d_grad_weight = _operators.shift_wise_conv2d_grad_weight
+cross_conv2d = _operators.cross_conv2d
+
+
+def unavailable_reason() -> str | None:
+    """Why this backend cannot run here, or ``None``: no CUDA build, no GPU, or no library."""
+    if torch.version.cuda is not None and not torch.cuda.is_available():
         return 'torch finds no CUDA GPU (torch.cuda.is_available() is False)'
-    try:
-        _load()
-    except ModuleNotFoundError:
-        return f'{compiled.missing_reason("cuda", torch.__version__)}; nvcc has to be on PATH'
-    except ImportError as error:
-        return (
-            f'the extension {_EXTENSION} cannot be loaded ({error}); it may belong to another '
-            f'torch, build it again: {_BUILD}'
-        )
+    return _reason
+
+
+def refuses(call: Call) -> str | None:
+    """What the kernels were not compiled for, or what does not fit into a block's memory."""
+    if call.device.type != 'cuda':
+        return f'it takes tensors on cuda, not on {call.device.type}'
+    if call.num_reps * num_groups(call.big_kernel, call.small_kernel) > _MOST_SLOTS:
+        return 'num_reps * num_groups is too large for shared memory'
+    most = _MOST_SIDE.get(call.dtype, _MOST_SIDE_ELSE)
+    if call.function != 'shift_add' and call.small_kernel > most:
+        return 'small_kernel is too large for shared memory'
     return None
-
-
-def _load() -> ModuleType:
-    global _extension
-    if _extension is None:
-        _extension = importlib.import_module(_EXTENSION)
-    return _extension

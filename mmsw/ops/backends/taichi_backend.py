@@ -25,15 +25,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..assemble import CrossKernels, arm_taps, assemble, disassemble
-from ..pattern import conv_margin, num_groups
+from ..pattern_tables import PatternTables, num_groups
+from .backend import Outputs
+from .call import Call
 from .taichi_runtime import run_kernel, running_kernels
 
-DEVICES = ('cpu', 'cuda')
-HAS_CROSS = False
 NEEDS_CHECK = False
-limit = None  # it takes every size
-
-Outputs = tuple[Tensor, Tensor, Tensor]
 
 _UNAVAILABLE_REASON = (
     None
@@ -47,19 +44,24 @@ def unavailable_reason() -> str | None:
     return _UNAVAILABLE_REASON
 
 
-def shift_add(
-    conv_out: Tensor, shift_hv: Tensor, identity_index: Tensor, big_kernel: int, small_kernel: int
-) -> Outputs:
+def refuses(call: Call) -> str | None:
+    """It takes every floating dtype and every size, on the CPU and on CUDA."""
+    if call.device.type not in ('cpu', 'cuda'):
+        return f'it takes tensors on cpu or cuda, not on {call.device.type}'
+    return None
+
+
+def shift_add(conv_out: Tensor, pattern: PatternTables) -> Outputs:
     """Shift and add, one work item per row of the outputs."""
-    margin, groups = conv_margin(small_kernel), num_groups(big_kernel, small_kernel)
-    channels, num_reps = identity_index.shape
+    margin, groups = pattern.margin, pattern.num_groups
+    channels, num_reps = pattern.channels, pattern.num_reps
     batch = conv_out.shape[0]
     height, width = conv_out.shape[2] - 2 * margin, conv_out.shape[3] - 2 * margin
     source = conv_out.detach().to(_work_dtype(conv_out.dtype)).contiguous()
     outputs = tuple(source.new_empty(batch, channels, height, width) for _ in range(3))
     if not batch:
         return tuple(out.to(conv_out.dtype) for out in outputs)
-    tables = _flat(shift_hv.to(torch.int32)), _flat(identity_index.to(torch.int32))
+    tables = _flat(pattern.shift_hv), _flat(pattern.identity_index.to(torch.int32))
     with running_kernels(source) as kernels:
         launch = kernels.row_kernels(_taichi_dtype(source)).shift_add
         for sample in range(0, batch, _samples(kernels, source)):
@@ -80,32 +82,24 @@ def shift_add(
     return tuple(out.to(conv_out.dtype) for out in outputs)
 
 
-def shift_add_grad(
-    grad_h: Tensor,
-    grad_v: Tensor,
-    grad_i: Tensor,
-    shift_hv: Tensor,
-    identity_index: Tensor,
-    big_kernel: int,
-    small_kernel: int,
-) -> Tensor:
+def shift_add_grad(grads: Outputs, pattern: PatternTables) -> Tensor:
     """Gradient of :func:`shift_add`, one work item per row of ``conv_out``."""
-    margin, groups = conv_margin(small_kernel), num_groups(big_kernel, small_kernel)
-    channels, num_reps = identity_index.shape
-    batch, _, height, width = grad_h.shape
-    dtype = _work_dtype(grad_h.dtype)
-    grads = [grad.detach().to(dtype).contiguous() for grad in (grad_h, grad_v, grad_i)]
-    out = grads[0].new_empty(batch, channels * groups, height + 2 * margin, width + 2 * margin)
+    margin, groups = pattern.margin, pattern.num_groups
+    channels, num_reps = pattern.channels, pattern.num_reps
+    batch, _, height, width = grads[0].shape
+    dtype = _work_dtype(grads[0].dtype)
+    sources = [grad.detach().to(dtype).contiguous() for grad in grads]
+    out = sources[0].new_empty(batch, channels * groups, height + 2 * margin, width + 2 * margin)
     if not batch:
-        return out.to(grad_h.dtype)
-    tables = _flat(shift_hv.to(torch.int32)), _flat(identity_index.to(torch.int32))
+        return out.to(grads[0].dtype)
+    tables = _flat(pattern.shift_hv), _flat(pattern.identity_index.to(torch.int32))
     with running_kernels(out) as kernels:
         launch = kernels.row_kernels(_taichi_dtype(out)).shift_add_grad
         for sample in range(0, batch, _samples(kernels, out)):
             chunk = slice(sample, sample + _samples(kernels, out))
             run_kernel(
                 launch,
-                *(_flat(grad[chunk]) for grad in grads),
+                *(_flat(source[chunk]) for source in sources),
                 *tables,
                 _flat(out[chunk]),
                 out[chunk].shape[0] * channels,
@@ -116,22 +110,15 @@ def shift_add_grad(
                 width,
                 margin,
             )
-    return out.to(grad_h.dtype)
+    return out.to(grads[0].dtype)
 
 
-def shift_wise_conv2d(
-    x: Tensor,
-    weight: Tensor,
-    shift_hv: Tensor,
-    identity_index: Tensor,
-    big_kernel: int,
-    small_kernel: int,
-) -> Outputs:
+def shift_wise_conv2d(x: Tensor, weight: Tensor, pattern: PatternTables) -> Outputs:
     """Both steps through the blocks of the cross kernels."""
     if not x.numel():
         return tuple(x.new_empty(x.shape) for _ in range(3))
     dtype = _work_dtype(x.dtype)
-    arms = _arms(x, weight, shift_hv, identity_index, big_kernel, small_kernel)
+    arms = _arms(x, weight, pattern)
     outputs = []
     with running_kernels(x) as kernels:
         source = _pad(x.detach().to(dtype), arms[0].left, arms[1].above)
@@ -142,60 +129,45 @@ def shift_wise_conv2d(
     return tuple(outputs)
 
 
-def shift_wise_conv2d_grad_input(
-    grad_h: Tensor,
-    grad_v: Tensor,
-    grad_i: Tensor,
-    weight: Tensor,
-    shift_hv: Tensor,
-    identity_index: Tensor,
-    big_kernel: int,
-    small_kernel: int,
-) -> Tensor:
+def shift_wise_conv2d_grad_input(grads: Outputs, weight: Tensor, pattern: PatternTables) -> Tensor:
     """Gradient with respect to ``x``: the same kernels with the blocks turned around."""
-    if not grad_h.numel():
-        return grad_h.new_empty(grad_h.shape)
-    dtype = _work_dtype(grad_h.dtype)
-    arms = _arms(grad_h, weight, shift_hv, identity_index, big_kernel, small_kernel, True)
-    out = _new_map(grad_h, dtype)
-    with running_kernels(grad_h) as kernels:
-        for arm, grad in zip(arms, (grad_h, grad_v, grad_i), strict=True):
+    like = grads[0]
+    if not like.numel():
+        return like.new_empty(like.shape)
+    dtype = _work_dtype(like.dtype)
+    arms = _arms(like, weight, pattern, True)
+    out = _new_map(like, dtype)
+    with running_kernels(like) as kernels:
+        for arm, grad in zip(arms, grads, strict=True):
             source = _pad(grad.detach().to(dtype), arm.left, arm.above)
             add = arm is not arms[0]
             arm.correlate(kernels, source, out, arm.left, arm.above, grad.shape, add)
-    return _crop(out, grad_h)
+    return _crop(out, like)
 
 
 def shift_wise_conv2d_grad_weight(
-    grad_h: Tensor,
-    grad_v: Tensor,
-    grad_i: Tensor,
-    x: Tensor,
-    shift_hv: Tensor,
-    identity_index: Tensor,
-    big_kernel: int,
-    small_kernel: int,
+    grads: Outputs, x: Tensor, pattern: PatternTables, mask: Tensor | None = None
 ) -> Tensor:
     """Gradient with respect to the small kernels: that of the blocks, gathered."""
-    channels, groups = x.shape[1], num_groups(big_kernel, small_kernel)
+    big, n = pattern.big_kernel, pattern.small_kernel
+    channels, groups = x.shape[1], pattern.num_groups
     if not x.numel():
-        return x.new_zeros(channels * groups, 1, small_kernel, small_kernel)
+        return x.new_zeros(channels * groups, 1, n, n)
     dtype = _work_dtype(x.dtype)
-    n = small_kernel
-    arms = [_Arm(kind, None, big_kernel, n, *x.shape[2:]) for kind in range(3)]
+    arms = [_Arm(kind, None, big, n, *x.shape[2:]) for kind in range(3)]
     left, above = arms[0].left, arms[1].above
     blocks = []
     with running_kernels(x) as kernels:
         source = _pad(x.detach().to(dtype), left, above)
-        for arm, grad in zip(arms, (grad_h, grad_v, grad_i), strict=True):
+        for arm, grad in zip(arms, grads, strict=True):
             columns = _columns(x.shape[3])
             grad = F.pad(grad.detach().to(dtype), (0, -x.shape[3] % columns)).contiguous()
             blocks.append(arm.correlate_grad(kernels, source, grad, left, above, x.shape))
     length = groups * n
-    wide = _centre(blocks[0].transpose(2, 3).reshape(channels, length, n), big_kernel, n)
-    tall = _centre(blocks[1].reshape(channels, length, n), big_kernel, n)
-    grads = CrossKernels(wide, tall, blocks[2].view(channels, n, n))
-    return disassemble(grads, shift_hv, identity_index, big_kernel, n).to(x.dtype)
+    wide = _centre(blocks[0].transpose(2, 3).reshape(channels, length, n), big, n)
+    tall = _centre(blocks[1].reshape(channels, length, n), big, n)
+    cross = CrossKernels(wide, tall, blocks[2].view(channels, n, n))
+    return disassemble(cross, pattern, mask).to(x.dtype)
 
 
 class _Arm:
@@ -355,26 +327,18 @@ class _Arm:
         return self._join(total.masked_fill(unused.view(1, -1, 1, 1), 0))
 
 
-def _arms(
-    x: Tensor,
-    weight: Tensor,
-    shift_hv: Tensor,
-    identity_index: Tensor,
-    big_kernel: int,
-    small_kernel: int,
-    flip: bool = False,
-) -> list[_Arm]:
+def _arms(x: Tensor, weight: Tensor, pattern: PatternTables, flip: bool = False) -> list[_Arm]:
     """The three kernels as blocks, assembled in the compute dtype."""
-    n = small_kernel
+    big, n = pattern.big_kernel, pattern.small_kernel
     weight = weight.detach().to(_work_dtype(x.dtype))
-    kernels = assemble(weight, shift_hv, identity_index, big_kernel, n)
-    channels, slots = x.shape[1], num_groups(big_kernel, n)
-    before = arm_taps(big_kernel, n) // 2 - big_kernel // 2
+    kernels = assemble(weight, pattern)
+    channels, slots = x.shape[1], pattern.num_groups
+    before = arm_taps(big, n) // 2 - big // 2
     wide, tall = (
         arm[:, before : before + slots * n].reshape(channels, slots, n, n) for arm in kernels[:2]
     )
     blocks = (wide.transpose(2, 3), tall, kernels.small.unsqueeze(1))
-    return [_Arm(k, blocks[k], big_kernel, n, *x.shape[2:], flip) for k in range(3)]
+    return [_Arm(k, blocks[k], big, n, *x.shape[2:], flip) for k in range(3)]
 
 
 def _centre(arm: Tensor, big_kernel: int, small_kernel: int) -> Tensor:

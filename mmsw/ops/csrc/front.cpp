@@ -2,7 +2,7 @@
 //
 // Compiled into the library of each backend, with MMSW_LIBRARY (mmsw_cpp, mmsw_cuda) and MMSW_KEY
 // (CPU, CUDA). Kernels are registered under the key of the backend, derivatives under Autograd; what
-// compilers need to know of the shapes stands in mmsw/ops/backends/compiled_backend.py.
+// compilers need to know of the shapes stands in mmsw/ops/library.py.
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/constant_pad_nd.h>
 #include <ATen/ops/convolution_backward.h>
