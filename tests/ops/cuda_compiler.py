@@ -123,7 +123,7 @@ def disassemble(nvdisasm: str, cubin: Path) -> dict[Kernel, list[list[str]]]:
 
 
 def count(instructions: list[str], *names: str) -> int:
-    """How many instructions have one of the names, whatever their width; packed ones count twice."""
+    """How many instructions have one of the names, of any width; packed ones count twice."""
     doubled = {'FFMA2'}
     return sum(
         2 if name in doubled else 1

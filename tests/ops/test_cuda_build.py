@@ -159,7 +159,7 @@ def test_the_operators_agree_with_torch_and_with_the_launchers(nvcc: str, tmp_pa
 
 
 def figures_table() -> str:
-    """Markdown: a row per kernel, type and side; registers per generation, of the tile with most."""
+    """Markdown: a row per kernel, type and side; registers of the tile with most."""
     nvcc = find_tool('nvcc')
     if nvcc is None:
         sys.exit('error: nvcc is neither on PATH nor under CUDA_HOME')

@@ -6,6 +6,7 @@ so a read of what was never written shows.
 """
 
 import ctypes
+import itertools
 import shutil
 import subprocess
 from pathlib import Path
@@ -16,7 +17,7 @@ from cuda_cases import ARMS, SHAPES, SIZES, draw, draw_arms, evaluate
 from torch import Tensor
 
 from mmsw.ops import ShiftPattern
-from mmsw.ops.backends import torch_backend
+from mmsw.ops.backends import cuda_backend, torch_backend
 from mmsw.ops.backends.backend import Outputs
 from mmsw.ops.pattern_tables import PatternTables
 
@@ -241,7 +242,7 @@ def test_the_gradient_of_masked_filters_is_zero(
 
 
 def test_slots_of_masked_filters_are_not_computed(library: ctypes.CDLL) -> None:
-    """A NaN in the gradients reaches no sum when every filter is masked, nor a filter of elsewhere."""
+    """A NaN in the gradients of a channel reaches nothing if all its filters are masked."""
     pattern = ShiftPattern.draw(49, 3, 2, 1)
     x, weight, _, *grads = draw(pattern, (1, 40, 35))
     mask = torch.zeros(len(weight), dtype=torch.bool)
@@ -343,23 +344,39 @@ def test_the_weight_gradient_adds_chunks(library: ctypes.CDLL, shape: tuple) -> 
     assert not wrong_results(HostKernels(library), pattern, draw(pattern, shape))
 
 
-@pytest.mark.parametrize('value_bytes', [4, 8])
+def figures(library: ctypes.CDLL, shape: tuple, sizes: tuple, value_bytes: int) -> list[int]:
+    """Bytes of shared memory of the forward pass, weight gradient, assembly; gradient's threads."""
+    batch, length = shape
+    big, side, reps = sizes
+    warp_slots = {3: 3, 5: 1}.get(side, 0) if value_bytes == 4 else 0
+    results = (ctypes.c_int64 * 4)()
+    library.figures(
+        ctypes.byref(MapSizes(batch, 3, length, length)),
+        ctypes.byref(PatternSizes(big, side, -(-big // side), reps)),
+        value_bytes,
+        warp_slots,
+        results,
+    )
+    return list(results)
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float64], ids=str)
 def test_shared_memory_stays_below_what_every_gpu_grants(
-    library: ctypes.CDLL, value_bytes: int
+    library: ctypes.CDLL, dtype: torch.dtype
 ) -> None:
-    conv, grad, threads = ctypes.c_int64(), ctypes.c_int64(), ctypes.c_int()
-    for side in (1, 3, 5, 7, 11, 21):
-        for big in (side, 13, 51, 101, 301):
-            if big < side:
-                continue
-            for length in (1, 8, 9, 16, 17, 200):
-                map_sizes = MapSizes(9, 3, length, length)
-                sizes = PatternSizes(big, side, -(-big // side), 4)
-                warp_slots = {3: 3, 5: 1}.get(side, 0) if value_bytes == 4 else 0
-                results = map(ctypes.byref, (conv, grad, threads))
-                library.figures(
-                    ctypes.byref(map_sizes), ctypes.byref(sizes), value_bytes, warp_slots, *results
-                )
-                assert 0 < conv.value <= 48 * 1024, (side, big, length)
-                assert 0 < grad.value <= 48 * 1024, (side, big, length)
-                assert 0 < threads.value <= 8 * 32, (side, big, length)
+    """Up to the side that the backend takes, and not for the next one."""
+    most = cuda_backend._MOST_SIDE.get(dtype, cuda_backend._MOST_SIDE_ELSE)
+    for side in (1, 3, 5, 7, 21, most):
+        for big in {side, max(side, 51), max(side, 301)}:
+            for shape in itertools.product((1, 9), (1, 8, 9, 17, 200)):
+                found = figures(library, shape, (big, side, 2), dtype.itemsize)
+                assert all(0 < size <= 48 * 1024 for size in found[:3]), (side, big, shape)
+                assert 0 < found[3] <= 8 * 32, (side, big, shape)
+    assert figures(library, (1, 200), (most + 2, most + 2, 1), dtype.itemsize)[3] == 0
+
+
+def test_the_lists_of_the_most_slots_fit_into_shared_memory(library: ctypes.CDLL) -> None:
+    most = cuda_backend._MOST_SLOTS
+    for reps in (1, 2, 6):
+        assert figures(library, (1, 8), (most // reps, 1, reps), 4)[2] <= 46 * 1024
+    assert figures(library, (1, 8), (most + 1, 1, 1), 4)[2] > 46 * 1024

@@ -1,5 +1,5 @@
-// Runs the programs of the CUDA kernels on the CPU, block by block and thread by thread. Built with a
-// plain C++17 compiler and called by ctypes; see tests/ops/test_cuda_host.py.
+// Runs the programs of the CUDA kernels on the CPU, block by block and thread by thread. Built with
+// a plain C++17 compiler and called by ctypes; see tests/ops/test_cuda_host.py.
 #include "conv.cuh"
 #include "grad_weight.cuh"
 #include "shift_add.cuh"
@@ -114,26 +114,25 @@ void run_conv(ConvTask<T> task, const Blocks<T>& blocks, const Options& options)
   task.plan = plan_conv(task.map, task.cross, sizeof(Acc));
   task.plan.stage_slots = std::min(task.plan.stage_slots, options.most_slots);
   const Threads threads(task.plan.threads, options);
-  with_side<T>(task.cross.side, task.plan.tiles.tile, options.generic != 0, [&](auto side, auto tile) {
-    for (int64_t work = 0; work < task.work(); ++work) {
-      const Shared<Acc> shared(task.plan.shared_values);
-      const HostTeam team = threads.team();
-      ConvTile<T, side.value, tile.value, HostTeam>(team, task, work, shared.data).run();
-    }
-  });
+  with_side<T>(
+      task.cross.side, task.plan.tiles.tile, options.generic != 0, [&](auto side, auto tile) {
+        for (int64_t work = 0; work < task.work(); ++work) {
+          const Shared<Acc> shared(task.plan.shared_values);
+          const HostTeam team = threads.team();
+          ConvTile<T, side.value, tile.value, HostTeam>(team, task, work, shared.data).run();
+        }
+      });
 }
 
 template <typename T>
-void run_pattern(
-    ConvTask<T> task, bool flipped, const T* weight, const Pattern& pattern,
-    const Options& options) {
+void run_pattern(ConvTask<T> task, bool flipped, const T* weight, const Pattern& pattern,
+                 const Options& options) {
   task.cross = cross_of_pattern(pattern.sizes, flipped);
   Blocks<T> blocks(task.map, task.cross, pattern_scratch(pattern.sizes));
   const Threads threads(128, options);
   for (int channel = 0; channel < task.map.channels; ++channel) {
-    assemble_pattern<T>(
-        threads.team(), channel, pattern, task.cross, flipped, weight, blocks.values.data,
-        blocks.occupied.data(), blocks.integers.data());
+    assemble_pattern<T>(threads.team(), channel, pattern, task.cross, flipped, weight,
+                        blocks.values.data, blocks.occupied.data(), blocks.integers.data());
   }
   run_conv(task, blocks, options);
 }
@@ -170,10 +169,9 @@ void cross(const MapSizes& map, const Pattern& pattern, const Options& options, 
   Blocks<T> blocks(map, task.cross, arms_scratch(task.cross));
   const Threads threads(128, options);
   for (int channel = 0; channel < map.channels; ++channel) {
-    assemble_arms<T>(
-        threads.team(), channel, task.cross, static_cast<const T*>(maps[1]),
-        static_cast<const T*>(maps[2]), blocks.values.data, blocks.occupied.data(),
-        blocks.integers.data());
+    assemble_arms<T>(threads.team(), channel, task.cross, static_cast<const T*>(maps[1]),
+                     static_cast<const T*>(maps[2]), blocks.values.data, blocks.occupied.data(),
+                     blocks.integers.data());
   }
   run_conv(task, blocks, options);
 }
@@ -191,15 +189,17 @@ void grad_weight(const MapSizes& map, const Pattern& pattern, const Options& opt
   task.x = static_cast<const T*>(maps[3]);
   std::vector<uint32_t> active(static_cast<size_t>(map.channels) * task.cross.words());
   for (size_t i = 0; i < active.size() && mask != nullptr; ++i) {
-    active[i] = active_word(
-        static_cast<int>(i / task.cross.words()), static_cast<int>(i % task.cross.words()), pattern,
-        task.cross, mask);
+    active[i] = active_word(static_cast<int>(i / task.cross.words()),
+                            static_cast<int>(i % task.cross.words()), pattern, task.cross, mask);
   }
   task.active = mask == nullptr ? nullptr : active.data();
   const size_t count = static_cast<size_t>(map.channels) * task.cross.blocks() * sizes.block_size();
   const bool known = options.generic == 0 && known_side<T>(sizes.side);
-  task.plan = plan_grad(
-      map, sizes, !known ? 0 : sizes.side == 3 ? kWarpSlots<3> : kWarpSlots<5>, sizeof(Acc));
+  task.plan = plan_grad(map, sizes,
+                        !known            ? 0
+                        : sizes.side == 3 ? kWarpSlots<3>
+                                          : kWarpSlots<5>,
+                        sizeof(Acc));
   std::vector<Acc> workspace = scratch<Acc>(count * task.plan.chunks);
   task.workspace = workspace.data();
   const Threads threads(task.plan.threads(), options);
@@ -245,12 +245,8 @@ int call(const char* name, const MapSizes& map, const Pattern& pattern, const Op
     const char* name;
     Program program;
   } programs[] = {
-      {"conv", conv<T>},
-      {"grad_input", grad_input<T>},
-      {"grad_weight", grad_weight<T>},
-      {"cross", cross<T>},
-      {"shift_add", strips<T, false>},
-      {"shift_add_grad", strips<T, true>},
+      {"conv", conv<T>},   {"grad_input", grad_input<T>},   {"grad_weight", grad_weight<T>},
+      {"cross", cross<T>}, {"shift_add", strips<T, false>}, {"shift_add_grad", strips<T, true>},
   };
   for (const auto& each : programs) {
     if (std::strcmp(each.name, name) != 0) continue;
@@ -265,24 +261,24 @@ int call(const char* name, const MapSizes& map, const Pattern& pattern, const Op
 
 extern "C" {
 
-// Runs a program by its name; `bytes` tells the type: 8 float64, 4 float32, 2 bfloat16. `maps` holds
-// the addresses of inputs and outputs in their order. Returns 0, or 1 for an unknown name.
-int run_program(
-    const char* name, int bytes, const mmsw::MapSizes* map, const mmsw::Pattern* pattern,
-    const mmsw::Options* options, void** maps) {
+// Runs a program by its name; `bytes` tells the type: 8 float64, 4 float32, 2 bfloat16. `maps`
+// holds the addresses of inputs and outputs in their order. Returns 0, or 1 for an unknown name.
+int run_program(const char* name, int bytes, const mmsw::MapSizes* map,
+                const mmsw::Pattern* pattern, const mmsw::Options* options, void** maps) {
   return bytes == 8   ? mmsw::call<double>(name, *map, *pattern, *options, maps)
          : bytes == 4 ? mmsw::call<float>(name, *map, *pattern, *options, maps)
                       : mmsw::call<mmsw::BFloat16>(name, *map, *pattern, *options, maps);
 }
 
-// Bytes of shared memory of one thread block of the forward pass and of the weight gradient, and the
-// threads of the latter.
+// Bytes of shared memory of one thread block of the forward pass, of the weight gradient and of the
+// assembly, and the threads of the weight gradient.
 void figures(const mmsw::MapSizes* map, const mmsw::PatternSizes* sizes, int value_bytes,
-             int warp_slots, int64_t* conv, int64_t* grad, int* grad_threads) {
+             int warp_slots, int64_t* results) {
   const mmsw::Cross cross = mmsw::cross_of_pattern(*sizes, false);
   const mmsw::GradPlan plan = mmsw::plan_grad(*map, *sizes, warp_slots, value_bytes);
-  *conv = int64_t{mmsw::plan_conv(*map, cross, value_bytes).shared_values} * value_bytes;
-  *grad = int64_t{plan.shared_values} * value_bytes;
-  *grad_threads = plan.threads();
+  results[0] = int64_t{mmsw::plan_conv(*map, cross, value_bytes).shared_values} * value_bytes;
+  results[1] = int64_t{plan.shared_values} * value_bytes;
+  results[2] = mmsw::pattern_scratch(*sizes) * static_cast<int64_t>(sizeof(int));
+  results[3] = plan.threads();
 }
 }

@@ -1,8 +1,8 @@
 // The blocks of a channel: how the weights of the cross lie in memory, and which of them are zero.
 //
-// A channel has the blocks of its wide arm, those of its tall arm and, in the training form, that of
-// the identity. A block is stored as [tap][n], the wide arm's too, which is why that arm can run as
-// the tall arm of the transposed map. A mask has a bit per block that is not all zero; each arm
+// A channel has the blocks of its wide arm, those of its tall arm and, in the training form, that
+// of the identity. A block is stored as [tap][n], the wide arm's too, which is why that arm can run
+// as the tall arm of the transposed map. A mask has a bit per block that is not all zero; each arm
 // begins a new word.
 #pragma once
 
@@ -44,8 +44,8 @@ inline Cross cross_of_pattern(const PatternSizes& sizes, bool flipped) {
   return {sizes.side, wide, tall, true};
 }
 
-// Arms of any odd lengths. The slots end where the arm ends, as those of a folded pattern do, so that
-// its zero blocks are zero here.
+// Arms of any odd lengths. The slots end where the arm ends, as those of a folded pattern do, so
+// that its zero blocks are zero here.
 inline Cross cross_of_arms(int side, int wide_taps, int tall_taps) {
   const auto arm = [&](int taps, int block0, int word0) {
     const int slots = ceil_div(taps, side);
@@ -57,8 +57,8 @@ inline Cross cross_of_arms(int side, int wide_taps, int tall_taps) {
 
 // Marks the blocks of one channel that hold anything but zeros. `flags` is scratch, one per block.
 template <typename Acc, typename Team>
-MMSW_HOST_DEVICE void mark_occupied(
-    const Team& team, const Cross& cross, const Acc* blocks, uint32_t* occupied, int* flags) {
+MMSW_HOST_DEVICE void mark_occupied(const Team& team, const Cross& cross, const Acc* blocks,
+                                    uint32_t* occupied, int* flags) {
   const int pitch = block_pitch(cross.side);
   team.each_thread([&](int thread) {
     for (int block = thread; block < cross.blocks(); block += team.threads()) {
@@ -69,7 +69,7 @@ MMSW_HOST_DEVICE void mark_occupied(
   });
   team.each_thread([&](int thread) {
     for (int word = thread; word < cross.words(); word += team.threads()) {
-      const Arm arm = word < cross.tall.word0       ? cross.wide
+      const Arm arm = word < cross.tall.word0      ? cross.wide
                       : word < cross.small().word0 ? cross.tall
                                                    : cross.small();
       const int begin = (word - arm.word0) * 32, count = min_of(32, arm.slots - begin);
@@ -88,14 +88,14 @@ inline int64_t pattern_scratch(const PatternSizes& sizes) {
 }
 inline int64_t arms_scratch(const Cross& cross) { return cross.blocks(); }
 
-// The blocks of one channel of a pattern, gathered without atomics; `flipped` for the gradient of the
-// map. Any table of shifts gives what it says: groups that share a slot are added, groups outside the
-// arm are left out.
+// The blocks of one channel of a pattern, gathered without atomics; `flipped` for the gradient of
+// the map. Any table of shifts gives what it says: groups that share a slot are added, groups
+// outside the arm are left out.
 template <typename T, typename Team>
-MMSW_HOST_DEVICE void assemble_pattern(
-    const Team& team, int channel, const Pattern& pattern, const Cross& cross, bool flipped,
-    const T* weight, typename Accumulator<T>::type* all_blocks, uint32_t* all_occupied,
-    int* scratch) {
+MMSW_HOST_DEVICE void assemble_pattern(const Team& team, int channel, const Pattern& pattern,
+                                       const Cross& cross, bool flipped, const T* weight,
+                                       typename Accumulator<T>::type* all_blocks,
+                                       uint32_t* all_occupied, int* scratch) {
   using Acc = typename Accumulator<T>::type;
   const int groups = pattern.sizes.groups, reps = pattern.sizes.reps, side = cross.side;
   const int taps = pattern.sizes.block_size(), pitch = block_pitch(side);
@@ -136,15 +136,16 @@ MMSW_HOST_DEVICE void assemble_pattern(
       blocks[there * pitch + (flipped && own < taps ? taps - 1 - own : own)] = sum;
     }
   });
-  mark_occupied(
-      team, cross, blocks, all_occupied + static_cast<int64_t>(channel) * cross.words(), flags);
+  mark_occupied(team, cross, blocks, all_occupied + static_cast<int64_t>(channel) * cross.words(),
+                flags);
 }
 
 // The blocks of one channel of a folded layer, from its arms [C, taps, N].
 template <typename T, typename Team>
-MMSW_HOST_DEVICE void assemble_arms(
-    const Team& team, int channel, const Cross& cross, const T* wide, const T* tall,
-    typename Accumulator<T>::type* all_blocks, uint32_t* all_occupied, int* scratch) {
+MMSW_HOST_DEVICE void assemble_arms(const Team& team, int channel, const Cross& cross,
+                                    const T* wide, const T* tall,
+                                    typename Accumulator<T>::type* all_blocks,
+                                    uint32_t* all_occupied, int* scratch) {
   using Acc = typename Accumulator<T>::type;
   const int side = cross.side, pitch = block_pitch(side);
   Acc* blocks = all_blocks + static_cast<int64_t>(channel) * cross.values();
@@ -155,21 +156,20 @@ MMSW_HOST_DEVICE void assemble_arms(
       const int taps = arm.slots * side - arm.pad;
       const int slot = block - arm.block0, tap = arm.start(slot) + own / side;
       const int end = slot == 0 ? side - arm.pad : taps;
-      const T* source = (block < cross.tall.block0 ? wide : tall) +
-                        static_cast<int64_t>(channel) * taps * side;
-      blocks[i] = own < side * side && tap < end
-                      ? Convert<T>::load(source[tap * side + own % side])
-                      : Acc(0);
+      const T* source =
+          (block < cross.tall.block0 ? wide : tall) + static_cast<int64_t>(channel) * taps * side;
+      blocks[i] = own < side * side && tap < end ? Convert<T>::load(source[tap * side + own % side])
+                                                 : Acc(0);
     }
   });
-  mark_occupied(
-      team, cross, blocks, all_occupied + static_cast<int64_t>(channel) * cross.words(), scratch);
+  mark_occupied(team, cross, blocks, all_occupied + static_cast<int64_t>(channel) * cross.words(),
+                scratch);
 }
 
 // The slots of one channel that a filter with its mask on stands in; `active` is laid out like
 // `occupied`. Thread program: one word of it.
-MMSW_HOST_DEVICE uint32_t active_word(
-    int channel, int word, const Pattern& pattern, const Cross& cross, const bool* mask) {
+MMSW_HOST_DEVICE uint32_t active_word(int channel, int word, const Pattern& pattern,
+                                      const Cross& cross, const bool* mask) {
   const int groups = pattern.sizes.groups, reps = pattern.sizes.reps;
   const bool* own = mask + static_cast<int64_t>(channel) * groups;
   uint32_t bits = 0;

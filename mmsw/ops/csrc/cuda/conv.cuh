@@ -68,8 +68,8 @@ struct PatchSums {
 // Adds kSlots neighbouring slots to a patch. `corner` is the input of tap 0, n = 0 of its first
 // output. Every input is read once and used for all outputs and taps that meet it.
 template <int kSide, int kSlots, typename Acc>
-MMSW_HOST_DEVICE void add_slots(
-    const Acc* corner, int pitch, const Acc* blocks, PatchSums<Acc>& sums) {
+MMSW_HOST_DEVICE void add_slots(const Acc* corner, int pitch, const Acc* blocks,
+                                PatchSums<Acc>& sums) {
   constexpr int kTaps = kSide * kSlots, kBlock = kSide * kSide, kPitch = (kBlock + 3) / 4 * 4;
   Acc weight[kSlots * kPitch];
   MMSW_UNROLL
@@ -105,8 +105,8 @@ MMSW_HOST_DEVICE void add_slots(
 
 // The same for one slot of any side.
 template <typename Acc>
-MMSW_HOST_DEVICE void add_any_slot(
-    const Acc* corner, int pitch, int side, const Acc* block, PatchSums<Acc>& sums) {
+MMSW_HOST_DEVICE void add_any_slot(const Acc* corner, int pitch, int side, const Acc* block,
+                                   PatchSums<Acc>& sums) {
   MMSW_NO_UNROLL
   for (int tap = 0; tap < side; ++tap) {
     Acc left[kRows];
@@ -132,8 +132,8 @@ struct Stage {
   uint32_t bits;
 };
 
-// The next slots from `begin` on, at most `most`, and none beyond a gap of empty slots that is so wide
-// that the rows in it are needed by nobody.
+// The next slots from `begin` on, at most `most`, and none beyond a gap of empty slots that is so
+// wide that the rows in it are needed by nobody.
 MMSW_HOST_DEVICE Stage next_stage(const uint32_t* words, int begin, int end, int most, int gap) {
   for (; begin < end; begin += 32) {
     uint32_t bits = mask_at(words, begin, end);
@@ -170,8 +170,8 @@ struct ConvTile {
   Acc* blocks;  // [stage_slots][block_pitch]
   typename Team::template PerThread<PatchSums<Acc>> sums;
 
-  MMSW_HOST_DEVICE ConvTile(
-      const Team& own_team, const ConvTask<T>& own_task, int64_t work, Acc* shared)
+  MMSW_HOST_DEVICE ConvTile(const Team& own_team, const ConvTask<T>& own_task, int64_t work,
+                            Acc* shared)
       : team(own_team),
         task(own_task),
         channel(static_cast<int>(work / task.plan.tiles.items())),
@@ -225,10 +225,10 @@ struct ConvTile {
     }
   }
 
-  // Adds one arm. Slots that are all zero, or see nothing of the map, are neither loaded nor computed.
-  // The identity finds its rows among those of the tall arm, if that had the same map.
-  MMSW_HOST_DEVICE void run_arm(
-      const Arm& arm, const ArmView& view, const T* input, Held<T>& held) {
+  // Adds one arm. Slots that are all zero, or see nothing of the map, are neither loaded nor
+  // computed. The identity finds its rows among those of the tall arm, if that had the same map.
+  MMSW_HOST_DEVICE void run_arm(const Arm& arm, const ArmView& view, const T* input,
+                                Held<T>& held) {
     const SlotRange range = visible_slots(view, tile(), arm.first - arm.pad, side(), arm.slots);
     const uint32_t* words =
         task.occupied + static_cast<int64_t>(channel) * task.cross.words() + arm.word0;
@@ -260,12 +260,10 @@ struct ConvTile {
   MMSW_HOST_DEVICE void load(int thread, const ArmView& view, const Held<T>& wanted) {
     const Patch patch = patch_of(thread, tile());
     if (!has_patch(patch)) return;
-    const Rectangle rectangle = {
-        wanted.row, view.column0 - side() / 2, band_rows(tile(), wanted.taps),
-        tile() + side() - 1};
-    load_band(
-        thread % patches_of(tile()), patches_of(tile()), wanted.input + plane_of(patch), view,
-        rectangle, pitch(), corner_of(patch, 0, 0));
+    const Rectangle rectangle = {wanted.row, view.column0 - side() / 2,
+                                 band_rows(tile(), wanted.taps), tile() + side() - 1};
+    load_band(thread % patches_of(tile()), patches_of(tile()), wanted.input + plane_of(patch), view,
+              rectangle, pitch(), corner_of(patch, 0, 0));
   }
 
   MMSW_HOST_DEVICE void add_stage(int thread, const Arm& arm, const Stage& stage, int offset) {
@@ -327,9 +325,8 @@ struct ConvTile {
       MMSW_UNROLL
       for (int k = 0; k < kRows; ++k) {
         if (y + k >= view.rows) return;
-        const Pack<T, 2> two = {
-            {Convert<T>::store(sums[thread].values[k][0]),
-             Convert<T>::store(sums[thread].values[k][1])}};
+        const Pack<T, 2> two = {{Convert<T>::store(sums[thread].values[k][0]),
+                                 Convert<T>::store(sums[thread].values[k][1])}};
         if (view.columns % 2 == 0) {  // then every patch begins at a multiple of two values
           *reinterpret_cast<Pack<T, 2>*>(target + k * view.columns) = two;
         } else {
@@ -347,8 +344,8 @@ constexpr int kConvThreads = kMaxTile * kMaxTile / (kRows * kColumns);
 
 // Ten blocks per multiprocessor leave 96 registers for a thread.
 template <typename T, int kSide, int kTile>
-__global__ void __launch_bounds__(kConvThreads, 10) conv_kernel(
-    const __grid_constant__ ConvTask<T> task) {
+__global__ void __launch_bounds__(kConvThreads, 10)
+    conv_kernel(const __grid_constant__ ConvTask<T> task) {
   extern __shared__ __align__(16) unsigned char shared_bytes[];
   auto* shared = reinterpret_cast<typename Accumulator<T>::type*>(shared_bytes);
   for (int64_t work = blockIdx.x; work < task.work(); work += gridDim.x) {

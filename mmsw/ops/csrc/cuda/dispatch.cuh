@@ -55,8 +55,8 @@ inline bool known_side(int side, Dtype dtype) {
   return dtype != Dtype::kFloat64 && (side == 3 || side == 5);
 }
 
-// The sides that the published networks use are compiled in, with every side of a tile; 0 and 0 stand
-// for any others. float64, which is there for checks, always takes the loops for any side.
+// The sides that the published networks use are compiled in, with every side of a tile; 0 and 0
+// stand for any others. float64, which is there for checks, always takes the loops for any side.
 template <typename T, typename Function>
 cudaError_t with_side(int side, int tile, Function function) {
   using std::integral_constant;

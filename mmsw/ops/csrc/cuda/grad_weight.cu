@@ -18,29 +18,29 @@ __device__ __forceinline__ void for_each(int64_t count, Program program) {
   }
 }
 
-__global__ void __launch_bounds__(kElementThreads, 2) mark_active_kernel(
-    Pattern pattern, Cross cross, const bool* __restrict__ mask, uint32_t* active) {
+__global__ void __launch_bounds__(kElementThreads, 2)
+    mark_active_kernel(Pattern pattern, Cross cross, const bool* __restrict__ mask,
+                       uint32_t* active) {
   for_each(static_cast<int64_t>(pattern.channels) * cross.words(), [&](int64_t i) {
-    active[i] = active_word(
-        static_cast<int>(i / cross.words()), static_cast<int>(i % cross.words()), pattern, cross,
-        mask);
+    active[i] = active_word(static_cast<int>(i / cross.words()),
+                            static_cast<int>(i % cross.words()), pattern, cross, mask);
   });
 }
 
 template <typename Acc>
-__global__ void __launch_bounds__(kElementThreads, 2) reduce_chunks_kernel(
-    int64_t count, int chunks, Acc* workspace) {
+__global__ void __launch_bounds__(kElementThreads, 2)
+    reduce_chunks_kernel(int64_t count, int chunks, Acc* workspace) {
   for_each(count, [&](int64_t i) { reduce_chunks(i, count, chunks, workspace); });
 }
 
 template <typename T>
-__global__ void __launch_bounds__(kElementThreads, 2) gather_grad_kernel(
-    Pattern pattern, const bool* __restrict__ mask,
-    const typename Accumulator<T>::type* __restrict__ block_grads, T* grad_weight) {
+__global__ void __launch_bounds__(kElementThreads, 2)
+    gather_grad_kernel(Pattern pattern, const bool* __restrict__ mask,
+                       const typename Accumulator<T>::type* __restrict__ block_grads,
+                       T* grad_weight) {
   const PatternSizes& sizes = pattern.sizes;
-  for_each(
-      static_cast<int64_t>(pattern.channels) * sizes.groups * sizes.block_size(),
-      [&](int64_t i) { grad_weight[i] = gather_grad<T>(i, pattern, mask, block_grads); });
+  for_each(static_cast<int64_t>(pattern.channels) * sizes.groups * sizes.block_size(),
+           [&](int64_t i) { grad_weight[i] = gather_grad<T>(i, pattern, mask, block_grads); });
 }
 
 unsigned element_blocks(int64_t count) {
@@ -75,9 +75,9 @@ size_t workspace_grad_weight(const MapSizes& map, const PatternSizes& sizes, Dty
          sizeof(uint32_t) * map.channels * cross_of_pattern(sizes, false).words();
 }
 
-cudaError_t launch_grad_weight(
-    const MapSizes& map, Dtype dtype, const void* const grads[3], const void* x, const bool* mask,
-    const Pattern& pattern, void* grad_weight, void* workspace, cudaStream_t stream) {
+cudaError_t launch_grad_weight(const MapSizes& map, Dtype dtype, const void* const grads[3],
+                               const void* x, const bool* mask, const Pattern& pattern,
+                               void* grad_weight, void* workspace, cudaStream_t stream) {
   if (map.channels == 0) return cudaSuccess;  // an empty map still has a gradient: zeros
   return with_type(dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
@@ -94,9 +94,8 @@ cudaError_t launch_grad_weight(
     const int64_t values = block_values(sizes, map.channels);
     if (mask != nullptr) {
       auto* active = reinterpret_cast<uint32_t*>(task.workspace + values * task.plan.chunks);
-      mark_active_kernel<<<
-          element_blocks(static_cast<int64_t>(map.channels) * task.cross.words()),
-          kElementThreads, 0, stream>>>(pattern, task.cross, mask, active);
+      mark_active_kernel<<<element_blocks(static_cast<int64_t>(map.channels) * task.cross.words()),
+                           kElementThreads, 0, stream>>>(pattern, task.cross, mask, active);
       task.active = active;
     }
     with_side<T>(sizes.side, task.plan.tiles.tile, [&](auto side, auto tile) {
@@ -109,8 +108,7 @@ cudaError_t launch_grad_weight(
       reduce_chunks_kernel<Acc><<<element_blocks(values), kElementThreads, 0, stream>>>(
           values, task.plan.chunks, task.workspace);
     }
-    const int64_t count =
-        static_cast<int64_t>(map.channels) * sizes.groups * sizes.block_size();
+    const int64_t count = static_cast<int64_t>(map.channels) * sizes.groups * sizes.block_size();
     gather_grad_kernel<T><<<element_blocks(count), kElementThreads, 0, stream>>>(
         pattern, mask, task.workspace, static_cast<T*>(grad_weight));
     return cudaGetLastError();  // of any of the launches: errors of a launch stay until asked for

@@ -1,22 +1,22 @@
 // The weight gradient of the fused operator.
 //
-//   channel   x   arm           x   part of the arm      x   chunk of the tiles   ->  a thread block
+// A thread block has one channel, one part of one arm, and one chunk of the tiles:
 //
-//     wide   |slot 0 . . . . . . . . . . . slot nk-1|       horizontal gradient, transposed map
-//     tall   |slot 0 . . . . [ identity ]. slot nk-1|       vertical gradient, and the identity's
-//            |----- part 0 -----|----- part 1 ------|
-//            |warp 0|warp 1|... |warp 0|warp 1|...         a warp owns kWarpSlots slots; in the part
-//                                                           that holds the middle of the tall arm the
-//                                                           last warp owns the identity
-//   A thread block walks over the tiles of its chunk: it loads the band of its part and the gradient of
-//   the tile, and every lane adds its patches (kRows x kColumns outputs) to the sums of all weights of
-//   its warp, which stay in registers. At the end the lanes are added, in their order, and go to
-//   workspace[chunk][channel][arm][slot][weight]. A second kernel adds the chunks in their order, a
-//   third one gathers the slots of every small kernel.
+//     wide arm   |slot 0 . . . . . . . . . . . slot nk-1|   horizontal gradient, transposed map
+//     tall arm   |slot 0 . . . . [ identity ]. slot nk-1|   vertical gradient, and the identity's
+//                |----- part 0 -----|----- part 1 ------|
+//                |warp 0|warp 1|... |warp 0|warp 1|... |   kWarpSlots slots for every warp
 //
-// For sides that are not compiled in, a warp owns one weight instead of whole slots, and the identity
-// is a third arm with parts of its own. How the work is divided depends on sizes only, so results
-// repeat bit for bit on every GPU.
+// In the part that holds the middle of the tall arm one more warp owns the identity. The block
+// walks over the tiles of its chunk. It loads the band of its part and the gradient of the tile;
+// every lane adds its patches (kRows x kColumns outputs) to the sums of all weights of its warp,
+// which stay in registers. At the end the lanes are added, in their order:
+//
+//     lane -> workspace[chunk][channel][arm][slot][weight] -> chunks in order -> small kernels
+//
+// For sides that are not compiled in, a warp owns one weight instead of whole slots, and the
+// identity is a third arm with parts of its own. How the work is divided depends on sizes only, so
+// results repeat bit for bit on every GPU.
 #pragma once
 
 #include "assemble.cuh"
@@ -75,8 +75,8 @@ inline bool fits(GradPlan& plan, const PatternSizes& sizes, int value_bytes) {
   return loaded * value_bytes <= kSharedBytes;
 }
 
-inline GradPlan plan_grad(
-    const MapSizes& map, const PatternSizes& sizes, int warp_slots, int value_bytes) {
+inline GradPlan plan_grad(const MapSizes& map, const PatternSizes& sizes, int warp_slots,
+                          int value_bytes) {
   constexpr int64_t kWantedBlocks = 2048, kMostChunks = 256;
   GradPlan plan = {};
   plan.tiles = plan_tiles(map);
@@ -104,7 +104,8 @@ inline GradPlan plan_grad(
   chunks = chunks < items ? chunks : items;
   chunks = chunks > 1 ? chunks : 1;
   plan.chunk_items = (items + chunks - 1) / chunks;
-  plan.chunks = items == 0 ? 1 : static_cast<int>((items + plan.chunk_items - 1) / plan.chunk_items);
+  plan.chunks =
+      items == 0 ? 1 : static_cast<int>((items + plan.chunk_items - 1) / plan.chunk_items);
   return plan;
 }
 
@@ -123,8 +124,8 @@ struct GradTask {
 
 // Adds a patch to the sums of kSlots neighbouring slots; `corner` as in `add_slots`.
 template <int kSide, int kSlots, typename Acc>
-MMSW_HOST_DEVICE void add_patch(
-    const Acc* corner, int pitch, const Acc* grad, int grad_pitch, Acc* sums) {
+MMSW_HOST_DEVICE void add_patch(const Acc* corner, int pitch, const Acc* grad, int grad_pitch,
+                                Acc* sums) {
   constexpr int kTaps = kSide * kSlots;
   Acc factor[kRows][kColumns];
   MMSW_UNROLL
@@ -179,8 +180,8 @@ struct GradPart {
   Arm own_arm;
   typename Team::template PerThread<Sums> sums;
 
-  MMSW_HOST_DEVICE GradPart(
-      const Team& own_team, const GradTask<T>& own_task, int64_t work, Acc* memory)
+  MMSW_HOST_DEVICE GradPart(const Team& own_team, const GradTask<T>& own_task, int64_t work,
+                            Acc* memory)
       : team(own_team), task(own_task), shared(memory), sums(own_team) {
     const GradPlan& plan = task.plan;
     const int part = static_cast<int>(work % plan.all_parts());
@@ -254,26 +255,24 @@ struct GradPart {
   }
 
   // One image is loaded by all threads, several by a warp each.
-  MMSW_HOST_DEVICE void load(int thread, int image0, const ArmView& view, const Load& wanted) const {
+  MMSW_HOST_DEVICE void load(int thread, int image0, const ArmView& view,
+                             const Load& wanted) const {
     const int share = task.plan.tiles.images > 1 ? kWarp : team.threads();
-    const Rectangle band = {
-        view.row0 + own_arm.first + wanted.low, view.column0 - side() / 2,
-        band_rows(tile(), wanted.high - wanted.low), tile() + side() - 1};
+    const Rectangle band = {view.row0 + own_arm.first + wanted.low, view.column0 - side() / 2,
+                            band_rows(tile(), wanted.high - wanted.low), tile() + side() - 1};
     const Rectangle outputs = {view.row0, view.column0, tile(), tile()};
     MMSW_NO_UNROLL
     for (int image = thread / share; image < images_from(image0); image += team.threads() / share) {
-      const int64_t plane =
-          (static_cast<int64_t>(image0 + image) * task.map.channels + channel) *
-          task.map.plane_size();
+      const int64_t plane = (static_cast<int64_t>(image0 + image) * task.map.channels + channel) *
+                            task.map.plane_size();
       const int lane = thread % share;
-      load_band(
-          lane, share, task.x + plane, view, band, pitch(), shared + image * task.plan.stride);
+      load_band(lane, share, task.x + plane, view, band, pitch(),
+                shared + image * task.plan.stride);
       MMSW_NO_UNROLL
       for (int small = 0; small < 2; ++small) {
         if (!(small == 1 ? wanted.small : wanted.bits != 0)) continue;
-        load_band(
-            lane, share, task.grads[small == 1 ? 2 : arm] + plane, view, outputs, grad_pitch(),
-            grad_tiles(small == 1) + image * task.plan.grad_stride);
+        load_band(lane, share, task.grads[small == 1 ? 2 : arm] + plane, view, outputs,
+                  grad_pitch(), grad_tiles(small == 1) + image * task.plan.grad_stride);
       }
     }
   }
@@ -292,16 +291,16 @@ struct GradPart {
     MMSW_NO_UNROLL
     for (int i = thread % kWarp; i < patches && bits != 0; i += kWarp) {
       const Patch patch = patch_of(i, tile());
-      const Acc* corner = shared + patch.image * task.plan.stride +
-                          (patch.row + start) * pitch() + patch.column;
+      const Acc* corner =
+          shared + patch.image * task.plan.stride + (patch.row + start) * pitch() + patch.column;
       const Acc* grad = grad_tiles(small) + patch.image * task.plan.grad_stride +
                         patch.row * grad_pitch() + patch.column;
       add_slots_of(corner, grad, bits, (piece0 + warp) % task.sizes.block_size(), sums[thread]);
     }
   }
 
-  MMSW_HOST_DEVICE void add_slots_of(
-      const Acc* corner, const Acc* grad, uint32_t bits, int weight, Sums& own) {
+  MMSW_HOST_DEVICE void add_slots_of(const Acc* corner, const Acc* grad, uint32_t bits, int weight,
+                                     Sums& own) {
     if constexpr (kSide == 0) {
       corner += weight / side() * pitch() + weight % side();
       MMSW_UNROLL
@@ -317,9 +316,8 @@ struct GradPart {
       MMSW_UNROLL
       for (int i = 0; i < kSlots; ++i) {
         if (!(bits >> i & 1)) continue;
-        add_patch<kSide, 1>(
-            corner + i * kSide * pitch(), pitch(), grad, grad_pitch(),
-            own.values + i * kSide * kSide);
+        add_patch<kSide, 1>(corner + i * kSide * pitch(), pitch(), grad, grad_pitch(),
+                            own.values + i * kSide * kSide);
       }
     }
   }
@@ -336,7 +334,8 @@ struct GradPart {
       team.each_thread([&](int thread) {
         MMSW_UNROLL
         for (int i = 0; i < kSums; ++i) {
-          if (i >= from && i < from + count) shared[(i - from) * row + thread] = sums[thread].values[i];
+          if (i >= from && i < from + count)
+            shared[(i - from) * row + thread] = sums[thread].values[i];
         }
       });
       team.each_thread([&](int thread) {
@@ -376,9 +375,8 @@ MMSW_HOST_DEVICE void reduce_chunks(int64_t index, int64_t count, int chunks, Ac
 // Thread program: gradient of one weight of the small kernels from those of the blocks. `mask` is
 // [C * nk] or nullptr; where it is off, the gradient is zero.
 template <typename T>
-MMSW_HOST_DEVICE T gather_grad(
-    int64_t index, const Pattern& pattern, const bool* mask,
-    const typename Accumulator<T>::type* block_grads) {
+MMSW_HOST_DEVICE T gather_grad(int64_t index, const Pattern& pattern, const bool* mask,
+                               const typename Accumulator<T>::type* block_grads) {
   using Acc = typename Accumulator<T>::type;
   const PatternSizes& sizes = pattern.sizes;
   const int side = sizes.side, taps = sizes.block_size(), groups = sizes.groups;
@@ -404,8 +402,8 @@ MMSW_HOST_DEVICE T gather_grad(
 
 // Three blocks per multiprocessor leave 80 registers for a thread.
 template <typename T, int kSide, int kTile>
-__global__ void __launch_bounds__(kMostWarps * kWarp, 3) grad_weight_kernel(
-    const __grid_constant__ GradTask<T> task) {
+__global__ void __launch_bounds__(kMostWarps* kWarp, 3)
+    grad_weight_kernel(const __grid_constant__ GradTask<T> task) {
   extern __shared__ __align__(16) unsigned char shared_bytes[];
   auto* shared = reinterpret_cast<typename Accumulator<T>::type*>(shared_bytes);
   const int64_t all = task.plan.work(task.map.channels);

@@ -11,8 +11,8 @@ constexpr int kStripThreads = 256;
 extern __shared__ int shared_pattern[];
 
 template <typename T>
-__global__ void __launch_bounds__(kStripThreads, 2) shift_add_kernel(
-    const __grid_constant__ ShiftAddTask<T> task) {
+__global__ void __launch_bounds__(kStripThreads, 2)
+    shift_add_kernel(const __grid_constant__ ShiftAddTask<T> task) {
   const int64_t all = task.map.planes() * task.strips;
   for (int64_t work = blockIdx.x; work < all; work += gridDim.x) {
     shift_add_strip<T>(DeviceTeam(), work, task, shared_pattern);
@@ -20,8 +20,8 @@ __global__ void __launch_bounds__(kStripThreads, 2) shift_add_kernel(
 }
 
 template <typename T>
-__global__ void __launch_bounds__(kStripThreads, 2) shift_add_grad_kernel(
-    const __grid_constant__ ShiftAddTask<T> task) {
+__global__ void __launch_bounds__(kStripThreads, 2)
+    shift_add_grad_kernel(const __grid_constant__ ShiftAddTask<T> task) {
   const int64_t all = task.map.planes() * task.pattern.sizes.groups * task.strips;
   for (int64_t work = blockIdx.x; work < all; work += gridDim.x) {
     shift_add_grad_strip<T>(DeviceTeam(), work, task, shared_pattern);
@@ -47,25 +47,23 @@ const char* limit_shift_add(const MapSizes& map, const PatternSizes& sizes) {
   return nullptr;
 }
 
-cudaError_t launch_shift_add(
-    const MapSizes& map, Dtype dtype, const void* conv_out, const Pattern& pattern,
-    void* const outputs[3], cudaStream_t stream) {
+cudaError_t launch_shift_add(const MapSizes& map, Dtype dtype, const void* conv_out,
+                             const Pattern& pattern, void* const outputs[3], cudaStream_t stream) {
   if (map.empty()) return cudaSuccess;
   return with_type(dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
     ShiftAddTask<T> task = {map, pattern, strips_of(map.plane_size()), {}, {}};
     task.input[0] = static_cast<const T*>(conv_out);
     for (int i = 0; i < 3; ++i) task.output[i] = static_cast<T*>(outputs[i]);
-    shift_add_kernel<T>
-        <<<grid_size(map.planes() * task.strips), kStripThreads, pattern_bytes(pattern.sizes),
-           stream>>>(task);
+    shift_add_kernel<T><<<grid_size(map.planes() * task.strips), kStripThreads,
+                          pattern_bytes(pattern.sizes), stream>>>(task);
     return cudaGetLastError();
   });
 }
 
-cudaError_t launch_shift_add_grad(
-    const MapSizes& map, Dtype dtype, const void* const grads[3], const Pattern& pattern,
-    void* grad_conv_out, cudaStream_t stream) {
+cudaError_t launch_shift_add_grad(const MapSizes& map, Dtype dtype, const void* const grads[3],
+                                  const Pattern& pattern, void* grad_conv_out,
+                                  cudaStream_t stream) {
   return with_type(dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
     ShiftAddTask<T> task = {map, pattern, 0, {}, {}};

@@ -9,7 +9,7 @@ template <typename T>
 struct ShiftAddTask {
   MapSizes map;  // of the outputs
   Pattern pattern;
-  int strips;        // of `threads` positions, of a map of the result
+  int strips;         // of `threads` positions, of a map of the result
   const T* input[3];  // conv_out; or the gradients: horizontal, vertical, identity
   T* output[3];       // horizontal, vertical, identity; or the gradient of conv_out
 
@@ -27,8 +27,8 @@ inline int64_t shift_add_scratch(const PatternSizes& sizes) {
 
 // Shifts of one channel, [nk][2 * R], and its identity groups, [R], into shared memory.
 template <typename Team>
-MMSW_HOST_DEVICE int* load_pattern(
-    const Team& team, int channel, const Pattern& pattern, int* shared) {
+MMSW_HOST_DEVICE int* load_pattern(const Team& team, int channel, const Pattern& pattern,
+                                   int* shared) {
   const int groups = pattern.sizes.groups, columns = 2 * pattern.sizes.reps;
   int* picked = shared + groups * columns;
   team.each_thread([&](int thread) {
@@ -44,8 +44,8 @@ MMSW_HOST_DEVICE int* load_pattern(
 
 // One strip of one plane of the outputs.
 template <typename T, typename Team>
-MMSW_HOST_DEVICE void shift_add_strip(
-    const Team& team, int64_t work, const ShiftAddTask<T>& task, int* shared) {
+MMSW_HOST_DEVICE void shift_add_strip(const Team& team, int64_t work, const ShiftAddTask<T>& task,
+                                      int* shared) {
   using Acc = typename Accumulator<T>::type;
   const PatternSizes& sizes = task.pattern.sizes;
   const int64_t plane = work / task.strips, strip = work % task.strips;
@@ -85,8 +85,8 @@ MMSW_HOST_DEVICE void shift_add_strip(
 
 // The gradient of one strip of one of the B * C * nk maps.
 template <typename T, typename Team>
-MMSW_HOST_DEVICE void shift_add_grad_strip(
-    const Team& team, int64_t work, const ShiftAddTask<T>& task, int* shared) {
+MMSW_HOST_DEVICE void shift_add_grad_strip(const Team& team, int64_t work,
+                                           const ShiftAddTask<T>& task, int* shared) {
   using Acc = typename Accumulator<T>::type;
   const PatternSizes& sizes = task.pattern.sizes;
   const int64_t index = work / task.strips, strip = work % task.strips;

@@ -2,8 +2,8 @@
 //
 // Every kernel of this backend is a program of a `Team`: it runs phases with
 // `team.each_thread(phase)`. On the GPU a phase is executed by the thread itself and ends with a
-// barrier; the tests run the same phases in a loop over the threads. So the index mathematics and the
-// loops over tiles are the same source in both places.
+// barrier; the tests run the same phases in a loop over the threads. So the index mathematics and
+// the loops over tiles are the same source in both places.
 #pragma once
 
 #include "../pattern.h"

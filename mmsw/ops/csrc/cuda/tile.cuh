@@ -1,10 +1,10 @@
 // Tiles of the maps, the bands of input that they need, and which slots of an arm matter to them.
 //
-// A tile is a square of outputs. A thread has a patch of it, kRows x kColumns outputs. Small maps have
-// small tiles; then a warp works on the same tile of several images, so that all its lanes have a
-// patch. A band is the input of a tile for some slots of an arm, held in shared memory; neighbouring
-// rows of it are `pitch` values apart and the bands of two images `band_stride`, so that neither the
-// pairs that a warp reads nor those of its other images meet in one bank.
+// A tile is a square of outputs. A thread has a patch of it, kRows x kColumns outputs. Small maps
+// have small tiles; then a warp works on the same tile of several images, so that all its lanes
+// have a patch. A band is the input of a tile for some slots of an arm, held in shared memory;
+// neighbouring rows of it are `pitch` values apart and the bands of two images `band_stride`, so
+// that neither the pairs that a warp reads nor those of its other images meet in one bank.
 #pragma once
 
 #include "team.cuh"
@@ -38,7 +38,7 @@ MMSW_HOST_DEVICE int block_pitch(int side) { return ceil_div(side * side, 4) * 4
 
 struct TilePlan {
   int tile, tile_rows, tile_columns;
-  int images;        // that share a thread block
+  int images;  // that share a thread block
   int image_groups;
 
   MMSW_HOST_DEVICE int64_t items() const {
@@ -66,9 +66,8 @@ struct Place {
 MMSW_HOST_DEVICE Place place_of(const TilePlan& plan, int64_t item) {
   const int tiles = plan.tile_rows * plan.tile_columns;
   const int index = static_cast<int>(item % tiles);
-  return {
-      static_cast<int>(item / tiles) * plan.images, index / plan.tile_columns * plan.tile,
-      index % plan.tile_columns * plan.tile};
+  return {static_cast<int>(item / tiles) * plan.images, index / plan.tile_columns * plan.tile,
+          index % plan.tile_columns * plan.tile};
 }
 
 // A plane as one arm sees it: rows run along the arm, columns across it.
@@ -104,9 +103,8 @@ struct Rectangle {
 // Loads a rectangle into `band`. Lanes read neighbouring addresses, in powers of two of them, and
 // every thread has kInFlight loads under way before it stores the first.
 template <typename T, typename Acc>
-MMSW_HOST_DEVICE void load_band(
-    int thread, int threads, const T* plane, const ArmView& view, const Rectangle& wanted, int pitch,
-    Acc* band) {
+MMSW_HOST_DEVICE void load_band(int thread, int threads, const T* plane, const ArmView& view,
+                                const Rectangle& wanted, int pitch, Acc* band) {
   constexpr int kInFlight = 8;
   const bool along = view.row_stride == 1;  // addresses run along the arm
   const int count = along ? wanted.rows : wanted.columns;
@@ -144,14 +142,14 @@ MMSW_HOST_DEVICE void load_band(
   }
 }
 
-// Slots [low, high) of an arm of which at least one tap of the tile can meet the map. `first` is that
-// of slot 0, as in pattern.h.
+// Slots [low, high) of an arm of which at least one tap of the tile can meet the map. `first` is
+// that of slot 0, as in pattern.h.
 struct SlotRange {
   int low, high;
 };
 
-MMSW_HOST_DEVICE SlotRange visible_slots(
-    const ArmView& view, int tile, int first, int side, int slots) {
+MMSW_HOST_DEVICE SlotRange visible_slots(const ArmView& view, int tile, int first, int side,
+                                         int slots) {
   const int last_row = min_of(view.row0 + tile, view.rows) - 1;
   // Slot i reads rows row0 + first + i * side ... last_row + first + i * side + side - 1.
   const int before = -(last_row + first + side - 1);
