@@ -68,8 +68,7 @@ struct PatchSums {
 // Adds kSlots neighbouring slots to a patch. `corner` is the input of tap 0, n = 0 of its first
 // output. Every input is read once and used for all outputs and taps that meet it.
 template <int kSide, int kSlots, typename Acc>
-MMSW_HOST_DEVICE void add_slots(const Acc* corner, int pitch, const Acc* blocks,
-                                PatchSums<Acc>& sums) {
+MMSW_DEVICE void add_slots(const Acc* corner, int pitch, const Acc* blocks, PatchSums<Acc>& sums) {
   constexpr int kTaps = kSide * kSlots, kBlock = kSide * kSide, kPitch = (kBlock + 3) / 4 * 4;
   Acc weight[kSlots * kPitch];
   MMSW_UNROLL
@@ -105,8 +104,8 @@ MMSW_HOST_DEVICE void add_slots(const Acc* corner, int pitch, const Acc* blocks,
 
 // The same for one slot of any side.
 template <typename Acc>
-MMSW_HOST_DEVICE void add_any_slot(const Acc* corner, int pitch, int side, const Acc* block,
-                                   PatchSums<Acc>& sums) {
+MMSW_DEVICE void add_any_slot(const Acc* corner, int pitch, int side, const Acc* block,
+                              PatchSums<Acc>& sums) {
   MMSW_NO_UNROLL
   for (int tap = 0; tap < side; ++tap) {
     Acc left[kRows];
@@ -134,7 +133,7 @@ struct Stage {
 
 // The next slots from `begin` on, at most `most`, and none beyond a gap of empty slots that is so
 // wide that the rows in it are needed by nobody.
-MMSW_HOST_DEVICE Stage next_stage(const uint32_t* words, int begin, int end, int most, int gap) {
+MMSW_DEVICE Stage next_stage(const uint32_t* words, int begin, int end, int most, int gap) {
   for (; begin < end; begin += 32) {
     uint32_t bits = mask_at(words, begin, end);
     if (bits == 0) continue;
@@ -170,8 +169,7 @@ struct ConvTile {
   Acc* blocks;  // [stage_slots][block_pitch]
   typename Team::template PerThread<PatchSums<Acc>> sums;
 
-  MMSW_HOST_DEVICE ConvTile(const Team& own_team, const ConvTask<T>& own_task, int64_t work,
-                            Acc* shared)
+  MMSW_DEVICE ConvTile(const Team& own_team, const ConvTask<T>& own_task, int64_t work, Acc* shared)
       : team(own_team),
         task(own_task),
         channel(static_cast<int>(work / task.plan.tiles.items())),
@@ -180,22 +178,22 @@ struct ConvTile {
         blocks(bands + task.plan.tiles.images * task.plan.stride),
         sums(own_team) {}
 
-  MMSW_HOST_DEVICE int side() const { return kSide > 0 ? kSide : task.cross.side; }
-  MMSW_HOST_DEVICE int tile() const { return kTile > 0 ? kTile : task.plan.tiles.tile; }
-  MMSW_HOST_DEVICE int pitch() const { return band_pitch(tile(), side()); }
+  MMSW_DEVICE int side() const { return kSide > 0 ? kSide : task.cross.side; }
+  MMSW_DEVICE int tile() const { return kTile > 0 ? kTile : task.plan.tiles.tile; }
+  MMSW_DEVICE int pitch() const { return band_pitch(tile(), side()); }
 
-  MMSW_HOST_DEVICE bool has_patch(const Patch& patch) const {
+  MMSW_DEVICE bool has_patch(const Patch& patch) const {
     return patch.image < task.plan.tiles.images && place.image0 + patch.image < task.map.batch;
   }
-  MMSW_HOST_DEVICE int64_t plane_of(const Patch& patch) const {
+  MMSW_DEVICE int64_t plane_of(const Patch& patch) const {
     return (static_cast<int64_t>(place.image0 + patch.image) * task.map.channels + channel) *
            task.map.plane_size();
   }
-  MMSW_HOST_DEVICE Acc* corner_of(const Patch& patch, int row, int column) const {
+  MMSW_DEVICE Acc* corner_of(const Patch& patch, int row, int column) const {
     return bands + patch.image * task.plan.stride + row * pitch() + column;
   }
 
-  MMSW_HOST_DEVICE void run() {
+  MMSW_DEVICE void run() {
     const Acc start = task.bias == nullptr ? Acc(0) : Convert<T>::load(task.bias[channel]);
     team.each_thread([&](int thread) { clear(thread, start); });
     const ArmView tall = tall_view(task.map, place);
@@ -217,7 +215,7 @@ struct ConvTile {
     }
   }
 
-  MMSW_HOST_DEVICE void clear(int thread, Acc start) {
+  MMSW_DEVICE void clear(int thread, Acc start) {
     MMSW_UNROLL
     for (int k = 0; k < kRows; ++k) {
       MMSW_UNROLL
@@ -227,8 +225,7 @@ struct ConvTile {
 
   // Adds one arm. Slots that are all zero, or see nothing of the map, are neither loaded nor
   // computed. The identity finds its rows among those of the tall arm, if that had the same map.
-  MMSW_HOST_DEVICE void run_arm(const Arm& arm, const ArmView& view, const T* input,
-                                Held<T>& held) {
+  MMSW_DEVICE void run_arm(const Arm& arm, const ArmView& view, const T* input, Held<T>& held) {
     const SlotRange range = visible_slots(view, tile(), arm.first - arm.pad, side(), arm.slots);
     const uint32_t* words =
         task.occupied + static_cast<int64_t>(channel) * task.cross.words() + arm.word0;
@@ -257,7 +254,7 @@ struct ConvTile {
     }
   }
 
-  MMSW_HOST_DEVICE void load(int thread, const ArmView& view, const Held<T>& wanted) {
+  MMSW_DEVICE void load(int thread, const ArmView& view, const Held<T>& wanted) {
     const Patch patch = patch_of(thread, tile());
     if (!has_patch(patch)) return;
     const Rectangle rectangle = {wanted.row, view.column0 - side() / 2,
@@ -266,7 +263,7 @@ struct ConvTile {
               rectangle, pitch(), corner_of(patch, 0, 0));
   }
 
-  MMSW_HOST_DEVICE void add_stage(int thread, const Arm& arm, const Stage& stage, int offset) {
+  MMSW_DEVICE void add_stage(int thread, const Arm& arm, const Stage& stage, int offset) {
     const Patch patch = patch_of(thread, tile());
     if (!has_patch(patch)) return;
     const Acc* corner = corner_of(patch, patch.row + offset, patch.column);
@@ -293,7 +290,7 @@ struct ConvTile {
   }
 
   // From the sums of a tile in the wide arm's view to those in the tall arm's view.
-  MMSW_HOST_DEVICE void transpose() {
+  MMSW_DEVICE void transpose() {
     team.each_thread([&](int thread) {
       const Patch patch = patch_of(thread, tile());
       if (!has_patch(patch)) return;
@@ -316,7 +313,7 @@ struct ConvTile {
     });
   }
 
-  MMSW_HOST_DEVICE void store(T* output, const ArmView& view) {
+  MMSW_DEVICE void store(T* output, const ArmView& view) {
     team.each_thread([&](int thread) {
       const Patch patch = patch_of(thread, tile());
       const int x = view.column0 + patch.column, y = view.row0 + patch.row;

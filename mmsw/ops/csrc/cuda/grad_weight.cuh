@@ -124,8 +124,8 @@ struct GradTask {
 
 // Adds a patch to the sums of kSlots neighbouring slots; `corner` as in `add_slots`.
 template <int kSide, int kSlots, typename Acc>
-MMSW_HOST_DEVICE void add_patch(const Acc* corner, int pitch, const Acc* grad, int grad_pitch,
-                                Acc* sums) {
+MMSW_DEVICE void add_patch(const Acc* corner, int pitch, const Acc* grad, int grad_pitch,
+                           Acc* sums) {
   constexpr int kTaps = kSide * kSlots;
   Acc factor[kRows][kColumns];
   MMSW_UNROLL
@@ -180,8 +180,7 @@ struct GradPart {
   Arm own_arm;
   typename Team::template PerThread<Sums> sums;
 
-  MMSW_HOST_DEVICE GradPart(const Team& own_team, const GradTask<T>& own_task, int64_t work,
-                            Acc* memory)
+  MMSW_DEVICE GradPart(const Team& own_team, const GradTask<T>& own_task, int64_t work, Acc* memory)
       : team(own_team), task(own_task), shared(memory), sums(own_team) {
     const GradPlan& plan = task.plan;
     const int part = static_cast<int>(work % plan.all_parts());
@@ -196,22 +195,22 @@ struct GradPart {
     with_small = kSide > 0 && arm == 1 && in_range(small_start() / side() - slot0, slots);
   }
 
-  MMSW_HOST_DEVICE int side() const { return kSide > 0 ? kSide : task.sizes.side; }
-  MMSW_HOST_DEVICE int tile() const { return kTile > 0 ? kTile : task.plan.tiles.tile; }
-  MMSW_HOST_DEVICE int pitch() const { return band_pitch(tile(), side()); }
-  MMSW_HOST_DEVICE int grad_pitch() const { return band_pitch(tile(), 1); }
-  MMSW_HOST_DEVICE int slot_of(int piece) const {
+  MMSW_DEVICE int side() const { return kSide > 0 ? kSide : task.sizes.side; }
+  MMSW_DEVICE int tile() const { return kTile > 0 ? kTile : task.plan.tiles.tile; }
+  MMSW_DEVICE int pitch() const { return band_pitch(tile(), side()); }
+  MMSW_DEVICE int grad_pitch() const { return band_pitch(tile(), 1); }
+  MMSW_DEVICE int slot_of(int piece) const {
     return kSide > 0 ? piece * kSlots : piece / task.sizes.block_size();
   }
   // Taps from the first one of the tall arm to that of the identity.
-  MMSW_HOST_DEVICE int small_start() const { return -(side() / 2) - task.cross.tall.first; }
+  MMSW_DEVICE int small_start() const { return -(side() / 2) - task.cross.tall.first; }
 
-  MMSW_HOST_DEVICE Acc* grad_tiles(bool small) const {
+  MMSW_DEVICE Acc* grad_tiles(bool small) const {
     const GradPlan& plan = task.plan;
     return shared + plan.tiles.images * (plan.stride + (small ? plan.grad_stride : 0));
   }
 
-  MMSW_HOST_DEVICE void run() {
+  MMSW_DEVICE void run() {
     team.each_thread([&](int thread) {
       MMSW_UNROLL
       for (int i = 0; i < kSums; ++i) sums[thread].values[i] = Acc(0);
@@ -230,13 +229,13 @@ struct GradPart {
     write();
   }
 
-  MMSW_HOST_DEVICE const uint32_t* words_of(int word) const {
+  MMSW_DEVICE const uint32_t* words_of(int word) const {
     return task.active == nullptr
                ? nullptr
                : task.active + static_cast<int64_t>(channel) * task.cross.words() + word;
   }
 
-  MMSW_HOST_DEVICE Load needed(const ArmView& view) const {
+  MMSW_DEVICE Load needed(const ArmView& view) const {
     const SlotRange seen = visible_slots(view, tile(), own_arm.first, side(), own_arm.slots);
     uint32_t bits = mask_at(words_of(own_arm.word0), slot0, slot0 + slots);
     bits &= low_bits(max_of(0, seen.high - slot0)) & ~low_bits(max_of(0, seen.low - slot0));
@@ -255,8 +254,7 @@ struct GradPart {
   }
 
   // One image is loaded by all threads, several by a warp each.
-  MMSW_HOST_DEVICE void load(int thread, int image0, const ArmView& view,
-                             const Load& wanted) const {
+  MMSW_DEVICE void load(int thread, int image0, const ArmView& view, const Load& wanted) const {
     const int share = task.plan.tiles.images > 1 ? kWarp : team.threads();
     const Rectangle band = {view.row0 + own_arm.first + wanted.low, view.column0 - side() / 2,
                             band_rows(tile(), wanted.high - wanted.low), tile() + side() - 1};
@@ -277,11 +275,11 @@ struct GradPart {
     }
   }
 
-  MMSW_HOST_DEVICE int images_from(int image0) const {
+  MMSW_DEVICE int images_from(int image0) const {
     return min_of(task.plan.tiles.images, task.map.batch - image0);
   }
 
-  MMSW_HOST_DEVICE void add(int thread, int image0, const Load& wanted) {
+  MMSW_DEVICE void add(int thread, int image0, const Load& wanted) {
     const int warp = thread / kWarp, patches = patches_of(tile()) * images_from(image0);
     const bool small = kSide > 0 && warp == task.plan.warps;
     if (small ? !wanted.small : warp >= pieces) return;
@@ -299,8 +297,8 @@ struct GradPart {
     }
   }
 
-  MMSW_HOST_DEVICE void add_slots_of(const Acc* corner, const Acc* grad, uint32_t bits, int weight,
-                                     Sums& own) {
+  MMSW_DEVICE void add_slots_of(const Acc* corner, const Acc* grad, uint32_t bits, int weight,
+                                Sums& own) {
     if constexpr (kSide == 0) {
       corner += weight / side() * pitch() + weight % side();
       MMSW_UNROLL
@@ -323,7 +321,7 @@ struct GradPart {
   }
 
   // Sums of the lanes, in their order; as many weights at a time as shared memory holds.
-  MMSW_HOST_DEVICE void write() {
+  MMSW_DEVICE void write() {
     const int taps = task.sizes.block_size(), row = team.threads() + 1;
     const int together = min_of(kSums, task.plan.shared_values / row);
     Acc* target = task.workspace + (static_cast<int64_t>(chunk) * task.map.channels + channel) *
@@ -353,7 +351,7 @@ struct GradPart {
   }
 
   // Where a weight of a warp goes, in the blocks of a channel; -1 for what nobody asks for.
-  MMSW_HOST_DEVICE int64_t index_of(int warp, int weight) const {
+  MMSW_DEVICE int64_t index_of(int warp, int weight) const {
     const int taps = task.sizes.block_size();
     if (kSide > 0 && warp == task.plan.warps) {
       return with_small && weight < taps ? task.cross.small().block0 * taps + weight : -1;
@@ -366,7 +364,7 @@ struct GradPart {
 
 // Thread program: adds the chunks of one value of the workspace, in order, into the first chunk.
 template <typename Acc>
-MMSW_HOST_DEVICE void reduce_chunks(int64_t index, int64_t count, int chunks, Acc* workspace) {
+MMSW_DEVICE void reduce_chunks(int64_t index, int64_t count, int chunks, Acc* workspace) {
   Acc sum = workspace[index];
   for (int chunk = 1; chunk < chunks; ++chunk) sum += workspace[chunk * count + index];
   workspace[index] = sum;
@@ -375,8 +373,8 @@ MMSW_HOST_DEVICE void reduce_chunks(int64_t index, int64_t count, int chunks, Ac
 // Thread program: gradient of one weight of the small kernels from those of the blocks. `mask` is
 // [C * nk] or nullptr; where it is off, the gradient is zero.
 template <typename T>
-MMSW_HOST_DEVICE T gather_grad(int64_t index, const Pattern& pattern, const bool* mask,
-                               const typename Accumulator<T>::type* block_grads) {
+MMSW_DEVICE T gather_grad(int64_t index, const Pattern& pattern, const bool* mask,
+                          const typename Accumulator<T>::type* block_grads) {
   using Acc = typename Accumulator<T>::type;
   const PatternSizes& sizes = pattern.sizes;
   const int side = sizes.side, taps = sizes.block_size(), groups = sizes.groups;

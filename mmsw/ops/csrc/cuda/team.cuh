@@ -9,10 +9,12 @@
 #include "../pattern.h"
 
 #ifdef __CUDACC__
+#define MMSW_DEVICE __device__ __forceinline__
 #define MMSW_UNROLL _Pragma("unroll")
 #define MMSW_NO_UNROLL _Pragma("unroll 1")
 #else
 #include <vector>
+#define MMSW_DEVICE inline
 #define MMSW_UNROLL
 #define MMSW_NO_UNROLL
 #endif

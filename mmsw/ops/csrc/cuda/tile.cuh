@@ -103,8 +103,8 @@ struct Rectangle {
 // Loads a rectangle into `band`. Lanes read neighbouring addresses, in powers of two of them, and
 // every thread has kInFlight loads under way before it stores the first.
 template <typename T, typename Acc>
-MMSW_HOST_DEVICE void load_band(int thread, int threads, const T* plane, const ArmView& view,
-                                const Rectangle& wanted, int pitch, Acc* band) {
+MMSW_DEVICE void load_band(int thread, int threads, const T* plane, const ArmView& view,
+                           const Rectangle& wanted, int pitch, Acc* band) {
   constexpr int kInFlight = 8;
   const bool along = view.row_stride == 1;  // addresses run along the arm
   const int count = along ? wanted.rows : wanted.columns;
