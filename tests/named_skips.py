@@ -29,6 +29,7 @@ NAMES = {
     'taichi': 'the taichi backend',
     'cuda': 'the cuda backend on a GPU',
     'nvcc': 'the CUDA compiler',
+    'disassembler': 'nvdisasm, which the CUDA toolkit and Triton bring',
     'cuda-headers': "the headers of CUDA and of torch's part for it, and those of Python",
     'compiler': 'a C++ compiler',
     'openmp': 'a C++ compiler that knows OpenMP',

@@ -23,17 +23,29 @@ SIZES = [
     (21, 7, 2, 2),
     (301, 3, 2, 1),
 ]
-# (B, H, W): odd, one position, smaller than the reach, each tile side, more than one tile, empty
+# (B, H, W): odd, one position, smaller than the reach, each tile side, more images than share a
+# thread block, more than one tile, empty
 SHAPES = [
     (2, 5, 7),
     (1, 1, 1),
-    (3, 4, 2),
+    (9, 4, 2),
     (1, 3, 70),
     (1, 70, 3),
-    (2, 16, 11),
+    (3, 16, 11),
     (1, 37, 62),
     (2, 33, 32),
     (0, 9, 12),
+]
+# Taps of the wide and of the tall arm of a folded layer, and N; as patterns have them, and any odd
+ARMS = [
+    (53, 49, 3),
+    (17, 17, 3),
+    (59, 13, 5),
+    (7, 9, 3),
+    (1, 3, 3),
+    (9, 21, 7),
+    (3, 5, 1),
+    (121, 5, 3),
 ]
 
 
@@ -66,3 +78,12 @@ def evaluate(backend, pattern: ShiftPattern, tensors: list[Tensor]) -> dict[str,
         **{f'add {name}': out for name, out in zip('hvi', added, strict=True)},
         'add_grad': backend.shift_add_grad(grads, tables),
     }
+
+
+def draw_arms(
+    arms: tuple[int, int, int], channels: int, dtype: torch.dtype = torch.float32
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Both arms and the bias of a folded layer, float64 but exact in ``dtype``."""
+    wide, tall, side = arms
+    sizes = [(channels, wide, side), (channels, tall, side), (channels,)]
+    return tuple(torch.randn(size).to(dtype).double() for size in sizes)

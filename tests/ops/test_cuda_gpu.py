@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from cuda_cases import SHAPES, SIZES, draw, evaluate
+from cuda_cases import ARMS, SHAPES, SIZES, draw, draw_arms, evaluate
 from torch import Tensor
 
 from mmsw.ops import BackendUnavailableError, ShiftPattern, shift_add, shift_wise_conv2d
@@ -61,6 +61,43 @@ def test_pruned_patterns(sizes: tuple, pruned: float) -> None:
         [tensor.cuda().float() for tensor in tensors],
     )
     assert not wrong_results(found, expected, torch.float32)
+
+
+@pytest.mark.parametrize('dtype', list(ROUNDING), ids=str)
+@pytest.mark.parametrize('sizes', [(13, 3, 3, 1), (49, 3, 2, 4), (51, 5, 2, 2)], ids=str)
+def test_the_gradient_of_masked_filters_is_zero(sizes: tuple, dtype: torch.dtype) -> None:
+    torch.manual_seed(4)
+    pattern = ShiftPattern.draw(*sizes)
+    for shape in [(9, 7, 7), (2, 40, 35)]:
+        x, weight, _, *grads = draw(pattern, shape, dtype)
+        mask = torch.rand(len(weight)) < 0.3
+        expected = torch_backend.shift_wise_conv2d_grad_weight(grads, x, pattern.tables(), mask)
+        found = cuda_backend.shift_wise_conv2d_grad_weight(
+            tuple(grad.to('cuda', dtype) for grad in grads),
+            x.to('cuda', dtype),
+            ShiftPattern.draw(*sizes).cuda().tables(),
+            mask.cuda(),
+        )
+        assert not found[~mask.cuda()].any()
+        assert not wrong_results(dict(grad=found), dict(grad=expected), dtype), shape
+
+
+@pytest.mark.parametrize('dtype', list(ROUNDING), ids=str)
+@pytest.mark.parametrize('arms', ARMS, ids=str)
+def test_the_folded_form(arms: tuple, dtype: torch.dtype) -> None:
+    torch.manual_seed(5)
+    for shape in SHAPES:
+        x = torch.randn(shape[0], 2, *shape[1:]).to(dtype).double()
+        wide, tall, bias = draw_arms(arms, 2, dtype)
+        wide[0, : arms[0] // 2] = 0
+        for own_bias in (bias, None):
+            expected = torch_backend.cross_conv2d(x, wide, tall, own_bias)
+            ours = (
+                None if each is None else each.to('cuda', dtype)
+                for each in (x, wide, tall, own_bias)
+            )
+            found = cuda_backend.cross_conv2d(*ours)
+            assert not wrong_results(dict(out=found), dict(out=expected), dtype), shape
 
 
 @pytest.mark.parametrize('change', ['channels_last', 'transposed', 'expanded'])
@@ -221,5 +258,5 @@ def test_an_unknown_dtype_is_refused() -> None:
     pattern = ShiftPattern.draw(5, 3, 2, 1).cuda()
     x = torch.ones(1, 2, 4, 4, device='cuda').to(torch.float8_e4m3fn)
     weight = torch.ones(4, 1, 3, 3, device='cuda').to(torch.float8_e4m3fn)
-    with pytest.raises(TypeError, match='the cuda backend takes float32, float16'):
+    with pytest.raises(TypeError, match='must hold float32, float64, float16 or bfloat16'):
         shift_wise_conv2d(x, weight, pattern, backend='cuda')

@@ -10,6 +10,7 @@ from pathlib import Path
 from mmsw.json_file import write_json
 from mmsw.whole_file import write_text, write_whole
 
+from . import gpu_model
 from .contenders import BOTH, FORWARD, FUSED, SLAK, SLAK_TRANSPOSED, SLICES
 
 Row = dict
@@ -114,6 +115,7 @@ def markdown(result: dict) -> str:
     for mode in dict.fromkeys(row['mode'] for row in sweep):
         found = [row for row in sweep if row['mode'] == mode]
         lines += ['', f'## {mode} time against sparsity, R = 1', '', *_sweep_table(found)]
+    lines += gpu_model.section(result['machine'].get('gpu'), rows)
     lines += ['', '## Every row', '', *_full_table(rows), '']
     return '\n'.join(lines)
 

@@ -18,10 +18,10 @@ from .compiled_backend import CompiledOperators, load
 NEEDS_CHECK = True
 
 # The largest side of a small kernel whose slot fits into a block's shared memory for any map, and
-# the most pairs of repetition and group whose shifts do (csrc/cuda/shift_wise.cuh).
+# the most pairs of repetition and group whose lists do (csrc/cuda/assemble.cuh).
 _MOST_SIDE = {torch.float64: 35}
 _MOST_SIDE_ELSE = 59
-_MOST_SLOTS = 5888
+_MOST_SLOTS = 1962
 
 
 def _load() -> str | None:

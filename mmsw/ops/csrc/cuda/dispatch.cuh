@@ -1,4 +1,4 @@
-// From run-time types and sizes to template arguments, and how many blocks a launch gets.
+// From run-time types and sizes to template arguments, and how many thread blocks a launch gets.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -22,7 +22,7 @@ struct Convert<__nv_bfloat16> {
   MMSW_HOST_DEVICE static __nv_bfloat16 store(float value) { return __float2bfloat16_rn(value); }
 };
 
-// Blocks walk over the work with the stride of the grid, so any amount of it fits a launch.
+// Thread blocks walk over the work with the stride of the grid, so any amount of it fits a launch.
 inline unsigned grid_size(int64_t work) {
   constexpr int64_t kMostBlocks = (int64_t{1} << 31) - 1;
   return static_cast<unsigned>(work < kMostBlocks ? work : kMostBlocks);
@@ -48,22 +48,28 @@ cudaError_t with_type(Dtype dtype, Function function) {
   return cudaErrorInvalidValue;
 }
 
-// The sides that the published networks use are compiled in, 0 stands for any other one. float64,
-// which is there for checks, always takes the loops for any side.
-template <typename T, typename Function>
-cudaError_t with_side(int side, Function function) {
-  if constexpr (!std::is_same<T, double>::value) {
-    if (side == 3) return function(std::integral_constant<int, 3>());
-    if (side == 5) return function(std::integral_constant<int, 5>());
-  }
-  return function(std::integral_constant<int, 0>());
-}
-
 inline int accumulator_bytes(Dtype dtype) { return dtype == Dtype::kFloat64 ? 8 : 4; }
 
 // Whether `with_side` compiled the side in.
-inline bool whole_slots(const ConvSizes& sizes, Dtype dtype) {
-  return dtype != Dtype::kFloat64 && (sizes.side == 3 || sizes.side == 5);
+inline bool known_side(int side, Dtype dtype) {
+  return dtype != Dtype::kFloat64 && (side == 3 || side == 5);
+}
+
+// The sides that the published networks use are compiled in, with every side of a tile; 0 and 0
+// stand for any others. float64, which is there for checks, always takes the loops for any side.
+template <typename T, typename Function>
+cudaError_t with_side(int side, int tile, Function function) {
+  using std::integral_constant;
+  if constexpr (!std::is_same<T, double>::value) {
+    const auto with_tile = [&](auto known) {
+      if (tile == 8) return function(known, integral_constant<int, 8>());
+      if (tile == 16) return function(known, integral_constant<int, 16>());
+      return function(known, integral_constant<int, 32>());
+    };
+    if (side == 3) return with_tile(integral_constant<int, 3>());
+    if (side == 5) return with_tile(integral_constant<int, 5>());
+  }
+  return function(integral_constant<int, 0>(), integral_constant<int, 0>());
 }
 
 }  // namespace mmsw

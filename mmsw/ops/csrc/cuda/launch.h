@@ -1,52 +1,54 @@
 // Launchers of the CUDA kernels: raw device pointers, sizes and a stream; free of torch.
 //
-// Every pointer is of the device that is current; maps are contiguous. A launcher returns the error
-// of its launches (cudaGetLastError) and never waits for the stream. Callers ask `limit_*` first.
+// Every pointer is of the device that is current; maps are contiguous, and outputs begin at a
+// multiple of two values. A launcher returns the error of its launches (cudaGetLastError) and never
+// waits for the stream; where there is nothing to do, it launches nothing. Callers ask `limit_*`
+// first.
 #pragma once
 
 #include <cuda_runtime_api.h>
 
 #include <cstddef>
-#include <cstdint>
 
-#include "shift_wise.cuh"
+#include "assemble.cuh"
 
 namespace mmsw {
 
 enum class Dtype { kFloat32, kFloat16, kBFloat16, kFloat64 };
 
 // Why these sizes cannot run, or nullptr.
-const char* limit_conv(const ConvSizes& sizes, Dtype dtype);
-const char* limit_shift_add(const ConvSizes& sizes);
+const char* limit_conv(const MapSizes& map, const PatternSizes& sizes, Dtype dtype);
+const char* limit_cross(const MapSizes& map, const Cross& cross, Dtype dtype);
+const char* limit_shift_add(const MapSizes& map, const PatternSizes& sizes);
 
 // Bytes of device memory that a call needs for itself.
-size_t workspace_conv(const ConvSizes& sizes, Dtype dtype);
-size_t workspace_grad_weight(const ConvSizes& sizes, Dtype dtype);
+size_t workspace_conv(const MapSizes& map, const Cross& cross, Dtype dtype);
+size_t workspace_grad_weight(const MapSizes& map, const PatternSizes& sizes, Dtype dtype);
 
-// Maps are [B, C, H, W], weights [C * nk, N, N].
-cudaError_t launch_conv(
-    const ConvSizes& sizes, Dtype dtype, const void* x, const void* weight, const int* shift_hv,
-    const int64_t* identity_index, void* out_h, void* out_v, void* out_i, void* workspace,
-    cudaStream_t stream);
+// Maps are [B, C, H, W], weights [C * nk, N, N], three maps horizontal, vertical, identity.
+cudaError_t launch_conv(const MapSizes& map, Dtype dtype, const void* x, const void* weight,
+                        const Pattern& pattern, void* const outputs[3], void* workspace,
+                        cudaStream_t stream);
 
-cudaError_t launch_conv_grad_input(
-    const ConvSizes& sizes, Dtype dtype, const void* grad_h, const void* grad_v,
-    const void* grad_i, const void* weight, const int* shift_hv, const int64_t* identity_index,
-    void* grad_x, void* workspace, cudaStream_t stream);
+cudaError_t launch_grad_input(const MapSizes& map, Dtype dtype, const void* const grads[3],
+                              const void* weight, const Pattern& pattern, void* grad_x,
+                              void* workspace, cudaStream_t stream);
 
-cudaError_t launch_conv_grad_weight(
-    const ConvSizes& sizes, Dtype dtype, const void* grad_h, const void* grad_v,
-    const void* grad_i, const void* x, const int* shift_hv, const int64_t* identity_index,
-    void* grad_weight, void* workspace, cudaStream_t stream);
+// `mask` is [C * nk] or nullptr; where it is off, the gradient is zero.
+cudaError_t launch_grad_weight(const MapSizes& map, Dtype dtype, const void* const grads[3],
+                               const void* x, const bool* mask, const Pattern& pattern,
+                               void* grad_weight, void* workspace, cudaStream_t stream);
 
-// `conv_out` and its gradient are [B, C * nk, H + 2e, W + 2e].
-cudaError_t launch_shift_add(
-    const ConvSizes& sizes, Dtype dtype, const void* conv_out, const int* shift_hv,
-    const int64_t* identity_index, void* out_h, void* out_v, void* out_i, cudaStream_t stream);
+// Arms [C, taps, N] with the sizes of `cross_of_arms`; `bias` is [C] or nullptr.
+cudaError_t launch_cross(const MapSizes& map, Dtype dtype, const void* x, const Cross& cross,
+                         const void* wide, const void* tall, const void* bias, void* out,
+                         void* workspace, cudaStream_t stream);
 
-cudaError_t launch_shift_add_grad(
-    const ConvSizes& sizes, Dtype dtype, const void* grad_h, const void* grad_v,
-    const void* grad_i, const int* shift_hv, const int64_t* identity_index, void* grad_conv_out,
-    cudaStream_t stream);
+// `conv_out` and its gradient are [B, C * nk, H + 2 * margin, W + 2 * margin].
+cudaError_t launch_shift_add(const MapSizes& map, Dtype dtype, const void* conv_out,
+                             const Pattern& pattern, void* const outputs[3], cudaStream_t stream);
+
+cudaError_t launch_shift_add_grad(const MapSizes& map, Dtype dtype, const void* const grads[3],
+                                  const Pattern& pattern, void* grad_conv_out, cudaStream_t stream);
 
 }  // namespace mmsw

@@ -46,19 +46,13 @@ void check_limit(const char* reason, const MapSizes& map, const PatternSizes& si
               sizes.reps);
 }
 
-// The kernels read two values at once, so a map must begin at an even one.
-Tensor even(const Tensor& map) {
-  const auto address = reinterpret_cast<uintptr_t>(map.const_data_ptr());
-  return address % (2 * map.element_size()) == 0 ? map : map.clone();
-}
-
 // Three maps, for the time of a call, and their addresses.
 struct Maps {
   std::array<Tensor, 3> tensors;
   std::array<void*, 3> data;
 
   explicit Maps(const Outputs& maps)
-      : tensors{even(std::get<0>(maps)), even(std::get<1>(maps)), even(std::get<2>(maps))} {
+      : tensors{std::get<0>(maps), std::get<1>(maps), std::get<2>(maps)} {
     for (int i = 0; i < 3; ++i) data[i] = const_cast<void*>(tensors[i].const_data_ptr());
   }
   Maps(const MapSizes& map, const Tensor& like) {
@@ -82,9 +76,8 @@ cudaStream_t stream() { return c10::cuda::getCurrentCUDAStream(); }
 Outputs run_shift_add(const Tensor& conv_out, const Pattern& pattern) {
   const MapSizes map = map_sizes(conv_out, pattern.channels, 2 * pattern.sizes.margin());
   check_limit(limit_shift_add(map, pattern.sizes), map, pattern.sizes);
-  const Tensor source = even(conv_out);
   const Maps out(map, conv_out);
-  C10_CUDA_CHECK(launch_shift_add(map, dtype_of(source), source.const_data_ptr(), pattern,
+  C10_CUDA_CHECK(launch_shift_add(map, dtype_of(conv_out), conv_out.const_data_ptr(), pattern,
                                   out.data.data(), stream()));
   return out.outputs();
 }
@@ -106,11 +99,10 @@ Outputs run_conv(const Tensor& x, const Tensor& weight, const Pattern& pattern) 
   const MapSizes map = map_sizes(x, pattern.channels);
   const Dtype dtype = dtype_of(x);
   check_limit(limit_conv(map, pattern.sizes, dtype), map, pattern.sizes);
-  const Tensor source = even(x);
   const Maps out(map, x);
   const Tensor scratch =
       workspace(workspace_conv(map, cross_of_pattern(pattern.sizes, false), dtype), x);
-  C10_CUDA_CHECK(launch_conv(map, dtype, source.const_data_ptr(), weight.const_data_ptr(), pattern,
+  C10_CUDA_CHECK(launch_conv(map, dtype, x.const_data_ptr(), weight.const_data_ptr(), pattern,
                              out.data.data(), scratch.mutable_data_ptr(), stream()));
   return out.outputs();
 }
@@ -134,12 +126,11 @@ Tensor run_grad_weight(const Outputs& grads, const Tensor& x, const std::optiona
   const MapSizes map = map_sizes(x, pattern.channels);
   const Dtype dtype = dtype_of(x);
   check_limit(limit_conv(map, pattern.sizes, dtype), map, pattern.sizes);
-  const Tensor source = even(x);
   const int64_t side = pattern.sizes.side;
   const Tensor grad =
       at::empty({int64_t{map.channels} * pattern.sizes.groups, 1, side, side}, x.options());
   const Tensor scratch = workspace(workspace_grad_weight(map, pattern.sizes, dtype), x);
-  C10_CUDA_CHECK(launch_grad_weight(map, dtype, in.inputs(), source.const_data_ptr(),
+  C10_CUDA_CHECK(launch_grad_weight(map, dtype, in.inputs(), x.const_data_ptr(),
                                     mask ? mask->const_data_ptr<bool>() : nullptr, pattern,
                                     grad.mutable_data_ptr(), scratch.mutable_data_ptr(), stream()));
   return grad;
@@ -153,10 +144,9 @@ Tensor run_cross(const Tensor& x, const Tensor& wide, const Tensor& tall,
                                     as_int(tall.size(1), "taps"));
   check_limit(limit_cross(map, cross, dtype), map, "arms of ", wide.size(1), " and ", tall.size(1),
               " taps, N = ", cross.side);
-  const Tensor source = even(x);
   const Tensor out = at::empty(x.sizes(), x.options());
   const Tensor scratch = workspace(workspace_conv(map, cross, dtype), x);
-  C10_CUDA_CHECK(launch_cross(map, dtype, source.const_data_ptr(), cross, wide.const_data_ptr(),
+  C10_CUDA_CHECK(launch_cross(map, dtype, x.const_data_ptr(), cross, wide.const_data_ptr(),
                               tall.const_data_ptr(), bias ? bias->const_data_ptr() : nullptr,
                               out.mutable_data_ptr(), scratch.mutable_data_ptr(), stream()));
   return out;

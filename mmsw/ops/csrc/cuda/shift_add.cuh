@@ -1,61 +1,70 @@
 // Shift and add, the second step alone, and its gradient. Both gather, so neither needs atomics.
 #pragma once
 
-#include "block.cuh"
-#include "shift_wise.cuh"
+#include "tile.cuh"
 
 namespace mmsw {
 
-MMSW_HOST_DEVICE int conv_margin(int side) { return side - 1 - side / 2; }
+template <typename T>
+struct ShiftAddTask {
+  MapSizes map;  // of the outputs
+  Pattern pattern;
+  int strips;         // of `threads` positions, of a map of the result
+  const T* input[3];  // conv_out; or the gradients: horizontal, vertical, identity
+  T* output[3];       // horizontal, vertical, identity; or the gradient of conv_out
 
-MMSW_HOST_DEVICE bool in_range(int index, int length) { return index >= 0 && index < length; }
+  MMSW_HOST_DEVICE int conv_columns() const { return map.width + 2 * pattern.sizes.margin(); }
+  MMSW_HOST_DEVICE int conv_rows() const { return map.height + 2 * pattern.sizes.margin(); }
+  MMSW_HOST_DEVICE int64_t conv_size() const {
+    return static_cast<int64_t>(conv_rows()) * conv_columns();
+  }
+};
 
-// Shifts of one channel, [nk][2 * R], and its identity groups, [R], into shared memory.
-template <typename Block>
-MMSW_DEVICE void load_pattern(
-    const Block& block, int channel, const ConvSizes& sizes, const int* shift_hv,
-    const int64_t* identity_index, int* shifts, int* picked) {
-  const int count = sizes.groups * 2 * sizes.reps;
-  block.each_thread([&](int thread) {
-    for (int i = thread; i < count; i += block.threads()) {
-      shifts[i] = shift_hv[static_cast<int64_t>(channel) * count + i];
-    }
-    for (int i = thread; i < sizes.reps; i += block.threads()) {
-      picked[i] = static_cast<int>(
-          identity_index[static_cast<int64_t>(channel) * sizes.reps + i] % sizes.groups);
-    }
-  });
+// Integers of shared memory that both programs need.
+inline int64_t shift_add_scratch(const PatternSizes& sizes) {
+  return (2 * static_cast<int64_t>(sizes.groups) + 1) * sizes.reps;
 }
 
-// Block program: the three outputs of one strip of `block.threads()` positions of one plane.
-// `conv_out` is [B, C * nk, H + 2e, W + 2e]; `shared` holds (2 * nk + 1) * R integers.
-template <typename T, typename Block>
-MMSW_DEVICE void shift_add_strip(
-    const Block& block, int64_t plane, int strip, const ConvSizes& sizes, const T* conv_out,
-    const int* shift_hv, const int64_t* identity_index, T* out_h, T* out_v, T* out_i,
-    int* shared) {
+// Shifts of one channel, [nk][2 * R], and its identity groups, [R], into shared memory.
+template <typename Team>
+MMSW_HOST_DEVICE int* load_pattern(const Team& team, int channel, const Pattern& pattern,
+                                   int* shared) {
+  const int groups = pattern.sizes.groups, columns = 2 * pattern.sizes.reps;
+  int* picked = shared + groups * columns;
+  team.each_thread([&](int thread) {
+    for (int i = thread; i < groups * columns; i += team.threads()) {
+      shared[i] = pattern.shift_of(channel, i / columns, i % columns);
+    }
+    for (int i = thread; i < pattern.sizes.reps; i += team.threads()) {
+      picked[i] = pattern.identity_group(channel, i);
+    }
+  });
+  return picked;
+}
+
+// One strip of one plane of the outputs.
+template <typename T, typename Team>
+MMSW_HOST_DEVICE void shift_add_strip(const Team& team, int64_t work, const ShiftAddTask<T>& task,
+                                      int* shared) {
   using Acc = typename Accumulator<T>::type;
-  const int reps = sizes.reps, groups = sizes.groups;
-  int* picked = shared + 2 * reps * groups;
-  load_pattern(
-      block, static_cast<int>(plane % sizes.channels), sizes, shift_hv, identity_index, shared,
-      picked);
-  const int margin = conv_margin(sizes.side);
-  const int rows = sizes.height + 2 * margin, columns = sizes.width + 2 * margin;
-  const int64_t map = static_cast<int64_t>(rows) * columns;
-  const T* source = conv_out + plane * groups * map;
-  block.each_thread([&](int thread) {
-    const int64_t position = static_cast<int64_t>(strip) * block.threads() + thread;
-    if (position >= sizes.plane_size()) return;
-    const int y = static_cast<int>(position / sizes.width);
-    const int x = static_cast<int>(position % sizes.width);
+  const PatternSizes& sizes = task.pattern.sizes;
+  const int64_t plane = work / task.strips, strip = work % task.strips;
+  const int channel = static_cast<int>(plane % task.map.channels);
+  const int* picked = load_pattern(team, channel, task.pattern, shared);
+  const int reps = sizes.reps, margin = sizes.margin();
+  const int rows = task.conv_rows(), columns = task.conv_columns();
+  const T* source = task.input[0] + plane * sizes.groups * task.conv_size();
+  team.each_thread([&](int thread) {
+    const int64_t position = strip * team.threads() + thread;
+    if (position >= task.map.plane_size()) return;
+    const int y = static_cast<int>(position / task.map.width);
+    const int x = static_cast<int>(position % task.map.width);
     Acc wide = Acc(0), tall = Acc(0), small = Acc(0);
-    for (int group = 0; group < groups; ++group) {
-      const T* own = source + group * map;
+    for (int group = 0; group < sizes.groups; ++group) {
+      const T* own = source + group * task.conv_size();
       const int* shifts = shared + group * 2 * reps;
       for (int rep = 0; rep < reps; ++rep) {
-        const int column = x - shifts[rep];
-        const int row = y - shifts[reps + rep];
+        const int column = x - shifts[rep], row = y - shifts[reps + rep];
         if (in_range(column, columns)) {
           wide += Convert<T>::load(own[(y + margin) * columns + column]);
         }
@@ -63,56 +72,50 @@ MMSW_DEVICE void shift_add_strip(
       }
     }
     for (int rep = 0; rep < reps; ++rep) {
-      small += Convert<T>::load(source[picked[rep] * map + (y + margin) * columns + x + margin]);
+      if (!in_range(picked[rep], sizes.groups)) continue;
+      const T* own = source + picked[rep] * task.conv_size();
+      small += Convert<T>::load(own[(y + margin) * columns + x + margin]);
     }
-    const int64_t target = plane * sizes.plane_size() + position;
-    out_h[target] = Convert<T>::store(wide);
-    out_v[target] = Convert<T>::store(tall);
-    out_i[target] = Convert<T>::store(small);
+    const int64_t target = plane * task.map.plane_size() + position;
+    task.output[0][target] = Convert<T>::store(wide);
+    task.output[1][target] = Convert<T>::store(tall);
+    task.output[2][target] = Convert<T>::store(small);
   });
 }
 
-// Block program: the gradient of one strip of one group's map. `map_index` counts the
-// B * C * nk maps.
-template <typename T, typename Block>
-MMSW_DEVICE void shift_add_grad_strip(
-    const Block& block, int64_t map_index, int strip, const ConvSizes& sizes, const T* grad_h,
-    const T* grad_v, const T* grad_i, const int* shift_hv, const int64_t* identity_index,
-    T* grad_conv_out, int* shared) {
+// The gradient of one strip of one of the B * C * nk maps.
+template <typename T, typename Team>
+MMSW_HOST_DEVICE void shift_add_grad_strip(const Team& team, int64_t work,
+                                           const ShiftAddTask<T>& task, int* shared) {
   using Acc = typename Accumulator<T>::type;
-  const int reps = sizes.reps, groups = sizes.groups;
-  const int64_t plane = map_index / groups;
-  const int group = static_cast<int>(map_index % groups);
-  int* picked = shared + 2 * reps * groups;
-  load_pattern(
-      block, static_cast<int>(plane % sizes.channels), sizes, shift_hv, identity_index, shared,
-      picked);
-  const int margin = conv_margin(sizes.side);
-  const int columns = sizes.width + 2 * margin;
-  const int64_t map = static_cast<int64_t>(sizes.height + 2 * margin) * columns;
-  const int64_t offset = plane * sizes.plane_size();
-  block.each_thread([&](int thread) {
-    const int64_t position = static_cast<int64_t>(strip) * block.threads() + thread;
-    if (position >= map) return;
-    const int row = static_cast<int>(position / columns);
-    const int column = static_cast<int>(position % columns);
+  const PatternSizes& sizes = task.pattern.sizes;
+  const int64_t index = work / task.strips, strip = work % task.strips;
+  const int64_t plane = index / sizes.groups;
+  const int group = static_cast<int>(index % sizes.groups);
+  const int channel = static_cast<int>(plane % task.map.channels);
+  const int* picked = load_pattern(team, channel, task.pattern, shared);
+  const int reps = sizes.reps, margin = sizes.margin();
+  const int height = task.map.height, width = task.map.width;
+  const int64_t offset = plane * task.map.plane_size();
+  team.each_thread([&](int thread) {
+    const int64_t position = strip * team.threads() + thread;
+    if (position >= task.conv_size()) return;
+    const int row = static_cast<int>(position / task.conv_columns());
+    const int column = static_cast<int>(position % task.conv_columns());
     const int y = row - margin, x = column - margin;
     const int* shifts = shared + group * 2 * reps;
+    const auto read = [&](int output, int from_y, int from_x) {
+      const bool inside = in_range(from_y, height) && in_range(from_x, width);
+      return inside ? Convert<T>::load(task.input[output][offset + from_y * width + from_x])
+                    : Acc(0);
+    };
     Acc sum = Acc(0);
     for (int rep = 0; rep < reps; ++rep) {
-      const int from_x = column + shifts[rep];
-      const int from_y = row + shifts[reps + rep];
-      if (in_range(y, sizes.height) && in_range(from_x, sizes.width)) {
-        sum += Convert<T>::load(grad_h[offset + y * sizes.width + from_x]);
-      }
-      if (in_range(from_y, sizes.height) && in_range(x, sizes.width)) {
-        sum += Convert<T>::load(grad_v[offset + from_y * sizes.width + x]);
-      }
-      if (picked[rep] == group && in_range(y, sizes.height) && in_range(x, sizes.width)) {
-        sum += Convert<T>::load(grad_i[offset + y * sizes.width + x]);
-      }
+      sum += read(0, y, column + shifts[rep]);
+      sum += read(1, row + shifts[reps + rep], x);
+      if (picked[rep] == group) sum += read(2, y, x);
     }
-    grad_conv_out[map_index * map + position] = Convert<T>::store(sum);
+    task.output[0][index * task.conv_size() + position] = Convert<T>::store(sum);
   });
 }
 

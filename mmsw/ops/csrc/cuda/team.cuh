@@ -1,21 +1,19 @@
-// How one thread block runs, and where it runs.
+// The threads of one CUDA thread block, and where they run.
 //
-// Every kernel of this backend is a "block program": a function template over a `Block` that runs
-// phases with `block.each_thread(phase)`. On the GPU a phase is executed by the thread itself and
-// ends with a barrier; the host check runs the same phases in a loop over the threads. So the index
-// mathematics and the tile loops are the same source in both places.
+// Every kernel of this backend is a program of a `Team`: it runs phases with
+// `team.each_thread(phase)`. On the GPU a phase is executed by the thread itself and ends with a
+// barrier; the tests run the same phases in a loop over the threads. So the index mathematics and
+// the loops over tiles are the same source in both places.
 #pragma once
 
-#include <cstdint>
+#include "../pattern.h"
 
 #ifdef __CUDACC__
-#define MMSW_HOST_DEVICE __host__ __device__ __forceinline__
 #define MMSW_DEVICE __device__ __forceinline__
 #define MMSW_UNROLL _Pragma("unroll")
 #define MMSW_NO_UNROLL _Pragma("unroll 1")
 #else
 #include <vector>
-#define MMSW_HOST_DEVICE inline
 #define MMSW_DEVICE inline
 #define MMSW_UNROLL
 #define MMSW_NO_UNROLL
@@ -28,6 +26,28 @@ constexpr int kWarp = 32;
 MMSW_HOST_DEVICE int min_of(int a, int b) { return a < b ? a : b; }
 MMSW_HOST_DEVICE int max_of(int a, int b) { return a > b ? a : b; }
 MMSW_HOST_DEVICE int ceil_div(int a, int b) { return (a + b - 1) / b; }
+MMSW_HOST_DEVICE bool in_range(int index, int length) {
+  return static_cast<unsigned>(index) < static_cast<unsigned>(length);
+}
+
+// Lowest and highest bit of a word that is not zero, and the `count` lowest bits set.
+MMSW_HOST_DEVICE int lowest_bit(uint32_t word) {
+#ifdef __CUDA_ARCH__
+  return __ffs(static_cast<int>(word)) - 1;
+#else
+  return __builtin_ctz(word);
+#endif
+}
+MMSW_HOST_DEVICE int highest_bit(uint32_t word) {
+#ifdef __CUDA_ARCH__
+  return 31 - __clz(static_cast<int>(word));
+#else
+  return 31 - __builtin_clz(word);
+#endif
+}
+MMSW_HOST_DEVICE uint32_t low_bits(int count) {
+  return count >= 32 ? ~uint32_t{0} : (uint32_t{1} << count) - 1;
+}
 
 // The type that sums are kept in.
 template <typename T>
@@ -48,14 +68,25 @@ struct Convert {
   MMSW_HOST_DEVICE static T store(Acc value) { return static_cast<T>(value); }
 };
 
+// Neighbouring values that one instruction moves.
+template <typename V, int kCount>
+struct alignas(sizeof(V) * kCount) Pack {
+  V values[kCount];
+};
+
+template <int kCount, typename V>
+MMSW_HOST_DEVICE Pack<V, kCount> load_pack(const V* source) {
+  return *reinterpret_cast<const Pack<V, kCount>*>(source);
+}
+
 #ifdef __CUDACC__
 
-struct DeviceBlock {
+struct DeviceTeam {
   // A value that every thread has for itself and keeps from phase to phase.
   template <typename V>
   struct PerThread {
     V value;
-    __device__ __forceinline__ explicit PerThread(const DeviceBlock&) {}
+    __device__ __forceinline__ explicit PerThread(const DeviceTeam&) {}
     __device__ __forceinline__ V& operator[](int) { return value; }
   };
 
@@ -70,13 +101,14 @@ struct DeviceBlock {
 
 #else
 
-struct HostBlock {
+struct HostTeam {
   int thread_count;
+  const int* order = nullptr;  // of the threads; nullptr: ascending
 
   template <typename V>
   struct PerThread {
     std::vector<V> values;
-    explicit PerThread(const HostBlock& block) : values(block.thread_count) {}
+    explicit PerThread(const HostTeam& team) : values(team.thread_count) {}
     V& operator[](int thread) { return values[thread]; }
   };
 
@@ -84,7 +116,7 @@ struct HostBlock {
 
   template <typename Phase>
   void each_thread(Phase phase) const {
-    for (int thread = 0; thread < thread_count; ++thread) phase(thread);
+    for (int i = 0; i < thread_count; ++i) phase(order == nullptr ? i : order[i]);
   }
 };
 
