@@ -38,7 +38,7 @@ def shift_add(conv_out: Tensor, pattern: ShiftPattern, backend: str | None = Non
     """
     tables = _tables(pattern)
     _check_tensor('conv_out', conv_out, tables)
-    channels, border = tables.channels * tables.num_groups, 2 * tables.margin
+    channels, border = tables.shift_hv.shape[0], 2 * tables.margin
     if conv_out.ndim != 4 or conv_out.shape[1] != channels or min(conv_out.shape[2:]) <= border:
         raise ValueError(
             f'conv_out must be [B, {channels}, H + {border}, W + {border}] with H, W >= 1 for '
@@ -87,18 +87,18 @@ def shift_wise_conv2d(
     tables = _tables(pattern)
     _check_tensor('x', x, tables)
     _check_tensor('weight', weight, tables)
-    side, channels = tables.small_kernel, tables.channels
-    filters = channels * tables.num_groups
+    side, filters, channels = tables.small_kernel, tables.shift_hv.shape[0], tables.channels
     if weight.shape != (filters, 1, side, side):
         expected = [filters, 1, side, side]
         raise ValueError(f'weight must be {expected} for {pattern}, got {list(weight.shape)}')
-    if x.ndim != 4 or x.shape[1] != channels or min(x.shape[2:]) < 1:
+    shape = x.shape
+    if len(shape) != 4 or shape[1] != channels or shape[2] < 1 or shape[3] < 1:
         raise ValueError(
-            f'x must be [B, {channels}, H, W] with H, W >= 1 for {pattern}, got {list(x.shape)}'
+            f'x must be [B, {channels}, H, W] with H, W >= 1 for {pattern}, got {list(shape)}'
         )
     if mask is not None:
         mask = _flat_mask(mask, filters, tables)
-    x, weight = _autocast(x), _autocast(weight)
+    x, weight = _autocast(x, weight)
     if x.dtype != weight.dtype:
         raise TypeError(f'x and weight must have one dtype, got {x.dtype} and {weight.dtype}')
     name = _choose(backend, 'shift_wise_conv2d', x, tables)
@@ -129,7 +129,7 @@ def cross_conv2d(
         ValueError: If sizes do not fit together, or the backend is unknown.
         BackendUnavailableError: If the named backend cannot run or has no such form.
     """
-    x, wide, tall = _autocast(x), _autocast(wide), _autocast(tall)
+    x, wide, tall = _autocast(x, wide, tall)
     # One by one: with min(), torch 2.4 exports a program for maps of more than C rows only.
     if x.ndim != 4 or any(side < 1 for side in x.shape[1:]):
         raise ValueError(f'x must be [B, C, H, W] with C, H, W >= 1, got {list(x.shape)}')
@@ -202,10 +202,10 @@ def _is_recorded(name: str) -> bool:
     return name == 'torch' and (torch.compiler.is_compiling() or torch.jit.is_tracing())
 
 
-def _autocast(tensor: Tensor) -> Tensor:
-    device_type = tensor.device.type
-    if device_type == 'meta' or tensor.dtype == torch.float64:  # 'meta' has no autocast
-        return tensor
-    if torch.is_autocast_enabled(device_type):
-        return tensor.to(torch.get_autocast_dtype(device_type))
-    return tensor
+def _autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """The tensors in the dtype of autocast, where it is on; it leaves float64 alone."""
+    device_type = tensors[0].device.type
+    if device_type == 'meta' or not torch.is_autocast_enabled(device_type):
+        return tensors  # 'meta' has no autocast
+    dtype = torch.get_autocast_dtype(device_type)
+    return tuple(t if t.dtype == torch.float64 else t.to(dtype) for t in tensors)

@@ -37,6 +37,7 @@ _default_backend = os.environ.get(_ENVIRONMENT_VARIABLE) or 'auto'
 
 _logger = logging.getLogger('mmsw.ops')
 _told: set[tuple] = set()  # what was logged: once per process
+_chosen: dict[Call, str] = {}  # what 'auto' found outside of compilers: it stays that for good
 
 
 def available_backends() -> dict[str, bool | str]:
@@ -103,31 +104,49 @@ def choose_backend(name: str | None, call: Call | None = None) -> str:
         name, source = _default_backend, f'use_backend or {_ENVIRONMENT_VARIABLE}'
     if name != 'auto':
         _require(name, source)
-    if call is not None and is_exporting(name):
+    if call is None:
+        return name if name != 'auto' else _fastest(None)
+    if is_exporting(name):
         return 'torch'
-    if name == 'auto' or (call is not None and not hasattr(_MODULES[name], call.function)):
-        name = next(candidate for candidate in _MODULES if _auto_may_take(candidate, call))
-        if call is not None and call.device.type == 'cpu' and name != 'cpp':
-            _tell_slower(name)
-    elif call is not None and call.device.type != 'meta':  # meta tensors never reach a backend
+    if name == 'auto' or not hasattr(_MODULES[name], call.function):
+        return _fastest(call)
+    if call.device.type != 'meta':  # meta tensors never reach a backend
         reason = _MODULES[name].refuses(call)
         if reason is not None:
             raise BackendUnavailableError(_cannot_run(source, name, reason, 'this call'))
         reason = _first_use_problem(name, call)
         if reason is not None:
             raise BackendUnavailableError(_cannot_run(source, name, reason))
-    if call is not None:
-        _tell_choice(name, call.device.type)
+    _tell_choice(name, call.device.type)
     return name
+
+
+def _fastest(call: Call | None) -> str:
+    """What ``'auto'`` takes."""
+    if torch.compiler.is_compiling():  # compilers guard what they read of a dictionary
+        return _first_that_takes(call)
+    if call not in _chosen:
+        name = _first_that_takes(call)
+        if call is None or not first_use.can_compare(call):
+            return name
+        if call.device.type == 'cpu' and name != 'cpp':
+            _tell_slower(name)
+        _tell_choice(name, call.device.type)
+        _chosen[call] = name
+    return _chosen[call]
+
+
+def _first_that_takes(call: Call | None) -> str:
+    return next(name for name in _MODULES if _auto_may_take(name, call))
 
 
 def is_exporting(name: str | None) -> bool:
     """Whether a program is recorded that has to run elsewhere: exported or traced."""
-    if torch.jit.is_tracing():
-        return True
+    if not torch.compiler.is_compiling():
+        return torch.jit.is_tracing()
     ask = getattr(torch.compiler, 'is_exporting', None)
     if ask is None:  # torch < 2.7 does not tell exporting from compiling
-        return name in (None, 'auto') and torch.compiler.is_compiling()
+        return name in (None, 'auto')
     return ask()
 
 
