@@ -72,11 +72,6 @@ def used_blocks(keep: Tensor, pattern: ShiftPattern) -> int:
     return int((arms > 0).sum()) + int(identity.sum())
 
 
-def kept_filters(layer: ShiftWiseConv2d) -> Tensor:
-    """Small kernels of which some path of a layer keeps a weight: boolean ``[C' * nk]``."""
-    return torch.stack([path.mask.flatten(1).any(1) for path in layer.paths]).any(0)
-
-
 def layer_work(layer: ShiftWiseConv2d, batch: int, height: int, width: int) -> tuple[int, int, int]:
     """Multiply-adds of a shift-wise layer: unpruned, used, naive.
 
@@ -101,7 +96,7 @@ def layer_work(layer: ShiftWiseConv2d, batch: int, height: int, width: int) -> t
         big, n = layer.pattern.big_kernel, layer.pattern.small_kernel
         num_paths = len(layer.paths)
         dense = layer.num_active * cross_taps(big, n) // n**2
-        used = used_blocks(kept_filters(layer), layer.pattern)
+        used = used_blocks(layer.kept_filters(), layer.pattern)
     filters = num_paths * layer.num_active * num_groups(big, n)
     naive = small_conv_work(filters, n, batch, height, width)
     return dense * n**2 * positions, used * n**2 * positions, naive
