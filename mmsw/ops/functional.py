@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from . import library
-from .backends import choose_backend, is_exporting, torch_backend
+from .backends import choose_backend, needs_plain_operators, torch_backend
 from .backends.backend import Outputs
 from .backends.call import Call
 from .pattern import ShiftPattern
@@ -45,7 +45,7 @@ def shift_add(conv_out: Tensor, pattern: ShiftPattern, backend: str | None = Non
             f'{pattern}, got {tuple(conv_out.shape)}'
         )
     name = _choose(backend, 'shift_add', conv_out, tables)
-    if name == 'torch' and is_exporting(backend):
+    if name == 'torch' and needs_plain_operators(backend):
         return torch_backend.trace_shift_add(conv_out, tables)
     return library.run(name, 'shift_add', conv_out, *tables)
 
@@ -102,7 +102,7 @@ def shift_wise_conv2d(
     if x.dtype != weight.dtype:
         raise TypeError(f'x and weight must have one dtype, got {x.dtype} and {weight.dtype}')
     name = _choose(backend, 'shift_wise_conv2d', x, tables)
-    if _is_recorded(name):
+    if _is_plain(name):
         return torch_backend.trace_shift_wise_conv2d(x, weight, tables, mask)
     return library.run(name, 'shift_wise_conv2d', x, weight, mask, *tables)
 
@@ -149,7 +149,7 @@ def cross_conv2d(
     taps = max(wide.shape[1], tall.shape[1])
     call = Call('cross_conv2d', x.device, x.dtype, taps, wide.shape[2])
     name = choose_backend(backend, call)
-    if _is_recorded(name):
+    if _is_plain(name):
         return torch_backend.cross_conv2d(x, wide, tall, bias)
     return library.run(name, 'cross_conv2d', x, wide, tall, bias)
 
@@ -197,9 +197,9 @@ def _choose(backend: str | None, function: str, tensor: Tensor, tables: PatternT
     return choose_backend(backend, Call(function, tensor.device, tensor.dtype, *sizes))
 
 
-def _is_recorded(name: str) -> bool:
-    """Whether a program is recorded in which ``torch`` is plain operators, not one."""
-    return name == 'torch' and (torch.compiler.is_compiling() or torch.jit.is_tracing())
+def _is_plain(name: str) -> bool:
+    """Whether ``torch`` is to be plain operators, as compilers and exporters like them, not one."""
+    return name == 'torch' and (torch.compiler.is_compiling() or needs_plain_operators(name))
 
 
 def _autocast(*tensors: Tensor) -> tuple[Tensor, ...]:

@@ -85,7 +85,7 @@ def choose_backend(name: str | None, call: Call | None = None) -> str:
     An explicit name wins over :func:`use_backend`, that over the environment variable
     ``MMSW_BACKEND``. A named backend never falls back to another one, but where it lacks the
     function of the call: then, and for ``'auto'``, the fastest that takes the call is chosen. While
-    a program is exported or traced it is ``'torch'`` for every name: plain operators need no mmsw.
+    a program is exported, traced or transformed it is ``'torch'`` for every name.
 
     A backend that has to be checked first is compared with ``'torch'`` here. While a program is
     compiled it cannot be: ``'auto'`` then takes it only if an earlier comparison was good.
@@ -106,7 +106,7 @@ def choose_backend(name: str | None, call: Call | None = None) -> str:
         _require(name, source)
     if call is None:
         return name if name != 'auto' else _fastest(None)
-    if is_exporting(name):
+    if needs_plain_operators(name):
         return 'torch'
     if name == 'auto' or not hasattr(_MODULES[name], call.function):
         return _fastest(call)
@@ -140,10 +140,14 @@ def _first_that_takes(call: Call | None) -> str:
     return next(name for name in _MODULES if _auto_may_take(name, call))
 
 
-def is_exporting(name: str | None) -> bool:
-    """Whether a program is recorded that has to run elsewhere: exported or traced."""
+def needs_plain_operators(name: str | None) -> bool:
+    """Whether operators of torch alone will do: they are exported, traced or transformed.
+
+    An exported program runs where there is no mmsw. The transforms of ``torch.func`` know the
+    operators of torch.
+    """
     if not torch.compiler.is_compiling():
-        return torch.jit.is_tracing()
+        return torch.jit.is_tracing() or torch._C._functorch.peek_interpreter_stack() is not None
     ask = getattr(torch.compiler, 'is_exporting', None)
     if ask is None:  # torch < 2.7 does not tell exporting from compiling
         return name in (None, 'auto')
