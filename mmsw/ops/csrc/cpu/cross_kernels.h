@@ -1,120 +1,145 @@
-// From small kernels to cross kernels and back, for one channel: mmsw/ops/assemble.py in C++.
-//
-// An arm holds nk slots of N taps, each tap N weights; its first tap has offset -(M / 2). Taps run
-// along the rows. The wide arm is stored transposed, for the transposed map.
+// From small kernels to the blocks of the cross and back, for one channel: mmsw/ops/assemble.py in
+// C++.
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
 #include <vector>
 
+#include "../pattern.h"
 #include "kernels.h"
 
 namespace mmsw {
 
-// Sizes and tables of a pattern; `shift` is [C * nk, 2 * R], `identity` is [C, R].
-struct Pattern {
-  int64_t big, side, groups, reps;
-  const int32_t* shift;
-  const int64_t* identity;
-
-  int64_t margin() const { return side - 1 - side / 2; }
-  int64_t arm_size() const { return groups * side * side; }
-  int64_t shift_of(int64_t channel, int64_t group, int64_t column) const {
-    return shift[(channel * groups + group) * 2 * reps + column];
-  }
-  int64_t slot_of(int64_t channel, int64_t group, int64_t column) const {
-    const int64_t distance = big / 2 - (side - 1) - shift_of(channel, group, column);
-    return static_cast<int32_t>(distance) / static_cast<int32_t>(side);  // short divisions are quick
-  }
-};
-
-// The arms and the identity kernel of one channel.
-template <typename T>
-struct CrossKernel {
-  std::vector<T> wide, tall, small;
-
-  explicit CrossKernel(const Pattern& pattern)
-      : wide(pattern.arm_size()), tall(pattern.arm_size()), small(pattern.side * pattern.side) {}
-
-  void clear() {
-    wide.assign(wide.size(), T(0));
-    tall.assign(tall.size(), T(0));
-    small.assign(small.size(), T(0));
-  }
-};
-
-// Calls visit(weight index in the channel, element of an arm or of the identity) for every
-// contribution of one channel. Assembly adds along it, its transpose gathers along it.
-template <int64_t Side, typename T, typename Visit>
-void visit_contributions(const Pattern& pattern, int64_t channel, CrossKernel<T>& kernel,
-                         Visit visit) {
-  const int64_t side = Side > 0 ? Side : pattern.side, area = side * side;
-  for (int64_t rep = 0; rep < pattern.reps; ++rep) {
-    for (int64_t group = 0; group < pattern.groups; ++group) {
-      T* wide = kernel.wide.data() + pattern.slot_of(channel, group, rep) * area;
-      T* tall = kernel.tall.data() + pattern.slot_of(channel, group, pattern.reps + rep) * area;
-      for (int64_t row = 0; row < side; ++row) {
-        for (int64_t column = 0; column < side; ++column) {
-          const int64_t index = group * area + row * side + column;
-          visit(index, wide[column * side + row]);
-          visit(index, tall[row * side + column]);
-        }
-      }
-    }
-    const int64_t group = pattern.identity[channel * pattern.reps + rep] - channel * pattern.groups;
-    for (int64_t i = 0; i < area; ++i) visit(group * area + i, kernel.small[i]);
-  }
-}
-
-template <typename T, typename Visit>
-void visit_contributions(const Pattern& pattern, int64_t channel, CrossKernel<T>& kernel,
-                         Visit visit) {
-  if (pattern.side == 3) return visit_contributions<3>(pattern, channel, kernel, visit);
-  if (pattern.side == 5) return visit_contributions<5>(pattern, channel, kernel, visit);
-  return visit_contributions<0>(pattern, channel, kernel, visit);
-}
-
-template <typename T>
-void assemble(const Pattern& pattern, int64_t channel, const T* weight, CrossKernel<T>& kernel) {
-  kernel.clear();
-  visit_contributions(pattern, channel, kernel, [&](int64_t i, T& tap) { tap += weight[i]; });
-}
-
-template <typename T>
-void disassemble(const Pattern& pattern, int64_t channel, CrossKernel<T>& grad, T* grad_weight) {
-  visit_contributions(pattern, channel, grad, [&](int64_t i, T& tap) { grad_weight[i] += tap; });
-}
-
 // The N x N blocks of an arm that are not all zero: what is pruned costs nothing from here on.
-// NaN is not zero. `taps` that are no multiple of N leave a last block padded with zeros.
+// NaN is not zero.
 template <typename T>
 class BlockList {
  public:
-  void fill(const T* arm, int64_t taps, int64_t side, int64_t first, bool flip) {
-    const int64_t area = side * side, count = (taps + side - 1) / side;
-    weights_.resize(count * area);
+  // Room for the weights of `slots` blocks, all zero; to be filled before `list_slots`.
+  T* clear(int64_t slots, int64_t side) {
+    weights_.assign(slots * side * side, T(0));
+    return weights_.data();
+  }
+
+  // Slot s begins at offset `first + s * step`.
+  void list_slots(int64_t side, int64_t first, int64_t step) {
+    const int64_t area = side * side, slots = static_cast<int64_t>(weights_.size()) / area;
     blocks_.clear();
-    for (int64_t index = 0; index < count; ++index) {
-      T* weight = weights_.data() + index * area;
-      const T* from = arm + index * area;
-      const int64_t present = std::min(area, taps * side - index * area);
-      bool kept = false;
-      for (int64_t i = 0; i < present; ++i) kept |= from[i] != T(0);
-      if (!kept) continue;
-      for (int64_t i = 0; i < area; ++i) {
-        weight[flip ? area - 1 - i : i] = i < present ? from[i] : T(0);
-      }
-      const int64_t offset = first + index * side;
-      blocks_.push_back({flip ? -(offset + side - 1) : offset, weight});
+    for (int64_t slot = 0; slot < slots; ++slot) {
+      const T* weight = weights_.data() + slot * area;
+      if (is_used(weight, area)) blocks_.push_back({first + slot * step, side, weight});
     }
   }
+
+  // Room for the weights of an arm of any length, to be filled before `list_taps`.
+  T* arm(int64_t taps, int64_t side) {
+    weights_.resize(taps * side);
+    return weights_.data();
+  }
+
+  // Cuts the arm, centred, into the fewest blocks: so the slots of a folded arm come apart again,
+  // wherever in the arm they begin. Blocks at its ends may have fewer taps.
+  void list_taps(int64_t taps, int64_t side) {
+    used_.resize(taps);
+    for (int64_t tap = 0; tap < taps; ++tap) used_[tap] = is_used(arm_tap(tap, side), side);
+    int64_t best = 0, fewest = taps + 1;
+    for (int64_t before = 0; before < side; ++before) {
+      int64_t count = 0;
+      visit_blocks(taps, side, before, [&](int64_t, int64_t) { ++count; });
+      if (count < fewest) best = before, fewest = count;
+    }
+    blocks_.clear();
+    visit_blocks(taps, side, best, [&](int64_t begin, int64_t end) {
+      blocks_.push_back({begin - taps / 2, end - begin, arm_tap(begin, side)});
+    });
+  }
+
   const Block<T>* data() const { return blocks_.data(); }
   int64_t size() const { return static_cast<int64_t>(blocks_.size()); }
 
  private:
+  static bool is_used(const T* weight, int64_t count) {
+    bool used = false;
+    for (int64_t i = 0; i < count; ++i) used |= weight[i] != T(0);
+    return used;
+  }
+  const T* arm_tap(int64_t tap, int64_t side) const { return weights_.data() + tap * side; }
+
+  // Calls visit(begin, end) for every block with a tap in use, where the first block begins
+  // `before` taps before the arm.
+  template <typename Visit>
+  void visit_blocks(int64_t taps, int64_t side, int64_t before, Visit visit) const {
+    for (int64_t start = -before; start < taps; start += side) {
+      const int64_t begin = std::max<int64_t>(start, 0), end = std::min(start + side, taps);
+      bool used = false;
+      for (int64_t tap = begin; tap < end; ++tap) used |= used_[tap];
+      if (used) visit(begin, end);
+    }
+  }
+
   std::vector<T> weights_;
+  std::vector<char> used_;
   std::vector<Block<T>> blocks_;
+};
+
+// Calls visit(group, weight index in the group, element) for every contribution of one channel to
+// the blocks of its arms and of the identity. Assembly adds along it, its transpose gathers along
+// it. `flipped` blocks hold their weights in the opposite order.
+template <int Side, typename T, typename Visit>
+void visit_contributions(const Pattern& pattern, int64_t channel, bool flipped, T* wide, T* tall,
+                         T* small, Visit visit) {
+  PatternSizes sizes = pattern.sizes;
+  if (Side > 0) sizes.side = Side;  // a constant from here on
+  const int side = sizes.side, area = side * side;
+  const int start = flipped ? area - 1 : 0, step = flipped ? -1 : 1;
+  for (int rep = 0; rep < sizes.reps; ++rep) {
+    const int32_t* shift = pattern.shift + channel * sizes.groups * 2 * sizes.reps + rep;
+    for (int group = 0; group < sizes.groups; ++group, shift += 2 * sizes.reps) {
+      T* to_wide = wide + sizes.slot_of_shift(shift[0]) * area + start;
+      T* to_tall = tall + sizes.slot_of_shift(shift[sizes.reps]) * area + start;
+      for (int row = 0; row < side; ++row) {
+        for (int column = 0; column < side; ++column) {
+          const int index = row * side + column;
+          visit(group, index, to_wide[step * (column * side + row)]);
+          visit(group, index, to_tall[step * index]);
+        }
+      }
+    }
+    const int group = pattern.identity_group(channel, rep);
+    for (int i = 0; i < area; ++i) visit(group, i, small[start + step * i]);
+  }
+}
+
+template <typename T, typename Visit>
+void visit_contributions(const Pattern& pattern, int64_t channel, bool flipped, T* wide, T* tall,
+                         T* small, Visit visit) {
+  const auto run = pattern.sizes.side == 3   ? visit_contributions<3, T, Visit>
+                   : pattern.sizes.side == 5 ? visit_contributions<5, T, Visit>
+                                             : visit_contributions<0, T, Visit>;
+  run(pattern, channel, flipped, wide, tall, small, visit);
+}
+
+// The blocks of one channel, ready to run over the map or, flipped, over gradients of outputs.
+template <typename T>
+struct CrossBlocks {
+  BlockList<T> wide, tall, small;
+
+  // `weight` holds the small kernels of the channel.
+  void assemble(const Pattern& pattern, int64_t channel, const T* weight, bool flipped) {
+    const PatternSizes& sizes = pattern.sizes;
+    const int64_t side = sizes.side, area = side * side;
+    T* to_wide = wide.clear(sizes.groups, side);
+    T* to_tall = tall.clear(sizes.groups, side);
+    visit_contributions(
+        pattern, channel, flipped, to_wide, to_tall, small.clear(1, side),
+        [&](int64_t group, int64_t i, T& element) { element += weight[group * area + i]; });
+    const int64_t first = flipped ? sizes.big / 2 - (side - 1) : sizes.first(false);
+    const int64_t step = flipped ? -side : side;
+    wide.list_slots(side, first, step);
+    tall.list_slots(side, first, step);
+    small.list_slots(side, -(side / 2), 0);
+  }
 };
 
 }  // namespace mmsw
