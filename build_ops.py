@@ -234,8 +234,9 @@ def _extensions(torch: ModuleType, cpp_extension: ModuleType) -> tuple[list, dic
     # Contraction to fused multiply-add is meant; nothing else of -ffast-math is.
     cpp = cpp_extension.CppExtension(
         full_name('cpp'),
-        names('cpu/*.cpp'),
-        depends=names('cpu/*.h'),
+        names('front.cpp', 'cpu/*.cpp'),
+        depends=names('*.h', 'cpu/*.h'),
+        define_macros=[('MMSW_LIBRARY', 'mmsw_cpp'), ('MMSW_KEY', 'CPU')],
         extra_compile_args=['-O3', '-ffp-contract=fast', '-Wno-psabi'],
     )
     cpp.backend, cpp.openmp = 'cpp', openmp

@@ -52,86 +52,38 @@ def unavailable_reason() -> str | None:
     return _reason
 
 
-def shift_add(
-    conv_out: Tensor, shift_hv: Tensor, identity_index: Tensor, big_kernel: int, small_kernel: int
-) -> Outputs:
+def shift_add(conv_out: Tensor, *tables: Any) -> Outputs:
     """See :func:`mmsw.ops.shift_add`."""
-    outputs = _library().shift_add(
-        _ready(conv_out), shift_hv, identity_index, big_kernel, small_kernel
-    )
-    return tuple(out.to(conv_out.dtype) for out in outputs)
+    return _library().shift_add(conv_out, *tables)
 
 
-def shift_add_grad(
-    grad_h: Tensor,
-    grad_v: Tensor,
-    grad_i: Tensor,
-    shift_hv: Tensor,
-    identity_index: Tensor,
-    big_kernel: int,
-    small_kernel: int,
-) -> Tensor:
+def shift_add_grad(grad_h: Tensor, grad_v: Tensor, grad_i: Tensor, *tables: Any) -> Tensor:
     """Gradient of :func:`shift_add` with respect to ``conv_out``."""
-    grads = (_ready(grad) for grad in (grad_h, grad_v, grad_i))
-    grad = _library().shift_add_grad(*grads, shift_hv, identity_index, big_kernel, small_kernel)
-    return grad.to(grad_h.dtype)
+    return _library().shift_add_grad(grad_h, grad_v, grad_i, *tables)
 
 
-def shift_wise_conv2d(
-    x: Tensor,
-    weight: Tensor,
-    shift_hv: Tensor,
-    identity_index: Tensor,
-    big_kernel: int,
-    small_kernel: int,
-) -> Outputs:
+def shift_wise_conv2d(x: Tensor, weight: Tensor, *tables: Any) -> Outputs:
     """See :func:`mmsw.ops.shift_wise_conv2d`."""
-    outputs = _library().shift_wise_conv2d(
-        _ready(x), _ready(weight), shift_hv, identity_index, big_kernel, small_kernel
-    )
-    return tuple(out.to(x.dtype) for out in outputs)
+    return _library().shift_wise_conv2d(x, weight, None, *tables)
 
 
 def shift_wise_conv2d_grad_input(
-    grad_h: Tensor,
-    grad_v: Tensor,
-    grad_i: Tensor,
-    weight: Tensor,
-    shift_hv: Tensor,
-    identity_index: Tensor,
-    big_kernel: int,
-    small_kernel: int,
+    grad_h: Tensor, grad_v: Tensor, grad_i: Tensor, weight: Tensor, *tables: Any
 ) -> Tensor:
     """Gradient of :func:`shift_wise_conv2d` with respect to ``x``."""
-    tensors = (_ready(tensor) for tensor in (grad_h, grad_v, grad_i, weight))
-    grad = _library().shift_wise_conv2d_grad_input(
-        *tensors, shift_hv, identity_index, big_kernel, small_kernel
-    )
-    return grad.to(grad_h.dtype)
+    return _library().shift_wise_conv2d_grad_input(grad_h, grad_v, grad_i, weight, None, *tables)
 
 
 def shift_wise_conv2d_grad_weight(
-    grad_h: Tensor,
-    grad_v: Tensor,
-    grad_i: Tensor,
-    x: Tensor,
-    shift_hv: Tensor,
-    identity_index: Tensor,
-    big_kernel: int,
-    small_kernel: int,
+    grad_h: Tensor, grad_v: Tensor, grad_i: Tensor, x: Tensor, *tables: Any
 ) -> Tensor:
     """Gradient of :func:`shift_wise_conv2d` with respect to the small kernels."""
-    tensors = (_ready(tensor) for tensor in (grad_h, grad_v, grad_i, x))
-    grad = _library().shift_wise_conv2d_grad_weight(
-        *tensors, shift_hv, identity_index, big_kernel, small_kernel
-    )
-    return grad.to(x.dtype)
+    return _library().shift_wise_conv2d_grad_weight(grad_h, grad_v, grad_i, x, None, *tables)
 
 
-def cross_conv2d(x: Tensor, wide: Tensor, tall: Tensor, bias: Tensor) -> Tensor:
+def cross_conv2d(x: Tensor, wide: Tensor, tall: Tensor, bias: Tensor | None) -> Tensor:
     """See :func:`mmsw.ops.cross_conv2d`."""
-    tensors = (_ready(tensor) for tensor in (x, wide, tall, bias))  # of one dtype: the caller's
-    return _library().cross_conv2d(*tensors).to(x.dtype)
+    return _library().cross_conv2d(x, wide, tall, bias)
 
 
 def instruction_set() -> str:
@@ -150,12 +102,6 @@ def set_instruction_set(name: str) -> None:
     """
     if not _library().set_instruction_set(name):
         raise ValueError(f'instruction set {name!r} is unknown or not supported by this machine')
-
-
-def _ready(tensor: Tensor) -> Tensor:
-    """Contiguous, in the type that is computed in."""
-    dtype = torch.float64 if tensor.dtype == torch.float64 else torch.float32
-    return tensor.detach().to(dtype).contiguous()
 
 
 def _library() -> Any:
