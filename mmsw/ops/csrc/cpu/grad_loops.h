@@ -5,6 +5,7 @@
 // changes no bit, and taps that nobody asks for can be left out.
 #pragma once
 
+#include "copy_loops.h"
 #include "simd.h"
 
 namespace mmsw {
@@ -94,16 +95,36 @@ void correlate_grad(Plane<const T> map, Plane<const T> grad_out, int64_t first, 
 }
 
 template <typename T>
-void reduce(const T* sums, int64_t count, T* out) {
-  for (int64_t i = 0; i < count; ++i) {
-    T total[lanes<T>];
-    store(total, load(sums + i * lanes<T>));
+MMSW_INLINE T sum_lanes(typename Simd<T>::V vector) {
+  T total[lanes<T>];
+  store(total, vector);
 #pragma GCC unroll 16
-    for (int64_t half = lanes<T> / 2; half > 0; half /= 2) {
-      for (int64_t lane = 0; lane < half; ++lane) total[lane] += total[lane + half];
-    }
-    out[i] = total[0];
+  for (int64_t half = lanes<T> / 2; half > 0; half /= 2) {
+    for (int64_t lane = 0; lane < half; ++lane) total[lane] += total[lane + half];
   }
+  return total[0];
+}
+
+template <typename T>
+void reduce(const T* sums, int64_t count, T* out) {
+  int64_t i = 0;
+  if constexpr (sizeof(T) == sizeof(float)) {  // as many at once as there are lanes, in equal order
+    for (; i + lanes<T> <= count; i += lanes<T>) {
+      Floats part[lanes<T>];
+#pragma GCC unroll 16
+      for (int row = 0; row < lanes<T>; ++row) part[row] = load(sums + (i + row) * lanes<T>);
+#pragma GCC unroll 4
+      for (int64_t half = lanes<T> / 2; half > 0; half /= 2) {
+#pragma GCC unroll 8
+        for (int64_t row = 0; row < half; ++row) {
+          part[row] = interleave_low(part[row], part[row + half]) +
+                      interleave_high(part[row], part[row + half]);
+        }
+      }
+      store(out + i, part[0]);
+    }
+  }
+  for (; i < count; ++i) out[i] = sum_lanes<T>(load(sums + i * lanes<T>));
 }
 
 }  // namespace
