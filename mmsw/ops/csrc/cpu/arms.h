@@ -14,8 +14,12 @@ namespace mmsw {
 template <typename T>
 void run_arm(const Frame<T>& frame, const BlockList<T>& arm, int64_t side, T init, bool accumulate,
              T* out, int64_t out_stride) {
-  plane_kernels<T>().correlate(frame.plane(), arm.data(), arm.size(), side, init, accumulate, out,
-                               out_stride);
+  const auto& kernels = plane_kernels<T>();
+  const auto map = frame.plane();
+  kernels.correlate(map, arm.data(), arm.size(), side, init, accumulate, out, out_stride);
+  for (const auto& end : arm.ends()) {
+    kernels.add_taps(map, end.block, end.taps, side, out, out_stride);
+  }
 }
 
 // Sums over the turned maps of a frame, on their way back.
