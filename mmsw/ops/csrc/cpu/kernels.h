@@ -5,8 +5,8 @@
 
 namespace mmsw {
 
-// N x N weights of one small kernel, or of a sum of them, in an arm whose taps run along the rows.
-// Row 0 of the weights meets row `y + offset` of the map.
+// N x N weights of one slot of an arm, whose taps run along the rows: output row y meets map rows
+// from y + offset on.
 template <typename T>
 struct Block {
   int64_t offset;
@@ -28,25 +28,61 @@ inline int64_t frame_rows(int64_t side) { return 16 + side; }
 inline int64_t frame_left(int64_t side) { return (side / 2 + 15) / 16 * 16; }
 inline int64_t frame_right(int64_t side) { return 32 + side; }
 
+// What sums are written to must hold whole tiles, too.
+inline int64_t sum_rows(int64_t height) { return (height + 15) / 16 * 16; }
+inline int64_t sum_columns(int64_t width) { return (width + 31) / 32 * 32; }
+
 template <typename T>
 struct PlaneKernels {
   // out = init (or, when accumulating, out) + sum over blocks of the correlation of `map` with it.
   void (*correlate)(Plane<const T> map, const Block<T>* blocks, int64_t count, int64_t side,
                     T init, bool accumulate, T* out, int64_t out_stride);
-  // grad[tap, n] += sum over the map of grad_out[y, x] * map[y + first + tap, x + n - side / 2]
+  // out += the correlation of `map` with a block of any number of taps
+  void (*add_taps)(Plane<const T> map, Block<T> block, int64_t taps, int64_t side, T* out,
+                   int64_t out_stride);
+  // sums[tap, n] += sum over the map of grad_out[y, x] * map[y + first + tap, x + n - side / 2].
+  // Each element of `sums` is a vector of partial sums; the order of additions to it does not
+  // depend on `first` and `taps`.
   void (*correlate_grad)(Plane<const T> map, Plane<const T> grad_out, int64_t first, int64_t taps,
-                         int64_t side, T* grad);
-  // out[x, y] = in[y, x]
-  void (*transpose)(const T* in, int64_t in_stride, int64_t height, int64_t width, T* out,
-                    int64_t out_stride);
+                         int64_t side, T* sums);
+  // out[i] = the sum of vector i of `sums`
+  void (*reduce)(const T* sums, int64_t count, T* out);
+};
+
+// The bits of the types that maps are stored in and that are not computed in.
+struct Half {
+  uint16_t bits;
+};
+struct BFloat16 {
+  uint16_t bits;
+};
+
+// Copies between maps stored as S and maps of the type T that is computed in. Widening is exact,
+// narrowing rounds to nearest, ties to even. Transposing, in[y, x] becomes out[x, y].
+template <typename T, typename S>
+struct CopyKernels {
+  void (*widen)(const S* in, int64_t in_stride, int64_t height, int64_t width, T* out,
+                int64_t out_stride);
+  void (*widen_transposed)(const S* in, int64_t in_stride, int64_t height, int64_t width, T* out,
+                           int64_t out_stride);
+  void (*narrow)(const T* in, int64_t in_stride, int64_t height, int64_t width, S* out,
+                 int64_t out_stride);
+  void (*narrow_transposed)(const T* in, int64_t in_stride, int64_t height, int64_t width, S* out,
+                            int64_t out_stride);
   // out[x] += in[x] for x in [0, count)
-  void (*add)(const T* in, int64_t count, T* out);
+  void (*add)(const S* in, int64_t count, T* out);
 };
 
 struct InstructionSet {
   const char* name;
+  int vector_bytes;
+  int tile_rows, tile_columns;  // the latter in vectors
   PlaneKernels<float> f32;
   PlaneKernels<double> f64;
+  CopyKernels<float, float> copy_f32;
+  CopyKernels<double, double> copy_f64;
+  CopyKernels<float, Half> copy_f16;
+  CopyKernels<float, BFloat16> copy_bf16;
 };
 
 const InstructionSet& baseline_kernels();

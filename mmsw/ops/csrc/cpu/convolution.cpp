@@ -1,0 +1,161 @@
+// The fused operator and its gradient with respect to the map, on the CPU.
+#include <ATen/ops/empty.h>
+
+#include "../backend.h"
+#include "arms.h"
+#include "dispatch.h"
+#include "parallel.h"
+
+namespace mmsw {
+namespace {
+
+MapSizes sizes_of(const Tensor& x) { return {x.size(0), x.size(1), x.size(2), x.size(3)}; }
+
+// What a thread needs: frames, and the blocks of the channel that it is at.
+template <typename S>
+struct Scratch {
+  using T = Computed<S>;
+
+  Scratch(int64_t samples, const MapSizes& maps, int64_t side)
+      : frames(samples, maps, side), out(maps, frames.upright()), turned_sums(frames.turned()) {}
+
+  void use(const Pattern& pattern, const S* weight, int64_t next, bool flipped) {
+    if (channel == next) return;
+    channel = next;
+    const int64_t count = pattern.sizes.groups * pattern.sizes.block_size();
+    weights.resize(count);
+    Stored<S>::widen(weight + channel * count, count, 1, count, weights.data(), count);
+    blocks.assemble(pattern, channel, weights.data(), flipped);
+  }
+
+  FramePair<T> frames;
+  ArmOutput<S> out;
+  TurnedSums<T> turned_sums;
+  CrossBlocks<T> blocks;
+  std::vector<T> weights;
+  int64_t channel = -1;
+};
+
+// Calls work(channel, place of the channel in the first sample, scratch) for the samples of every
+// frame, channel by channel: the blocks of a channel serve its whole batch.
+template <typename S, typename Work>
+void for_each_frame(const MapSizes& maps, int64_t side, Work work) {
+  const int64_t samples = samples_per_frame(maps, side, instruction_set->vector_bytes / int64_t{sizeof(Computed<S>)});
+  const int64_t frames = maps.batch / samples;
+  const int64_t grain = maps.area() > 1024 ? 1 : frames;  // small maps share their blocks
+  for_each(maps.channels * frames, grain, Scratch<S>(samples, maps, side),
+           [&](int64_t item, Scratch<S>& own) {
+             const int64_t channel = item / frames;
+             work(channel, maps.at(item % frames * samples, channel), own);
+           });
+}
+
+template <typename S>
+Outputs forward(const Tensor& x, const Tensor& weight, const Pattern& pattern) {
+  const MapSizes maps = sizes_of(x);
+  const Outputs outputs{at::empty(x.sizes(), x.options()), at::empty(x.sizes(), x.options()),
+                        at::empty(x.sizes(), x.options())};
+  const S* in = x.const_data_ptr<S>();
+  const S* weights = weight.const_data_ptr<S>();
+  S* h = std::get<0>(outputs).mutable_data_ptr<S>();
+  S* v = std::get<1>(outputs).mutable_data_ptr<S>();
+  S* i = std::get<2>(outputs).mutable_data_ptr<S>();
+  const int64_t side = pattern.sizes.side, to_next = maps.to_next_sample();
+  for_each_frame<S>(maps, side, [&](int64_t channel, int64_t at, Scratch<S>& own) {
+    own.use(pattern, weights, channel, false);
+    auto& upright = own.frames.upright();
+    upright.copy(in + at, to_next);
+    own.out.begin(v + at);
+    own.out.run(upright, own.blocks.tall, side, false);
+    own.out.store();
+    own.out.begin(i + at);
+    own.out.run(upright, own.blocks.small, side, false);
+    own.out.store();
+    auto& turned = own.frames.turned();
+    turned.copy_transposed(in + at, to_next);
+    own.turned_sums.run(turned, own.blocks.wide, side, 0);
+    own.turned_sums.store(h + at, to_next, maps.width);
+  });
+  return outputs;
+}
+
+template <typename S>
+Tensor grad_input(const Outputs& grads, const Tensor& weight, const Pattern& pattern) {
+  const auto& [grad_h, grad_v, grad_i] = grads;
+  const MapSizes maps = sizes_of(grad_h);
+  const Tensor grad = at::empty(grad_h.sizes(), grad_h.options());
+  const S* h = grad_h.const_data_ptr<S>();
+  const S* v = grad_v.const_data_ptr<S>();
+  const S* i = grad_i.const_data_ptr<S>();
+  const S* weights = weight.const_data_ptr<S>();
+  S* out = grad.mutable_data_ptr<S>();
+  const int64_t side = pattern.sizes.side, to_next = maps.to_next_sample();
+  for_each_frame<S>(maps, side, [&](int64_t channel, int64_t at, Scratch<S>& own) {
+    own.use(pattern, weights, channel, true);
+    auto& turned = own.frames.turned();
+    turned.copy_transposed(h + at, to_next);
+    own.turned_sums.run(turned, own.blocks.wide, side, 0);
+    own.out.begin(out + at);
+    own.out.take(own.turned_sums);
+    auto& upright = own.frames.upright();
+    upright.copy(v + at, to_next);
+    own.out.run(upright, own.blocks.tall, side, true);
+    upright.copy(i + at, to_next);
+    own.out.run(upright, own.blocks.small, side, true);
+    own.out.store();
+  });
+  return grad;
+}
+
+template <typename S>
+Tensor cross(const Tensor& x, const Tensor& wide, const Tensor& tall, const Tensor* bias) {
+  using T = Computed<S>;
+  const MapSizes maps = sizes_of(x);
+  const Tensor result = at::empty(x.sizes(), x.options());
+  const S* in = x.const_data_ptr<S>();
+  const S* wides = wide.const_data_ptr<S>();
+  const S* talls = tall.const_data_ptr<S>();
+  const S* biases = bias == nullptr ? nullptr : bias->const_data_ptr<S>();
+  S* out = result.mutable_data_ptr<S>();
+  const int64_t side = wide.size(2), to_next = maps.to_next_sample();
+  const auto list = [&](BlockList<T>& blocks, const S* arms, int64_t taps, int64_t channel) {
+    const int64_t count = taps * side;
+    Stored<S>::widen(arms + channel * count, count, 1, count, blocks.arm(taps, side), count);
+    blocks.list_taps(taps, side);
+  };
+  for_each_frame<S>(maps, side, [&](int64_t channel, int64_t at, Scratch<S>& own) {
+    if (own.channel != channel) {
+      own.channel = channel;
+      list(own.blocks.wide, wides, wide.size(1), channel);
+      list(own.blocks.tall, talls, tall.size(1), channel);
+    }
+    auto& turned = own.frames.turned();
+    turned.copy_transposed(in + at, to_next);
+    const T init = biases == nullptr ? T(0) : static_cast<T>(biases[channel]);
+    own.turned_sums.run(turned, own.blocks.wide, side, init);
+    own.out.begin(out + at);
+    own.out.take(own.turned_sums);
+    auto& upright = own.frames.upright();
+    upright.copy(in + at, to_next);
+    own.out.run(upright, own.blocks.tall, side, true);
+    own.out.store();
+  });
+  return result;
+}
+
+}  // namespace
+
+Outputs run_conv(const Tensor& x, const Tensor& weight, const Pattern& pattern) {
+  return MMSW_DISPATCH(x, forward, x, weight, pattern);
+}
+
+Tensor run_grad_input(const Outputs& grads, const Tensor& weight, const Pattern& pattern) {
+  return MMSW_DISPATCH(weight, grad_input, grads, weight, pattern);
+}
+
+Tensor run_cross(const Tensor& x, const Tensor& wide, const Tensor& tall,
+                 const std::optional<Tensor>& bias) {
+  return MMSW_DISPATCH(x, cross, x, wide, tall, bias ? &*bias : nullptr);
+}
+
+}  // namespace mmsw
