@@ -8,6 +8,7 @@
 
 #include "../pattern.h"
 #include "kernels.h"
+#include "reduced.h"
 
 namespace mmsw {
 
@@ -26,6 +27,7 @@ class BlockList {
   void list_slots(int64_t side, int64_t first, int64_t step) {
     const int64_t area = side * side, slots = static_cast<int64_t>(weights_.size()) / area;
     blocks_.clear();
+    reduced_.forget();
     for (int64_t slot = 0; slot < slots; ++slot) {
       const T* weight = weights_.data() + slot * area;
       if (is_used(weight, area)) blocks_.push_back({first + slot * step, side, weight});
@@ -50,6 +52,7 @@ class BlockList {
       if (count < fewest) best = before, fewest = count;
     }
     blocks_.clear();
+    reduced_.forget();
     visit_blocks(taps, side, best, [&](int64_t begin, int64_t end) {
       blocks_.push_back({begin - taps / 2, end - begin, arm_tap(begin, side)});
     });
@@ -57,6 +60,7 @@ class BlockList {
 
   const Block<T>* data() const { return blocks_.data(); }
   int64_t size() const { return static_cast<int64_t>(blocks_.size()); }
+  ReducedArm& reduced() const { return reduced_; }
 
  private:
   static bool is_used(const T* weight, int64_t count) {
@@ -81,6 +85,7 @@ class BlockList {
   std::vector<T> weights_;
   std::vector<char> used_;
   std::vector<Block<T>> blocks_;
+  mutable ReducedArm reduced_;
 };
 
 // Calls visit(group, weight index in the group, element) for every contribution of one channel to

@@ -1,4 +1,4 @@
-// The choice of an instruction set, for the whole process.
+// The choice of an instruction set and of the arithmetic, for the whole process.
 #include "instruction_sets.h"
 
 #include <torch/library.h>
@@ -43,13 +43,24 @@ bool set_instruction_set(std::string name) {
   return found != nullptr;
 }
 
+std::string current_arithmetic() { return reduced_arithmetic ? "reduced" : "direct"; }
+
+bool set_arithmetic(std::string name) {
+  if (name != "reduced" && name != "direct") return false;
+  reduced_arithmetic = name == "reduced";
+  return true;
+}
+
 TORCH_LIBRARY_FRAGMENT(mmsw_cpp, library) {
   library.def("instruction_set", &current_instruction_set);
   library.def("set_instruction_set", &set_instruction_set);
+  library.def("arithmetic", &current_arithmetic);
+  library.def("set_arithmetic", &set_arithmetic);
 }
 
 }  // namespace
 
 const InstructionSet* instruction_set = find_instruction_set("best");
+bool reduced_arithmetic = true;
 
 }  // namespace mmsw
