@@ -13,8 +13,9 @@ namespace mmsw {
 template <typename T>
 bool wins_reduced(const Frame<T>& frame, const BlockList<T>& arm) {
   if constexpr (std::is_same_v<T, float>) {
-    return reduced_arithmetic && arm.reduced().wins(instruction_set->reduced, arm.data(), arm.size(),
-                                                    frame.reduced());
+    return arithmetic != Arithmetic::direct &&
+           arm.reduced().wins(instruction_set->reduced, arm.data(), arm.size(), frame.reduced(),
+                              arithmetic == Arithmetic::always);
   }
   return false;
 }

@@ -43,12 +43,17 @@ bool set_instruction_set(std::string name) {
   return found != nullptr;
 }
 
-std::string current_arithmetic() { return reduced_arithmetic ? "reduced" : "direct"; }
+constexpr const char* kArithmetics[] = {"direct", "reduced", "always"};
+
+std::string current_arithmetic() { return kArithmetics[static_cast<int>(arithmetic)]; }
 
 bool set_arithmetic(std::string name) {
-  if (name != "reduced" && name != "direct") return false;
-  reduced_arithmetic = name == "reduced";
-  return true;
+  for (int i = 0; i < 3; ++i) {
+    if (name != kArithmetics[i]) continue;
+    arithmetic = static_cast<Arithmetic>(i);
+    return true;
+  }
+  return false;
 }
 
 TORCH_LIBRARY_FRAGMENT(mmsw_cpp, library) {
@@ -61,6 +66,6 @@ TORCH_LIBRARY_FRAGMENT(mmsw_cpp, library) {
 }  // namespace
 
 const InstructionSet* instruction_set = find_instruction_set("best");
-bool reduced_arithmetic = true;
+Arithmetic arithmetic = Arithmetic::reduced;
 
 }  // namespace mmsw

@@ -9,7 +9,10 @@
 namespace mmsw {
 
 extern const InstructionSet* instruction_set;
-extern bool reduced_arithmetic;  // where it wins; else all is direct
+
+// How arms are run: all directly, with fewer multiplications where that wins, or wherever it can be.
+enum class Arithmetic { direct, reduced, always };
+extern Arithmetic arithmetic;
 
 template <typename T>
 const PlaneKernels<T>& plane_kernels();

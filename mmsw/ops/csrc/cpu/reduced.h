@@ -11,6 +11,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
 #include <vector>
 
@@ -22,8 +23,6 @@ constexpr int kReducedRows = 8;         // the largest number of tile rows in re
 constexpr int kReducedSpare = kReducedRows + 2;  // rows before and after in `domain`
 constexpr int32_t kModerateBits = 0x71800000;  // of 2^100: such weights do not overflow
 constexpr float kNear = 0.625f, kFar = 1.5f;  // points across: 0, +-kNear, +-kFar and infinity
-
-constexpr int64_t kFewestBlocks = 3;
 
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -77,12 +76,13 @@ class ReducedArm {
   // The blocks have changed.
   void forget() { known_ = false; }
 
-  // Whether planes of the size of `memory` gain; the first question transforms the blocks.
+  // Whether planes of the size of `memory` gain or, if it is `always` wanted, can be run at all; the
+  // first question transforms the blocks.
   bool wins(const ReducedKernels& kernels, const Block<float>* blocks, int64_t count,
-            ReducedMemory& memory) {
+            ReducedMemory& memory, bool always) {
     if (!known_) {
       known_ = true;
-      wins_ = memory.can() && count >= kFewestBlocks && prepare(kernels, blocks, count, memory);
+      wins_ = memory.can() && count > 0 && prepare(kernels, blocks, count, memory, always);
     }
     return wins_;
   }
@@ -105,19 +105,15 @@ class ReducedArm {
  private:
   // False: the arm does not win, or not all weights are finite and moderate.
   bool prepare(const ReducedKernels& kernels, const Block<float>* blocks, int64_t count,
-               ReducedMemory& memory) {
+               ReducedMemory& memory, bool always) {
     ReducedPlan plan = memory.plan(kernels.lanes);
+    if (!always && !is_less(blocks, count, plan, kernels.lanes)) return false;
     const bool moderate = plan.side == 3 ? cut<3>(blocks, count, kernels.lanes)
                                          : cut<5>(blocks, count, kernels.lanes);
     if (!moderate) return false;
     first_row_ = ((base_ + 4) % 3 + 3) % 3 - 4;  // above are only tiles that miss the map
     list_runs(plan);
     const int64_t components = 5 * (plan.columns + plan.side - 1);
-    const int64_t tile_rows = ceil_div(plan.height, 3);
-    const int64_t vectors = ceil_div(ceil_div(plan.width, plan.columns), kernels.lanes);
-    // In multiply-adds of vectors. The transforms cost about as much as 10 groups.
-    const int64_t reduced = vectors * components * (work_ + 10 * tile_rows);
-    if (reduced >= direct_work(blocks, count, plan, kernels.lanes)) return false;
     weights_.resize(components * weight_stride_);
     plan.weights = weights_.data();
     plan.weight_stride = weight_stride_;
@@ -192,7 +188,6 @@ class ReducedArm {
     const int64_t ahead = (base_ - first_row_) / 3;  // of group 0; exact
     tiles_.resize(count);
     runs_.clear();
-    work_ = 0;
     for (int64_t i = 0; i < count; ++i) {
       const int64_t from = i * tile_rows / count, rows = (i + 1) * tile_rows / count - from;
       const int64_t row = from + ahead;  // that group 0 meets
@@ -205,7 +200,6 @@ class ReducedArm {
         if (length > 0) {
           lists_[length - 1].push_back(
               {static_cast<int32_t>(group), static_cast<int32_t>(row + group)});
-          work_ += length * rows;
         }
         group += std::max<int64_t>(length, 1);
       }
@@ -220,20 +214,22 @@ class ReducedArm {
     }
   }
 
-  // Multiply-adds of vectors that the direct form takes.
-  static int64_t direct_work(const Block<float>* blocks, int64_t count, const ReducedPlan& plan,
-                             int64_t lanes) {
-    int64_t rows = 0;
+  // Whether the reduced form takes less work, counted in multiply-adds of vectors: both take as many
+  // as their sums have; the transforms of a map cost about as much as 11 groups, those of an arm 1500.
+  static bool is_less(const Block<float>* blocks, int64_t count, const ReducedPlan& plan,
+                      int64_t lanes) {
+    int64_t rows = 0;  // that a tap meets, of all taps
     for (int64_t i = 0; i < count; ++i) {
-      const int64_t from = std::max<int64_t>(0, -blocks[i].offset - blocks[i].taps - 2);
-      const int64_t to = std::min(plan.height, plan.height - blocks[i].offset + 3);
-      rows += std::max<int64_t>(0, to - from) * blocks[i].taps;
+      rows += std::max<int64_t>(0, plan.height - std::abs(blocks[i].offset)) * blocks[i].taps;
     }
-    return rows * plan.side * ceil_div(plan.width, lanes);
+    const int64_t direct = rows * plan.side * ceil_div(plan.width, lanes);
+    const int64_t components = 5 * (plan.columns + plan.side - 1);
+    const int64_t vectors = ceil_div(ceil_div(plan.width, plan.columns), lanes);
+    return vectors * components * (rows / 9 + 11 * ceil_div(plan.height, 3)) + 1500 < direct;
   }
 
   bool known_ = false, wins_ = false;
-  int64_t base_ = 0, first_row_ = 0, groups_ = 0, weight_stride_ = 0, work_ = 0;
+  int64_t base_ = 0, first_row_ = 0, groups_ = 0, weight_stride_ = 0;
   std::vector<float> taps_, weights_;
   std::vector<char> kept_;
   std::vector<RowTile> tiles_;

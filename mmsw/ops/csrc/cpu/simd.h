@@ -45,8 +45,7 @@ MMSW_INLINE typename Simd<T>::V splat(T value) {
 
 // Keeps a loaded vector in its register: compilers like to load it again for every use, and loads
 // are what these loops run out of first.
-#if defined(MMSW_KEEP)  // a test compiles for vectors that no register holds
-#elif defined(__x86_64__)
+#if defined(__x86_64__)
 #define MMSW_KEEP(value) asm("" : "+v"(value))
 #elif defined(__aarch64__)
 #define MMSW_KEEP(value) asm("" : "+w"(value))
