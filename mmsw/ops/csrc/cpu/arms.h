@@ -14,7 +14,7 @@ template <typename T>
 bool wins_reduced(const Frame<T>& frame, const BlockList<T>& arm) {
   if constexpr (std::is_same_v<T, float>) {
     return arithmetic != Arithmetic::direct &&
-           arm.reduced().wins(instruction_set->reduced, arm.data(), arm.size(), frame.reduced(),
+           arm.reduced().wins(instruction_set->reduced, arm, frame.reduced(),
                               arithmetic == Arithmetic::always);
   }
   return false;
@@ -46,8 +46,12 @@ void run_arm(const Frame<T>& frame, const BlockList<T>& arm, int64_t side, T ini
       return;
     }
   }
-  plane_kernels<T>().correlate(frame.plane(), arm.data(), arm.size(), side, init, accumulate, out,
-                               out_stride);
+  const auto& kernels = plane_kernels<T>();
+  const auto map = frame.plane();
+  kernels.correlate(map, arm.data(), arm.size(), side, init, accumulate, out, out_stride);
+  for (const auto& end : arm.ends()) {
+    kernels.add_taps(map, end.block, end.taps, side, out, out_stride);
+  }
 }
 
 // Sums over the turned maps of a frame, on their way back.

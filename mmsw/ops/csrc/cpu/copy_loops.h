@@ -1,24 +1,23 @@
 // Copies of maps: upright or transposed, between what is stored and what is computed in.
 #pragma once
 
+#include <type_traits>
+
 #include "simd.h"
 
 namespace mmsw {
 namespace {
 
-// Loads and stores of at most a vector, for the ends of rows.
-template <typename T, typename S>
-MMSW_INLINE typename Simd<T>::V load_some(const S* from, int64_t count) {
-  S part[lanes<T>] = {};
-  for (int64_t i = 0; i < count; ++i) part[i] = from[i];
-  return load_wide(part);
-}
-
-template <typename T, typename S>
-MMSW_INLINE void store_some(S* to, typename Simd<T>::V value, int64_t count) {
-  S part[lanes<T>];
-  store_narrow(part, value);
-  for (int64_t i = 0; i < count; ++i) to[i] = part[i];
+// One value, for the ends of rows.
+template <typename In, typename Out>
+MMSW_INLINE void copy_one(const In* in, Out* out) {
+  if constexpr (sizeof(In) == sizeof(Out)) {
+    *out = *in;
+  } else if constexpr (sizeof(In) < sizeof(Out)) {
+    *out = widened(Bits{in->bits}, in)[0];
+  } else {
+    out->bits = static_cast<uint16_t>(narrowed(Floats{*in}, out)[0]);
+  }
 }
 
 template <typename T, typename In, typename Out>
@@ -27,9 +26,7 @@ void copy_map(const In* in, int64_t in_stride, int64_t height, int64_t width, Ou
   const int64_t whole = width / lanes<T> * lanes<T>;
   for (int64_t y = 0; y < height; ++y, in += in_stride, out += out_stride) {
     for (int64_t x = 0; x < whole; x += lanes<T>) store_narrow(out + x, load_wide(in + x));
-    if (whole < width) {
-      store_some<T>(out + whole, load_some<T>(in + whole, width - whole), width - whole);
-    }
+    for (int64_t x = whole; x < width; ++x) copy_one(in + x, out + x);
   }
 }
 
@@ -88,65 +85,45 @@ MMSW_INLINE void transpose_square(const In* in, int64_t in_stride, Out* out, int
   for (int row = 0; row < side; ++row) store_narrow(out + row * out_stride, square[row]);
 }
 
-// A square that hangs over: `rows` x `columns` of it are there.
 template <typename In, typename Out>
-void transpose_edge(const In* in, int64_t in_stride, int64_t rows, int64_t columns, Out* out,
-                    int64_t out_stride) {
-  constexpr int side = lanes<float>;
-  Floats square[side] = {};
-  for (int64_t row = 0; row < rows; ++row) {
-    square[row] = columns == side ? load_wide(in + row * in_stride)
-                                  : load_some<float>(in + row * in_stride, columns);
-  }
-  transpose_vectors(square);
-  for (int64_t row = 0; row < columns; ++row) {
-    if (rows == side) {
-      store_narrow(out + row * out_stride, square[row]);
-    } else {
-      store_some<float>(out + row * out_stride, square[row], rows);
-    }
+void transpose_part(const In* in, int64_t in_stride, int64_t y0, int64_t y1, int64_t x0, int64_t x1,
+                    Out* out, int64_t out_stride) {
+  for (int64_t y = y0; y < y1; ++y) {
+    for (int64_t x = x0; x < x1; ++x) copy_one(in + y * in_stride + x, out + x * out_stride + y);
   }
 }
 
-template <typename T, typename In, typename Out>
+template <typename In, typename Out>
 void transpose_map(const In* in, int64_t in_stride, int64_t height, int64_t width, Out* out,
                    int64_t out_stride) {
   constexpr int64_t side = lanes<float>;
-  for (int64_t y = 0; y < height; y += side) {
-    for (int64_t x = 0; x < width; x += side) {
-      const In* from = in + y * in_stride + x;
-      Out* to = out + x * out_stride + y;
-      if (height - y >= side && width - x >= side) {
-        transpose_square(from, in_stride, to, out_stride);
-      } else {
-        const int64_t rows = height - y < side ? height - y : side;
-        const int64_t columns = width - x < side ? width - x : side;
-        transpose_edge(from, in_stride, rows, columns, to, out_stride);
+  int64_t rows = 0, columns = 0;
+  if constexpr (!std::is_same_v<In, double>) {
+    rows = height / side * side, columns = width / side * side;
+    for (int64_t y = 0; y < rows; y += side) {
+      for (int64_t x = 0; x < columns; x += side) {
+        transpose_square(in + y * in_stride + x, in_stride, out + x * out_stride + y, out_stride);
       }
     }
   }
-}
-
-template <>
-void transpose_map<double>(const double* in, int64_t in_stride, int64_t height, int64_t width,
-                           double* out, int64_t out_stride) {
-  for (int64_t y = 0; y < height; ++y) {
-    for (int64_t x = 0; x < width; ++x) out[x * out_stride + y] = in[y * in_stride + x];
-  }
+  transpose_part(in, in_stride, 0, rows, columns, width, out, out_stride);
+  transpose_part(in, in_stride, rows, height, 0, width, out, out_stride);
 }
 
 template <typename T, typename S>
 void add(const S* in, int64_t count, T* out) {
   int64_t x = 0;
   for (; x + lanes<T> <= count; x += lanes<T>) store(out + x, load(out + x) + load_wide(in + x));
-  if (x == count) return;
-  typename Simd<T>::V sum = load_some<T>(out + x, count - x) + load_some<T>(in + x, count - x);
-  store_some<T>(out + x, sum, count - x);
+  for (; x < count; ++x) {
+    T value;
+    copy_one(in + x, &value);
+    out[x] += value;
+  }
 }
 
 template <typename T, typename S>
 constexpr CopyKernels<T, S> copy_kernels() {
-  return {copy_map<T, S, T>, transpose_map<T, S, T>, copy_map<T, T, S>, transpose_map<T, T, S>,
+  return {copy_map<T, S, T>, transpose_map<S, T>, copy_map<T, T, S>, transpose_map<T, S>,
           add<T, S>};
 }
 

@@ -30,7 +30,7 @@ class BlockList {
     reduced_.forget();
     for (int64_t slot = 0; slot < slots; ++slot) {
       const T* weight = weights_.data() + slot * area;
-      if (is_used(weight, area)) blocks_.push_back({first + slot * step, side, weight});
+      if (is_used(weight, area)) blocks_.push_back({first + slot * step, weight});
     }
   }
 
@@ -41,7 +41,7 @@ class BlockList {
   }
 
   // Cuts the arm, centred, into the fewest blocks: so the slots of a folded arm come apart again,
-  // wherever in the arm they begin. Blocks at its ends may have fewer taps.
+  // wherever in the arm they begin.
   void list_taps(int64_t taps, int64_t side) {
     used_.resize(taps);
     for (int64_t tap = 0; tap < taps; ++tap) used_[tap] = is_used(arm_tap(tap, side), side);
@@ -52,15 +52,30 @@ class BlockList {
       if (count < fewest) best = before, fewest = count;
     }
     blocks_.clear();
+    ends_.clear();
     reduced_.forget();
     visit_blocks(taps, side, best, [&](int64_t begin, int64_t end) {
-      blocks_.push_back({begin - taps / 2, end - begin, arm_tap(begin, side)});
+      const Block<T> block{begin - taps / 2, arm_tap(begin, side)};
+      if (end - begin == side) {
+        blocks_.push_back(block);
+      } else {
+        ends_.push_back({block, end - begin});
+      }
     });
   }
 
+  // The whole blocks.
   const Block<T>* data() const { return blocks_.data(); }
   int64_t size() const { return static_cast<int64_t>(blocks_.size()); }
   ReducedArm& reduced() const { return reduced_; }
+
+  // Blocks of fewer taps, at most two. They are not padded with zeros: zero times an infinity of
+  // the map would be NaN.
+  struct End {
+    Block<T> block;
+    int64_t taps;
+  };
+  const std::vector<End>& ends() const { return ends_; }
 
  private:
   static bool is_used(const T* weight, int64_t count) {
@@ -85,6 +100,7 @@ class BlockList {
   std::vector<T> weights_;
   std::vector<char> used_;
   std::vector<Block<T>> blocks_;
+  std::vector<End> ends_;
   mutable ReducedArm reduced_;
 };
 

@@ -83,8 +83,11 @@ void correlate_grad(Plane<const T> map, Plane<const T> grad_out, int64_t first, 
   constexpr bool many = MMSW_REGISTERS >= 32;
   int64_t done = 0;
   if (side == 3) {
-    done = grad_tiles<T, many ? 6 : 9, many ? 3 : 1, many ? 8 : 5>(map, grad_out, first, taps, side,
-                                                                 sums);
+    if (many) {
+      done = grad_tiles<T, 6, 3, 8>(map, grad_out, first, taps, side, sums);
+    } else if (map.height >= 64) {
+      done = grad_tiles<T, 9, 1, 5>(map, grad_out, first, taps, side, sums);
+    }
     done += grad_tiles<T, 3, 3, many ? 8 : 4>(map, grad_out, first + done, taps - done, side,
                                               sums + done * side * lanes<T>);
   } else if (side == 5) {

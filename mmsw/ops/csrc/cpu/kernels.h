@@ -6,12 +6,10 @@
 namespace mmsw {
 
 // N x N weights of one slot of an arm, whose taps run along the rows: output row y meets map rows
-// y + offset to y + offset + taps - 1. `taps` is below N where an arm ends inside a block; what
-// would be the rest of the weights is never read.
+// from y + offset on.
 template <typename T>
 struct Block {
   int64_t offset;
-  int64_t taps;
   const T* weight;
 };
 
@@ -35,6 +33,9 @@ struct PlaneKernels {
   // out = init (or, when accumulating, out) + sum over blocks of the correlation of `map` with it.
   void (*correlate)(Plane<const T> map, const Block<T>* blocks, int64_t count, int64_t side,
                     T init, bool accumulate, T* out, int64_t out_stride);
+  // out += the correlation of `map` with a block of any number of taps
+  void (*add_taps)(Plane<const T> map, Block<T> block, int64_t taps, int64_t side, T* out,
+                   int64_t out_stride);
   // sums[tap, n] += sum over the map of grad_out[y, x] * map[y + first + tap, x + n - side / 2].
   // Each element of `sums` is a vector of partial sums; the order of additions to it does not
   // depend on `first` and `taps`.

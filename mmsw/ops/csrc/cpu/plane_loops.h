@@ -60,7 +60,7 @@ MMSW_INLINE void add_block(const T* corner, int64_t stride, const T* weight, int
 
 template <typename T, int Side, int Rows, int Columns>
 MMSW_INLINE void correlate_tile(Plane<const T> map, const Block<T>* blocks, int64_t count,
-                                int64_t side, T init, bool accumulate, int64_t y, int64_t x,
+                                int64_t taps, int64_t side, T init, bool accumulate, int64_t y, int64_t x,
                                 T* out, int64_t out_stride) {
   using V = typename Simd<T>::V;
   const int64_t rows = map.height - y < Rows ? map.height - y : Rows;
@@ -92,14 +92,10 @@ MMSW_INLINE void correlate_tile(Plane<const T> map, const Block<T>* blocks, int6
   }
   const T* corner = map.data + y * map.stride + x - side / 2;
   for (int64_t block = 0; block < count; ++block) {
-    const int64_t offset = blocks[block].offset, taps = blocks[block].taps;
+    const int64_t offset = blocks[block].offset;
     if (y + offset >= map.height || y + offset + Rows + taps - 1 <= 0) continue;
-    const T* from = corner + offset * map.stride;
-    if (Side == 0 || taps == side) {
-      add_block<T, Side, Rows, Columns>(from, map.stride, blocks[block].weight, taps, side, sum);
-    } else {  // taps that are not there must not turn an infinity of the map into NaN
-      add_block<T, 0, Rows, Columns>(from, map.stride, blocks[block].weight, taps, side, sum);
-    }
+    add_block<T, Side, Rows, Columns>(corner + offset * map.stride, map.stride,
+                                      blocks[block].weight, taps, side, sum);
   }
   if (whole) {
 #pragma GCC unroll 16
@@ -127,30 +123,30 @@ MMSW_INLINE void correlate_tile(Plane<const T> map, const Block<T>* blocks, int6
 
 // Tiles of Columns vectors from column x on, as long as they are needed; returns the next column.
 template <typename T, int Side, int Rows, int Columns>
-int64_t correlate_columns(Plane<const T> map, const Block<T>* blocks, int64_t count, int64_t side,
-                          T init, bool accumulate, int64_t x, T* out, int64_t out_stride) {
+int64_t correlate_columns(Plane<const T> map, const Block<T>* blocks, int64_t count, int64_t taps,
+                          int64_t side, T init, bool accumulate, int64_t x, T* out, int64_t out_stride) {
   for (; map.width - x > (Columns - 1) * lanes<T>; x += Columns * lanes<T>) {
     for (int64_t y = 0; y < map.height; y += Rows) {
-      correlate_tile<T, Side, Rows, Columns>(map, blocks, count, side, init, accumulate, y, x, out,
-                                             out_stride);
+      correlate_tile<T, Side, Rows, Columns>(map, blocks, count, taps, side, init, accumulate, y, x,
+                                             out, out_stride);
     }
   }
   return x;
 }
 
 template <typename T, int Side>
-void correlate_side(Plane<const T> map, const Block<T>* blocks, int64_t count, int64_t side,
-                    T init, bool accumulate, T* out, int64_t out_stride) {
+void correlate_side(Plane<const T> map, const Block<T>* blocks, int64_t count, int64_t taps,
+                    int64_t side, T init, bool accumulate, T* out, int64_t out_stride) {
   constexpr int rows = MMSW_REGISTERS >= 32 ? 8 : 4;
-  int64_t x = correlate_columns<T, Side, rows, 2>(map, blocks, count, side, init, accumulate, 0,
+  int64_t x = correlate_columns<T, Side, rows, 2>(map, blocks, count, taps, side, init, accumulate, 0,
                                                   out, out_stride);
   // What is left is one vector wide. Tall tiles keep as many sums as wide ones; on a low map their
   // last rows would be wasted.
   if (map.height % (2 * rows) == 0 || map.height % (2 * rows) > rows) {
-    correlate_columns<T, Side, 2 * rows, 1>(map, blocks, count, side, init, accumulate, x, out,
+    correlate_columns<T, Side, 2 * rows, 1>(map, blocks, count, taps, side, init, accumulate, x, out,
                                             out_stride);
   } else {
-    correlate_columns<T, Side, rows, 1>(map, blocks, count, side, init, accumulate, x, out,
+    correlate_columns<T, Side, rows, 1>(map, blocks, count, taps, side, init, accumulate, x, out,
                                         out_stride);
   }
 }
@@ -160,17 +156,23 @@ void correlate(Plane<const T> map, const Block<T>* blocks, int64_t count, int64_
                bool accumulate, T* out, int64_t out_stride) {
   switch (side) {
     case 3:
-      return correlate_side<T, 3>(map, blocks, count, side, init, accumulate, out, out_stride);
+      return correlate_side<T, 3>(map, blocks, count, side, side, init, accumulate, out, out_stride);
     case 5:
-      return correlate_side<T, 5>(map, blocks, count, side, init, accumulate, out, out_stride);
+      return correlate_side<T, 5>(map, blocks, count, side, side, init, accumulate, out, out_stride);
     default:
-      return correlate_side<T, 0>(map, blocks, count, side, init, accumulate, out, out_stride);
+      return correlate_side<T, 0>(map, blocks, count, side, side, init, accumulate, out, out_stride);
   }
 }
 
 template <typename T>
+void add_taps(Plane<const T> map, Block<T> block, int64_t taps, int64_t side, T* out,
+              int64_t out_stride) {
+  correlate_side<T, 0>(map, &block, 1, taps, side, 0, true, out, out_stride);
+}
+
+template <typename T>
 constexpr PlaneKernels<T> plane_kernels() {
-  return {correlate<T>, correlate_grad<T>, reduce<T>};
+  return {correlate<T>, add_taps<T>, correlate_grad<T>, reduce<T>};
 }
 
 }  // namespace

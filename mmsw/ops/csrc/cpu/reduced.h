@@ -32,6 +32,7 @@ class ReducedMemory {
   ReducedMemory(int64_t height, int64_t width, int64_t side)
       : height_(height), width_(width), side_(side) {}
 
+  int64_t side() const { return side_; }
   bool can() const { return side_ == 3 || side_ == 5; }
 
   // All but the arm.
@@ -76,13 +77,20 @@ class ReducedArm {
   // The blocks have changed.
   void forget() { known_ = false; }
 
-  // Whether planes of the size of `memory` gain or, if it is `always` wanted, can be run at all; the
-  // first question transforms the blocks.
-  bool wins(const ReducedKernels& kernels, const Block<float>* blocks, int64_t count,
-            ReducedMemory& memory, bool always) {
+  // Whether planes of the size of `memory` gain or, if it is `always` wanted, can be run at all. The
+  // first question transforms the arm, a BlockList.
+  template <typename Arm>
+  bool wins(const ReducedKernels& kernels, const Arm& arm, ReducedMemory& memory, bool always) {
     if (!known_) {
       known_ = true;
-      wins_ = memory.can() && count > 0 && prepare(kernels, blocks, count, memory, always);
+      pieces_.clear();
+      for (int64_t i = 0; i < arm.size(); ++i) {
+        pieces_.push_back({arm.data()[i].offset, memory.side(), arm.data()[i].weight});
+      }
+      for (const auto& end : arm.ends()) {
+        pieces_.push_back({end.block.offset, end.taps, end.block.weight});
+      }
+      wins_ = memory.can() && !pieces_.empty() && prepare(kernels, memory, always);
     }
     return wins_;
   }
@@ -103,13 +111,17 @@ class ReducedArm {
   }
 
  private:
+  // Neighbouring taps.
+  struct Piece {
+    int64_t offset, taps;
+    const float* weight;
+  };
+
   // False: the arm does not win, or not all weights are finite and moderate.
-  bool prepare(const ReducedKernels& kernels, const Block<float>* blocks, int64_t count,
-               ReducedMemory& memory, bool always) {
+  bool prepare(const ReducedKernels& kernels, ReducedMemory& memory, bool always) {
     ReducedPlan plan = memory.plan(kernels.lanes);
-    if (!always && !is_less(blocks, count, plan, kernels.lanes)) return false;
-    const bool moderate = plan.side == 3 ? cut<3>(blocks, count, kernels.lanes)
-                                         : cut<5>(blocks, count, kernels.lanes);
+    if (!always && !is_less(plan, kernels.lanes)) return false;
+    const bool moderate = plan.side == 3 ? cut<3>(kernels.lanes) : cut<5>(kernels.lanes);
     if (!moderate) return false;
     first_row_ = ((base_ + 4) % 3 + 3) % 3 - 4;  // above are only tiles that miss the map
     list_runs(plan);
@@ -123,24 +135,24 @@ class ReducedArm {
 
   // Sorts the taps into groups of three. False: not all weights are finite and moderate.
   template <int Side>
-  bool cut(const Block<float>* blocks, int64_t count, int64_t lanes) {
-    int64_t first = blocks[0].offset, last = first;
+  bool cut(int64_t lanes) {
+    int64_t first = pieces_[0].offset, last = first;
     bool on_grid = true;
-    for (int64_t i = 0; i < count; ++i) {
-      on_grid &= blocks[i].taps == 3 && (blocks[i].offset - blocks[0].offset) % 3 == 0;
-      first = std::min(first, blocks[i].offset);
-      last = std::max(last, blocks[i].offset + blocks[i].taps);
+    for (const Piece& piece : pieces_) {
+      on_grid &= piece.taps == 3 && (piece.offset - pieces_[0].offset) % 3 == 0;
+      first = std::min(first, piece.offset);
+      last = std::max(last, piece.offset + piece.taps);
     }
-    base_ = on_grid ? first : first - taps_before<Side>(blocks, count, first, last);
+    base_ = on_grid ? first : first - taps_before<Side>(first, last);
     groups_ = ceil_div(last - base_, 3);
     const int64_t stride = weight_stride_ = ceil_div(groups_, lanes) * lanes;
     taps_.assign(3 * Side * stride, 0.0f);
     kept_.assign(groups_, 0);
     int32_t largest = 0;
-    for (int64_t i = 0; i < count; ++i) {
-      const float* weight = blocks[i].weight;
-      const uint32_t begin = static_cast<uint32_t>(blocks[i].offset - base_);
-      for (uint32_t at = begin; at < begin + blocks[i].taps; ++at, weight += Side) {
+    for (const Piece& piece : pieces_) {
+      const float* weight = piece.weight;
+      const uint32_t begin = static_cast<uint32_t>(piece.offset - base_);
+      for (uint32_t at = begin; at < begin + piece.taps; ++at, weight += Side) {
         const int32_t size = magnitude<Side>(weight);
         largest = std::max(largest, size);
         kept_[at / 3] |= size != 0;
@@ -162,12 +174,11 @@ class ReducedArm {
 
   // How many taps before `first` the groups must begin, so that the fewest of them are in use.
   template <int Side>
-  static int64_t taps_before(const Block<float>* blocks, int64_t count, int64_t first,
-                             int64_t last) {
+  int64_t taps_before(int64_t first, int64_t last) const {
     std::vector<char> used(last - first + 4);  // from two taps before `first`
-    for (int64_t i = 0; i < count; ++i) {
-      for (int64_t tap = 0; tap < blocks[i].taps; ++tap) {
-        used[blocks[i].offset - first + tap + 2] = magnitude<Side>(blocks[i].weight + tap * Side) != 0;
+    for (const Piece& piece : pieces_) {
+      for (int64_t tap = 0; tap < piece.taps; ++tap) {
+        used[piece.offset - first + tap + 2] = magnitude<Side>(piece.weight + tap * Side) != 0;
       }
     }
     int64_t fewest = last - first + 1, best = 0;
@@ -216,11 +227,10 @@ class ReducedArm {
 
   // Whether the reduced form takes less work, counted in multiply-adds of vectors: both take as many
   // as their sums have; the transforms of a map cost about as much as 11 groups, those of an arm 1500.
-  static bool is_less(const Block<float>* blocks, int64_t count, const ReducedPlan& plan,
-                      int64_t lanes) {
+  bool is_less(const ReducedPlan& plan, int64_t lanes) const {
     int64_t rows = 0;  // that a tap meets, of all taps
-    for (int64_t i = 0; i < count; ++i) {
-      rows += std::max<int64_t>(0, plan.height - std::abs(blocks[i].offset)) * blocks[i].taps;
+    for (const Piece& piece : pieces_) {
+      rows += std::max<int64_t>(0, plan.height - std::abs(piece.offset)) * piece.taps;
     }
     const int64_t direct = rows * plan.side * ceil_div(plan.width, lanes);
     const int64_t components = 5 * (plan.columns + plan.side - 1);
@@ -230,6 +240,7 @@ class ReducedArm {
 
   bool known_ = false, wins_ = false;
   int64_t base_ = 0, first_row_ = 0, groups_ = 0, weight_stride_ = 0;
+  std::vector<Piece> pieces_;
   std::vector<float> taps_, weights_;
   std::vector<char> kept_;
   std::vector<RowTile> tiles_;

@@ -74,14 +74,48 @@ MMSW_INLINE Bits choose(Signed mask, Bits yes, Bits no) {
   return (reinterpret_cast<Bits>(mask) & yes) | (~reinterpret_cast<Bits>(mask) & no);
 }
 
-MMSW_INLINE Floats load_wide(const BFloat16* from) {
-  return reinterpret_cast<Floats>(load_bits(&from->bits) << 16);
+// The second argument only says which of the two types it is.
+MMSW_INLINE Floats widened(Bits bits, const BFloat16*) {
+  return reinterpret_cast<Floats>(bits << 16);
 }
 
-MMSW_INLINE void store_narrow(BFloat16* to, Floats value) {
+MMSW_INLINE Bits narrowed(Floats value, const BFloat16*) {
   const Bits bits = reinterpret_cast<Bits>(value);
   const Bits rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
-  store_bits(&to->bits, choose(value == value, rounded, Bits{} + 0x7fc0u));
+  return choose(value == value, rounded, Bits{} + 0x7fc0u);
+}
+
+MMSW_INLINE Floats widened(Bits half, const Half*) {
+  const Bits magnitude = (half & 0x7fffu) << 13;
+  // The exponents differ by 112; the product also makes subnormal numbers normal.
+  Bits wide = reinterpret_cast<Bits>(reinterpret_cast<Floats>(magnitude) * 0x1p112f);
+  const Signed special =
+      reinterpret_cast<Signed>(magnitude) >= reinterpret_cast<Signed>(Bits{} + 0xf800000u);
+  wide |= reinterpret_cast<Bits>(special) & 0x7f800000u;  // infinity and NaN
+  return reinterpret_cast<Floats>(wide | (half & 0x8000u) << 16);
+}
+
+MMSW_INLINE Bits narrowed(Floats value, const Half*) {
+  const Bits bits = reinterpret_cast<Bits>(value), magnitude = bits & 0x7fffffffu;
+  const Signed size = reinterpret_cast<Signed>(magnitude);
+  const Bits normal = (magnitude - (112u << 23) + 0xfffu + ((magnitude >> 13) & 1u)) >> 13;
+  // Adding 0.5 leaves the value in units of 2 ** -24, the smallest half, rounded by the addition.
+  const Floats shifted = reinterpret_cast<Floats>(magnitude) + 0.5f;
+  const Bits subnormal = reinterpret_cast<Bits>(shifted) - 0x3f000000u;
+  Bits half = choose(size < reinterpret_cast<Signed>(Bits{} + (113u << 23)), subnormal, normal);
+  half = choose(size >= reinterpret_cast<Signed>(Bits{} + (143u << 23)), Bits{} + 0x7c00u, half);
+  half = choose(value == value, half, Bits{} + 0x7e00u);
+  return half | (bits & 0x80000000u) >> 16;
+}
+
+template <typename S>
+MMSW_INLINE Floats load_wide(const S* from) {
+  return widened(load_bits(&from->bits), from);
+}
+
+template <typename S>
+MMSW_INLINE void store_narrow(S* to, Floats value) {
+  store_bits(&to->bits, narrowed(value, to));
 }
 
 #if defined(MMSW_F16C)
@@ -93,28 +127,6 @@ MMSW_INLINE Floats load_wide(const Half* from) {
 MMSW_INLINE void store_narrow(Half* to, Floats value) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(to),
                    _mm256_cvtps_ph(reinterpret_cast<__m256>(value), _MM_FROUND_TO_NEAREST_INT));
-}
-#else
-MMSW_INLINE Floats load_wide(const Half* from) {
-  const Bits half = load_bits(&from->bits), magnitude = (half & 0x7fffu) << 13;
-  // The exponents differ by 112; the product also makes subnormal numbers normal.
-  Bits wide = reinterpret_cast<Bits>(reinterpret_cast<Floats>(magnitude) * 0x1p112f);
-  const Signed special = reinterpret_cast<Signed>(magnitude) >= reinterpret_cast<Signed>(Bits{} + 0xf800000u);
-  wide |= reinterpret_cast<Bits>(special) & 0x7f800000u;  // infinity and NaN
-  return reinterpret_cast<Floats>(wide | (half & 0x8000u) << 16);
-}
-
-MMSW_INLINE void store_narrow(Half* to, Floats value) {
-  const Bits bits = reinterpret_cast<Bits>(value), magnitude = bits & 0x7fffffffu;
-  const Signed size = reinterpret_cast<Signed>(magnitude);
-  const Bits normal = (magnitude - (112u << 23) + 0xfffu + ((magnitude >> 13) & 1u)) >> 13;
-  // Adding 0.5 leaves the value in units of 2 ** -24, the smallest half, rounded by the addition.
-  const Floats shifted = reinterpret_cast<Floats>(magnitude) + 0.5f;
-  const Bits subnormal = reinterpret_cast<Bits>(shifted) - 0x3f000000u;
-  Bits half = choose(size < reinterpret_cast<Signed>(Bits{} + (113u << 23)), subnormal, normal);
-  half = choose(size >= reinterpret_cast<Signed>(Bits{} + (143u << 23)), Bits{} + 0x7c00u, half);
-  half = choose(value == value, half, Bits{} + 0x7e00u);
-  store_bits(&to->bits, half | (bits & 0x80000000u) >> 16);
 }
 #endif
 
