@@ -35,7 +35,8 @@ limit = None  # it takes every size
 ARITHMETIC = 'MMSW_CPP_ARITHMETIC'
 
 
-def _read_arithmetic() -> None:
+def read_arithmetic() -> None:
+    """Follow the environment; a value that is unknown is named in a warning."""
     name = os.environ.get(ARITHMETIC)
     if name and not torch.ops.mmsw_cpp.set_arithmetic(name):
         warnings.warn(
@@ -60,7 +61,7 @@ def _load() -> str | None:
             f'{path.name} was compiled for torch {found}, this is torch {torch.__version__}; '
             f'{compiled.REBUILD}'
         )
-    _read_arithmetic()
+    read_arithmetic()
     return None
 
 

@@ -19,9 +19,12 @@
 
 namespace mmsw {
 
-constexpr int kReducedRows = 8;         // the largest number of tile rows in registers
+// Weights up to 2^50 and maps up to about 2^60 are moderate: no transform and no sum overflows.
+constexpr int32_t kModerateWeight = (127 + 50) << 23;  // the bits of 2^50
+constexpr float kMapScale = 0x1p68f;                   // makes maps that are not moderate infinite
+
+constexpr int kReducedRows = 8;                  // the largest number of tile rows in registers
 constexpr int kReducedSpare = kReducedRows + 2;  // rows before and after in `domain`
-constexpr int32_t kModerateBits = 0x71800000;  // of 2^100: such weights do not overflow
 constexpr float kNear = 0.625f, kFar = 1.5f;  // points across: 0, +-kNear, +-kFar and infinity
 
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -160,7 +163,7 @@ class ReducedArm {
         for (int64_t n = 0; n < Side; ++n) to[n * stride] = weight[n];
       }
     }
-    return largest <= kModerateBits;
+    return largest <= kModerateWeight;
   }
 
   // The bits of the largest weight of a tap; NaN is above all.

@@ -66,11 +66,10 @@ MMSW_INLINE void from_phases(Four (&v)[Columns]) {
   }
 }
 
-// Sums of what was seen, scaled so that large values overflow: finite only if all of it was finite
-// and moderate, below 2^112.
+// Sums of what was seen, scaled: finite only if all of it was finite and moderate.
 template <typename Vector>
 MMSW_INLINE void watch(const Vector& value, Vector& seen) {
-  seen += 65536.0f * value;
+  seen += kMapScale * value;
 }
 
 template <typename Vector>
