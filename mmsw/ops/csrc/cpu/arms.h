@@ -9,11 +9,43 @@
 
 namespace mmsw {
 
+// Whether the arm runs with fewer multiplications over planes like that of the frame.
+template <typename T>
+bool wins_reduced(const Frame<T>& frame, const BlockList<T>& arm) {
+  if constexpr (std::is_same_v<T, float>) {
+    return arithmetic != Arithmetic::direct &&
+           arm.reduced().wins(instruction_set->reduced, arm, frame.reduced(),
+                              arithmetic == Arithmetic::always);
+  }
+  return false;
+}
+
+// out = init (or, when accumulating, out) + the arm over the transpose of the one map of `upright`,
+// transposed back. `turned` is a frame for such transposes. False: the map is not finite and
+// moderate, or the arm does not win; nothing was done.
+template <typename T>
+bool run_turned(const Frame<T>& upright, const Frame<T>& turned, const BlockList<T>& arm, T init,
+                T* out, int64_t out_stride) {
+  if constexpr (std::is_same_v<T, float>) {
+    return upright.samples() == 1 && wins_reduced(turned, arm) &&
+           arm.reduced().run(instruction_set->reduced, upright.plane(), true, init, false, out,
+                             out_stride, turned.reduced());
+  }
+  return false;
+}
+
 // out = init (or, when accumulating, out) + the arm over the maps of the frame, gaps included. Rows
 // of `out` are `out_stride` elements apart; it must hold whole tiles.
 template <typename T>
 void run_arm(const Frame<T>& frame, const BlockList<T>& arm, int64_t side, T init, bool accumulate,
              T* out, int64_t out_stride) {
+  if constexpr (std::is_same_v<T, float>) {
+    if (wins_reduced(frame, arm) &&
+        arm.reduced().run(instruction_set->reduced, frame.plane(), false, init, accumulate, out,
+                          out_stride, frame.reduced())) {
+      return;
+    }
+  }
   const auto& kernels = plane_kernels<T>();
   const auto map = frame.plane();
   kernels.correlate(map, arm.data(), arm.size(), side, init, accumulate, out, out_stride);

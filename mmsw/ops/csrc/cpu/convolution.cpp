@@ -28,6 +28,21 @@ struct Scratch {
     blocks.assemble(pattern, channel, weights.data(), flipped);
   }
 
+  // Whether `run_wide` is worth copying maps upright for.
+  bool wins_wide() {
+    return std::is_same_v<S, float> && frames.upright().samples() == 1 &&
+           wins_reduced(frames.turned(), blocks.wide);
+  }
+
+  // out = init + the wide arm over the upright frame, without the detour over a turned one. False:
+  // nothing was done.
+  bool run_wide(T init, S* to, int64_t stride) {
+    if constexpr (std::is_same_v<S, float>) {
+      return run_turned(frames.upright(), frames.turned(), blocks.wide, init, to, stride);
+    }
+    return false;
+  }
+
   FramePair<T> frames;
   ArmOutput<S> out;
   TurnedSums<T> turned_sums;
@@ -52,6 +67,7 @@ void for_each_frame(const MapSizes& maps, int64_t side, Work work) {
 
 template <typename S>
 Outputs forward(const Tensor& x, const Tensor& weight, const Pattern& pattern) {
+  using T = Computed<S>;
   const MapSizes maps = sizes_of(x);
   const Outputs outputs{at::empty(x.sizes(), x.options()), at::empty(x.sizes(), x.options()),
                         at::empty(x.sizes(), x.options())};
@@ -71,6 +87,7 @@ Outputs forward(const Tensor& x, const Tensor& weight, const Pattern& pattern) {
     own.out.begin(i + at);
     own.out.run(upright, own.blocks.small, side, false);
     own.out.store();
+    if (own.run_wide(T(0), h + at, maps.width)) return;
     auto& turned = own.frames.turned();
     turned.copy_transposed(in + at, to_next);
     own.turned_sums.run(turned, own.blocks.wide, side, 0);
@@ -81,6 +98,7 @@ Outputs forward(const Tensor& x, const Tensor& weight, const Pattern& pattern) {
 
 template <typename S>
 Tensor grad_input(const Outputs& grads, const Tensor& weight, const Pattern& pattern) {
+  using T = Computed<S>;
   const auto& [grad_h, grad_v, grad_i] = grads;
   const MapSizes maps = sizes_of(grad_h);
   const Tensor grad = at::empty(grad_h.sizes(), grad_h.options());
@@ -92,12 +110,15 @@ Tensor grad_input(const Outputs& grads, const Tensor& weight, const Pattern& pat
   const int64_t side = pattern.sizes.side, to_next = maps.to_next_sample();
   for_each_frame<S>(maps, side, [&](int64_t channel, int64_t at, Scratch<S>& own) {
     own.use(pattern, weights, channel, true);
-    auto& turned = own.frames.turned();
-    turned.copy_transposed(h + at, to_next);
-    own.turned_sums.run(turned, own.blocks.wide, side, 0);
-    own.out.begin(out + at);
-    own.out.take(own.turned_sums);
     auto& upright = own.frames.upright();
+    own.out.begin(out + at);
+    if (own.wins_wide()) upright.copy(h + at, to_next);
+    if (!own.run_wide(T(0), out + at, maps.width)) {
+      auto& turned = own.frames.turned();
+      turned.copy_transposed(h + at, to_next);
+      own.turned_sums.run(turned, own.blocks.wide, side, 0);
+      own.out.take(own.turned_sums);
+    }
     upright.copy(v + at, to_next);
     own.out.run(upright, own.blocks.tall, side, true);
     upright.copy(i + at, to_next);
@@ -129,14 +150,17 @@ Tensor cross(const Tensor& x, const Tensor& wide, const Tensor& tall, const Tens
       list(own.blocks.wide, wides, wide.size(1), channel);
       list(own.blocks.tall, talls, tall.size(1), channel);
     }
-    auto& turned = own.frames.turned();
-    turned.copy_transposed(in + at, to_next);
     const T init = biases == nullptr ? T(0) : static_cast<T>(biases[channel]);
-    own.turned_sums.run(turned, own.blocks.wide, side, init);
-    own.out.begin(out + at);
-    own.out.take(own.turned_sums);
     auto& upright = own.frames.upright();
+    own.out.begin(out + at);
     upright.copy(in + at, to_next);
+    if (!own.run_wide(init, out + at, maps.width)) {
+      auto& turned = own.frames.turned();
+      turned.copy_transposed(in + at, to_next);
+      own.turned_sums.run(turned, own.blocks.wide, side, init);
+      own.out.take(own.turned_sums);
+      upright.copy(in + at, to_next);
+    }
     own.out.run(upright, own.blocks.tall, side, true);
     own.out.store();
   });

@@ -9,6 +9,7 @@
 
 #include "../pattern.h"
 #include "kernels.h"
+#include "reduced.h"
 
 namespace mmsw {
 
@@ -37,6 +38,7 @@ class BlockList {
   void list_slots(int64_t side, int64_t first, bool flipped, bool transposed) {
     const int64_t area = side * side, slots = static_cast<int64_t>(weights_.size()) / area;
     blocks_.clear();
+    reduced_.forget();
     for (int64_t slot = 0; slot < slots; ++slot) {
       T* weight = weights_.data() + slot * area;
       if (!is_used(weight, area)) continue;
@@ -65,6 +67,7 @@ class BlockList {
     }
     blocks_.clear();
     ends_.clear();
+    reduced_.forget();
     visit_blocks(taps, side, best, [&](int64_t begin, int64_t end) {
       const Block<T> block{begin - taps / 2, arm_tap(begin, side)};
       if (end - begin == side) {
@@ -78,6 +81,7 @@ class BlockList {
   // The whole blocks.
   const Block<T>* data() const { return blocks_.data(); }
   int64_t size() const { return static_cast<int64_t>(blocks_.size()); }
+  ReducedArm& reduced() const { return reduced_; }
 
   // Blocks of fewer taps, at most two. They are not padded with zeros: zero times an infinity of
   // the map would be NaN.
@@ -111,6 +115,7 @@ class BlockList {
   std::vector<char> used_;
   std::vector<Block<T>> blocks_;
   std::vector<End> ends_;
+  mutable ReducedArm reduced_;
 };
 
 // Calls visit(group, block, size of a block) for every block of one channel that a group has a part

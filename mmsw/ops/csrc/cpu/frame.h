@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "instruction_sets.h"
+#include "reduced.h"
 
 namespace mmsw {
 
@@ -42,7 +43,11 @@ template <typename T>
 class Frame {
  public:
   Frame(int64_t samples, int64_t height, int64_t width, int64_t side)
-      : samples_(samples), height_(height), width_(width), pitch_(width + side / 2) {
+      : samples_(samples),
+        height_(height),
+        width_(width),
+        pitch_(width + side / 2),
+        reduced_(height, samples * pitch_ - gap(), side) {
     const int64_t line = 64 / sizeof(T);
     left_ = frame_left(side);
     rows_ = frame_rows(side);
@@ -76,6 +81,7 @@ class Frame {
   }
   int64_t samples() const { return samples_; }
   int64_t pitch() const { return pitch_; }
+  ReducedMemory& reduced() const { return reduced_; }
 
  private:
   int64_t gap() const { return pitch_ - width_; }
@@ -86,6 +92,7 @@ class Frame {
   }
 
   int64_t samples_, height_, width_, pitch_, left_, rows_, stride_;
+  mutable ReducedMemory reduced_;  // what running an arm over `plane()` needs
   std::vector<T> memory_;
 };
 

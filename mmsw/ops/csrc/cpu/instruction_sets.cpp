@@ -1,4 +1,4 @@
-// The choice of an instruction set, for the whole process.
+// The choice of an instruction set and of the arithmetic, for the whole process.
 #include "instruction_sets.h"
 
 #include <torch/library.h>
@@ -43,13 +43,29 @@ bool set_instruction_set(std::string name) {
   return found != nullptr;
 }
 
+constexpr const char* kArithmetics[] = {"direct", "reduced", "always"};
+
+std::string current_arithmetic() { return kArithmetics[static_cast<int>(arithmetic)]; }
+
+bool set_arithmetic(std::string name) {
+  for (int i = 0; i < 3; ++i) {
+    if (name != kArithmetics[i]) continue;
+    arithmetic = static_cast<Arithmetic>(i);
+    return true;
+  }
+  return false;
+}
+
 TORCH_LIBRARY_FRAGMENT(mmsw_cpp, library) {
   library.def("instruction_set", &current_instruction_set);
   library.def("set_instruction_set", &set_instruction_set);
+  library.def("arithmetic", &current_arithmetic);
+  library.def("set_arithmetic", &set_arithmetic);
 }
 
 }  // namespace
 
 const InstructionSet* instruction_set = find_instruction_set("best");
+Arithmetic arithmetic = Arithmetic::reduced;
 
 }  // namespace mmsw

@@ -1,4 +1,4 @@
-// The instruction set in use, and its loops by the type that they work on.
+// The instruction set and the arithmetic in use, and its loops by the type that they work on.
 #pragma once
 
 #include <c10/util/BFloat16.h>
@@ -9,6 +9,10 @@
 namespace mmsw {
 
 extern const InstructionSet* instruction_set;
+
+// How arms are run: all directly, with fewer multiplications where that wins, or wherever it can be.
+enum class Arithmetic { direct, reduced, always };
+extern Arithmetic arithmetic;
 
 template <typename T>
 const PlaneKernels<T>& plane_kernels();

@@ -73,6 +73,47 @@ struct CopyKernels {
   void (*add)(const S* in, int64_t count, T* out);
 };
 
+// Neighbouring groups: the first one, and the map's tile row that it meets in tile row 0.
+struct GroupRun {
+  int32_t group, row;
+};
+
+// Tile rows whose sums are kept in registers, and where their runs of 3, 2 and 1 groups begin.
+struct RowTile {
+  int32_t first, count;
+  int32_t threes, twos, ones, end;
+};
+
+// All that the loops read and write. Strides count elements. A lane of a vector holds a column tile.
+struct ReducedPlan {
+  int64_t height, width, side, columns;  // of a plane; N; m
+  int64_t first_row, grid_rows;          // of the map's tile rows: where they begin, how many
+
+  float* phases;  // [row][column % m][column / m], with zero rows before and after
+  int64_t phase_stride;
+  float* domain;  // [component][tile row of the map][lane], with zero rows before and after
+  int64_t domain_stride;
+  float* weights;  // [component][group]
+  int64_t weight_stride;
+  float* sums;     // [component][tile row][lane]
+  float* outputs;  // [row][column % m][lane]
+
+  const RowTile* tiles;
+  int64_t tile_count;
+  const GroupRun* runs;
+};
+
+struct ReducedKernels {
+  int64_t lanes;
+  // Takes a map, or its transpose. False: not all of it is finite and moderate.
+  bool (*take)(const ReducedPlan& plan, Plane<const float> map, bool turned);
+  // `taps` is [3][N][group]
+  void (*transform_weights)(const ReducedPlan& plan, const float* taps);
+  // out = init (or, when accumulating, out) + the arm over the map, or the transpose of that.
+  void (*correlate)(const ReducedPlan& plan, bool turned, float init, bool accumulate, float* out,
+                    int64_t out_stride);
+};
+
 struct InstructionSet {
   const char* name;
   int vector_bytes;
@@ -83,6 +124,7 @@ struct InstructionSet {
   CopyKernels<double, double> copy_f64;
   CopyKernels<float, Half> copy_f16;
   CopyKernels<float, BFloat16> copy_bf16;
+  ReducedKernels reduced;
 };
 
 const InstructionSet& baseline_kernels();

@@ -9,6 +9,7 @@
 
 #include "copy_loops.h"
 #include "grad_loops.h"
+#include "reduced_loops.h"
 #include "simd.h"
 
 namespace mmsw {
@@ -174,7 +175,8 @@ const InstructionSet& MMSW_KERNELS() {
                                   copy_kernels<float, float>(),
                                   copy_kernels<double, double>(),
                                   copy_kernels<float, Half>(),
-                                  copy_kernels<float, BFloat16>()};
+                                  copy_kernels<float, BFloat16>(),
+                                  reduced_kernels()};
   return set;
 }
 

@@ -1,0 +1,479 @@
+// The loops of reduced.h. Included by plane_loops.h.
+//
+// Picture, for N = 3 and tiles of 3 x 4 outputs:
+//
+//   map rows    columns of a tile, by phase    across, 6 points     along, 5 points
+//   3 j + 0     d0 d1 d2 d3 d4 d5         ->   e0 e1 e2 e3 e4 e5
+//   ...         (the same)                     (the same)       ->  domain[0 .. 29][j]
+//   3 j + 4     (the same)                     (the same)
+//
+//   sums[k][Y] = sum over groups g of weights[k][g] * domain[k][Y + g]    for each of the 30 k
+//   rows 3 Y to 3 Y + 2 of four columns = the way back from sums[0 .. 29][Y]
+//
+// Points across are 0, +-5/8, +-3/2 and infinity, or 0, +-1 and infinity where 4 are enough; along
+// they are 0, 1, -1, 2 and infinity. Of the choices tried these give the smallest error.
+#pragma once
+
+#include "reduced.h"
+#include "simd.h"
+
+namespace mmsw {
+namespace {
+
+constexpr int64_t kLanes = lanes<float>;
+
+typedef float Four __attribute__((vector_size(16)));
+typedef float LooseFour __attribute__((vector_size(16), aligned(4), may_alias));
+typedef int32_t FourInts __attribute__((vector_size(16)));
+MMSW_INLINE Four load_four(const float* from) { return *reinterpret_cast<const LooseFour*>(from); }
+MMSW_INLINE void store_four(float* to, Four v) { *reinterpret_cast<LooseFour*>(to) = v; }
+
+#if defined(__clang__)
+#define MMSW_SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define MMSW_SHUFFLE(a, b, ...) __builtin_shuffle(a, b, FourInts{__VA_ARGS__})
+#endif
+
+MMSW_INLINE void transpose_four(Four (&v)[4]) {
+  const Four a = MMSW_SHUFFLE(v[0], v[1], 0, 4, 1, 5), b = MMSW_SHUFFLE(v[0], v[1], 2, 6, 3, 7);
+  const Four c = MMSW_SHUFFLE(v[2], v[3], 0, 4, 1, 5), d = MMSW_SHUFFLE(v[2], v[3], 2, 6, 3, 7);
+  v[0] = MMSW_SHUFFLE(a, c, 0, 1, 4, 5);
+  v[1] = MMSW_SHUFFLE(a, c, 2, 3, 6, 7);
+  v[2] = MMSW_SHUFFLE(b, d, 0, 1, 4, 5);
+  v[3] = MMSW_SHUFFLE(b, d, 2, 3, 6, 7);
+}
+
+// Sixteen (or eight) columns to four tiles of each phase, and back.
+template <int Columns>
+MMSW_INLINE void to_phases(Four (&v)[Columns]) {
+  if constexpr (Columns == 4) {
+    transpose_four(v);
+  } else {
+    const Four even = MMSW_SHUFFLE(v[0], v[1], 0, 2, 4, 6);
+    v[1] = MMSW_SHUFFLE(v[0], v[1], 1, 3, 5, 7);
+    v[0] = even;
+  }
+}
+
+template <int Columns>
+MMSW_INLINE void from_phases(Four (&v)[Columns]) {
+  if constexpr (Columns == 4) {
+    transpose_four(v);
+  } else {
+    const Four low = MMSW_SHUFFLE(v[0], v[1], 0, 4, 1, 5);
+    v[1] = MMSW_SHUFFLE(v[0], v[1], 2, 6, 3, 7);
+    v[0] = low;
+  }
+}
+
+// Sums of what was seen, scaled: finite only if all of it was finite and moderate.
+template <typename Vector>
+MMSW_INLINE void watch(const Vector& value, Vector& seen) {
+  seen += kMapScale * value;
+}
+
+template <typename Vector>
+bool all_finite(const Vector& values) {
+  bool finite = true;
+  for (unsigned i = 0; i < sizeof(values) / 4; ++i) finite &= values[i] - values[i] == 0.0f;
+  return finite;
+}
+
+template <int Columns>
+bool take_upright(const ReducedPlan& plan, Plane<const float> map) {
+  const int64_t before = plan.side / 2;
+  const int64_t tiles = (map.width + before + Columns - 1) / Columns;
+  Four seen[Columns] = {};
+  for (int64_t y = 0; y < map.height; ++y) {
+    const float* from = map.data + y * map.stride - before;
+    float* to = plan.phases + y * Columns * plan.phase_stride;
+    for (int64_t tile = 0; tile < tiles; tile += 4) {
+      Four v[Columns];
+#pragma GCC unroll 4
+      for (int i = 0; i < Columns; ++i) {
+        v[i] = load_four(from + tile * Columns + 4 * i);
+        watch(v[i], seen[i]);
+      }
+      to_phases<Columns>(v);
+#pragma GCC unroll 4
+      for (int i = 0; i < Columns; ++i) store_four(to + i * plan.phase_stride + tile, v[i]);
+    }
+  }
+  for (int i = 1; i < Columns; ++i) seen[0] += seen[i];
+  return all_finite(seen[0]);
+}
+
+// The plane that the arm sees is the transpose of `map`, so a phase is made of every m-th row.
+template <int Columns>
+bool take_turned(const ReducedPlan& plan, Plane<const float> map) {
+  const int64_t before = plan.side / 2, step = Columns * plan.phase_stride;
+  const int64_t tiles = (map.height + before + Columns - 1) / Columns;
+  Four seen[4] = {};
+  for (int64_t tile = 0; tile < tiles; tile += 4) {
+    for (int64_t phase = 0; phase < Columns; ++phase) {
+      const float* rows[4];
+      for (int64_t lane = 0; lane < 4; ++lane) {
+        const int64_t y = (tile + lane) * Columns + phase - before;
+        rows[lane] = map.data + (y >= 0 && y < map.height ? y : -1) * map.stride;
+      }
+      float* to = plan.phases + phase * plan.phase_stride + tile;
+      for (int64_t x = 0; x < map.width; x += 4, to += 4 * step) {
+        Four v[4];
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; ++i) {
+          v[i] = load_four(rows[i] + x);
+          watch(v[i], seen[i]);
+        }
+        transpose_four(v);
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; ++i) store_four(to + i * step, v[i]);
+      }
+    }
+  }
+  return all_finite((seen[0] + seen[1]) + (seen[2] + seen[3]));
+}
+
+// One of the parts that the points across fall into: 0; two of opposite signs; infinity.
+template <int Points, int Part>
+MMSW_INLINE void across(const Floats (&d)[Points], Floats (&e)[2]) {
+  constexpr float near = kNear * kNear, far = kFar * kFar;
+  if constexpr (Points == 4) {
+    if (Part == 0) e[0] = d[2] - d[0];
+    if (Part == 1) e[0] = d[2] + d[1], e[1] = d[2] - d[1];
+    if (Part == 2) e[0] = d[3] - d[1];
+  } else {
+    if (Part == 0) e[0] = (d[4] - far * d[2]) - near * (d[2] - far * d[0]);
+    if (Part == 1 || Part == 2) {
+      constexpr float point = Part == 1 ? kNear : kFar, other = Part == 1 ? far : near;
+      const Floats even = d[4] - other * d[2], odd = d[3] - other * d[1];
+      e[0] = even + point * odd;
+      e[1] = even - point * odd;
+    }
+    if (Part == 3) e[0] = (d[5] - far * d[3]) - near * (d[3] - far * d[1]);
+  }
+}
+
+template <int Columns, int Points, int Part>
+MMSW_INLINE void across_row(const float* row, int64_t phase_stride, Floats (&e)[2]) {
+  Floats d[Points];
+#pragma GCC unroll 8
+  for (int i = 0; i < Points; ++i) {
+    d[i] = load(row + i % Columns * phase_stride + i / Columns);  // what is not used is not loaded
+  }
+  across<Points, Part>(d, e);
+}
+
+template <int Columns, int Points, int Part>
+void transform_part(const ReducedPlan& plan, int64_t tile) {
+  constexpr bool pair = Part > 0 && Part < Points / 2;
+  constexpr int first = Part == 0 ? 0 : 2 * Part - 1;
+  const int64_t step = Columns * plan.phase_stride, component = plan.domain_stride;
+  const float* row = plan.phases + tile + plan.first_row * step;
+  float* to = plan.domain + first * 5 * component;
+  Floats e[5][2];
+  across_row<Columns, Points, Part>(row, plan.phase_stride, e[0]);
+  across_row<Columns, Points, Part>(row + step, plan.phase_stride, e[1]);
+  for (int64_t j = 0; j < plan.grid_rows; ++j, to += kLanes) {
+    row += 2 * step;
+    across_row<Columns, Points, Part>(row, plan.phase_stride, e[2]);
+    across_row<Columns, Points, Part>(row + step, plan.phase_stride, e[3]);
+    across_row<Columns, Points, Part>(row + 2 * step, plan.phase_stride, e[4]);
+    row += step;
+#pragma GCC unroll 2
+    for (int i = 0; i < (pair ? 2 : 1); ++i) {
+      float* at = to + i * 5 * component;
+      const Floats two = e[3][i] - e[1][i];
+      store(at, two - 2.0f * (e[2][i] - e[0][i]));
+      store(at + component, two - (e[2][i] + e[1][i]));
+      store(at + 2 * component, two - 3.0f * (e[2][i] - e[1][i]));
+      store(at + 3 * component, two);
+      store(at + 4 * component, (e[4][i] - e[2][i]) - 2.0f * two);
+      e[0][i] = e[3][i];
+      e[1][i] = e[4][i];
+    }
+  }
+}
+
+template <int Columns, int Points>
+void transform(const ReducedPlan& plan, int64_t tile) {
+  transform_part<Columns, Points, 0>(plan, tile);
+  transform_part<Columns, Points, 1>(plan, tile);
+  transform_part<Columns, Points, 2>(plan, tile);
+  if constexpr (Points == 6) transform_part<Columns, Points, 3>(plan, tile);
+}
+
+// Adds `Groups` neighbouring groups to `Rows` tile rows of one component.
+template <int Rows, int Groups>
+MMSW_INLINE void add_groups(const float* domain, const float* weight, Floats (&sum)[Rows]) {
+  Floats w[Groups];
+#pragma GCC unroll 4
+  for (int group = 0; group < Groups; ++group) w[group] = splat(weight[group]);
+#pragma GCC unroll 32
+  for (int line = 0; line < Rows + Groups - 1; ++line) {
+    Floats value = load(domain + line * kLanes);
+    if (Groups > 1) MMSW_KEEP(value);
+#pragma GCC unroll 4
+    for (int group = 0; group < Groups; ++group) {
+      const int row = line - group;
+      if (row >= 0 && row < Rows) sum[row] += w[group] * value;
+    }
+  }
+}
+
+template <int Rows>
+void multiply(const ReducedPlan& plan, const RowTile& tile, int64_t components) {
+  const float* domain = plan.domain;
+  const float* weights = plan.weights;
+  float* to = plan.sums;
+  const GroupRun* const twos = plan.runs + tile.twos;
+  const GroupRun* const ones = plan.runs + tile.ones;
+  const GroupRun* const end = plan.runs + tile.end;
+  for (int64_t k = 0; k < components; ++k) {
+    Floats sum[Rows];
+#pragma GCC unroll 16
+    for (int row = 0; row < Rows; ++row) sum[row] = Floats{};
+    const GroupRun* run = plan.runs + tile.threes;
+    for (; run < twos; ++run) add_groups<Rows, 3>(domain + run->row * kLanes, weights + run->group, sum);
+    for (; run < ones; ++run) add_groups<Rows, 2>(domain + run->row * kLanes, weights + run->group, sum);
+    for (; run < end; ++run) add_groups<Rows, 1>(domain + run->row * kLanes, weights + run->group, sum);
+#pragma GCC unroll 16
+    for (int row = 0; row < Rows; ++row) store(to + row * kLanes, sum[row]);
+    domain += plan.domain_stride;
+    weights += plan.weight_stride;
+    to += kReducedRows * kLanes;
+  }
+}
+
+void multiply_rows(const ReducedPlan& plan, const RowTile& tile, int64_t components) {
+  switch (tile.count) {
+    case 1: return multiply<1>(plan, tile, components);
+    case 2: return multiply<2>(plan, tile, components);
+    case 3: return multiply<3>(plan, tile, components);
+    case 4: return multiply<4>(plan, tile, components);
+    case 5: return multiply<5>(plan, tile, components);
+    case 6: return multiply<6>(plan, tile, components);
+    case 7: return multiply<7>(plan, tile, components);
+    default: return multiply<8>(plan, tile, components);
+  }
+}
+
+MMSW_INLINE void along_back(const Floats (&a)[5], Floats (&out)[3]) {
+  const Floats sum = a[1] + a[2];
+  out[0] = a[0] + sum + a[3];
+  out[1] = (a[1] - a[2]) + 2.0f * a[3];
+  out[2] = (sum + a[4]) + 4.0f * a[3];
+}
+
+MMSW_INLINE void single_back(const float* sums, Floats (&out)[3]) {
+  Floats a[5];
+#pragma GCC unroll 5
+  for (int i = 0; i < 5; ++i) a[i] = load(sums + i * kReducedRows * kLanes);
+  along_back(a, out);
+}
+
+// Of the sum (Sign 1) or the difference (Sign -1) of the components of two opposite points.
+template <int Sign>
+MMSW_INLINE void pair_back(const float* sums, Floats (&out)[3]) {
+  Floats a[5];
+#pragma GCC unroll 5
+  for (int i = 0; i < 5; ++i) {
+    const Floats plus = load(sums + i * kReducedRows * kLanes), minus = load(sums + (i + 5) * kReducedRows * kLanes);
+    a[i] = Sign > 0 ? plus + minus : plus - minus;
+  }
+  along_back(a, out);
+}
+
+// From the sums of one tile row to its three rows of outputs, phase by phase.
+template <int Columns, int Points>
+void transform_back(const float* sums, float* out) {
+  constexpr int part = 5 * kReducedRows * kLanes;
+  constexpr int row = Columns * kLanes;
+  constexpr float near = kNear * kNear, far = kFar * kFar;
+  Floats end[3], low[3], high[3];
+  single_back(sums, end);
+  pair_back<1>(sums + part, low);
+  if constexpr (Points == 6) pair_back<1>(sums + 3 * part, high);
+#pragma GCC unroll 3
+  for (int i = 0; i < 3; ++i) {
+    if constexpr (Points == 4) {
+      store(out + i * row, end[i] + low[i]);
+    } else {
+      store(out + i * row, end[i] + (low[i] + high[i]));
+      if (Columns == 4) store(out + i * row + 2 * kLanes, near * low[i] + far * high[i]);
+    }
+  }
+  single_back(sums + (Points - 1) * part, end);
+  pair_back<-1>(sums + part, low);
+  if constexpr (Points == 6) pair_back<-1>(sums + 3 * part, high);
+#pragma GCC unroll 3
+  for (int i = 0; i < 3; ++i) {
+    if constexpr (Points == 4) {
+      store(out + i * row + kLanes, low[i] + end[i]);
+    } else if constexpr (Columns == 2) {
+      store(out + i * row + kLanes, kNear * low[i] + (kFar * high[i] + end[i]));
+    } else {
+      store(out + i * row + kLanes, kNear * low[i] + kFar * high[i]);
+      store(out + i * row + 3 * kLanes, (near * kNear) * low[i] + ((far * kFar) * high[i] + end[i]));
+    }
+  }
+}
+
+// Stores what hangs over the right border of the map, too.
+template <bool Accumulate>
+MMSW_INLINE void put_four(Four value, Four init, int64_t room, float* to) {
+  if (room >= 4) {
+    store_four(to, value + (Accumulate ? load_four(to) : init));
+  } else {
+    for (int64_t i = 0; i < room; ++i) to[i] = value[i] + (Accumulate ? to[i] : init[i]);
+  }
+}
+
+template <int Columns, bool Accumulate>
+void gather_upright(const ReducedPlan& plan, int64_t tile, float init, float* out,
+                    int64_t out_stride) {
+  const Four start = Four{} + init;
+  const int64_t left = tile * Columns, room = plan.width - left;
+  for (int64_t y = 0; y < plan.height; ++y) {
+    const float* from = plan.outputs + y * Columns * kLanes;
+    float* to = out + y * out_stride + left;
+    for (int64_t lane = 0; lane < kLanes; lane += 4) {
+      Four v[Columns];
+#pragma GCC unroll 4
+      for (int i = 0; i < Columns; ++i) v[i] = load_four(from + i * kLanes + lane);
+      from_phases<Columns>(v);
+      const int64_t x = lane * Columns;
+      if (x + 4 * Columns <= room) {
+#pragma GCC unroll 4
+        for (int i = 0; i < Columns; ++i) put_four<Accumulate>(v[i], start, 4, to + x + 4 * i);
+      } else {
+#pragma GCC unroll 4
+        for (int i = 0; i < Columns; ++i) {
+          put_four<Accumulate>(v[i], start, room - x - 4 * i, to + x + 4 * i);
+        }
+      }
+    }
+  }
+}
+
+template <int Columns, bool Accumulate>
+void gather_turned(const ReducedPlan& plan, int64_t tile, float init, float* out,
+                   int64_t out_stride) {
+  const Four start = Four{} + init;
+  for (int64_t lane = 0; lane < kLanes; lane += 4) {
+    for (int64_t phase = 0; phase < Columns; ++phase) {
+      const int64_t top = (tile + lane) * Columns + phase;
+      const int64_t rows = (plan.width - top + Columns - 1) / Columns;
+      const float* from = plan.outputs + phase * kLanes + lane;
+      float* to = out + top * out_stride;
+      const int64_t step = Columns * out_stride;
+      for (int64_t x = 0; x < plan.height; x += 4, from += 4 * Columns * kLanes, to += 4) {
+        Four v[4];
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; ++i) v[i] = load_four(from + i * Columns * kLanes);
+        transpose_four(v);
+        if (rows >= 4 && x + 4 <= plan.height) {
+#pragma GCC unroll 4
+          for (int i = 0; i < 4; ++i) put_four<Accumulate>(v[i], start, 4, to + i * step);
+        } else {
+#pragma GCC unroll 4
+          for (int i = 0; i < 4; ++i) {
+            if (i < rows) put_four<Accumulate>(v[i], start, plan.height - x, to + i * step);
+          }
+        }
+      }
+    }
+  }
+}
+
+template <int Columns, int Points>
+void run_reduced(const ReducedPlan& plan, bool turned, float init, bool accumulate, float* out,
+                 int64_t out_stride) {
+  for (int64_t tile = 0; tile * Columns < plan.width; tile += kLanes) {
+    transform<Columns, Points>(plan, tile);
+    for (int64_t i = 0; i < plan.tile_count; ++i) {
+      const RowTile& rows = plan.tiles[i];
+      multiply_rows(plan, rows, 5 * Points);
+      for (int64_t row = 0; row < rows.count; ++row) {
+        transform_back<Columns, Points>(plan.sums + row * kLanes,
+                                        plan.outputs + (rows.first + row) * 3 * Columns * kLanes);
+      }
+    }
+    const auto gather = turned ? (accumulate ? gather_turned<Columns, true> : gather_turned<Columns, false>)
+                               : (accumulate ? gather_upright<Columns, true> : gather_upright<Columns, false>);
+    gather(plan, tile, init, out, out_stride);
+  }
+}
+
+bool take(const ReducedPlan& plan, Plane<const float> map, bool turned) {
+  if (plan.columns == 4) return turned ? take_turned<4>(plan, map) : take_upright<4>(plan, map);
+  return turned ? take_turned<2>(plan, map) : take_upright<2>(plan, map);
+}
+
+void correlate_reduced(const ReducedPlan& plan, bool turned, float init, bool accumulate, float* out,
+                       int64_t out_stride) {
+  if (plan.side == 5) return run_reduced<2, 6>(plan, turned, init, accumulate, out, out_stride);
+  if (plan.columns == 4) return run_reduced<4, 6>(plan, turned, init, accumulate, out, out_stride);
+  return run_reduced<2, 4>(plan, turned, init, accumulate, out, out_stride);
+}
+
+// G of Toom-Cook, [points][taps], for the finite `points` and infinity.
+template <int Points, int Taps>
+struct WeightMatrix {
+  float at[Points][Taps] = {};
+
+  constexpr explicit WeightMatrix(const double (&points)[Points - 1]) {
+    for (int i = 0; i < Points - 1; ++i) {
+      double power = 1;
+      for (int j = 0; j < Points - 1; ++j) power /= i == j ? 1 : points[i] - points[j];
+      for (int tap = 0; tap < Taps; ++tap, power *= points[i]) at[i][tap] = static_cast<float>(power);
+    }
+    at[Points - 1][Taps - 1] = 1;
+  }
+};
+
+// A lane holds a group.
+template <int Side, int Points>
+void transform_weights_of(const ReducedPlan& plan, const float* taps,
+                          const WeightMatrix<Points, Side>& across) {
+  static constexpr WeightMatrix<5, 3> along({0, 1, -1, 2});
+  const int64_t stride = plan.weight_stride;
+  for (int64_t group = 0; group < stride; group += kLanes) {
+    Floats half[5][Side];
+#pragma GCC unroll 5
+    for (int n = 0; n < Side; ++n) {
+      const float* from = taps + n * stride + group;
+      const Floats a = load(from), b = load(from + Side * stride);
+      const Floats c = load(from + 2 * Side * stride);
+#pragma GCC unroll 5
+      for (int k = 0; k < 5; ++k) {
+        half[k][n] = along.at[k][0] * a + along.at[k][1] * b + along.at[k][2] * c;
+      }
+    }
+    for (int point = 0; point < Points; ++point) {
+      float* to = plan.weights + point * 5 * stride + group;
+#pragma GCC unroll 5
+      for (int k = 0; k < 5; ++k) {
+        Floats sum = across.at[point][0] * half[k][0];
+        for (int n = 1; n < Side; ++n) sum += across.at[point][n] * half[k][n];
+        store(to + k * stride, sum);
+      }
+    }
+  }
+}
+
+void transform_weights(const ReducedPlan& plan, const float* taps) {
+  constexpr double near = kNear, far = kFar;
+  static constexpr WeightMatrix<4, 3> four({0, 1, -1});
+  static constexpr WeightMatrix<6, 3> six({0, near, -near, far, -far});
+  static constexpr WeightMatrix<6, 5> six_of_five({0, near, -near, far, -far});
+  if (plan.side == 5) return transform_weights_of<5, 6>(plan, taps, six_of_five);
+  if (plan.columns == 4) return transform_weights_of<3, 6>(plan, taps, six);
+  transform_weights_of<3, 4>(plan, taps, four);
+}
+
+constexpr ReducedKernels reduced_kernels() {
+  return {kLanes, take, transform_weights, correlate_reduced};
+}
+
+}  // namespace
+}  // namespace mmsw
