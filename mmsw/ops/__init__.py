@@ -5,6 +5,7 @@ from mmsw.errors import BackendUnavailableError
 from .backends import available_backends, use_backend
 from .functional import cross_conv2d, shift_add, shift_wise_conv2d
 from .pattern import ShiftPattern
+from .work import count_flops_of_operators
 
 __all__ = [
     'BackendUnavailableError',
@@ -15,3 +16,5 @@ __all__ = [
     'shift_wise_conv2d',
     'use_backend',
 ]
+
+count_flops_of_operators()

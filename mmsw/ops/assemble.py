@@ -54,9 +54,10 @@ def assemble(
     channels = pattern.channels
     blocks = weight.reshape(channels, groups, n * n)
 
-    slot = _slot_index(pattern)
-    placed = blocks.new_zeros(slot.shape).scatter(2, slot, blocks.expand(slot.shape))
-    placed = placed.view(2, pattern.num_reps, channels, groups, n, n)
+    slot, reps = _slot_index(pattern), pattern.num_reps
+    shape = (2 * reps, channels, groups, n * n)
+    placed = blocks.new_zeros(shape).scatter(2, slot, blocks.expand(shape))
+    placed = placed.view(2, reps, channels, groups, n, n)
     wide, tall = placed.sum(1).unbind(0)
 
     count = identity_count(pattern)
@@ -111,7 +112,7 @@ def _slot_index(pattern: PatternTables) -> Tensor:
     """Slot of every group, broadcast over its taps: int64 ``[2 * R, C, nk, N * N]``."""
     shift, n = pattern.shift_hv.to(torch.int64), pattern.small_kernel
     slot = shift_slot(shift, pattern.big_kernel, n).t()
-    slot = slot.reshape(shift.shape[1], pattern.channels, -1, 1)
+    slot = slot.reshape(2 * pattern.num_reps, pattern.channels, -1, 1)
     return slot.expand(-1, -1, -1, n * n)
 
 
@@ -126,7 +127,7 @@ def _centre(arm: Tensor, big_kernel: int, small_kernel: int, map_length: int | N
     """Pad the tiled slots ``[C, nk * N, N]`` to a centred arm, cropped to what a map can use."""
     taps = arm_taps(big_kernel, small_kernel, map_length)
     before = taps // 2 - big_kernel // 2
-    after = taps - arm.shape[1] - before
+    after = taps - num_groups(big_kernel, small_kernel) * small_kernel - before
     return F.pad(arm, (0, 0, before, after))
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from . import library
-from .backends import choose_backend, is_exporting, is_transformed, torch_backend
+from .backends import choose_backend, needs_plain_operators, torch_backend
 from .backends.backend import Outputs
 from .backends.call import Call
 from .pattern import ShiftPattern
@@ -38,14 +38,14 @@ def shift_add(conv_out: Tensor, pattern: ShiftPattern, backend: str | None = Non
     """
     tables = _tables(pattern)
     _check_tensor('conv_out', conv_out, tables)
-    channels, border = tables.channels * tables.num_groups, 2 * tables.margin
+    channels, border = tables.shift_hv.shape[0], 2 * tables.margin
     if conv_out.ndim != 4 or conv_out.shape[1] != channels or min(conv_out.shape[2:]) <= border:
         raise ValueError(
             f'conv_out must be [B, {channels}, H + {border}, W + {border}] with H, W >= 1 for '
             f'{pattern}, got {tuple(conv_out.shape)}'
         )
     name = _choose(backend, 'shift_add', conv_out, tables)
-    if name == 'torch' and is_exporting(backend):
+    if name == 'torch' and needs_plain_operators(backend):
         return torch_backend.trace_shift_add(conv_out, tables)
     return library.run(name, 'shift_add', conv_out, *tables)
 
@@ -87,22 +87,22 @@ def shift_wise_conv2d(
     tables = _tables(pattern)
     _check_tensor('x', x, tables)
     _check_tensor('weight', weight, tables)
-    side, channels = tables.small_kernel, tables.channels
-    filters = channels * tables.num_groups
+    side, filters, channels = tables.small_kernel, tables.shift_hv.shape[0], tables.channels
     if weight.shape != (filters, 1, side, side):
         expected = [filters, 1, side, side]
         raise ValueError(f'weight must be {expected} for {pattern}, got {list(weight.shape)}')
-    if x.ndim != 4 or x.shape[1] != channels or min(x.shape[2:]) < 1:
+    shape = x.shape
+    if len(shape) != 4 or shape[1] != channels or shape[2] < 1 or shape[3] < 1:
         raise ValueError(
-            f'x must be [B, {channels}, H, W] with H, W >= 1 for {pattern}, got {list(x.shape)}'
+            f'x must be [B, {channels}, H, W] with H, W >= 1 for {pattern}, got {list(shape)}'
         )
     if mask is not None:
         mask = _flat_mask(mask, filters, tables)
-    x, weight = _autocast(x), _autocast(weight)
+    x, weight = _autocast(x, weight)
     if x.dtype != weight.dtype:
         raise TypeError(f'x and weight must have one dtype, got {x.dtype} and {weight.dtype}')
     name = _choose(backend, 'shift_wise_conv2d', x, tables)
-    if _is_recorded(name):
+    if _is_plain(name):
         return torch_backend.trace_shift_wise_conv2d(x, weight, tables, mask)
     return library.run(name, 'shift_wise_conv2d', x, weight, mask, *tables)
 
@@ -129,7 +129,7 @@ def cross_conv2d(
         ValueError: If sizes do not fit together, or the backend is unknown.
         BackendUnavailableError: If the named backend cannot run or has no such form.
     """
-    x, wide, tall = _autocast(x), _autocast(wide), _autocast(tall)
+    x, wide, tall = _autocast(x, wide, tall)
     # One by one: with min(), torch 2.4 exports a program for maps of more than C rows only.
     if x.ndim != 4 or any(side < 1 for side in x.shape[1:]):
         raise ValueError(f'x must be [B, C, H, W] with C, H, W >= 1, got {list(x.shape)}')
@@ -149,7 +149,7 @@ def cross_conv2d(
     taps = max(wide.shape[1], tall.shape[1])
     call = Call('cross_conv2d', x.device, x.dtype, taps, wide.shape[2])
     name = choose_backend(backend, call)
-    if _is_recorded(name):
+    if _is_plain(name):
         return torch_backend.cross_conv2d(x, wide, tall, bias)
     return library.run(name, 'cross_conv2d', x, wide, tall, bias)
 
@@ -197,16 +197,15 @@ def _choose(backend: str | None, function: str, tensor: Tensor, tables: PatternT
     return choose_backend(backend, Call(function, tensor.device, tensor.dtype, *sizes))
 
 
-def _is_recorded(name: str) -> bool:
-    """Whether a program is recorded in which ``torch`` is plain operators, not one."""
-    recorded = torch.compiler.is_compiling() or torch.jit.is_tracing() or is_transformed()
-    return name == 'torch' and recorded
+def _is_plain(name: str) -> bool:
+    """Whether ``torch`` is to be plain operators, as compilers and exporters like them, not one."""
+    return name == 'torch' and (torch.compiler.is_compiling() or needs_plain_operators(name))
 
 
-def _autocast(tensor: Tensor) -> Tensor:
-    device_type = tensor.device.type
-    if device_type == 'meta' or tensor.dtype == torch.float64:  # 'meta' has no autocast
-        return tensor
-    if torch.is_autocast_enabled(device_type):
-        return tensor.to(torch.get_autocast_dtype(device_type))
-    return tensor
+def _autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """The tensors in the dtype of autocast, where it is on; it leaves float64 alone."""
+    device_type = tensors[0].device.type
+    if device_type == 'meta' or not torch.is_autocast_enabled(device_type):
+        return tensors  # 'meta' has no autocast
+    dtype = torch.get_autocast_dtype(device_type)
+    return tuple(t if t.dtype == torch.float64 else t.to(dtype) for t in tensors)

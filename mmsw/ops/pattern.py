@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from types import NoneType
 from typing import Any
 
@@ -96,19 +97,9 @@ class ShiftPattern(nn.Module):
         """
         big_kernel, small_kernel = check_kernel_sizes(big_kernel, small_kernel)
         channels, num_reps = positive(channels=channels, num_reps=num_reps)
-        groups = num_groups(big_kernel, small_kernel)
-        generator = torch.Generator('cpu').manual_seed(seed)
-        host = dict(generator=generator, device='cpu')  # whatever the default device is
-        # drawn[r, c, slot] is the group that takes the slot; its inverse is the slot of each group.
-        drawn = torch.stack(
-            [torch.randperm(groups, **host) for _ in range(2 * num_reps * channels)]
-        ).view(2 * num_reps, channels, groups)
-        slot_of_group = drawn.argsort(dim=2)
-        shift_hv = slot_shift(slot_of_group, big_kernel, small_kernel).flatten(1).t()
-        picked = [torch.randint(0, groups, [channels], **host) for _ in range(num_reps)]
-        first_group = torch.arange(channels, device='cpu').unsqueeze(1) * groups
-        identity_index = torch.stack(picked, dim=1) + first_group
-        pattern = cls(big_kernel, small_kernel, shift_hv, identity_index)
+        draw = _draw if _get_current_dispatch_mode() is None else _draw.__wrapped__
+        drawn = draw(big_kernel, small_kernel, channels, num_reps, seed)
+        pattern = cls(big_kernel, small_kernel, *(table.clone() for table in drawn))
         return pattern.to(torch.empty(0).device)
 
     def tables(self) -> PatternTables:
@@ -269,6 +260,26 @@ def newer_version(module: nn.Module, local_metadata: Mapping[str, Any]) -> str |
         f'has the version {found} of {type(module).__name__}, this mmsw reads up to '
         f'{module._version}: install a newer mmsw'
     )
+
+
+@lru_cache(maxsize=64)  # a network has few patterns, and a permutation per channel takes its time
+def _draw(
+    big_kernel: int, small_kernel: int, channels: int, num_reps: int, seed: int
+) -> tuple[Tensor, Tensor]:
+    """The tables of :meth:`ShiftPattern.draw`; not to be written to."""
+    groups = num_groups(big_kernel, small_kernel)
+    generator = torch.Generator('cpu').manual_seed(seed)
+    host = dict(generator=generator, device='cpu')  # whatever the default device is
+    # drawn[r, c, slot] is the group that takes the slot; its inverse is the slot of each group.
+    drawn = torch.stack(
+        [torch.randperm(groups, **host) for _ in range(2 * num_reps * channels)]
+    ).view(2 * num_reps, channels, groups)
+    slot_of_group = drawn.argsort(dim=2)
+    shift_hv = slot_shift(slot_of_group, big_kernel, small_kernel).flatten(1).t()
+    picked = [torch.randint(0, groups, [channels], **host) for _ in range(num_reps)]
+    first_group = torch.arange(channels, device='cpu').unsqueeze(1) * groups
+    identity_index = torch.stack(picked, dim=1) + first_group
+    return shift_hv, identity_index
 
 
 def _can_be_read(table: Tensor) -> bool:

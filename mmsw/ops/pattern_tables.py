@@ -6,8 +6,10 @@ per channel ("groups"), ``R`` the number of repetitions.
 
 from __future__ import annotations
 
+import warnings
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from mmsw.whole_number import whole_number
@@ -32,12 +34,12 @@ class PatternTables(NamedTuple):
     @property
     def channels(self) -> int:
         """Channels C."""
-        return self.identity_index.shape[0]
+        return plain_number(self.identity_index.shape[0])
 
     @property
     def num_reps(self) -> int:
         """Repetitions R."""
-        return self.identity_index.shape[1]
+        return plain_number(self.identity_index.shape[1])
 
     @property
     def num_groups(self) -> int:
@@ -48,6 +50,15 @@ class PatternTables(NamedTuple):
     def margin(self) -> int:
         """Rows (columns) ``e`` by which a conv output exceeds the map on each side."""
         return conv_margin(self.small_kernel)
+
+
+def plain_number(size: int) -> int:
+    """A size that never changes, as a number: TorchScript would follow where it comes from."""
+    if not torch.jit.is_tracing():
+        return size
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # that it is a constant from here on
+        return int(size)
 
 
 def num_groups(big_kernel: int, small_kernel: int) -> int:

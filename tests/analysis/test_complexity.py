@@ -7,10 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from mmsw.analysis.complexity import Cost, complexity
-from mmsw.analysis.complexity.operator_work import cross_taps, used_blocks
+from mmsw.analysis.complexity.operator_work import used_blocks
 from mmsw.models import ShiftWiseConv2d, ShiftWiseNet
 from mmsw.ops import ShiftPattern
 from mmsw.ops.assemble import assemble
+from mmsw.ops.work import cross_taps
 from mmsw.sparsity import magnitude_masks, masked_layers, set_masks
 
 

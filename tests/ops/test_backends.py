@@ -51,6 +51,7 @@ def add_backend(monkeypatch: pytest.MonkeyPatch):
 
     def add(**backends: StandIn) -> None:
         monkeypatch.setattr(table, '_MODULES', {**backends, 'torch': torch_backend})
+        monkeypatch.setattr(table, '_chosen', {})
 
     return add
 

@@ -67,6 +67,7 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Unproven], Un
 
     def put(backend: Unproven) -> Unproven:
         monkeypatch.setattr(table, '_MODULES', {'new': backend, 'torch': torch_backend})
+        monkeypatch.setattr(table, '_chosen', {})
         return backend
 
     return put

@@ -1,7 +1,7 @@
 """What the shift-wise operator multiplies: as one cross kernel, after pruning, and naively.
 
-One rule for the complexity of networks and for the floor of the operator benchmark. All counts are
-multiply-adds of one forward pass; a tap that meets padding counts like any other.
+For the complexity of networks and the floor of the operator benchmark, by the rule of
+:mod:`mmsw.ops.work`. All counts are multiply-adds of one forward pass.
 """
 
 from __future__ import annotations
@@ -12,27 +12,11 @@ import torch
 from torch import Tensor
 
 from mmsw.ops import ShiftPattern
-from mmsw.ops.assemble import arm_taps
 from mmsw.ops.pattern_tables import conv_margin, num_groups, shift_slot
+from mmsw.ops.work import arm_blocks, cross_taps
 
 if TYPE_CHECKING:
     from mmsw.models.layers import ShiftWiseConv2d
-
-
-def cross_taps(big_kernel: int, small_kernel: int, whole_arms: bool = False) -> int:
-    """Multiply-adds per position and channel of the unpruned operator in its cross form.
-
-    An arm consists of ``nk`` blocks of N x N weights, and the identity is one more.
-
-    Args:
-        big_kernel: Focus length M.
-        small_kernel: Side N.
-        whole_arms: Count arms of L taps, ``2 * N * L + N * N``: L is odd, so that an arm has a
-            centre, and up to N - 1 of its taps are zero whatever the weights.
-    """
-    n = small_kernel
-    taps = arm_taps(big_kernel, n) if whole_arms else num_groups(big_kernel, n) * n
-    return 2 * n * taps + n * n
 
 
 def small_conv_work(filters: int, small_kernel: int, batch: int, height: int, width: int) -> int:
@@ -72,11 +56,6 @@ def used_blocks(keep: Tensor, pattern: ShiftPattern) -> int:
     return int((arms > 0).sum()) + int(identity.sum())
 
 
-def kept_filters(layer: ShiftWiseConv2d) -> Tensor:
-    """Small kernels of which some path of a layer keeps a weight: boolean ``[C' * nk]``."""
-    return torch.stack([path.mask.flatten(1).any(1) for path in layer.paths]).any(0)
-
-
 def layer_work(layer: ShiftWiseConv2d, batch: int, height: int, width: int) -> tuple[int, int, int]:
     """Multiply-adds of a shift-wise layer: unpruned, used, naive.
 
@@ -95,13 +74,13 @@ def layer_work(layer: ShiftWiseConv2d, batch: int, height: int, width: int) -> t
     if layer.deployed:
         big, n, num_paths = layer.kernel_size[0], layer.deploy_wide.shape[2], 1
         arms = (layer.deploy_wide, layer.deploy_tall)
-        dense = layer.num_active * sum(-(-arm.shape[1] // n) for arm in arms)
+        dense = layer.num_active * sum(arm_blocks(arm.shape[1], n) for arm in arms)
         used = sum(_blocks_of_arm(arm) for arm in arms)
     else:
         big, n = layer.pattern.big_kernel, layer.pattern.small_kernel
         num_paths = len(layer.paths)
         dense = layer.num_active * cross_taps(big, n) // n**2
-        used = used_blocks(kept_filters(layer), layer.pattern)
+        used = used_blocks(layer.kept_filters(), layer.pattern)
     filters = num_paths * layer.num_active * num_groups(big, n)
     naive = small_conv_work(filters, n, batch, height, width)
     return dense * n**2 * positions, used * n**2 * positions, naive
@@ -110,6 +89,6 @@ def layer_work(layer: ShiftWiseConv2d, batch: int, height: int, width: int) -> t
 def _blocks_of_arm(arm: Tensor) -> int:
     """Blocks of N taps that are not all zero in an arm ``[C, taps, N]``."""
     channels, taps, n = arm.shape
-    blocks = torch.zeros(channels, -(-taps // n) * n, n, dtype=torch.bool)
+    blocks = torch.zeros(channels, arm_blocks(taps, n) * n, n, dtype=torch.bool)
     blocks[:, :taps] = (arm.detach() != 0).cpu()
     return int(blocks.view(channels, -1, n * n).any(2).sum())

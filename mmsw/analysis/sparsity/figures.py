@@ -11,9 +11,10 @@ from torch import Tensor
 
 from mmsw.ops import ShiftPattern
 from mmsw.ops.pattern_tables import shift_slot
+from mmsw.ops.work import cross_taps
 from mmsw.sparsity import Density
 
-from ..complexity.operator_work import cross_taps, used_blocks
+from ..complexity.operator_work import used_blocks
 from .layers import MaskedNetwork, ShiftWiseLayer
 
 _ARMS = ('horizontal', 'vertical')

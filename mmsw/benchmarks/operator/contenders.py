@@ -10,9 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmsw.analysis.complexity.operator_work import cross_taps, small_conv_work
+from mmsw.analysis.complexity.operator_work import small_conv_work
 from mmsw.ops import ShiftPattern, cross_conv2d, shift_add, shift_wise_conv2d
 from mmsw.ops.assemble import arm_taps, assemble
+from mmsw.ops.work import cross_taps
 
 from .shift_alternatives import ALTERNATIVES
 

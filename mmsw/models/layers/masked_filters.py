@@ -45,6 +45,10 @@ class MaskedFilters(nn.Module):
         """Call ``observe`` with the gradient before the mask; see ``masked_layers``."""
         return self.register_forward_hook(_OutputHook(observe))
 
+    def is_observed(self) -> bool:
+        """Whether a hook may ask for the gradient before the mask."""
+        return bool(self._forward_hooks)
+
     def set_mask(self, mask: Tensor) -> None:
         """Prune to ``mask`` (True = keep): the mask is copied, pruned weights become zero at once.
 

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmsw.ops.backends import needs_plain_operators
+
 
 class LayerNorm2d(nn.LayerNorm):
     """Layer normalisation over the channels of an NCHW map.
@@ -23,7 +25,9 @@ class LayerNorm2d(nn.LayerNorm):
         x = F.layer_norm(
             x.permute(0, 2, 3, 1), self.normalized_shape, self.weight, self.bias, self.eps
         )
-        return x.permute(0, 3, 1, 2)
+        x = x.permute(0, 3, 1, 2)
+        # The order of strides says nothing of a map of one row: exporters would rule it out.
+        return x.contiguous() if needs_plain_operators(None) else x
 
 
 class GlobalResponseNorm(nn.Module):

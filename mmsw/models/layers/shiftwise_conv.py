@@ -158,6 +158,21 @@ class ShiftWiseConv2d(nn.Module):
             weight = weight + path()
         return weight
 
+    def kept_filters(self) -> Tensor:
+        """Small kernels of which some path keeps a weight, boolean ``[C' * nk]``."""
+        mask = self.paths[0].mask
+        for path in self.paths[1:]:
+            mask = mask | path.mask
+        return mask.flatten(1).sum(1) > 0  # faster than any(1) over so few
+
+    def _may_skip_gradients(self) -> bool:
+        """Whether nobody looks at gradients of pruned filters before the masks make them zero."""
+        return (
+            self.training
+            and torch.is_grad_enabled()
+            and not any(path.is_observed() for path in self.paths)
+        )
+
     def forward(self, x: Tensor) -> Tensor:
         """``[B, C, H, W]`` to the same shape."""
         x = x.index_select(1, self.channel_order)
@@ -167,7 +182,10 @@ class ShiftWiseConv2d(nn.Module):
                 active, self.deploy_wide, self.deploy_tall, self.deploy_bias, self.backend
             )
         else:
-            h, v, i = shift_wise_conv2d(active, self.merged_weight(), self.pattern, self.backend)
+            mask = self.kept_filters() if self._may_skip_gradients() else None
+            h, v, i = shift_wise_conv2d(
+                active, self.merged_weight(), self.pattern, self.backend, mask
+            )
             active = self.norm_h(h) + self.norm_v(v) + self.norm_i(i) + active
         return torch.cat([active, ghost], dim=1)
 

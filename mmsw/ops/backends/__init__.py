@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch._C._functorch import peek_interpreter_stack as _peek_transforms
 from torch.autograd import forward_ad
 
 from mmsw.errors import BackendUnavailableError, UnknownBackendError
@@ -39,6 +38,7 @@ _default_backend = os.environ.get(_ENVIRONMENT_VARIABLE) or 'auto'
 
 _logger = logging.getLogger('mmsw.ops')
 _told: set[tuple] = set()  # what was logged: once per process
+_chosen: dict[Call, str] = {}  # what 'auto' found outside of compilers: it stays that for good
 
 
 def available_backends() -> dict[str, bool | str]:
@@ -86,8 +86,7 @@ def choose_backend(name: str | None, call: Call | None = None) -> str:
     An explicit name wins over :func:`use_backend`, that over the environment variable
     ``MMSW_BACKEND``. A named backend never falls back to another one, but where it lacks the
     function of the call: then, and for ``'auto'``, the fastest that takes the call is chosen. While
-    a program is exported or traced it is ``'torch'`` for every name: plain operators need no mmsw.
-    So it is under ``torch.func`` and in forward mode, which the other backends cannot take.
+    a program is exported, traced or transformed it is ``'torch'`` for every name.
 
     A backend that has to be checked first is compared with ``'torch'`` here. While a program is
     compiled it cannot be: ``'auto'`` then takes it only if an earlier comparison was good.
@@ -106,39 +105,55 @@ def choose_backend(name: str | None, call: Call | None = None) -> str:
         name, source = _default_backend, f'use_backend or {_ENVIRONMENT_VARIABLE}'
     if name != 'auto':
         _require(name, source)
-    if call is not None and is_exporting(name):
+    if call is None:
+        return name if name != 'auto' else _fastest(None)
+    if needs_plain_operators(name):
         return 'torch'
-    if name == 'auto' or (call is not None and not hasattr(_MODULES[name], call.function)):
-        name = next(candidate for candidate in _MODULES if _auto_may_take(candidate, call))
-        if call is not None and call.device.type == 'cpu' and name != 'cpp':
-            _tell_slower(name)
-    elif call is not None and call.device.type != 'meta':  # meta tensors never reach a backend
+    if name == 'auto' or not hasattr(_MODULES[name], call.function):
+        return _fastest(call)
+    if call.device.type != 'meta':  # meta tensors never reach a backend
         reason = _MODULES[name].refuses(call)
         if reason is not None:
             raise BackendUnavailableError(_cannot_run(source, name, reason, 'this call'))
         reason = _first_use_problem(name, call)
         if reason is not None:
             raise BackendUnavailableError(_cannot_run(source, name, reason))
-    if call is not None:
-        _tell_choice(name, call.device.type)
+    _tell_choice(name, call.device.type)
     return name
 
 
-def is_exporting(name: str | None) -> bool:
-    """Whether plain operators are needed: for an exported, traced or transformed program."""
-    if torch.jit.is_tracing() or is_transformed():
-        return True
+def _fastest(call: Call | None) -> str:
+    """What ``'auto'`` takes."""
+    if torch.compiler.is_compiling():  # compilers guard what they read of a dictionary
+        return _first_that_takes(call)
+    if call not in _chosen:
+        name = _first_that_takes(call)
+        if call is None or not first_use.can_compare(call):
+            return name
+        if call.device.type == 'cpu' and name != 'cpp':
+            _tell_slower(name)
+        _tell_choice(name, call.device.type)
+        _chosen[call] = name
+    return _chosen[call]
+
+
+def _first_that_takes(call: Call | None) -> str:
+    return next(name for name in _MODULES if _auto_may_take(name, call))
+
+
+def needs_plain_operators(name: str | None) -> bool:
+    """Whether operators of torch alone will do: they are exported, traced or transformed.
+
+    An exported program runs where there is no mmsw. The transforms of ``torch.func`` and
+    forward-mode differentiation know the operators of torch.
+    """
+    if not torch.compiler.is_compiling():
+        transformed = torch._C._functorch.peek_interpreter_stack() is not None
+        return transformed or torch.jit.is_tracing() or forward_ad._current_level >= 0
     ask = getattr(torch.compiler, 'is_exporting', None)
     if ask is None:  # torch < 2.7 does not tell exporting from compiling
-        return name in (None, 'auto') and torch.compiler.is_compiling()
+        return name in (None, 'auto')
     return ask()
-
-
-def is_transformed() -> bool:
-    """Whether ``torch.func`` or forward-mode autograd is at work, which need plain operators."""
-    if torch.compiler.is_compiling():
-        return False
-    return _peek_transforms() is not None or forward_ad._current_level >= 0
 
 
 def backend_module(name: str) -> Backend:

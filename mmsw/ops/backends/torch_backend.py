@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn.grad import conv2d_weight
 
 from ..assemble import CrossKernels, arm_taps, assemble, disassemble, identity_count
-from ..pattern_tables import PatternTables, shift_slot, slot_shift
+from ..pattern_tables import PatternTables, plain_number, shift_slot, slot_shift
 from .backend import Outputs
 from .call import Call
 
@@ -140,7 +140,7 @@ def cross_conv2d(x: Tensor, wide: Tensor, tall: Tensor, bias: Tensor | None) -> 
     """Depthwise convolution with a cross-shaped kernel; in plain ATen operators, differentiable."""
     dtype = x.dtype
     x, wide, tall = _compute_dtype(x), _compute_dtype(wide), _compute_dtype(tall)
-    out = _depthwise(_pad_rows(x.mT, wide), wide, 0).mT + _depthwise(_pad_rows(x, tall), tall, 0)
+    out = _plain_wide(x, wide) + _plain_tall(x, tall)
     if bias is not None:
         out = out + bias.to(out.dtype).view(1, -1, 1, 1)
     return out.to(dtype).contiguous()
@@ -179,9 +179,9 @@ def trace_shift_wise_conv2d(
         weight = torch.where(mask.view(-1, 1, 1, 1), weight, weight.detach())
     wide, tall, small = assemble(weight, pattern)
     outputs = (
-        _depthwise(_pad_rows(x.mT, wide), wide, 0).mT,
-        _depthwise(_pad_rows(x, tall), tall, 0),
-        _depthwise(_pad_rows(x, small), small, 0),
+        _plain_wide(x, wide),
+        _plain_tall(x, tall),
+        _plain_tall(x, small),
     )
     return tuple(out.contiguous() for out in outputs)
 
@@ -210,11 +210,20 @@ def _depthwise(x: Tensor, kernel: Tensor, row_padding: int) -> Tensor:
 
 
 def _grouped(x: Tensor, kernel: Tensor, dilation: int | tuple[int, int]) -> Tensor:
-    return F.conv2d(x, kernel, dilation=dilation, groups=kernel.shape[0])
+    return F.conv2d(x, kernel, dilation=dilation, groups=plain_number(kernel.shape[0]))
 
 
-def _pad_rows(x: Tensor, kernel: Tensor) -> Tensor:
-    return F.pad(x, (0, 0, kernel.shape[1] // 2, kernel.shape[1] // 2))
+def _plain_tall(x: Tensor, kernel: Tensor) -> Tensor:
+    """As :func:`depthwise_tall`, with rows that are padded beforehand, for autograd and tracers."""
+    channels, taps, side = map(plain_number, kernel.shape)
+    padded = F.pad(x, (0, 0, taps // 2, taps // 2))
+    kernel = kernel.reshape(channels, 1, taps, side)  # ONNX wants to know the sizes
+    return F.conv2d(padded, kernel, padding=(0, side // 2), groups=channels)
+
+
+def _plain_wide(x: Tensor, kernel: Tensor) -> Tensor:
+    # Contiguous: what is added to it must not depend on the order of strides, which one row lacks.
+    return _plain_tall(x.transpose(2, 3), kernel).transpose(2, 3).contiguous()
 
 
 def _conv_grad(x: Tensor, grad: Tensor, taps: int, side: int) -> Tensor:
