@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch._C._functorch import peek_interpreter_stack as _peek_transforms
 from torch.autograd import forward_ad
 
 from mmsw.errors import BackendUnavailableError, UnknownBackendError
@@ -145,13 +144,12 @@ def _first_that_takes(call: Call | None) -> str:
 def needs_plain_operators(name: str | None) -> bool:
     """Whether operators of torch alone will do: they are exported, traced or transformed.
 
-    An exported program runs where there is no mmsw. ``torch.func`` and autograd in forward mode
-    know the operators of torch only.
+    An exported program runs where there is no mmsw. The transforms of ``torch.func`` and
+    forward-mode differentiation know the operators of torch.
     """
     if not torch.compiler.is_compiling():
-        if torch.jit.is_tracing() or _peek_transforms() is not None:
-            return True
-        return forward_ad._current_level >= 0
+        transformed = torch._C._functorch.peek_interpreter_stack() is not None
+        return transformed or torch.jit.is_tracing() or forward_ad._current_level >= 0
     ask = getattr(torch.compiler, 'is_exporting', None)
     if ask is None:  # torch < 2.7 does not tell exporting from compiling
         return name in (None, 'auto')
