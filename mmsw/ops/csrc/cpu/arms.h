@@ -95,8 +95,7 @@ class ArmOutput {
 
   ArmOutput(const MapSizes& maps, const Frame<T>& frame)
       : maps_(maps), samples_(frame.samples()), pitch_(frame.pitch()) {
-    const int64_t columns =
-        instruction_set->tile_columns * instruction_set->vector_bytes / int64_t{sizeof(T)};
+    const int64_t columns = instruction_set->tile_columns * vector_lanes<T>();
     in_place_ = std::is_same_v<S, T> && samples_ == 1 && maps.width % columns == 0 &&
                 maps.height % instruction_set->tile_rows == 0;
     stride_ = in_place_ ? maps.width : sum_columns(frame.plane().width);

@@ -143,8 +143,8 @@ void add(const S* in, int64_t count, T* out) {
 
 template <typename T, typename S>
 constexpr CopyKernels<T, S> copy_kernels() {
-  return {copy_map<T, true, S, T>, transpose_map<S, T>, copy_map<T, false, T, S>, transpose_map<T, S>,
-          add<T, S>};
+  return {copy_map<T, true, S, T>, transpose_map<S, T>, copy_map<T, false, T, S>,
+          transpose_map<T, S>, add<T, S>};
 }
 
 }  // namespace

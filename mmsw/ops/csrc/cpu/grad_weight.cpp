@@ -15,12 +15,12 @@ namespace {
 template <typename T>
 class ArmGrad {
  public:
-  // An arm of zeros. Returns what tells which slots are wanted: one element per weight, of which the
-  // first of a slot counts.
+  // An arm of zeros. Returns what tells which slots are wanted: one element per weight, of which
+  // the first of a slot counts.
   char* begin(int64_t slots, int64_t side, bool all) {
     side_ = side;
     wanted_.assign(slots * side * side, all);
-    sums_.assign(slots * side * side * lanes(), T(0));
+    sums_.assign(slots * side * side * vector_lanes<T>(), T(0));
     total_.resize(slots * side * side);
     return wanted_.data();
   }
@@ -34,7 +34,7 @@ class ArmGrad {
       if (slot > begin) {
         plane_kernels<T>().correlate_grad(map.plane(), grad.plane(), first + begin * side_,
                                           (slot - begin) * side_, side_,
-                                          sums_.data() + begin * area * lanes());
+                                          sums_.data() + begin * area * vector_lanes<T>());
       }
       while (slot < slots && !wanted_[slot * area]) ++slot;
     }
@@ -46,8 +46,6 @@ class ArmGrad {
   }
 
  private:
-  static int64_t lanes() { return instruction_set->vector_bytes / int64_t{sizeof(T)}; }
-
   int64_t side_ = 0;
   std::vector<char> wanted_;
   std::vector<T> sums_, total_;
@@ -109,8 +107,7 @@ Tensor grad_weight(const Outputs& grads, const Tensor& x, const bool* mask,
   const S* v = grad_v.const_data_ptr<S>();
   const S* i = grad_i.const_data_ptr<S>();
   S* out = grad.mutable_data_ptr<S>();
-  const int64_t samples =
-      samples_per_frame(maps, side, instruction_set->vector_bytes / int64_t{sizeof(T)});
+  const int64_t samples = samples_per_frame(maps, side, vector_lanes<T>());
   const int64_t first = pattern.sizes.first(false), to_next = maps.to_next_sample();
   for_each(maps.channels, 1, Scratch<T>(samples, maps, side),
            [&](int64_t channel, Scratch<T>& own) {
