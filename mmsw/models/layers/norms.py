@@ -6,8 +6,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmsw.ops.backends import needs_plain_operators
-
 
 class LayerNorm2d(nn.LayerNorm):
     """Layer normalisation over the channels of an NCHW map.
@@ -25,9 +23,7 @@ class LayerNorm2d(nn.LayerNorm):
         x = F.layer_norm(
             x.permute(0, 2, 3, 1), self.normalized_shape, self.weight, self.bias, self.eps
         )
-        x = x.permute(0, 3, 1, 2)
-        # The order of strides says nothing of a map of one row: exporters would rule it out.
-        return x.contiguous() if needs_plain_operators(None) else x
+        return x.permute(0, 3, 1, 2)
 
 
 class GlobalResponseNorm(nn.Module):
