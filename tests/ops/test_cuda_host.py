@@ -370,9 +370,9 @@ def test_shared_memory_stays_below_what_every_gpu_grants(
         for big in {side, max(side, 51), max(side, 301)}:
             for shape in itertools.product((1, 9), (1, 8, 9, 17, 200)):
                 found = figures(library, shape, (big, side, 2), dtype.itemsize)
-                assert all(0 < size <= 48 * 1024 for size in found[:3]), (side, big, shape)
+                assert all(0 < size <= 46 * 1024 for size in found[:3]), (side, big, shape)
                 assert 0 < found[3] <= 8 * 32, (side, big, shape)
-    assert 0 in figures(library, (1, 200), (most + 2, most + 2, 1), dtype.itemsize)
+    assert max(figures(library, (1, 200), (most + 2, most + 2, 1), dtype.itemsize)) > 46 * 1024
 
 
 def test_the_lists_of_the_most_slots_fit_into_shared_memory(library: ctypes.CDLL) -> None:

@@ -398,9 +398,16 @@ MMSW_DEVICE T gather_grad(int64_t index, const Pattern& pattern, const bool* mas
 
 #ifdef __CUDACC__
 
-// Three blocks per multiprocessor leave 80 registers for a thread.
+// Per multiprocessor. Three leave 80 registers for a thread, with which ptxas spills from sm_100
+// on.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
+constexpr int kGradBlocks = 2;
+#else
+constexpr int kGradBlocks = 3;
+#endif
+
 template <typename T, int kSide, int kTile>
-__global__ void __launch_bounds__(kMostWarps* kWarp, 3)
+__global__ void __launch_bounds__(kMostWarps* kWarp, kGradBlocks)
     grad_weight_kernel(const __grid_constant__ GradTask<T> task) {
   extern __shared__ __align__(16) unsigned char shared_bytes[];
   auto* shared = reinterpret_cast<typename Accumulator<T>::type*>(shared_bytes);
