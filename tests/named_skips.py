@@ -30,6 +30,7 @@ NAMES = {
     'cuda': 'the cuda backend on a GPU',
     'nvcc': 'the CUDA compiler',
     'cuda-headers': "the headers of CUDA and of torch's part for it, and those of Python",
+    'onnx': 'onnx, onnxscript and onnxruntime',
     'compiler': 'a C++ compiler',
     'openmp': 'a C++ compiler that knows OpenMP',
     'instructions': 'an instruction set of the processor',
