@@ -1,5 +1,6 @@
 """The backend table: who is there, who is chosen, and what a wrong name gets."""
 
+import importlib
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from mmsw.ops import (
     BackendUnavailableError,
     ShiftPattern,
     available_backends,
+    cross_conv2d,
     shift_add,
     shift_wise_conv2d,
     use_backend,
@@ -145,6 +147,81 @@ def test_a_named_backend_never_falls_back(call, add_backend) -> None:
     ):
         pytest.fail('the block must not be entered')
     assert call() == 1
+
+
+class WithoutCross:
+    """A backend for a small side, without the folded form."""
+
+    NEEDS_CHECK = False
+    shift_wise_conv2d = staticmethod(torch_backend.shift_wise_conv2d)
+
+    def unavailable_reason(self) -> str | None:
+        return None
+
+    def refuses(self, call: Call) -> str | None:
+        return f'a side of {call.small_kernel} is above 3' if call.small_kernel > 3 else None
+
+
+def call_cross(backend: str | None = None, taps: int = 5, side: int = 3) -> float:
+    x, arm = torch.ones(1, 1, 1, 1), torch.ones(1, taps, side)
+    return cross_conv2d(x, arm, torch.ones(1, 1, side), backend=backend).item()
+
+
+def test_the_folded_form_falls_back_where_a_named_backend_lacks_it(add_backend) -> None:
+    add_backend(lacking=WithoutCross())
+    assert call_cross('lacking') == 2
+    with use_backend('lacking'):
+        assert call_cross() == 2
+    add_backend(cuda=StandIn('no GPU'))
+    with pytest.raises(BackendUnavailableError, match=r"^backend: backend 'cuda' cannot run here"):
+        call_cross('cuda')
+
+
+def test_sizes_that_a_backend_cannot_take(add_backend) -> None:
+    pattern = ShiftPattern.draw(5, 5, 1, 1)
+    x, weight = torch.ones(1, 1, 1, 1), torch.ones(1, 1, 5, 5)
+    add_backend(small=WithoutCross())
+    assert shift_wise_conv2d(x, weight, pattern)[0].item() == 1
+    message = (
+        "^backend: backend 'small' cannot run this call: a side of 5 is above 3. "
+        "Use backend='torch', which always runs, or 'auto'.$"
+    )
+    with pytest.raises(BackendUnavailableError, match=message):
+        shift_wise_conv2d(x, weight, pattern, backend='small')
+
+
+def test_the_sizes_of_the_folded_form_are_asked_about(add_backend) -> None:
+    calls = []
+
+    class Asked(StandIn):
+        def refuses(self, call: Call) -> str | None:
+            calls.append(call)
+            return None if call.big_kernel < 9 else 'the arm is too long'
+
+    add_backend(asked=Asked())
+    assert call_cross(taps=7) == call_cross(taps=9) == 2
+    assert [(c.function, c.big_kernel, c.small_kernel) for c in calls] == [
+        ('cross_conv2d', 7, 3),
+        ('cross_conv2d', 9, 3),
+    ]
+    with pytest.raises(BackendUnavailableError, match='the arm is too long'):
+        call_cross('asked', taps=9)
+
+
+def test_the_first_question_may_come_from_a_compiler(add_backend) -> None:
+    class Lazy(StandIn):
+        def unavailable_reason(self) -> str | None:
+            return None if importlib.import_module('json') else 'nothing'  # untraceable
+
+    add_backend(lazy=Lazy())
+    torch.compiler.reset()
+    pattern = ShiftPattern.draw(3, 3, 1, 1)
+    compiled = torch.compile(
+        lambda x, w: shift_wise_conv2d(x, w, pattern, backend='lazy'),
+        backend='eager',
+        fullgraph=True,
+    )
+    assert compiled(torch.ones(1, 1, 1, 1), torch.ones(1, 1, 3, 3))[0].item() == 7
 
 
 @pytest.mark.parametrize('call', CALLS)

@@ -1,6 +1,7 @@
 """ShiftPattern: what is drawn, what is refused, and how it travels with its layer."""
 
 import copy
+import importlib.util
 import pickle
 import random
 from pathlib import Path
@@ -450,3 +451,27 @@ def test_buffers_are_checked_once(monkeypatch: pytest.MonkeyPatch) -> None:
     for other in (copy.deepcopy(pattern), pickle.loads(pickle.dumps(pattern))):
         torch.testing.assert_close(results(other, 'torch'), results(pattern, 'torch'))
     assert set(pattern.state_dict()) == {'shift_hv', 'identity_index', 'kernel_sizes'}
+
+
+def test_patterns_are_drawn_once_and_handed_out_as_copies() -> None:
+    pattern_module._draw.cache_clear()
+    with torch.inference_mode():
+        first = ShiftPattern.draw(13, 3, 4, 2)
+    expected = [table.tolist() for table in first.buffers()]
+    again = ShiftPattern.draw(13, 3, 4, 2)
+    assert pattern_module._draw.cache_info().hits == 1
+    assert not again.shift_hv.is_inference()
+    again.shift_hv.zero_()
+    again.identity_index.zero_()
+    assert [table.tolist() for table in ShiftPattern.draw(13, 3, 4, 2).buffers()] == expected
+
+
+def test_a_pattern_of_a_module_that_was_run_again() -> None:
+    """A notebook reloads the module: what was built before is of another class."""
+    spec = importlib.util.spec_from_file_location(pattern_module.__name__, pattern_module.__file__)
+    anew = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(anew)
+    assert anew.ShiftPattern is not ShiftPattern
+    other = anew.ShiftPattern.draw(13, 3, 4, 2)
+    found, expected = results(other, 'torch'), results(ShiftPattern.draw(13, 3, 4, 2), 'torch')
+    assert all(map(torch.equal, found, expected))

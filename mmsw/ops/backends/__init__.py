@@ -175,6 +175,11 @@ def _unavailable_reason(name: str) -> str | None:
     return _MODULES[name].unavailable_reason()
 
 
+# What torch.compiler.assume_constant_result does, which would import the whole compiler: a backend
+# may import its library to answer, and compilers cannot look into that.
+_unavailable_reason._dynamo_marked_constant = True
+
+
 def _auto_may_take(name: str, call: Call | None) -> bool:
     """Whether ``'auto'`` can trust a backend with a call."""
     module = _MODULES[name]

@@ -27,11 +27,7 @@ class Backend(Protocol):
     NEEDS_CHECK: bool
 
     def unavailable_reason(self) -> str | None:
-        """Why it cannot run here at all, or ``None``.
-
-        Asked while ``torch.compile`` traces, which cannot look into imports and files: it returns
-        what is known already.
-        """
+        """Why it cannot run here at all, or ``None``; cheap when it is asked again."""
 
     def refuses(self, call: Call) -> str | None:
         """Why it cannot run this call, or ``None``: its device, dtype or sizes.
