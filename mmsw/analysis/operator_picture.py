@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from mmsw.ops import ShiftPattern
-from mmsw.ops.assemble import assemble, shift_slot
+from mmsw.ops.assemble import assemble
+from mmsw.ops.pattern_tables import shift_slot
 from mmsw.whole_file import write_whole
 
 _INK = '#222222'
@@ -93,13 +94,7 @@ def cross_kernel(weight: Tensor, pattern: ShiftPattern) -> Tensor:
     Returns:
         ``[L, L]``, in the orientation of ``F.conv2d``.
     """
-    wide, tall, small = assemble(
-        weight,
-        pattern.shift_hv,
-        pattern.identity_index,
-        pattern.big_kernel,
-        pattern.small_kernel,
-    )
+    wide, tall, small = assemble(weight, pattern.tables())
     taps, n = tall.shape[1:]
     start = taps // 2 - n // 2
     whole = weight.new_zeros(taps, taps)

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .pattern import arm_reach, num_groups, shift_slot
+from .pattern_tables import PatternTables, arm_reach, num_groups, shift_slot
 
 
 class CrossKernels(NamedTuple):
@@ -34,12 +34,7 @@ class CrossKernels(NamedTuple):
 
 
 def assemble(
-    weight: Tensor,
-    shift_hv: Tensor,
-    identity_index: Tensor,
-    big_kernel: int,
-    small_kernel: int,
-    map_size: tuple[int, int] | None = None,
+    weight: Tensor, pattern: PatternTables, map_size: tuple[int, int] | None = None
 ) -> CrossKernels:
     """Place the small kernels on the arms of the cross.
 
@@ -48,65 +43,60 @@ def assemble(
 
     Args:
         weight: Small kernels ``[C * nk, 1, N, N]``.
-        shift_hv: Shifts ``[C * nk, 2 * R]`` of :class:`~mmsw.ops.ShiftPattern`, in pixels.
-        identity_index: Identity groups ``[C, R]``.
-        big_kernel: Focus length M.
-        small_kernel: Side N.
+        pattern: Where they are placed.
         map_size: ``(H, W)`` of the map, to drop taps that would only ever read padding; ``None``
             keeps all of them.
 
     Returns:
         The three kernels.
     """
-    n, groups = small_kernel, num_groups(big_kernel, small_kernel)
-    channels, num_reps = identity_index.shape
+    big, n, groups = pattern.big_kernel, pattern.small_kernel, pattern.num_groups
+    channels = pattern.channels
     blocks = weight.reshape(channels, groups, n * n)
 
-    slot = _slot_index(shift_hv, channels, big_kernel, n)
+    slot = _slot_index(pattern)
     placed = blocks.new_zeros(slot.shape).scatter(2, slot, blocks.expand(slot.shape))
-    wide, tall = placed.view(2, num_reps, channels, groups, n, n).sum(1).unbind(0)
+    placed = placed.view(2, pattern.num_reps, channels, groups, n, n)
+    wide, tall = placed.sum(1).unbind(0)
 
-    count = _identity_count(identity_index, groups)
+    count = identity_count(pattern)
     small = torch.where(count > 0, blocks * count, 0.0).sum(1)
 
     height, width = (None, None) if map_size is None else map_size
     return CrossKernels(
-        _centre(wide.transpose(2, 3).reshape(channels, groups * n, n), big_kernel, n, width),
-        _centre(tall.reshape(channels, groups * n, n), big_kernel, n, height),
+        _centre(wide.transpose(2, 3).reshape(channels, groups * n, n), big, n, width),
+        _centre(tall.reshape(channels, groups * n, n), big, n, height),
         small.view(channels, n, n),
     )
 
 
-def disassemble(
-    grads: CrossKernels,
-    shift_hv: Tensor,
-    identity_index: Tensor,
-    big_kernel: int,
-    small_kernel: int,
-) -> Tensor:
+def disassemble(grads: CrossKernels, pattern: PatternTables, mask: Tensor | None = None) -> Tensor:
     """Transpose of :func:`assemble`: gradients of the three kernels to that of the small kernels.
 
     Args:
         grads: Gradients in the shapes that :func:`assemble` returns, cropped arms included.
-        shift_hv: As in :func:`assemble`.
-        identity_index: As in :func:`assemble`.
-        big_kernel: Focus length M.
-        small_kernel: Side N.
+        pattern: As in :func:`assemble`.
+        mask: Boolean ``[C * nk]``; where it is off, the gradient is exactly zero.
 
     Returns:
         Gradient ``[C * nk, 1, N, N]``.
     """
-    n, groups = small_kernel, num_groups(big_kernel, small_kernel)
-    channels, num_reps = identity_index.shape
-    wide = _slots_of_arm(grads.wide, big_kernel, n).transpose(2, 3)
-    tall = _slots_of_arm(grads.tall, big_kernel, n)
+    big, n, groups = pattern.big_kernel, pattern.small_kernel, pattern.num_groups
+    channels = pattern.channels
+    wide = _slots_of_arm(grads.wide, big, n).transpose(2, 3)
+    tall = _slots_of_arm(grads.tall, big, n)
     placed = torch.stack([wide, tall]).reshape(2, 1, channels, groups, n * n)
-    placed = placed.expand(-1, num_reps, -1, -1, -1).flatten(0, 1)
-    grad = placed.gather(2, _slot_index(shift_hv, channels, big_kernel, n)).sum(0)
+    placed = placed.expand(-1, pattern.num_reps, -1, -1, -1).flatten(0, 1)
+    grad = placed.gather(2, _slot_index(pattern)).sum(0)
 
-    count = _identity_count(identity_index, groups)
+    count = identity_count(pattern)
     grad = grad + torch.where(count > 0, grads.small.reshape(channels, 1, n * n) * count, 0.0)
-    return grad.view(channels * groups, 1, n, n)
+    return mask_filters(grad.view(channels * groups, 1, n, n), mask)
+
+
+def mask_filters(grad: Tensor, mask: Tensor | None) -> Tensor:
+    """Gradient ``[C * nk, 1, N, N]`` with exact zeros where the mask ``[C * nk]`` is off."""
+    return grad if mask is None else torch.where(mask.view(-1, 1, 1, 1), grad, 0.0)
 
 
 def arm_taps(big_kernel: int, small_kernel: int, map_length: int | None = None) -> int:
@@ -117,17 +107,19 @@ def arm_taps(big_kernel: int, small_kernel: int, map_length: int | None = None) 
     return 2 * reach + 1
 
 
-def _slot_index(shift_hv: Tensor, channels: int, big_kernel: int, small_kernel: int) -> Tensor:
+def _slot_index(pattern: PatternTables) -> Tensor:
     """Slot of every group, broadcast over its taps: int64 ``[2 * R, C, nk, N * N]``."""
-    slot = shift_slot(shift_hv.to(torch.int64), big_kernel, small_kernel).t()
-    slot = slot.reshape(shift_hv.shape[1], channels, -1, 1)
-    return slot.expand(-1, -1, -1, small_kernel * small_kernel)
+    shift, n = pattern.shift_hv.to(torch.int64), pattern.small_kernel
+    slot = shift_slot(shift, pattern.big_kernel, n).t()
+    slot = slot.reshape(shift.shape[1], pattern.channels, -1, 1)
+    return slot.expand(-1, -1, -1, n * n)
 
 
-def _identity_count(identity_index: Tensor, groups: int) -> Tensor:
+def identity_count(pattern: PatternTables) -> Tensor:
     """How often each group feeds the identity output: ``[C, nk, 1]``."""
-    every_group = torch.arange(groups, device=identity_index.device)
-    return (identity_index.unsqueeze(2) % groups == every_group).sum(1).unsqueeze(2)
+    index, groups = pattern.identity_index, pattern.num_groups
+    every_group = torch.arange(groups, device=index.device)
+    return (index.unsqueeze(2) % groups == every_group).sum(1).unsqueeze(2)
 
 
 def _centre(arm: Tensor, big_kernel: int, small_kernel: int, map_length: int | None) -> Tensor:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .backends import choose_backend, torch_backend
+from . import library
+from .backends import choose_backend, is_exporting, torch_backend
+from .backends.backend import Outputs
 from .backends.call import Call
-from .library import cross_conv2d_op, shift_add_op, shift_wise_conv2d_op
 from .pattern import ShiftPattern
-
-Outputs = tuple[Tensor, Tensor, Tensor]
+from .pattern_tables import PatternTables
 
 
 def shift_add(conv_out: Tensor, pattern: ShiftPattern, backend: str | None = None) -> Outputs:
@@ -36,20 +36,26 @@ def shift_add(conv_out: Tensor, pattern: ShiftPattern, backend: str | None = Non
         ValueError: If sizes or devices do not fit together, or the backend is unknown.
         BackendUnavailableError: If the named backend cannot run.
     """
-    _check_tensor('conv_out', conv_out, pattern)
-    channels = pattern.channels * pattern.num_groups
-    border = 2 * pattern.margin
+    tables = _tables(pattern)
+    _check_tensor('conv_out', conv_out, tables)
+    channels, border = tables.channels * tables.num_groups, 2 * tables.margin
     if conv_out.ndim != 4 or conv_out.shape[1] != channels or min(conv_out.shape[2:]) <= border:
         raise ValueError(
             f'conv_out must be [B, {channels}, H + {border}, W + {border}] with H, W >= 1 for '
             f'{pattern}, got {tuple(conv_out.shape)}'
         )
-    name = _choose(backend, 'shift_add', conv_out, pattern)
-    return shift_add_op(conv_out, *_pattern_arguments(pattern), name)
+    name = _choose(backend, 'shift_add', conv_out, tables)
+    if name == 'torch' and is_exporting(backend):
+        return torch_backend.trace_shift_add(conv_out, tables)
+    return library.run(name, 'shift_add', conv_out, *tables)
 
 
 def shift_wise_conv2d(
-    x: Tensor, weight: Tensor, pattern: ShiftPattern, backend: str | None = None
+    x: Tensor,
+    weight: Tensor,
+    pattern: ShiftPattern,
+    backend: str | None = None,
+    mask: Tensor | None = None,
 ) -> Outputs:
     """Shift-wise convolution: small depthwise convolutions, shifted and added (both steps).
 
@@ -58,14 +64,17 @@ def shift_wise_conv2d(
     ``torch.autocast`` both are cast to the autocast dtype, as for ``F.conv2d``.
 
     While PyTorch compiles, the ``torch`` backend is traced as plain ATen operators and the others
-    are one operator each. Exporting takes ``torch`` unless another backend is named, so an exported
-    program does not need mmsw.
+    are one operator each. Exported and traced programs hold plain operators whatever backend is
+    named, so they do not need mmsw.
 
     Args:
         x: ``[B, C, H, W]``, any memory layout, any floating dtype; ``B = 0`` is allowed.
         weight: Small kernels ``[C * nk, 1, N, N]`` of the same dtype.
         pattern: Shifts of ``C`` channels.
         backend: A name of :func:`~mmsw.ops.available_backends`; ``None`` or ``'auto'`` chooses.
+        mask: Which small kernels get a gradient, boolean ``[C * nk]`` or ``[C * nk, 1, 1, 1]``.
+            The gradient of the others is exactly zero and costs nothing where a backend can leave
+            it out. The outputs are the same as without a mask.
 
     Returns:
         Horizontal, vertical and identity output, each ``[B, C, H, W]``, contiguous.
@@ -75,25 +84,27 @@ def shift_wise_conv2d(
         ValueError: If sizes or devices do not fit together, or the backend is unknown.
         BackendUnavailableError: If the named backend cannot run.
     """
-    _check_tensor('x', x, pattern)
-    _check_tensor('weight', weight, pattern)
-    side = pattern.small_kernel
-    expected = (pattern.channels * pattern.num_groups, 1, side, side)
-    if tuple(weight.shape) != expected:
-        raise ValueError(f'weight must be {list(expected)} for {pattern}, got {list(weight.shape)}')
-    if x.ndim != 4 or x.shape[1] != pattern.channels or min(x.shape[2:]) < 1:
+    tables = _tables(pattern)
+    _check_tensor('x', x, tables)
+    _check_tensor('weight', weight, tables)
+    side, channels = tables.small_kernel, tables.channels
+    filters = channels * tables.num_groups
+    if weight.shape != (filters, 1, side, side):
+        expected = [filters, 1, side, side]
+        raise ValueError(f'weight must be {expected} for {pattern}, got {list(weight.shape)}')
+    if x.ndim != 4 or x.shape[1] != channels or min(x.shape[2:]) < 1:
         raise ValueError(
-            f'x must be [B, {pattern.channels}, H, W] with H, W >= 1 for {pattern}, '
-            f'got {list(x.shape)}'
+            f'x must be [B, {channels}, H, W] with H, W >= 1 for {pattern}, got {list(x.shape)}'
         )
+    if mask is not None:
+        mask = _flat_mask(mask, filters, tables)
     x, weight = _autocast(x), _autocast(weight)
     if x.dtype != weight.dtype:
         raise TypeError(f'x and weight must have one dtype, got {x.dtype} and {weight.dtype}')
-    arguments = _pattern_arguments(pattern)
-    name = _choose(backend, 'shift_wise_conv2d', x, pattern)
-    if name == 'torch' and torch.compiler.is_compiling():
-        return torch_backend.trace_shift_wise_conv2d(x, weight, *arguments)
-    return shift_wise_conv2d_op(x, weight, *arguments, name)
+    name = _choose(backend, 'shift_wise_conv2d', x, tables)
+    if _is_recorded(name):
+        return torch_backend.trace_shift_wise_conv2d(x, weight, tables, mask)
+    return library.run(name, 'shift_wise_conv2d', x, weight, mask, *tables)
 
 
 def cross_conv2d(
@@ -131,39 +142,64 @@ def cross_conv2d(
             )
         if arm.dtype != x.dtype:
             raise TypeError(f'x and {name} must have one dtype, got {x.dtype} and {arm.dtype}')
-    if bias is None:
-        bias = x.new_zeros(x.shape[1])
-    elif bias.shape != x.shape[1:2]:
-        raise ValueError(f'bias must be [{x.shape[1]}], got {list(bias.shape)}')
-    bias = bias.to(x.dtype)
-    name = choose_backend(backend, x.device.type, 'cross_conv2d')
-    if name == 'torch' and torch.compiler.is_compiling():
+    if bias is not None:
+        if bias.shape != x.shape[1:2]:
+            raise ValueError(f'bias must be [{x.shape[1]}], got {list(bias.shape)}')
+        bias = bias.to(x.dtype)
+    taps = max(wide.shape[1], tall.shape[1])
+    call = Call('cross_conv2d', x.device, x.dtype, taps, wide.shape[2])
+    name = choose_backend(backend, call)
+    if _is_recorded(name):
         return torch_backend.cross_conv2d(x, wide, tall, bias)
-    return cross_conv2d_op(x, wide, tall, bias, name)
+    return library.run(name, 'cross_conv2d', x, wide, tall, bias)
 
 
-def _check_tensor(name: str, tensor: Tensor, pattern: ShiftPattern) -> None:
-    if not isinstance(pattern, ShiftPattern):
+def _tables(pattern: ShiftPattern) -> PatternTables:
+    """The tables of a pattern, also of one whose class was there before its module ran again."""
+    tables = getattr(pattern, 'tables', None)
+    if tables is None:
         raise TypeError(f'pattern must be a ShiftPattern, got {type(pattern).__name__}')
+    return tables()
+
+
+def _check_tensor(name: str, tensor: Tensor, tables: PatternTables) -> None:
     if not isinstance(tensor, Tensor):
         raise TypeError(f'{name} must be a Tensor, got {type(tensor).__name__}')
     if not tensor.is_floating_point():
         raise TypeError(f'{name} must be a floating-point tensor, got {tensor.dtype}')
-    if tensor.device != pattern.shift_hv.device:
+    if tensor.device != tables.shift_hv.device:
         raise ValueError(
-            f'{name} is on {tensor.device}, the pattern on {pattern.shift_hv.device}; '
+            f'{name} is on {tensor.device}, the pattern on {tables.shift_hv.device}; '
             'move one of them with .to()'
         )
 
 
-def _choose(backend: str | None, function: str, tensor: Tensor, pattern: ShiftPattern) -> str:
-    sizes = pattern.big_kernel, pattern.small_kernel, pattern.num_reps
-    call = Call(tensor.device, tensor.dtype, *sizes)
-    return choose_backend(backend, tensor.device.type, function, call)
+def _flat_mask(mask: Tensor, filters: int, tables: PatternTables) -> Tensor:
+    """A mask of small kernels as ``[C * nk]``."""
+    if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
+        found = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
+        raise TypeError(f'mask must be a boolean tensor, got {found}')
+    if mask.shape != (filters,) and mask.shape != (filters, 1, 1, 1):
+        raise ValueError(
+            f'mask must be [{filters}] or [{filters}, 1, 1, 1], one value per small kernel, got '
+            f'{list(mask.shape)}'
+        )
+    if mask.device != tables.shift_hv.device:
+        raise ValueError(
+            f'mask is on {mask.device}, the pattern on {tables.shift_hv.device}; '
+            'move one of them with .to()'
+        )
+    return mask.reshape(-1)
 
 
-def _pattern_arguments(pattern: ShiftPattern) -> tuple[Tensor, Tensor, int, int]:
-    return (*pattern.tables(), pattern.big_kernel, pattern.small_kernel)
+def _choose(backend: str | None, function: str, tensor: Tensor, tables: PatternTables) -> str:
+    sizes = tables.big_kernel, tables.small_kernel, tables.num_reps
+    return choose_backend(backend, Call(function, tensor.device, tensor.dtype, *sizes))
+
+
+def _is_recorded(name: str) -> bool:
+    """Whether a program is recorded in which ``torch`` is plain operators, not one."""
+    return name == 'torch' and (torch.compiler.is_compiling() or torch.jit.is_tracing())
 
 
 def _autocast(tensor: Tensor) -> Tensor:

@@ -4,288 +4,252 @@
 gradient of every gradient is one of the same operators again, and the set below is closed under
 differentiation. The name of the backend is an argument of the operator: an implementation adds rows
 to the backend table, never a schema.
+
+Here alone a pattern is spread out into the arguments of an operator and put together again.
 """
 
-# No `from __future__ import annotations` here: torch 2.4 reads the schemas off the annotations.
-import inspect
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from .assemble import mask_filters
 from .backends import backend_module, torch_backend
-from .pattern import conv_margin, num_groups
+from .backends.backend import Backend, Outputs
+from .pattern_tables import PatternTables
 
-Outputs = tuple[Tensor, Tensor, Tensor]
+_PATTERN = 'Tensor shift_hv, Tensor identity_index, int big_kernel, int small_kernel'
+_GRADS = 'Tensor grad_h, Tensor grad_v, Tensor grad_i'
+_OUTPUTS = '(Tensor, Tensor, Tensor)'
+
+# Backends that bring checked operators with autograd of their own, and their namespaces.
+_OWN_OPERATORS: dict[str, str] = {}
+
+_ByBackend = Callable[..., Any]  # (backend, pattern, *tensors)
+_Fake = Callable[..., Any]  # (pattern, *tensors)
 
 
-def _without_autocast(device_type: str) -> torch.autocast:
-    """The callers have cast already; a backend chooses its own compute type."""
-    return torch.autocast(device_type, enabled=False)
+def run(backend: str, function: str, *arguments: Tensor | int | None) -> Any:
+    """Run an operator on a backend.
 
-
-def _operator(name: str) -> Callable[[Callable], Any]:
-    """As ``torch.library.custom_op``, but a module that is run again gets the operator of before.
-
-    A second definition would take the first one from under the layers that hold it.
+    Args:
+        backend: Name of a backend that can run this call.
+        function: Name of the operator.
+        arguments: Its tensors, then (but for ``cross_conv2d``) the four parts of a
+            :class:`PatternTables`.
     """
+    if backend in _OWN_OPERATORS:
+        return getattr(getattr(torch.ops, _OWN_OPERATORS[backend]), function)(*arguments)
+    return OPERATORS[function](*arguments, backend)
+
+
+def _operator(name: str, tensors: str, returns: str, by_backend: _ByBackend, fake: _Fake) -> Any:
+    """An operator ``mmsw::NAME``, as ``torch.library.custom_op`` makes it.
+
+    A module that is run again gets the operator of before: a second definition would take the first
+    one from under the layers that hold it.
+    """
+    pattern = '' if name == 'cross_conv2d' else f', {_PATTERN}'
+    schema = f'({tensors}{pattern}, str backend) -> {returns}'
     defined = vars(torch.ops.mmsw).setdefault('_defined', {})  # lives as long as the operators
+    key = name, schema
 
-    def define(function: Callable) -> Any:
-        key = name, str(inspect.signature(function))
-        if key not in defined:
-            defined[key] = torch.library.custom_op(name, function, mutates_args=())
-        return defined[key]
+    def implementation(*arguments: Any) -> Any:
+        inputs, tables, backend = _sort(arguments)
+        # The callers have cast already; a backend chooses its own compute type.
+        with torch.autocast(inputs[0].device.type, enabled=False):
+            return by_backend(backend_module(backend), tables, *inputs)
 
-    return define
+    def shapes(*arguments: Any) -> Any:
+        inputs, tables, _ = _sort(arguments)
+        return fake(tables, *inputs)
 
-
-@_operator('mmsw::shift_add')
-def shift_add_op(
-    conv_out: Tensor,
-    shift_hv: Tensor,
-    identity_index: Tensor,
-    big_kernel: int,
-    small_kernel: int,
-    backend: str,
-) -> Outputs:
-    with _without_autocast(conv_out.device.type):
-        return backend_module(backend).shift_add(
-            conv_out, shift_hv, identity_index, big_kernel, small_kernel
+    if key not in defined:
+        defined[key] = torch.library.custom_op(
+            f'mmsw::{name}', implementation, mutates_args=(), schema=schema
         )
+        defined[key].register_fake(shapes)
+    return defined[key]
 
 
-@shift_add_op.register_fake
-def _(
-    conv_out: Tensor,
-    shift_hv: Tensor,
-    identity_index: Tensor,
-    big_kernel: int,
-    small_kernel: int,
-    backend: str,
-) -> Outputs:
+def _sort(arguments: tuple) -> tuple[list[Tensor | None], PatternTables | None, str]:
+    """Arguments of an operator as tensors, pattern and name of the backend."""
+    *rest, backend = arguments
+    if isinstance(rest[-1], int):
+        return rest[:-4], PatternTables(*rest[-4:]), backend
+    return rest, None, backend
+
+
+def _save(ctx: Any, inputs: tuple, output: Any) -> None:
+    """Keep every argument for the backward pass."""
+    tensors, pattern, ctx.backend = _sort(inputs)
+    ctx.count = len(inputs)
+    ctx.sizes = () if pattern is None else pattern[2:]
+    ctx.save_for_backward(*tensors, *(() if pattern is None else pattern[:2]))
+
+
+def _saved(ctx: Any) -> tuple[list[Tensor | None], tuple]:
+    """The tensors of the forward call, and what follows them in the call of another operator."""
+    *tensors, shift_hv, identity_index = ctx.saved_tensors
+    return tensors, (shift_hv, identity_index, *ctx.sizes, ctx.backend)
+
+
+def _all_inputs(ctx: Any, *grads: Tensor | None) -> tuple:
+    """Gradients of the first arguments, and ``None`` for the others."""
+    return (*grads, *[None] * (ctx.count - len(grads)))
+
+
+def _three_maps(tables: PatternTables, like: Tensor, *tensors: Tensor | None) -> Outputs:
+    return like.new_empty(like.shape), like.new_empty(like.shape), like.new_empty(like.shape)
+
+
+def _one_map(tables: PatternTables | None, like: Tensor, *tensors: Tensor | None) -> Tensor:
+    return like.new_empty(like.shape)
+
+
+def _added(tables: PatternTables, conv_out: Tensor) -> Outputs:
     batch, _, height, width = conv_out.shape
-    border = 2 * conv_margin(small_kernel)
-    shape = (batch, identity_index.shape[0], height - border, width - border)
+    border = 2 * tables.margin
+    shape = (batch, tables.channels, height - border, width - border)
     return conv_out.new_empty(shape), conv_out.new_empty(shape), conv_out.new_empty(shape)
 
 
-@_operator('mmsw::shift_add_grad')
-def shift_add_grad_op(
-    grad_h: Tensor,
-    grad_v: Tensor,
-    grad_i: Tensor,
-    shift_hv: Tensor,
-    identity_index: Tensor,
-    big_kernel: int,
-    small_kernel: int,
-    backend: str,
-) -> Tensor:
-    with _without_autocast(grad_h.device.type):
-        return backend_module(backend).shift_add_grad(
-            grad_h, grad_v, grad_i, shift_hv, identity_index, big_kernel, small_kernel
-        )
-
-
-@shift_add_grad_op.register_fake
-def _(
-    grad_h: Tensor,
-    grad_v: Tensor,
-    grad_i: Tensor,
-    shift_hv: Tensor,
-    identity_index: Tensor,
-    big_kernel: int,
-    small_kernel: int,
-    backend: str,
-) -> Tensor:
+def _conv_output(tables: PatternTables, grad_h: Tensor, *grads: Tensor) -> Tensor:
     batch, channels, height, width = grad_h.shape
-    border = 2 * conv_margin(small_kernel)
-    groups = num_groups(big_kernel, small_kernel)
-    return grad_h.new_empty(batch, channels * groups, height + border, width + border)
+    border = 2 * tables.margin
+    filters = channels * tables.num_groups
+    return grad_h.new_empty(batch, filters, height + border, width + border)
 
 
-def _save_pattern(ctx: Any, inputs: tuple, output: Any) -> None:
-    *tensors, ctx.big_kernel, ctx.small_kernel, ctx.backend = inputs
-    ctx.save_for_backward(*tensors[-2:])
+def _small_kernels(
+    tables: PatternTables, h: Tensor, v: Tensor, i: Tensor, x: Tensor, mask: Tensor | None
+) -> Tensor:
+    side = tables.small_kernel
+    return x.new_empty(x.shape[1] * tables.num_groups, 1, side, side)
+
+
+def _shift_add(backend: Backend, tables: PatternTables, conv_out: Tensor) -> Outputs:
+    return backend.shift_add(conv_out, tables)
+
+
+def _shift_add_grad(backend: Backend, tables: PatternTables, *grads: Tensor) -> Tensor:
+    return backend.shift_add_grad(grads, tables)
+
+
+def _conv(
+    backend: Backend, tables: PatternTables, x: Tensor, weight: Tensor, mask: Tensor | None
+) -> Outputs:
+    return backend.shift_wise_conv2d(x, weight, tables)
+
+
+def _grad_input(backend: Backend, tables: PatternTables, *tensors: Tensor | None) -> Tensor:
+    *grads, weight, _ = tensors
+    return backend.shift_wise_conv2d_grad_input(tuple(grads), weight, tables)
+
+
+def _grad_weight(backend: Backend, tables: PatternTables, *tensors: Tensor | None) -> Tensor:
+    *grads, x, mask = tensors
+    return backend.shift_wise_conv2d_grad_weight(tuple(grads), x, tables, mask)
+
+
+def _cross(backend: Backend, tables: None, *tensors: Tensor | None) -> Tensor:
+    return backend.cross_conv2d(*tensors)
+
+
+# The mask of an operator says which small kernels get a gradient, in whatever order.
+shift_add_op = _operator('shift_add', 'Tensor conv_out', _OUTPUTS, _shift_add, _added)
+shift_add_grad_op = _operator('shift_add_grad', _GRADS, 'Tensor', _shift_add_grad, _conv_output)
+shift_wise_conv2d_op = _operator(
+    'shift_wise_conv2d', 'Tensor x, Tensor weight, Tensor? mask', _OUTPUTS, _conv, _three_maps
+)
+grad_input_op = _operator(
+    'shift_wise_conv2d_grad_input',
+    f'{_GRADS}, Tensor weight, Tensor? mask',
+    'Tensor',
+    _grad_input,
+    _one_map,
+)
+grad_weight_op = _operator(
+    'shift_wise_conv2d_grad_weight',
+    f'{_GRADS}, Tensor x, Tensor? mask',
+    'Tensor',
+    _grad_weight,
+    _small_kernels,
+)
+cross_conv2d_op = _operator(
+    'cross_conv2d', 'Tensor x, Tensor wide, Tensor tall, Tensor? bias', 'Tensor', _cross, _one_map
+)
+OPERATORS = {
+    'shift_add': shift_add_op,
+    'shift_wise_conv2d': shift_wise_conv2d_op,
+    'cross_conv2d': cross_conv2d_op,
+}
 
 
 def _shift_add_backward(ctx: Any, *grads: Tensor) -> tuple:
-    pattern = (*ctx.saved_tensors, ctx.big_kernel, ctx.small_kernel, ctx.backend)
-    return (shift_add_grad_op(*grads, *pattern), *[None] * 5)
+    _, rest = _saved(ctx)
+    return _all_inputs(ctx, shift_add_grad_op(*grads, *rest))
 
 
-def _shift_add_double_backward(ctx: Any, grad: Tensor) -> tuple:
-    pattern = (*ctx.saved_tensors, ctx.big_kernel, ctx.small_kernel, ctx.backend)
-    return (*shift_add_op(grad, *pattern), *[None] * 5)
-
-
-shift_add_op.register_autograd(_shift_add_backward, setup_context=_save_pattern)
-shift_add_grad_op.register_autograd(_shift_add_double_backward, setup_context=_save_pattern)
-
-
-@_operator('mmsw::shift_wise_conv2d')
-def shift_wise_conv2d_op(
-    x: Tensor,
-    weight: Tensor,
-    shift_hv: Tensor,
-    identity_index: Tensor,
-    big_kernel: int,
-    small_kernel: int,
-    backend: str,
-) -> Outputs:
-    with _without_autocast(x.device.type):
-        return backend_module(backend).shift_wise_conv2d(
-            x, weight, shift_hv, identity_index, big_kernel, small_kernel
-        )
-
-
-@shift_wise_conv2d_op.register_fake
-def _(
-    x: Tensor,
-    weight: Tensor,
-    shift_hv: Tensor,
-    identity_index: Tensor,
-    big_kernel: int,
-    small_kernel: int,
-    backend: str,
-) -> Outputs:
-    return x.new_empty(x.shape), x.new_empty(x.shape), x.new_empty(x.shape)
-
-
-@_operator('mmsw::shift_wise_conv2d_grad_input')
-def grad_input_op(
-    grad_h: Tensor,
-    grad_v: Tensor,
-    grad_i: Tensor,
-    weight: Tensor,
-    shift_hv: Tensor,
-    identity_index: Tensor,
-    big_kernel: int,
-    small_kernel: int,
-    backend: str,
-) -> Tensor:
-    with _without_autocast(grad_h.device.type):
-        return backend_module(backend).shift_wise_conv2d_grad_input(
-            grad_h, grad_v, grad_i, weight, shift_hv, identity_index, big_kernel, small_kernel
-        )
-
-
-@grad_input_op.register_fake
-def _(
-    grad_h: Tensor,
-    grad_v: Tensor,
-    grad_i: Tensor,
-    weight: Tensor,
-    shift_hv: Tensor,
-    identity_index: Tensor,
-    big_kernel: int,
-    small_kernel: int,
-    backend: str,
-) -> Tensor:
-    return grad_h.new_empty(grad_h.shape)
-
-
-@_operator('mmsw::shift_wise_conv2d_grad_weight')
-def grad_weight_op(
-    grad_h: Tensor,
-    grad_v: Tensor,
-    grad_i: Tensor,
-    x: Tensor,
-    shift_hv: Tensor,
-    identity_index: Tensor,
-    big_kernel: int,
-    small_kernel: int,
-    backend: str,
-) -> Tensor:
-    with _without_autocast(x.device.type):
-        return backend_module(backend).shift_wise_conv2d_grad_weight(
-            grad_h, grad_v, grad_i, x, shift_hv, identity_index, big_kernel, small_kernel
-        )
-
-
-@grad_weight_op.register_fake
-def _(
-    grad_h: Tensor,
-    grad_v: Tensor,
-    grad_i: Tensor,
-    x: Tensor,
-    shift_hv: Tensor,
-    identity_index: Tensor,
-    big_kernel: int,
-    small_kernel: int,
-    backend: str,
-) -> Tensor:
-    groups = num_groups(big_kernel, small_kernel)
-    return x.new_empty(x.shape[1] * groups, 1, small_kernel, small_kernel)
-
-
-def _save_tensors(ctx: Any, inputs: tuple, output: Any) -> None:
-    *tensors, ctx.big_kernel, ctx.small_kernel, ctx.backend = inputs
-    ctx.save_for_backward(*tensors)
+def _shift_add_grad_backward(ctx: Any, grad: Tensor) -> tuple:
+    _, rest = _saved(ctx)
+    return _all_inputs(ctx, *shift_add_op(grad, *rest))
 
 
 def _conv_backward(ctx: Any, *grads: Tensor) -> tuple:
-    x, weight, *pattern = ctx.saved_tensors
-    pattern += [ctx.big_kernel, ctx.small_kernel, ctx.backend]
-    grad_x = grad_input_op(*grads, weight, *pattern) if ctx.needs_input_grad[0] else None
-    grad_weight = grad_weight_op(*grads, x, *pattern) if ctx.needs_input_grad[1] else None
-    return (grad_x, grad_weight, *[None] * 5)
+    (x, weight, mask), rest = _saved(ctx)
+    grad_x = grad_weight = None
+    if ctx.needs_input_grad[0]:
+        grad_x = grad_input_op(*grads, weight, mask, *rest)
+    if ctx.needs_input_grad[1]:
+        grad_weight = grad_weight_op(*grads, x, mask, *rest)
+    return _all_inputs(ctx, grad_x, grad_weight)
 
 
 def _grad_input_backward(ctx: Any, grad: Tensor) -> tuple:
-    *grads, weight, shift_hv, identity_index = ctx.saved_tensors
-    pattern = (shift_hv, identity_index, ctx.big_kernel, ctx.small_kernel, ctx.backend)
+    (*grads, weight, mask), rest = _saved(ctx)
     grad_grads, grad_weight = (None, None, None), None
     if any(ctx.needs_input_grad[:3]):
-        grad_grads = shift_wise_conv2d_op(grad, weight, *pattern)
+        grad_grads = shift_wise_conv2d_op(grad, weight, mask, *rest)
     if ctx.needs_input_grad[3]:
-        grad_weight = grad_weight_op(*grads, grad, *pattern)
-    return (*grad_grads, grad_weight, *[None] * 5)
+        grad_weight = grad_weight_op(*grads, grad, mask, *rest)
+    return _all_inputs(ctx, *grad_grads, grad_weight)
 
 
 def _grad_weight_backward(ctx: Any, grad: Tensor) -> tuple:
-    *grads, x, shift_hv, identity_index = ctx.saved_tensors
-    pattern = (shift_hv, identity_index, ctx.big_kernel, ctx.small_kernel, ctx.backend)
+    (*grads, x, mask), rest = _saved(ctx)
+    grad = mask_filters(grad, mask)
     grad_grads, grad_x = (None, None, None), None
     if any(ctx.needs_input_grad[:3]):
-        grad_grads = shift_wise_conv2d_op(x, grad, *pattern)
+        grad_grads = shift_wise_conv2d_op(x, grad, mask, *rest)
     if ctx.needs_input_grad[3]:
-        grad_x = grad_input_op(*grads, grad, *pattern)
-    return (*grad_grads, grad_x, *[None] * 5)
-
-
-shift_wise_conv2d_op.register_autograd(_conv_backward, setup_context=_save_tensors)
-grad_input_op.register_autograd(_grad_input_backward, setup_context=_save_tensors)
-grad_weight_op.register_autograd(_grad_weight_backward, setup_context=_save_tensors)
-
-
-@_operator('mmsw::cross_conv2d')
-def cross_conv2d_op(x: Tensor, wide: Tensor, tall: Tensor, bias: Tensor, backend: str) -> Tensor:
-    with _without_autocast(x.device.type):
-        return backend_module(backend).cross_conv2d(x, wide, tall, bias)
-
-
-@cross_conv2d_op.register_fake
-def _(x: Tensor, wide: Tensor, tall: Tensor, bias: Tensor, backend: str) -> Tensor:
-    return x.new_empty(x.shape)
-
-
-def _save_cross(ctx: Any, inputs: tuple, output: Any) -> None:
-    ctx.save_for_backward(*inputs[:4])
+        grad_x = grad_input_op(*grads, grad, mask, *rest)
+    return _all_inputs(ctx, *grad_grads, grad_x)
 
 
 def _cross_backward(ctx: Any, grad: Tensor) -> tuple:
     """The folded form is for inference: its gradients are those of the plain operators."""
     needed = ctx.needs_input_grad[:4]
-    with torch.enable_grad(), _without_autocast(grad.device.type):
+    with torch.enable_grad(), torch.autocast(grad.device.type, enabled=False):
         leaves = [
-            tensor.detach().requires_grad_(wanted)
+            tensor.detach().requires_grad_(wanted) if tensor is not None else None
             for tensor, wanted in zip(ctx.saved_tensors, needed, strict=True)
         ]
         out = torch_backend.cross_conv2d(*leaves)
-        grads = iter(torch.autograd.grad(out, [t for t in leaves if t.requires_grad], grad))
-    return (*(next(grads) if wanted else None for wanted in needed), None)
+        wanted = [leaf for leaf in leaves if leaf is not None and leaf.requires_grad]
+        grads = iter(torch.autograd.grad(out, wanted, grad))
+    return _all_inputs(ctx, *(next(grads) if wanted else None for wanted in needed))
 
 
-cross_conv2d_op.register_autograd(_cross_backward, setup_context=_save_cross)
+for _op, _backward in (
+    (shift_add_op, _shift_add_backward),
+    (shift_add_grad_op, _shift_add_grad_backward),
+    (shift_wise_conv2d_op, _conv_backward),
+    (grad_input_op, _grad_input_backward),
+    (grad_weight_op, _grad_weight_backward),
+    (cross_conv2d_op, _cross_backward),
+):
+    _op.register_autograd(_backward, setup_context=_save)

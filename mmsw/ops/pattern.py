@@ -11,7 +11,16 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from mmsw.errors import StateDictError
-from mmsw.whole_number import whole_number
+
+from .pattern_tables import (
+    PatternTables,
+    arm_reach,
+    check_kernel_sizes,
+    conv_margin,
+    num_groups,
+    positive,
+    slot_shift,
+)
 
 _BUFFERS = ('shift_hv', 'identity_index', 'kernel_sizes')
 
@@ -48,7 +57,7 @@ class ShiftPattern(nn.Module):
     identity_index: Tensor
     kernel_sizes: Tensor  # int32 [2]: M and N, for whoever reads the state dict
     _version = 2
-    _checked: tuple[Tensor, Tensor] | None = None  # the buffers that `tables` found in order
+    _checked: PatternTables | None = None  # the buffers that `tables` found in order
 
     def __init__(
         self, big_kernel: int, small_kernel: int, shift_hv: Tensor, identity_index: Tensor
@@ -86,7 +95,7 @@ class ShiftPattern(nn.Module):
             ValueError: If a size is not a positive integer (N odd and at most M).
         """
         big_kernel, small_kernel = check_kernel_sizes(big_kernel, small_kernel)
-        channels, num_reps = _positive(channels=channels, num_reps=num_reps)
+        channels, num_reps = positive(channels=channels, num_reps=num_reps)
         groups = num_groups(big_kernel, small_kernel)
         generator = torch.Generator('cpu').manual_seed(seed)
         host = dict(generator=generator, device='cpu')  # whatever the default device is
@@ -102,18 +111,24 @@ class ShiftPattern(nn.Module):
         pattern = cls(big_kernel, small_kernel, shift_hv, identity_index)
         return pattern.to(torch.empty(0).device)
 
-    def tables(self) -> tuple[Tensor, Tensor]:
-        """The tables as the backends read them: int32 shifts and int64 groups, contiguous.
+    def tables(self) -> PatternTables:
+        """The pattern as operators and backends read it: int32 and int64 tables, contiguous.
 
         Buffers may be exchanged behind the constructor's back, by ``to_empty()`` or by
         ``load_state_dict(assign=True)``: new ones are checked once, where their values are there to
-        be read (not on the meta device, nor while a program is traced).
+        be read (not on the meta device, nor while a program is traced or transformed).
 
         Raises:
             ValueError: If they hold no pattern.
         """
-        shift_hv, identity_index = self.shift_hv, self.identity_index
-        if not torch.compiler.is_compiling() and not self._is_checked(shift_hv, identity_index):
+        if torch.compiler.is_compiling():
+            return self._converted(self.shift_hv, self.identity_index)
+        shift_hv, identity_index = self._buffers['shift_hv'], self._buffers['identity_index']
+        checked = self._checked
+        if checked is not None and checked[0] is shift_hv and checked[1] is identity_index:
+            return checked
+        readable = _can_be_read(shift_hv) and _can_be_read(identity_index)
+        if readable:
             try:
                 _check_tables(self.big_kernel, self.small_kernel, shift_hv, identity_index)
             except ValueError as error:
@@ -121,22 +136,19 @@ class ShiftPattern(nn.Module):
                     f'the tables of {self} hold no pattern: {error}. Were they filled? Load a '
                     'state dict that has them, or build the layer on a device other than meta'
                 ) from error
-            self._checked = shift_hv, identity_index
-        if shift_hv.dtype != torch.int32:
-            shift_hv = shift_hv.to(torch.int32)
-        if identity_index.dtype != torch.int64:
-            identity_index = identity_index.to(torch.int64)
-        return shift_hv.contiguous(), identity_index.contiguous()
+        tables = self._converted(shift_hv, identity_index)
+        # Converted ones are copies: they would miss what is written into the buffers later.
+        if readable and tables[0] is shift_hv and tables[1] is identity_index:
+            self._checked = tables
+        return tables
 
-    def _is_checked(self, shift_hv: Tensor, identity_index: Tensor) -> bool:
-        """Whether these very buffers were checked, or cannot be: there is nothing to read."""
-        if self._checked is not None:
-            before = self._checked
-            if before[0] is shift_hv and before[1] is identity_index:
-                return True
-        # tensors of other types, modes and tracers record what is done to a tensor
-        plain = type(shift_hv) is Tensor and type(identity_index) is Tensor
-        return not plain or torch.jit.is_tracing() or _get_current_dispatch_mode() is not None
+    def _converted(self, shift_hv: Tensor, identity_index: Tensor) -> PatternTables:
+        return PatternTables(
+            shift_hv.to(torch.int32).contiguous(),
+            identity_index.to(torch.int64).contiguous(),
+            self.big_kernel,
+            self.small_kernel,
+        )
 
     @property
     def num_groups(self) -> int:
@@ -191,9 +203,14 @@ class ShiftPattern(nn.Module):
             state_dict, prefix, local_metadata, strict, never_missing, unexpected_keys, error_msgs
         )
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What copies and pickles hold: they check their own buffers."""
+        return {name: value for name, value in vars(self).items() if name != '_checked'}
+
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Whole layers that were pickled before there was ``kernel_sizes`` get it."""
         super().__setstate__(state)
+        self._checked = None
         if 'kernel_sizes' not in self._buffers:
             self.register_buffer('kernel_sizes', self._sizes(self.shift_hv.device))
 
@@ -254,46 +271,13 @@ def newer_version(module: nn.Module, local_metadata: Mapping[str, Any]) -> str |
     )
 
 
-def num_groups(big_kernel: int, small_kernel: int) -> int:
-    """Small kernels that cover the focus length: ``nk = ceil(M / N)``."""
-    return -(-big_kernel // small_kernel)
-
-
-def conv_margin(small_kernel: int) -> int:
-    """Margin ``e = N - 1 - N // 2`` around the map in the output of the small convolution."""
-    return small_kernel - 1 - small_kernel // 2
-
-
-def arm_reach(big_kernel: int, small_kernel: int) -> int:
-    """Farthest tap from the centre; an arm of the cross kernel has ``L = 2 * reach + 1`` taps."""
-    last = num_groups(big_kernel, small_kernel) * small_kernel - 1
-    return max(big_kernel // 2, last - big_kernel // 2)
-
-
-def slot_shift(slot: Tensor, big_kernel: int, small_kernel: int) -> Tensor:
-    """Shift of a slot in pixels: ``pad[i] = M // 2 - i * N - (N - 1)``."""
-    return big_kernel // 2 - (small_kernel - 1) - slot * small_kernel
-
-
-def shift_slot(shift: Tensor, big_kernel: int, small_kernel: int) -> Tensor:
-    """Slot that a shift belongs to, the inverse of :func:`slot_shift`."""
-    return (big_kernel // 2 - (small_kernel - 1) - shift) // small_kernel
-
-
-def check_kernel_sizes(big_kernel: int, small_kernel: int) -> tuple[int, int]:
-    """M and N as ``int``; raises ``ValueError`` unless ``1 <= N <= M`` and N is odd."""
-    big_kernel, small_kernel = _positive(big_kernel=big_kernel, small_kernel=small_kernel)
-    if small_kernel % 2 == 0:
-        raise ValueError(f'small_kernel must be odd, got {small_kernel}')
-    if small_kernel > big_kernel:
-        raise ValueError(
-            f'small_kernel must not exceed big_kernel, got {small_kernel} > {big_kernel}'
-        )
-    return big_kernel, small_kernel
-
-
-def _positive(**sizes: int) -> list[int]:
-    return [whole_number(value, name, positive=True) for name, value in sizes.items()]
+def _can_be_read(table: Tensor) -> bool:
+    """Whether a table has values: modes, tracers and transforms record what is done to a tensor."""
+    if type(table) is not Tensor or torch.jit.is_tracing():
+        return False
+    if _get_current_dispatch_mode() is not None:
+        return False
+    return not torch._C._functorch.is_functorch_wrapped_tensor(table)
 
 
 def _check_tables(

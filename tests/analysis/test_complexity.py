@@ -58,7 +58,7 @@ def blocks_of_assembled_arms(layer: ShiftWiseConv2d) -> int:
     pattern = layer.pattern
     big, n, groups = pattern.big_kernel, pattern.small_kernel, pattern.num_groups
     merged = sum(path.mask * torch.rand(path.mask.shape) for path in layer.paths)
-    wide, tall, small = assemble(merged, pattern.shift_hv, pattern.identity_index, big, n)
+    wide, tall, small = assemble(merged, pattern.tables())
     count = int((small != 0).flatten(1).any(1).sum())
     for arm in (wide, tall):
         first = arm.shape[1] // 2 - big // 2

@@ -98,9 +98,7 @@ def test_offsets_are_where_the_cross_kernel_has_the_filter(big: int, small: int)
         mask = torch.zeros(1, pattern.num_groups, small, small, dtype=torch.bool)
         mask[0, group] = True
         part = layer_figures(ShiftWiseLayer(0, 0, mask, pattern), 1, 1)
-        arms = assemble(
-            mask[0].float(), pattern.shift_hv, pattern.identity_index, big, small
-        )  # [C, taps, N]
+        arms = assemble(mask[0].float(), pattern.tables())  # [C, taps, N]
         for name, arm in (('horizontal', arms.wide), ('vertical', arms.tall)):
             (found,) = [o for (a, o), placed in part.places.items() if a == name and placed.kept]
             taps = arm[0].any(1).nonzero().flatten() - arm.shape[1] // 2

@@ -53,21 +53,16 @@ def draw(
     return [torch.randn(size).to(dtype).double() for size in sizes]
 
 
-def tables_of(pattern: ShiftPattern) -> tuple[Tensor, Tensor, int, int]:
-    """The pattern as the operators of a backend take it."""
-    return pattern.shift_hv, pattern.identity_index, pattern.big_kernel, pattern.small_kernel
-
-
 def evaluate(backend, pattern: ShiftPattern, tensors: list[Tensor]) -> dict[str, Tensor]:
     """Every result of every operator of a backend, by name."""
-    tables = tables_of(pattern)
+    tables = pattern.tables()
     x, weight, conv_out, *grads = tensors
-    fused = backend.shift_wise_conv2d(x, weight, *tables)
-    added = backend.shift_add(conv_out, *tables)
+    fused = backend.shift_wise_conv2d(x, weight, tables)
+    added = backend.shift_add(conv_out, tables)
     return {
         **{f'conv {name}': out for name, out in zip('hvi', fused, strict=True)},
-        'grad_input': backend.shift_wise_conv2d_grad_input(*grads, weight, *tables),
-        'grad_weight': backend.shift_wise_conv2d_grad_weight(*grads, x, *tables),
+        'grad_input': backend.shift_wise_conv2d_grad_input(grads, weight, tables),
+        'grad_weight': backend.shift_wise_conv2d_grad_weight(grads, x, tables),
         **{f'add {name}': out for name, out in zip('hvi', added, strict=True)},
-        'add_grad': backend.shift_add_grad(*grads, *tables),
+        'add_grad': backend.shift_add_grad(grads, tables),
     }

@@ -16,15 +16,6 @@ def small_kernels(pattern: ShiftPattern) -> Tensor:
     return torch.randn(count, 1, side, side, dtype=torch.float64)
 
 
-def arguments(pattern: ShiftPattern) -> tuple[Tensor, Tensor, int, int]:
-    return (
-        pattern.shift_hv,
-        pattern.identity_index,
-        pattern.big_kernel,
-        pattern.small_kernel,
-    )
-
-
 @pytest.mark.parametrize('sizes', SIZES, ids=str)
 def test_every_block_lands_at_its_offset(sizes: tuple) -> None:
     pattern = ShiftPattern.draw(*sizes)
@@ -44,7 +35,7 @@ def test_every_block_lands_at_its_offset(sizes: tuple) -> None:
         for row in rows:
             small[channel] += weight[row, 0]
 
-    kernels = assemble(weight, *arguments(pattern))
+    kernels = assemble(weight, pattern.tables())
     torch.testing.assert_close(kernels.wide, wide.mT, rtol=1e-15, atol=1e-15)
     torch.testing.assert_close(kernels.tall, tall, rtol=1e-15, atol=1e-15)
     torch.testing.assert_close(kernels.small, small, rtol=1e-15, atol=1e-15)
@@ -54,8 +45,8 @@ def test_every_block_lands_at_its_offset(sizes: tuple) -> None:
 def test_map_size_only_drops_taps_beyond_the_map(map_size: tuple[int, int]) -> None:
     pattern = ShiftPattern.draw(49, 3, 2, 2)
     weight = small_kernels(pattern)
-    whole = assemble(weight, *arguments(pattern))
-    cropped = assemble(weight, *arguments(pattern), map_size)
+    whole = assemble(weight, pattern.tables())
+    cropped = assemble(weight, pattern.tables(), map_size)
     for arm, crop, length in zip(whole[:2], cropped[:2], reversed(map_size), strict=True):
         reach = min(pattern.reach, length - 1)
         assert crop.shape[1] == 2 * reach + 1
@@ -68,10 +59,10 @@ def test_map_size_only_drops_taps_beyond_the_map(map_size: tuple[int, int]) -> N
 def test_disassemble_is_the_transpose(sizes: tuple, map_size: tuple[int, int] | None) -> None:
     pattern = ShiftPattern.draw(*sizes)
     weight = small_kernels(pattern).requires_grad_()
-    kernels = assemble(weight, *arguments(pattern), map_size)
+    kernels = assemble(weight, pattern.tables(), map_size)
     grads = CrossKernels(*map(torch.randn_like, kernels))
     (expected,) = torch.autograd.grad(kernels, weight, grads)
-    found = disassemble(grads, *arguments(pattern))
+    found = disassemble(grads, pattern.tables())
     torch.testing.assert_close(found, expected, rtol=1e-14, atol=1e-14)
 
 
@@ -81,7 +72,7 @@ def test_empty_slots_hold_exact_zeros() -> None:
         pattern = ShiftPattern.draw(49, 3, 6, num_reps)
         kept = torch.rand(6 * pattern.num_groups) > 0.5
         weight = small_kernels(pattern) * kept.view(-1, 1, 1, 1)
-        tall = assemble(weight, *arguments(pattern)).tall
+        tall = assemble(weight, pattern.tables()).tall
         first = pattern.reach - pattern.big_kernel // 2
         slots = tall[:, first : first + 3 * pattern.num_groups].reshape(6, -1, 9)
         expected = torch.zeros(6, pattern.num_groups, dtype=torch.bool)

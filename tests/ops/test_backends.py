@@ -18,6 +18,7 @@ from mmsw.ops import (
     use_backend,
 )
 from mmsw.ops.backends import choose_backend, torch_backend
+from mmsw.ops.backends.call import Call
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -33,6 +34,9 @@ class StandIn:
 
     def unavailable_reason(self) -> str | None:
         return self.reason
+
+    def refuses(self, call: Call) -> str | None:
+        return None
 
     def shift_wise_conv2d(self, *arguments):
         return tuple(7 + 0 * out for out in torch_backend.shift_wise_conv2d(*arguments))

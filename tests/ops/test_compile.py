@@ -79,19 +79,19 @@ def operator_cases() -> list:
             return made.requires_grad_()
 
         pattern = ShiftPattern.draw(5, 3, 3, 2)
-        tables = pattern.shift_hv, pattern.identity_index, 5, 3
+        mask = torch.tensor([True, False, True] * 2) if dtype == torch.float32 else None
         x, weight, conv_out = random(2, 3, 4, 6), random(6, 1, 3, 3), random(2, 6, 6, 8)
         grads = [random(2, 3, 4, 6) for _ in range(3)]
         name = f'{dtype}-{layout}'.replace('torch.', '')
         for op, arguments in (
             (shift_add_op, (conv_out,)),
             (shift_add_grad_op, (*grads,)),
-            (shift_wise_conv2d_op, (x, weight)),
-            (grad_input_op, (*grads, weight)),
-            (grad_weight_op, (*grads, x)),
+            (shift_wise_conv2d_op, (x, weight, mask)),
+            (grad_input_op, (*grads, weight, mask)),
+            (grad_weight_op, (*grads, x, mask)),
         ):
             label = f'{op._qualname.removeprefix("mmsw::")}-{name}'
-            cases.append(pytest.param(op, (*arguments, *tables), id=label))
+            cases.append(pytest.param(op, (*arguments, *pattern.tables()), id=label))
         kernels = random(3, 7, 3), random(3, 5, 3), random(3)
         cases.append(pytest.param(cross_conv2d_op, (x, *kernels), id=f'cross_conv2d-{name}'))
     return cases

@@ -34,13 +34,13 @@ def instructions(request: pytest.FixtureRequest) -> Iterator[str]:
 def all_results(backend, pattern: ShiftPattern, *tensors: Tensor) -> list[Tensor]:
     """Every function of a backend on a map, small kernels, a conv output and three gradients."""
     x, weight, conv_out, *grads = tensors
-    tables = pattern.shift_hv, pattern.identity_index, pattern.big_kernel, pattern.small_kernel
+    tables = pattern.tables()
     return [
-        *backend.shift_wise_conv2d(x, weight, *tables),
-        backend.shift_wise_conv2d_grad_input(*grads, weight, *tables),
-        backend.shift_wise_conv2d_grad_weight(*grads, x, *tables),
-        *backend.shift_add(conv_out, *tables),
-        backend.shift_add_grad(*grads, *tables),
+        *backend.shift_wise_conv2d(x, weight, tables),
+        backend.shift_wise_conv2d_grad_input(grads, weight, tables),
+        backend.shift_wise_conv2d_grad_weight(grads, x, tables),
+        *backend.shift_add(conv_out, tables),
+        backend.shift_add_grad(grads, tables),
     ]
 
 
@@ -102,14 +102,14 @@ def test_threads_and_repetition_change_no_bit() -> None:
 def test_pruned_blocks_are_not_computed() -> None:
     """Zero times infinity is NaN, unless the product is never formed."""
     pattern = ShiftPattern.draw(15, 3, 1, 1)
-    tables = pattern.shift_hv, pattern.identity_index, 15, 3
+    tables = pattern.tables()
     x = torch.full((1, 1, 20, 20), torch.inf)
     pruned = torch.zeros(5, 1, 3, 3)
-    for out in cpp_backend.shift_wise_conv2d(x, pruned, *tables):
+    for out in cpp_backend.shift_wise_conv2d(x, pruned, tables):
         assert torch.equal(out, torch.zeros_like(out))
     kept = pruned.clone()
     kept[0, 0, 0, 0] = 1  # its block is computed, with eight zeros that meet infinity
-    assert cpp_backend.shift_wise_conv2d(x, kept, *tables)[0].isnan().any()
+    assert cpp_backend.shift_wise_conv2d(x, kept, tables)[0].isnan().any()
 
 
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float64], ids=str)

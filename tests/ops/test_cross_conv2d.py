@@ -23,8 +23,7 @@ def test_equals_the_sum_of_the_outputs(shape: tuple, dtype: torch.dtype) -> None
     exact = x.double(), weight.double(), bias.double()
     expected = sum(shift_wise_conv2d(*exact[:2], pattern)) + exact[2].view(1, -1, 1, 1)
 
-    tables = pattern.shift_hv, pattern.identity_index, 49, 3
-    wide, tall, small = assemble(weight.double(), *tables)
+    wide, tall, small = assemble(weight.double(), pattern.tables())
     tall[:, pattern.reach - 1 : pattern.reach + 2] += small
     found = cross_conv2d(x, wide.to(dtype), tall.to(dtype), bias)
     assert found.dtype == dtype

@@ -12,11 +12,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from cuda_cases import SHAPES, SIZES, draw, evaluate, tables_of
+from cuda_cases import SHAPES, SIZES, draw, evaluate
 from torch import Tensor
 
 from mmsw.ops import ShiftPattern
 from mmsw.ops.backends import torch_backend
+from mmsw.ops.backends.backend import Outputs
+from mmsw.ops.pattern_tables import PatternTables
 
 SOURCES = Path(__file__).resolve().parents[2] / 'mmsw' / 'ops' / 'csrc' / 'cuda'
 ROUNDING = {torch.float32: 3e-6, torch.float64: 1e-13}
@@ -45,41 +47,43 @@ class HostKernels:
         self.generic = int(generic)
         self.most_slots = most_slots
 
-    def shift_wise_conv2d(self, x: Tensor, weight: Tensor, *pattern) -> tuple[Tensor, ...]:
+    def shift_wise_conv2d(
+        self, x: Tensor, weight: Tensor, pattern: PatternTables
+    ) -> tuple[Tensor, ...]:
         outputs = [torch.full_like(x, float('nan')) for _ in range(3)]
         options = (self.generic, self.most_slots)
         self._call('conv', x.shape, pattern, options, (x, weight), outputs)
         return tuple(outputs)
 
     def shift_wise_conv2d_grad_input(
-        self, h: Tensor, v: Tensor, i: Tensor, weight: Tensor, *pattern
+        self, grads: Outputs, weight: Tensor, pattern: PatternTables
     ) -> Tensor:
-        grad = torch.full_like(h, float('nan'))
+        grad = torch.full_like(grads[0], float('nan'))
         options = (self.generic, self.most_slots)
-        self._call('conv_grad_input', h.shape, pattern, options, (h, v, i, weight), [grad])
+        self._call('conv_grad_input', grads[0].shape, pattern, options, (*grads, weight), [grad])
         return grad
 
     def shift_wise_conv2d_grad_weight(
-        self, h: Tensor, v: Tensor, i: Tensor, x: Tensor, *pattern
+        self, grads: Outputs, x: Tensor, pattern: PatternTables
     ) -> Tensor:
-        side = pattern[3]
-        grad = x.new_full((pattern[0].shape[0], 1, side, side), float('nan'))
-        self._call('conv_grad_weight', x.shape, pattern, (self.generic,), (h, v, i, x), [grad])
+        side = pattern.small_kernel
+        grad = x.new_full((pattern.shift_hv.shape[0], 1, side, side), float('nan'))
+        self._call('conv_grad_weight', x.shape, pattern, (self.generic,), (*grads, x), [grad])
         return grad
 
-    def shift_add(self, conv_out: Tensor, *pattern) -> tuple[Tensor, ...]:
-        border = 2 * (pattern[3] // 2)
+    def shift_add(self, conv_out: Tensor, pattern: PatternTables) -> tuple[Tensor, ...]:
+        border = 2 * pattern.margin
         height, width = conv_out.shape[2] - border, conv_out.shape[3] - border
-        shape = (conv_out.shape[0], pattern[1].shape[0], height, width)
+        shape = (conv_out.shape[0], pattern.channels, height, width)
         outputs = [conv_out.new_full(shape, float('nan')) for _ in range(3)]
         self._call('shift_add', shape, pattern, (), (conv_out,), outputs)
         return tuple(outputs)
 
-    def shift_add_grad(self, h: Tensor, v: Tensor, i: Tensor, *pattern) -> Tensor:
-        border = 2 * (pattern[3] // 2)
-        shape = (h.shape[0], pattern[0].shape[0], h.shape[2] + border, h.shape[3] + border)
+    def shift_add_grad(self, grads: Outputs, pattern: PatternTables) -> Tensor:
+        h, border = grads[0], 2 * pattern.margin
+        shape = (h.shape[0], pattern.shift_hv.shape[0], h.shape[2] + border, h.shape[3] + border)
         grad = h.new_full(shape, float('nan'))
-        self._call('shift_add_grad', h.shape, pattern, (), (h, v, i), [grad])
+        self._call('shift_add_grad', h.shape, pattern, (), grads, [grad])
         return grad
 
     def _call(self, name, map_shape, pattern, options, inputs, outputs) -> None:
@@ -176,19 +180,19 @@ def test_zero_slots_are_not_computed(library: ctypes.CDLL) -> None:
     """NaN in the map cannot reach the outputs through slots that are empty."""
     pattern = ShiftPattern.draw(49, 3, 2, 1)
     x, weight, *_ = draw_pruned(pattern, (1, 40, 35), pruned=1.0)
-    tables = tables_of(pattern)
+    tables = pattern.tables()
     x = torch.full_like(x, float('nan'))
     kernels = HostKernels(library)
-    for out in kernels.shift_wise_conv2d(x, weight, *tables):
+    for out in kernels.shift_wise_conv2d(x, weight, tables):
         assert not out.any()
-    assert not kernels.shift_wise_conv2d_grad_input(x, x, x, weight, *tables).any()
+    assert not kernels.shift_wise_conv2d_grad_input((x, x, x), weight, tables).any()
 
 
 def test_a_bad_weight_spoils_its_own_channel_only(library: ctypes.CDLL) -> None:
     pattern = ShiftPattern.draw(13, 3, 3, 1)
     x, weight, *_ = draw(pattern, (1, 9, 12))
     weight[pattern.num_groups + 1, 0, 1, 1] = float('nan')
-    h, v, i = HostKernels(library).shift_wise_conv2d(x, weight, *tables_of(pattern))
+    h, v, i = HostKernels(library).shift_wise_conv2d(x, weight, pattern.tables())
     assert torch.stack([h, v, i])[:, :, [0, 2]].isfinite().all()
     assert not h[:, 1].isfinite().all()
 

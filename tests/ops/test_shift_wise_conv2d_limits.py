@@ -72,11 +72,11 @@ class LargestTensor(TorchDispatchMode):
 
 
 def largest_in_eager(pattern: ShiftPattern, x: Tensor, weight: Tensor, grads: list[Tensor]) -> int:
-    tables = pattern.shift_hv, pattern.identity_index, pattern.big_kernel, pattern.small_kernel
+    tables = pattern.tables()
     with torch.no_grad(), LargestTensor() as largest:
-        torch_backend.shift_wise_conv2d(x, weight, *tables)
-        torch_backend.shift_wise_conv2d_grad_input(*grads, weight, *tables)
-        torch_backend.shift_wise_conv2d_grad_weight(*grads, x, *tables)
+        torch_backend.shift_wise_conv2d(x, weight, tables)
+        torch_backend.shift_wise_conv2d_grad_input(grads, weight, tables)
+        torch_backend.shift_wise_conv2d_grad_weight(grads, x, tables)
     return largest.numel
 
 
@@ -88,9 +88,7 @@ def test_nothing_of_the_size_of_the_small_convolutions_exists(height: int) -> No
     assert x.numel() < largest_in_eager(pattern, x, weight, grads) < 4 * x.numel()
 
     with LargestTensor() as traced:
-        outputs = torch_backend.trace_shift_wise_conv2d(
-            x, weight, pattern.shift_hv, pattern.identity_index, 49, 3
-        )
+        outputs = torch_backend.trace_shift_wise_conv2d(x, weight, pattern.tables())
         torch.autograd.grad(outputs, (x, weight), grads)
     assert x.numel() < traced.numel < 4 * x.numel()
 

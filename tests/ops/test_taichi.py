@@ -38,10 +38,6 @@ SIZES = [
 SHAPES = [(2, 5, 7), (1, 1, 1), (2, 4, 2), (1, 3, 70), (1, 70, 3), (1, 37, 62), (2, 16, 16)]
 
 
-def tables(pattern: ShiftPattern) -> tuple:
-    return pattern.shift_hv, pattern.identity_index, pattern.big_kernel, pattern.small_kernel
-
-
 def inputs(
     pattern: ShiftPattern, shape: tuple, dtype: torch.dtype = torch.float32
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
@@ -54,16 +50,16 @@ def inputs(
 
 def fused(backend, x: Tensor, weight: Tensor, grads: list[Tensor], pattern: ShiftPattern) -> tuple:
     return (
-        *backend.shift_wise_conv2d(x, weight, *tables(pattern)),
-        backend.shift_wise_conv2d_grad_input(*grads, weight, *tables(pattern)),
-        backend.shift_wise_conv2d_grad_weight(*grads, x, *tables(pattern)),
+        *backend.shift_wise_conv2d(x, weight, pattern.tables()),
+        backend.shift_wise_conv2d_grad_input(grads, weight, pattern.tables()),
+        backend.shift_wise_conv2d_grad_weight(grads, x, pattern.tables()),
     )
 
 
 def added(backend, conv_out: Tensor, grads: list[Tensor], pattern: ShiftPattern) -> tuple:
     return (
-        *backend.shift_add(conv_out, *tables(pattern)),
-        backend.shift_add_grad(*grads, *tables(pattern)),
+        *backend.shift_add(conv_out, pattern.tables()),
+        backend.shift_add_grad(grads, pattern.tables()),
     )
 
 
@@ -133,7 +129,7 @@ def test_pruned_small_kernels(sizes: tuple) -> None:
     assert_fused_agrees(x, weight, grads, pattern)
     weight.zero_()
     assert not any(
-        out.any() for out in taichi_backend.shift_wise_conv2d(x, weight, *tables(pattern))
+        out.any() for out in taichi_backend.shift_wise_conv2d(x, weight, pattern.tables())
     )
 
 
@@ -144,7 +140,7 @@ def test_zero_blocks_are_not_computed() -> None:
     x, weight, _ = inputs(pattern, (1, 24, 24))
     x.fill_(float('inf'))
     weight.zero_()
-    for out in taichi_backend.shift_wise_conv2d(x, weight, *tables(pattern)):
+    for out in taichi_backend.shift_wise_conv2d(x, weight, pattern.tables()):
         assert not out.any()
 
 
@@ -208,7 +204,7 @@ def test_inputs_that_require_a_gradient_are_left_alone() -> None:
     x, weight, _ = inputs(pattern, (1, 6, 8))
     x.requires_grad_()
     weight.requires_grad_()
-    taichi_backend.shift_wise_conv2d(x, weight, *tables(pattern))
+    taichi_backend.shift_wise_conv2d(x, weight, pattern.tables())
     assert x.grad is None
     assert weight.grad is None
 
@@ -248,17 +244,17 @@ def test_large_batches_are_split(monkeypatch: pytest.MonkeyPatch) -> None:
     assert_fused_agrees(*arguments, pattern)
     monkeypatch.setattr(taichi_kernels, 'INDEX_LIMIT', 100)
     with pytest.raises(ValueError, match=r'up to 100 elements per sample.*use a smaller map'):
-        taichi_backend.shift_wise_conv2d(*arguments[:2], *tables(pattern))
+        taichi_backend.shift_wise_conv2d(*arguments[:2], pattern.tables())
 
 
 @needs_taichi
 def test_a_device_that_does_not_fit_is_refused() -> None:
     pattern = ShiftPattern.draw(3, 3, 1, 1)
-    taichi_backend.shift_wise_conv2d(*inputs(pattern, (1, 4, 4))[:2], *tables(pattern))
+    taichi_backend.shift_wise_conv2d(*inputs(pattern, (1, 4, 4))[:2], pattern.tables())
     with pytest.raises(
         BackendUnavailableError, match=r'cannot take tensors on meta: Taichi has been started on'
     ):
-        taichi_backend.shift_add(torch.empty(1, 1, 5, 5, device='meta'), *tables(pattern))
+        taichi_backend.shift_add(torch.empty(1, 1, 5, 5, device='meta'), pattern.tables())
 
 
 def run_python(script: str) -> str:
@@ -285,8 +281,7 @@ CALL = (
     'from mmsw.ops import ShiftPattern\n'
     'from mmsw.ops.backends import taichi_backend\n'
     'pattern = ShiftPattern.draw(3, 3, 1, 1)\n'
-    'taichi_backend.shift_add(torch.ones(1, 1, 3, 3), pattern.shift_hv,\n'
-    '                         pattern.identity_index, 3, 3)\n'
+    'taichi_backend.shift_add(torch.ones(1, 1, 3, 3), pattern.tables())\n'
 )
 
 

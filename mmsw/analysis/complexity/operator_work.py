@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mmsw.ops import ShiftPattern
 from mmsw.ops.assemble import arm_taps
-from mmsw.ops.pattern import conv_margin, num_groups, shift_slot
+from mmsw.ops.pattern_tables import conv_margin, num_groups, shift_slot
 
 if TYPE_CHECKING:
     from mmsw.models.layers import ShiftWiseConv2d

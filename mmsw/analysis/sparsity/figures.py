@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mmsw.ops import ShiftPattern
-from mmsw.ops.pattern import shift_slot
+from mmsw.ops.pattern_tables import shift_slot
 from mmsw.sparsity import Density
 
 from ..complexity.operator_work import cross_taps, used_blocks

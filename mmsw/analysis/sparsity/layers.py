@@ -14,7 +14,7 @@ from mmsw.checkpoint import NetworkShape, Recorded
 from mmsw.checkpoint.shape import stored_kernels
 from mmsw.errors import CheckpointError
 from mmsw.ops import ShiftPattern
-from mmsw.ops.pattern import num_groups
+from mmsw.ops.pattern_tables import num_groups
 
 PUBLISHED_KERNELS = (51, 49, 47, 13)
 PUBLISHED_REPS = 4

@@ -341,13 +341,7 @@ def _small_conv(case: Case, mode: str) -> Job:
 
 def _folded(case: Case) -> Job:
     shape = case.shape
-    wide, tall, small = assemble(
-        case.weight,
-        case.pattern.shift_hv,
-        case.pattern.identity_index,
-        shape.big_kernel,
-        shape.small_kernel,
-    )
+    wide, tall, small = assemble(case.weight, case.pattern.tables())
     tall = tall.clone()
     start = tall.shape[1] // 2 - shape.small_kernel // 2
     tall[:, start : start + shape.small_kernel] += small

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmsw.ops import ShiftPattern
-from mmsw.ops.pattern import shift_slot, slot_shift
+from mmsw.ops.pattern_tables import shift_slot, slot_shift
 
 Outputs = tuple[Tensor, Tensor, Tensor]
 ShiftAdd = Callable[[Tensor], Outputs]

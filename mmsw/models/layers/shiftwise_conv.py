@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from mmsw.errors import StateDictError
 from mmsw.ops import ShiftPattern, cross_conv2d, shift_wise_conv2d
 from mmsw.ops.assemble import assemble
-from mmsw.ops.backends import choose_backend
+from mmsw.ops.backends import check_backend
 from mmsw.ops.ghost_channels import SEED, VERSIONS, channel_order
 from mmsw.ops.pattern import newer_version
 from mmsw.registration import register
@@ -98,7 +98,7 @@ class ShiftWiseConv2d(nn.Module):
         self.transposed = False
         self.bias = None
         # An unknown or missing one is an error now, not in a forward pass. Any device: it may move.
-        choose_backend(backend, 'meta')
+        check_backend(backend)
         self.backend = backend
 
         order, self.num_active = channel_order(in_channels, ghost_ratio, version)
@@ -182,13 +182,7 @@ class ShiftWiseConv2d(nn.Module):
         Raises:
             TypeError: If a branch norm is not a batch norm with running statistics.
         """
-        kernels = assemble(
-            self.merged_weight().double(),
-            self.pattern.shift_hv,
-            self.pattern.identity_index,
-            self.pattern.big_kernel,
-            self.pattern.small_kernel,
-        )
+        kernels = assemble(self.merged_weight().double(), self.pattern.tables())
         scales, biases = zip(
             *(_affine(norm) for norm in (self.norm_h, self.norm_v, self.norm_i)), strict=True
         )

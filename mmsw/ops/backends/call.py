@@ -8,18 +8,20 @@ import torch
 
 
 class Call(NamedTuple):
-    """What a backend is asked to run.
+    """What a backend is asked to run, gradients included.
 
     Attributes:
+        function: ``'shift_add'``, ``'shift_wise_conv2d'`` or ``'cross_conv2d'``.
         device: Where the tensors are.
         dtype: What they hold.
-        big_kernel: Focus length M.
+        big_kernel: Focus length M; of ``cross_conv2d``, the taps of the longer arm.
         small_kernel: Side N.
-        num_reps: Repetitions R.
+        num_reps: Repetitions R; 1 for ``cross_conv2d``.
     """
 
+    function: str
     device: torch.device
     dtype: torch.dtype
     big_kernel: int
     small_kernel: int
-    num_reps: int
+    num_reps: int = 1

@@ -17,13 +17,12 @@ import torch
 from torch import Tensor
 
 from .. import compiled
+from ..assemble import mask_filters
+from ..pattern_tables import PatternTables
+from .backend import Outputs
+from .call import Call
 
-Outputs = tuple[Tensor, Tensor, Tensor]
-
-DEVICES = ('cpu',)
-HAS_CROSS = True
 NEEDS_CHECK = False
-limit = None  # it takes every size
 
 
 def _load() -> str | None:
@@ -52,84 +51,49 @@ def unavailable_reason() -> str | None:
     return _reason
 
 
-def shift_add(
-    conv_out: Tensor, shift_hv: Tensor, identity_index: Tensor, big_kernel: int, small_kernel: int
-) -> Outputs:
+def refuses(call: Call) -> str | None:
+    """It takes every floating dtype and every size, on the CPU."""
+    if call.device.type != 'cpu':
+        return f'it takes tensors on cpu, not on {call.device.type}'
+    return None
+
+
+def shift_add(conv_out: Tensor, pattern: PatternTables) -> Outputs:
     """See :func:`mmsw.ops.shift_add`."""
-    outputs = _library().shift_add(
-        _ready(conv_out), shift_hv, identity_index, big_kernel, small_kernel
-    )
+    outputs = _library().shift_add(_ready(conv_out), *pattern)
     return tuple(out.to(conv_out.dtype) for out in outputs)
 
 
-def shift_add_grad(
-    grad_h: Tensor,
-    grad_v: Tensor,
-    grad_i: Tensor,
-    shift_hv: Tensor,
-    identity_index: Tensor,
-    big_kernel: int,
-    small_kernel: int,
-) -> Tensor:
+def shift_add_grad(grads: Outputs, pattern: PatternTables) -> Tensor:
     """Gradient of :func:`shift_add` with respect to ``conv_out``."""
-    grads = (_ready(grad) for grad in (grad_h, grad_v, grad_i))
-    grad = _library().shift_add_grad(*grads, shift_hv, identity_index, big_kernel, small_kernel)
-    return grad.to(grad_h.dtype)
+    grad = _library().shift_add_grad(*map(_ready, grads), *pattern)
+    return grad.to(grads[0].dtype)
 
 
-def shift_wise_conv2d(
-    x: Tensor,
-    weight: Tensor,
-    shift_hv: Tensor,
-    identity_index: Tensor,
-    big_kernel: int,
-    small_kernel: int,
-) -> Outputs:
+def shift_wise_conv2d(x: Tensor, weight: Tensor, pattern: PatternTables) -> Outputs:
     """See :func:`mmsw.ops.shift_wise_conv2d`."""
-    outputs = _library().shift_wise_conv2d(
-        _ready(x), _ready(weight), shift_hv, identity_index, big_kernel, small_kernel
-    )
+    outputs = _library().shift_wise_conv2d(_ready(x), _ready(weight), *pattern)
     return tuple(out.to(x.dtype) for out in outputs)
 
 
-def shift_wise_conv2d_grad_input(
-    grad_h: Tensor,
-    grad_v: Tensor,
-    grad_i: Tensor,
-    weight: Tensor,
-    shift_hv: Tensor,
-    identity_index: Tensor,
-    big_kernel: int,
-    small_kernel: int,
-) -> Tensor:
+def shift_wise_conv2d_grad_input(grads: Outputs, weight: Tensor, pattern: PatternTables) -> Tensor:
     """Gradient of :func:`shift_wise_conv2d` with respect to ``x``."""
-    tensors = (_ready(tensor) for tensor in (grad_h, grad_v, grad_i, weight))
-    grad = _library().shift_wise_conv2d_grad_input(
-        *tensors, shift_hv, identity_index, big_kernel, small_kernel
-    )
-    return grad.to(grad_h.dtype)
+    grad = _library().shift_wise_conv2d_grad_input(*map(_ready, (*grads, weight)), *pattern)
+    return grad.to(grads[0].dtype)
 
 
 def shift_wise_conv2d_grad_weight(
-    grad_h: Tensor,
-    grad_v: Tensor,
-    grad_i: Tensor,
-    x: Tensor,
-    shift_hv: Tensor,
-    identity_index: Tensor,
-    big_kernel: int,
-    small_kernel: int,
+    grads: Outputs, x: Tensor, pattern: PatternTables, mask: Tensor | None = None
 ) -> Tensor:
     """Gradient of :func:`shift_wise_conv2d` with respect to the small kernels."""
-    tensors = (_ready(tensor) for tensor in (grad_h, grad_v, grad_i, x))
-    grad = _library().shift_wise_conv2d_grad_weight(
-        *tensors, shift_hv, identity_index, big_kernel, small_kernel
-    )
-    return grad.to(x.dtype)
+    grad = _library().shift_wise_conv2d_grad_weight(*map(_ready, (*grads, x)), *pattern)
+    return mask_filters(grad, mask).to(x.dtype)
 
 
-def cross_conv2d(x: Tensor, wide: Tensor, tall: Tensor, bias: Tensor) -> Tensor:
+def cross_conv2d(x: Tensor, wide: Tensor, tall: Tensor, bias: Tensor | None) -> Tensor:
     """See :func:`mmsw.ops.cross_conv2d`."""
+    if bias is None:
+        bias = x.new_zeros(x.shape[1])
     tensors = (_ready(tensor) for tensor in (x, wide, tall, bias))  # of one dtype: the caller's
     return _library().cross_conv2d(*tensors).to(x.dtype)
 

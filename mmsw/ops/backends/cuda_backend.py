@@ -14,13 +14,10 @@ import torch
 from torch import Tensor
 
 from .. import compiled
-from ..pattern import num_groups
+from ..assemble import mask_filters
+from ..pattern_tables import PatternTables, num_groups
+from .backend import Outputs
 from .call import Call
-
-Outputs = tuple[Tensor, Tensor, Tensor]
-
-DEVICES = ('cuda',)
-HAS_CROSS = False
 
 # No GPU was there when the kernels were written: the first use on a device compares them.
 NEEDS_CHECK = True
@@ -52,80 +49,43 @@ def unavailable_reason() -> str | None:
     return _reason
 
 
-def limit(function: str, call: Call) -> str | None:
-    """Why ``'auto'`` should not bring this call here, or ``None``; reads sizes only."""
+def refuses(call: Call) -> str | None:
+    """What the kernels were not compiled for, or what does not fit into a block's memory."""
+    if call.device.type != 'cuda':
+        return f'it takes tensors on cuda, not on {call.device.type}'
     if call.num_reps * num_groups(call.big_kernel, call.small_kernel) > _MOST_SLOTS:
         return 'num_reps * num_groups is too large for shared memory'
     most = _MOST_SIDE.get(call.dtype, _MOST_SIDE_ELSE)
-    if function != 'shift_add' and call.small_kernel > most:
+    if call.function != 'shift_add' and call.small_kernel > most:
         return 'small_kernel is too large for shared memory'
     return None
 
 
-def shift_add(
-    conv_out: Tensor, shift_hv: Tensor, identity_index: Tensor, big_kernel: int, small_kernel: int
-) -> Outputs:
+def shift_add(conv_out: Tensor, pattern: PatternTables) -> Outputs:
     """Shift and add: every output gathers what it is the sum of."""
-    return _load().shift_add(conv_out, shift_hv, identity_index, big_kernel, small_kernel)
+    return _load().shift_add(conv_out, *pattern)
 
 
-def shift_add_grad(
-    grad_h: Tensor,
-    grad_v: Tensor,
-    grad_i: Tensor,
-    shift_hv: Tensor,
-    identity_index: Tensor,
-    big_kernel: int,
-    small_kernel: int,
-) -> Tensor:
+def shift_add_grad(grads: Outputs, pattern: PatternTables) -> Tensor:
     """Gradient of :func:`shift_add` with respect to ``conv_out``."""
-    return _load().shift_add_grad(
-        grad_h, grad_v, grad_i, shift_hv, identity_index, big_kernel, small_kernel
-    )
+    return _load().shift_add_grad(*grads, *pattern)
 
 
-def shift_wise_conv2d(
-    x: Tensor,
-    weight: Tensor,
-    shift_hv: Tensor,
-    identity_index: Tensor,
-    big_kernel: int,
-    small_kernel: int,
-) -> Outputs:
+def shift_wise_conv2d(x: Tensor, weight: Tensor, pattern: PatternTables) -> Outputs:
     """Both steps through the cross kernels; slots that hold only zeros are skipped."""
-    return _load().shift_wise_conv2d(x, weight, shift_hv, identity_index, big_kernel, small_kernel)
+    return _load().shift_wise_conv2d(x, weight, *pattern)
 
 
-def shift_wise_conv2d_grad_input(
-    grad_h: Tensor,
-    grad_v: Tensor,
-    grad_i: Tensor,
-    weight: Tensor,
-    shift_hv: Tensor,
-    identity_index: Tensor,
-    big_kernel: int,
-    small_kernel: int,
-) -> Tensor:
+def shift_wise_conv2d_grad_input(grads: Outputs, weight: Tensor, pattern: PatternTables) -> Tensor:
     """Gradient with respect to ``x``; slots that hold only zeros are skipped."""
-    return _load().shift_wise_conv2d_grad_input(
-        grad_h, grad_v, grad_i, weight, shift_hv, identity_index, big_kernel, small_kernel
-    )
+    return _load().shift_wise_conv2d_grad_input(*grads, weight, *pattern)
 
 
 def shift_wise_conv2d_grad_weight(
-    grad_h: Tensor,
-    grad_v: Tensor,
-    grad_i: Tensor,
-    x: Tensor,
-    shift_hv: Tensor,
-    identity_index: Tensor,
-    big_kernel: int,
-    small_kernel: int,
+    grads: Outputs, x: Tensor, pattern: PatternTables, mask: Tensor | None = None
 ) -> Tensor:
     """Gradient with respect to the small kernels, summed in a fixed order."""
-    return _load().shift_wise_conv2d_grad_weight(
-        grad_h, grad_v, grad_i, x, shift_hv, identity_index, big_kernel, small_kernel
-    )
+    return mask_filters(_load().shift_wise_conv2d_grad_weight(*grads, x, *pattern), mask)
 
 
 def _find_reason() -> str | None:

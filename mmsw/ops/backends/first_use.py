@@ -9,13 +9,13 @@ from __future__ import annotations
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from types import ModuleType
 
 import torch
 from torch import Tensor
 
 from ..pattern import ShiftPattern
 from . import torch_backend
+from .backend import Backend
 from .call import Call
 
 # Largest error that passes, relative to the largest magnitude of a result: several times what sums
@@ -33,7 +33,7 @@ _verdicts: dict[tuple, str | None] = {}
 _passed: set[tuple] = set()  # what a tracing compiler may ask for
 
 
-def has_passed(name: str, module: ModuleType, call: Call) -> bool:
+def has_passed(name: str, module: Backend, call: Call) -> bool:
     """Whether a comparison has been made and was good; only reads, for tracing compilers."""
     return _key(name, _within_limits(module, call)) in _passed
 
@@ -45,12 +45,12 @@ def can_compare(call: Call) -> bool:
     return call.device.type != 'cuda' or not torch.cuda.is_current_stream_capturing()
 
 
-def find_problem(name: str, module: ModuleType, call: Call) -> str | None:
+def find_problem(name: str, module: Backend, call: Call) -> str | None:
     """Compares a backend with ``torch``, or repeats what an earlier comparison found.
 
     Args:
         name: Name of the backend.
-        module: The backend; see :mod:`mmsw.ops.backends`.
+        module: The backend; see :class:`~mmsw.ops.backends.backend.Backend`.
         call: What it is about to run.
 
     Returns:
@@ -72,16 +72,17 @@ def _key(name: str, call: Call) -> tuple:
     return name, call.device.type, call.device.index, call.dtype, call.small_kernel
 
 
-def _within_limits(module: ModuleType, call: Call) -> Call:
-    """The sizes to compare with: shift_add takes sides that are too large for the rest."""
-    call = call._replace(big_kernel=2 * call.small_kernel + 7, num_reps=_REPS)
-    if module.limit is None or module.limit('shift_wise_conv2d', call) is None:
+def _within_limits(module: Backend, call: Call) -> Call:
+    """The sizes to compare with: some functions take sides that are too large for the rest."""
+    big_kernel = 2 * call.small_kernel + 7
+    call = call._replace(function='shift_wise_conv2d', big_kernel=big_kernel, num_reps=_REPS)
+    if module.refuses(call) is None:
         return call
     return call._replace(big_kernel=13, small_kernel=3)
 
 
 @torch.no_grad()
-def _compare(module: ModuleType, call: Call) -> str | None:
+def _compare(module: Backend, call: Call) -> str | None:
     on_device = torch.cuda.device(call.device) if call.device.type == 'cuda' else nullcontext()
     with on_device:
         for dtype in dict.fromkeys((torch.float32, call.dtype)):
@@ -92,8 +93,9 @@ def _compare(module: ModuleType, call: Call) -> str | None:
             except Exception as error:  # whatever a broken build raises is the finding
                 lines = str(error).splitlines() or ['']
                 return f'on a tiny map of {dtype} it raises {type(error).__name__}: {lines[0]}'
-            for part, expected in _results(torch_backend, call, dtype, on_host=True).items():
-                error = _relative_error(found[part], expected)
+            exact = _results(torch_backend, call, dtype, on_host=True)
+            for part, result in found.items():
+                error = _relative_error(result, exact[part])
                 if not error <= _BOUNDS[dtype]:  # NaN is an error, too
                     return (
                         f'on a tiny map of {dtype} its {part} differs from that of torch by '
@@ -102,9 +104,7 @@ def _compare(module: ModuleType, call: Call) -> str | None:
     return None
 
 
-def _results(
-    module: ModuleType, call: Call, dtype: torch.dtype, on_host: bool
-) -> dict[str, Tensor]:
+def _results(module: Backend, call: Call, dtype: torch.dtype, on_host: bool) -> dict[str, Tensor]:
     """Every operator and gradient of a backend, on the device, or in float64 on the CPU."""
     side = call.small_kernel
     pattern = ShiftPattern.draw(call.big_kernel, side, _CHANNELS, call.num_reps)
@@ -117,27 +117,23 @@ def _results(
         return values.double() if on_host else values.to(call.device)
 
     map_shape = _BATCH, _CHANNELS, _HEIGHT, _WIDTH
-    x, *grads = (draw(*map_shape) for _ in range(4))
+    x, grads = draw(*map_shape), tuple(draw(*map_shape) for _ in range(3))
     weight = draw(kernels, 1, side, side)
     conv_out = draw(_BATCH, kernels, _HEIGHT + border, _WIDTH + border)
-    place = torch.device('cpu') if on_host else call.device
-    tables = (
-        pattern.shift_hv.to(place),
-        pattern.identity_index.to(place),
-        pattern.big_kernel,
-        side,
-    )
-    outputs = module.shift_wise_conv2d(x, weight, *tables)
-    added = module.shift_add(conv_out, *tables)
-    return {
+    tables = pattern.to('cpu' if on_host else call.device).tables()
+    outputs = module.shift_wise_conv2d(x, weight, tables)
+    added = module.shift_add(conv_out, tables)
+    results = {
         **{f'shift_wise_conv2d (output {i})': out for i, out in enumerate(outputs)},
         **{f'shift_add (output {i})': out for i, out in enumerate(added)},
-        'shift_wise_conv2d_grad_input': module.shift_wise_conv2d_grad_input(
-            *grads, weight, *tables
-        ),
-        'shift_wise_conv2d_grad_weight': module.shift_wise_conv2d_grad_weight(*grads, x, *tables),
-        'shift_add_grad': module.shift_add_grad(*grads, *tables),
+        'shift_wise_conv2d_grad_input': module.shift_wise_conv2d_grad_input(grads, weight, tables),
+        'shift_wise_conv2d_grad_weight': module.shift_wise_conv2d_grad_weight(grads, x, tables),
+        'shift_add_grad': module.shift_add_grad(grads, tables),
     }
+    if hasattr(module, 'cross_conv2d'):
+        arms = draw(_CHANNELS, 2 * side + 7, side), draw(_CHANNELS, side, side)
+        results['cross_conv2d'] = module.cross_conv2d(x, *arms, draw(_CHANNELS))
+    return results
 
 
 def _relative_error(found: Tensor, expected: Tensor) -> float:

@@ -22,15 +22,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.grad import conv2d_weight
 
-from ..assemble import CrossKernels, arm_taps, assemble, disassemble
-from ..pattern import conv_margin, num_groups, shift_slot, slot_shift
+from ..assemble import CrossKernels, arm_taps, assemble, disassemble, identity_count
+from ..pattern_tables import PatternTables, shift_slot, slot_shift
+from .backend import Outputs
+from .call import Call
 
-Outputs = tuple[Tensor, Tensor, Tensor]
-
-DEVICES = None  # every device
-HAS_CROSS = True
 NEEDS_CHECK = False
-limit = None  # it takes every size
 
 
 def unavailable_reason() -> str | None:
@@ -38,15 +35,17 @@ def unavailable_reason() -> str | None:
     return None
 
 
-def shift_add(
-    conv_out: Tensor, shift_hv: Tensor, identity_index: Tensor, big_kernel: int, small_kernel: int
-) -> Outputs:
+def refuses(call: Call) -> str | None:
+    """It runs everything."""
+    return None
+
+
+def shift_add(conv_out: Tensor, pattern: PatternTables) -> Outputs:
     """Shift and add, slot by slot; half precision accumulates in float32.
 
     Groups are picked by indexing: ``index_select`` and ``index_add_`` copy a strided view first.
     """
-    margin = conv_margin(small_kernel)
-    channels, num_reps = identity_index.shape
+    margin, num_reps, channels = pattern.margin, pattern.num_reps, pattern.channels
     height, width = conv_out.shape[2] - 2 * margin, conv_out.shape[3] - 2 * margin
     wide, tall, small = (
         conv_out.new_zeros(
@@ -56,8 +55,8 @@ def shift_add(
     )
     rows = conv_out[:, :, margin : margin + height]
     columns = conv_out[:, :, :, margin : margin + width]
-    for rep, slot, group in _slot_groups(shift_hv, channels, big_kernel, small_kernel):
-        shift = slot_shift(slot, big_kernel, small_kernel)
+    for rep, slot, group in _slot_groups(pattern):
+        shift = slot_shift(slot, pattern.big_kernel, pattern.small_kernel)
         if rep < num_reps:
             first, last = _overlap(width, margin, shift)
             wide[..., first:last] += rows[..., first - shift : last - shift][:, group]
@@ -66,33 +65,24 @@ def shift_add(
             source = columns[:, :, first - shift : last - shift]
             tall[:, :, first:last] += source[:, group]
     centre = rows[..., margin : margin + width]
-    for picked in identity_index.unbind(1):
+    for picked in pattern.identity_index.unbind(1):
         small += centre[:, picked]
     return wide.to(conv_out.dtype), tall.to(conv_out.dtype), small.to(conv_out.dtype)
 
 
-def shift_add_grad(
-    grad_h: Tensor,
-    grad_v: Tensor,
-    grad_i: Tensor,
-    shift_hv: Tensor,
-    identity_index: Tensor,
-    big_kernel: int,
-    small_kernel: int,
-) -> Tensor:
+def shift_add_grad(grads: Outputs, pattern: PatternTables) -> Tensor:
     """Gradient of :func:`shift_add` with respect to ``conv_out``."""
-    margin = conv_margin(small_kernel)
-    channels, num_reps = identity_index.shape
-    batch, _, height, width = grad_h.shape
+    grad_h, grad_v, grad_i = grads
+    margin, num_reps, groups = pattern.margin, pattern.num_reps, pattern.num_groups
+    batch, channels, height, width = grad_h.shape
     dtype = _accumulate_dtype(grad_h.dtype)
-    groups = num_groups(big_kernel, small_kernel)
     grad = grad_h.new_zeros(
         (batch, channels * groups, height + 2 * margin, width + 2 * margin), dtype=dtype
     )
     rows = grad[:, :, margin : margin + height]
     columns = grad[:, :, :, margin : margin + width]
-    for rep, slot, group in _slot_groups(shift_hv, channels, big_kernel, small_kernel):
-        shift = slot_shift(slot, big_kernel, small_kernel)
+    for rep, slot, group in _slot_groups(pattern):
+        shift = slot_shift(slot, pattern.big_kernel, pattern.small_kernel)
         if rep < num_reps:
             first, last = _overlap(width, margin, shift)
             target = rows[..., first - shift : last - shift]
@@ -102,23 +92,16 @@ def shift_add_grad(
             target = columns[:, :, first - shift : last - shift]
             target[:, group] += grad_v[:, :, first:last].to(dtype)
     centre = rows[..., margin : margin + width]
-    for picked in identity_index.unbind(1):
+    for picked in pattern.identity_index.unbind(1):
         centre[:, picked] += grad_i.to(dtype)
     return grad.to(grad_h.dtype)
 
 
-def shift_wise_conv2d(
-    x: Tensor,
-    weight: Tensor,
-    shift_hv: Tensor,
-    identity_index: Tensor,
-    big_kernel: int,
-    small_kernel: int,
-) -> Outputs:
+def shift_wise_conv2d(x: Tensor, weight: Tensor, pattern: PatternTables) -> Outputs:
     """Both steps through the cross kernels."""
     dtype = x.dtype
     x, weight = _compute_dtype(x), _compute_dtype(weight)
-    kernels = assemble(weight, shift_hv, identity_index, big_kernel, small_kernel, x.shape[2:])
+    kernels = assemble(weight, pattern, x.shape[2:])
     outputs = (
         depthwise_wide(x, kernels.wide),
         depthwise_tall(x, kernels.tall),
@@ -127,22 +110,11 @@ def shift_wise_conv2d(
     return tuple(out.to(dtype).contiguous() for out in outputs)
 
 
-def shift_wise_conv2d_grad_input(
-    grad_h: Tensor,
-    grad_v: Tensor,
-    grad_i: Tensor,
-    weight: Tensor,
-    shift_hv: Tensor,
-    identity_index: Tensor,
-    big_kernel: int,
-    small_kernel: int,
-) -> Tensor:
+def shift_wise_conv2d_grad_input(grads: Outputs, weight: Tensor, pattern: PatternTables) -> Tensor:
     """Gradient with respect to ``x``: correlation with the flipped cross kernels."""
-    dtype = grad_h.dtype
-    grad_h, grad_v, grad_i = map(_compute_dtype, (grad_h, grad_v, grad_i))
-    kernels = assemble(
-        _compute_dtype(weight), shift_hv, identity_index, big_kernel, small_kernel, grad_h.shape[2:]
-    )
+    dtype = grads[0].dtype
+    grad_h, grad_v, grad_i = map(_compute_dtype, grads)
+    kernels = assemble(_compute_dtype(weight), pattern, grad_h.shape[2:])
     wide, tall, small = (kernel.flip(1, 2) for kernel in kernels)
     grad = (
         depthwise_tall(grad_v, tall) + depthwise_wide(grad_h, wide) + depthwise_tall(grad_i, small)
@@ -151,48 +123,61 @@ def shift_wise_conv2d_grad_input(
 
 
 def shift_wise_conv2d_grad_weight(
-    grad_h: Tensor,
-    grad_v: Tensor,
-    grad_i: Tensor,
-    x: Tensor,
-    shift_hv: Tensor,
-    identity_index: Tensor,
-    big_kernel: int,
-    small_kernel: int,
+    grads: Outputs, x: Tensor, pattern: PatternTables, mask: Tensor | None = None
 ) -> Tensor:
     """Gradient with respect to the small kernels: that of the cross kernels, gathered."""
-    dtype = x.dtype
-    x, grad_h, grad_v, grad_i = map(_compute_dtype, (x, grad_h, grad_v, grad_i))
-    grads = CrossKernels(
-        _conv_grad(x.mT, grad_h.mT, arm_taps(big_kernel, small_kernel, x.shape[3]), small_kernel),
-        _conv_grad(x, grad_v, arm_taps(big_kernel, small_kernel, x.shape[2]), small_kernel),
-        _conv_grad(x, grad_i, small_kernel, small_kernel),
+    dtype, big, side = x.dtype, pattern.big_kernel, pattern.small_kernel
+    x, grad_h, grad_v, grad_i = map(_compute_dtype, (x, *grads))
+    kernels = CrossKernels(
+        _conv_grad(x.mT, grad_h.mT, arm_taps(big, side, x.shape[3]), side),
+        _conv_grad(x, grad_v, arm_taps(big, side, x.shape[2]), side),
+        _conv_grad(x, grad_i, side, side),
     )
-    return disassemble(grads, shift_hv, identity_index, big_kernel, small_kernel).to(dtype)
+    return disassemble(kernels, pattern, mask).to(dtype)
 
 
-def cross_conv2d(x: Tensor, wide: Tensor, tall: Tensor, bias: Tensor) -> Tensor:
+def cross_conv2d(x: Tensor, wide: Tensor, tall: Tensor, bias: Tensor | None) -> Tensor:
     """Depthwise convolution with a cross-shaped kernel; in plain ATen operators, differentiable."""
     dtype = x.dtype
     x, wide, tall = _compute_dtype(x), _compute_dtype(wide), _compute_dtype(tall)
     out = _depthwise(_pad_rows(x.mT, wide), wide, 0).mT + _depthwise(_pad_rows(x, tall), tall, 0)
-    return (out + bias.to(out.dtype).view(1, -1, 1, 1)).to(dtype).contiguous()
+    if bias is not None:
+        out = out + bias.to(out.dtype).view(1, -1, 1, 1)
+    return out.to(dtype).contiguous()
+
+
+def trace_shift_add(conv_out: Tensor, pattern: PatternTables) -> Outputs:
+    """The outputs of :func:`shift_add` in three convolutions, for exporters.
+
+    Slots are N positions apart, so an arm is a dilated row of ``nk`` taps. Its weights say how many
+    repetitions bring a group into a slot. The graph holds for every map size.
+    """
+    n, channels, groups = pattern.small_kernel, pattern.channels, pattern.num_groups
+    margin, before = pattern.margin, pattern.big_kernel // 2 - (n - 1)
+    after = (groups - 1) * n - before - 2 * margin
+    slot = shift_slot(pattern.shift_hv.to(torch.int64), pattern.big_kernel, n)
+    reached = F.one_hot(slot.t(), groups).view(2, pattern.num_reps, channels, groups, groups).sum(1)
+    wide, tall = reached.to(conv_out.dtype).unbind(0)
+    small = identity_count(pattern).to(conv_out.dtype).unsqueeze(3)
+    outputs = (
+        _grouped(F.pad(conv_out, (before, after, -margin, -margin)), wide.unsqueeze(2), (1, n)),
+        _grouped(F.pad(conv_out, (-margin, -margin, before, after)), tall.unsqueeze(3), (n, 1)),
+        _grouped(F.pad(conv_out, (-margin, -margin, -margin, -margin)), small, 1),
+    )
+    return tuple(out.contiguous() for out in outputs)
 
 
 def trace_shift_wise_conv2d(
-    x: Tensor,
-    weight: Tensor,
-    shift_hv: Tensor,
-    identity_index: Tensor,
-    big_kernel: int,
-    small_kernel: int,
+    x: Tensor, weight: Tensor, pattern: PatternTables, mask: Tensor | None = None
 ) -> Outputs:
     """The same outputs in differentiable ATen operators only, for compilers and exporters.
 
     Rows are padded beforehand so that autograd's own weight gradient is right on the CPU, and arms
     keep their full length so that the graph holds for every map size.
     """
-    wide, tall, small = assemble(weight, shift_hv, identity_index, big_kernel, small_kernel)
+    if mask is not None:  # its gradient passes where the mask is on
+        weight = torch.where(mask.view(-1, 1, 1, 1), weight, weight.detach())
+    wide, tall, small = assemble(weight, pattern)
     outputs = (
         _depthwise(_pad_rows(x.mT, wide), wide, 0).mT,
         _depthwise(_pad_rows(x, tall), tall, 0),
@@ -224,6 +209,10 @@ def _depthwise(x: Tensor, kernel: Tensor, row_padding: int) -> Tensor:
     )
 
 
+def _grouped(x: Tensor, kernel: Tensor, dilation: int | tuple[int, int]) -> Tensor:
+    return F.conv2d(x, kernel, dilation=dilation, groups=kernel.shape[0])
+
+
 def _pad_rows(x: Tensor, kernel: Tensor) -> Tensor:
     return F.pad(x, (0, 0, kernel.shape[1] // 2, kernel.shape[1] // 2))
 
@@ -248,13 +237,12 @@ def _accumulate_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
 
 
-def _slot_groups(
-    shift_hv: Tensor, channels: int, big_kernel: int, small_kernel: int
-) -> Iterator[tuple[int, int, Tensor]]:
+def _slot_groups(pattern: PatternTables) -> Iterator[tuple[int, int, Tensor]]:
     """Every (column of ``shift_hv``, slot) with the groups, one per channel, that take the slot."""
-    slot = shift_slot(shift_hv.to(torch.int64), big_kernel, small_kernel).t()
-    slot = slot.reshape(shift_hv.shape[1], channels, -1)
-    groups = slot.shape[2]
+    channels, groups = pattern.channels, pattern.num_groups
+    shift = pattern.shift_hv.to(torch.int64)
+    slot = shift_slot(shift, pattern.big_kernel, pattern.small_kernel).t()
+    slot = slot.reshape(-1, channels, groups)
     first_group = torch.arange(0, channels * groups, groups, device=slot.device).unsqueeze(1)
     group_at = slot.argsort(dim=2) + first_group
     for rep in range(slot.shape[0]):

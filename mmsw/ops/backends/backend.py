@@ -1,0 +1,67 @@
+"""What a backend is: the one place where the signatures of the operators stand."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from torch import Tensor
+
+from ..pattern_tables import PatternTables
+from .call import Call
+
+Outputs = tuple[Tensor, Tensor, Tensor]  # horizontal, vertical, identity; each [B, C, H, W]
+
+
+class Backend(Protocol):
+    """A module (or an object) that runs the operators.
+
+    It is cheap to import: what it needs (the Taichi runtime, a CUDA context) starts inside the
+    functions that run operators. Their tensors are on one device, have one floating dtype and fit
+    together in size; they may have any strides and require gradients. Results are contiguous, of
+    the same dtype, and no views of the arguments.
+
+    Attributes:
+        NEEDS_CHECK: Whether it is compared with ``torch`` at its first use on a device.
+    """
+
+    NEEDS_CHECK: bool
+
+    def unavailable_reason(self) -> str | None:
+        """Why it cannot run here at all, or ``None``.
+
+        Asked while ``torch.compile`` traces, which cannot look into imports and files: it returns
+        what is known already.
+        """
+
+    def refuses(self, call: Call) -> str | None:
+        """Why it cannot run this call, or ``None``: its device, dtype or sizes.
+
+        Asked while ``torch.compile`` traces, and of backends that are not available. A function
+        that the module lacks is never called: ``cross_conv2d`` may be left to the other backends.
+        """
+
+    def shift_add(self, conv_out: Tensor, pattern: PatternTables) -> Outputs:
+        """See :func:`mmsw.ops.shift_add`."""
+
+    def shift_add_grad(self, grads: Outputs, pattern: PatternTables) -> Tensor:
+        """Gradient of :meth:`shift_add` with respect to ``conv_out``."""
+
+    def shift_wise_conv2d(self, x: Tensor, weight: Tensor, pattern: PatternTables) -> Outputs:
+        """See :func:`mmsw.ops.shift_wise_conv2d`."""
+
+    def shift_wise_conv2d_grad_input(
+        self, grads: Outputs, weight: Tensor, pattern: PatternTables
+    ) -> Tensor:
+        """Gradient of :meth:`shift_wise_conv2d` with respect to ``x``."""
+
+    def shift_wise_conv2d_grad_weight(
+        self, grads: Outputs, x: Tensor, pattern: PatternTables, mask: Tensor | None = None
+    ) -> Tensor:
+        """Gradient of :meth:`shift_wise_conv2d` with respect to the small kernels.
+
+        ``mask`` is boolean, ``[C * nk]``. The gradient of a small kernel whose mask is off is
+        exactly zero and need not be computed.
+        """
+
+    def cross_conv2d(self, x: Tensor, wide: Tensor, tall: Tensor, bias: Tensor | None) -> Tensor:
+        """See :func:`mmsw.ops.cross_conv2d`."""
