@@ -1,8 +1,8 @@
 """Starting Taichi and running its kernels beside torch; see ``taichi_backend.py`` for the rules.
 
 What the user's ``TI_...`` environment variables set is left as it is. Compiled kernels are kept in
-Taichi's own cache folder. Where that folder cannot be written, Taichi would end the process at its
-exit; it is then started without a cache on disk.
+Taichi's own cache folder. Where that folder cannot be made, Taichi would crash as the process ends,
+even if it is told to keep nothing; it then gets an empty folder, and keeps nothing.
 """
 
 from __future__ import annotations
@@ -95,24 +95,25 @@ def run_kernel(kernel: Callable[..., None], *arguments: Tensor | int) -> None:
 
 def _start(device: torch.device) -> None:
     """Start Taichi unless it runs already, and refuse a device that does not fit its arch."""
+    folder = _cache_folder()
     with _cache_home():
         ti = _import_taichi()
         if ti.lang.impl.get_runtime().prog is None:
-            _init(ti, device)
+            _init(ti, device, folder)
     arch = ti.cfg.arch
     if arch in (ti.x64, ti.arm64):
         if device.type != 'cpu':
-            _refuse(device, 'Taichi has been started on the CPU in this process')
+            _refuse(device, 'Taichi has been started on the CPU in this process; move the tensors')
     elif arch == ti.cuda:
         if device.type != 'cuda' or device.index not in (None, 0):
-            _refuse(device, 'Taichi has been started on cuda:0 in this process')
+            _refuse(device, 'Taichi has been started on cuda:0 in this process; move the tensors')
     else:
-        _refuse(device, f'Taichi has been started on {arch}, which mmsw does not support')
+        _refuse(device, f'Taichi has been started on {arch}; start it on the CPU or on CUDA')
 
 
-def _init(ti: ModuleType, device: torch.device) -> None:
+def _init(ti: ModuleType, device: torch.device, cache: Path | None) -> None:
     if device.type not in ('cpu', 'cuda'):
-        _refuse(device, 'Taichi runs on cpu and cuda')
+        _refuse(device, 'Taichi runs on cpu and cuda; move the tensors')
     options = dict(log_level='error', fast_math=False)
     if device.type == 'cpu':
         options.update(cpu_max_num_threads=torch.get_num_threads())
@@ -120,34 +121,43 @@ def _init(ti: ModuleType, device: torch.device) -> None:
     options = {
         name: value for name, value in options.items() if not os.environ.get(f'TI_{name.upper()}')
     }
-    if _cache_is_lost():
-        options.update(offline_cache=False)
+    options.update(_cache_options(cache))
     arch = ti.cpu if device.type == 'cpu' else ti.cuda
     try:
         with _environment('TI_SKIP_VERSION_CHECK', 'ON'), _quiet():
             ti.init(arch=arch, enable_fallback=False, **options)
     except (RuntimeError, ValueError) as error:  # a GPU that is not there, a variable's value
-        _refuse(device, f'Taichi does not start: {error}')
+        _refuse(device, f'Taichi does not start ({error}); see its TI_ variables')
 
 
-def _cache_is_lost() -> bool:
-    """Whether Taichi would keep kernels where nothing can be written; says so."""
-    if os.environ.get('TI_OFFLINE_CACHE') == '0':
-        return False
-    folder = _cache_folder()
-    try:
-        if folder is None:
-            raise OSError('neither XDG_CACHE_HOME nor HOME is set')
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            return False
-    except OSError as error:
+def _cache_options(folder: Path | None) -> dict[str, object]:
+    """None where kernels can be kept; otherwise a folder to end with, in which nothing is kept."""
+    problem = _cache_problem(folder)
+    if problem is None:
+        return {}
+    nowhere = Path(tempfile.gettempdir(), 'mmsw-taichi')
+    nowhere.mkdir(exist_ok=True)
+    options: dict[str, object] = dict(offline_cache_file_path=str(nowhere))
+    if os.environ.get('TI_OFFLINE_CACHE') != '0':
+        options.update(offline_cache=False)
         _logger.warning(
             "mmsw: backend 'taichi' compiles its kernels anew in every process, since they cannot "
             'be kept: %s. Set TI_OFFLINE_CACHE_FILE_PATH to a folder that can be written',
-            error,
+            problem,
         )
-    return True
+    return options
+
+
+def _cache_problem(folder: Path | None) -> str | None:
+    """Why compiled kernels cannot be written where Taichi would keep them, or ``None``."""
+    if folder is None:
+        return 'neither HOME nor XDG_CACHE_HOME is set'
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return None
+    except OSError as error:
+        return str(error)
 
 
 def _cache_folder() -> Path | None:
@@ -163,7 +173,7 @@ def _cache_folder() -> Path | None:
 
 def _cache_home() -> contextlib.AbstractContextManager:
     """Without a home folder Taichi aborts the process as it looks for its cache."""
-    if os.name != 'posix' or 'HOME' in os.environ or 'XDG_CACHE_HOME' in os.environ:
+    if os.name != 'posix' or 'HOME' in os.environ:
         return contextlib.nullcontext()
     return _environment('XDG_CACHE_HOME', tempfile.gettempdir())
 
@@ -183,16 +193,15 @@ def _import_taichi() -> ModuleType:
 
 @contextlib.contextmanager
 def _environment(name: str, value: str) -> Iterator[None]:
-    """Set an environment variable that Taichi reads, and put it back."""
-    before = os.environ.get(name)
+    """Set a variable that Taichi reads, unless the user has, and take it away again."""
+    if name in os.environ:
+        yield
+        return
     os.environ[name] = value
     try:
         yield
     finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
+        del os.environ[name]
 
 
 @contextlib.contextmanager
