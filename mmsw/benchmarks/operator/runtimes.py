@@ -100,6 +100,8 @@ def _start_onnxruntime(model: bytes, x: Tensor, outputs: Tensors) -> Infer:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.inter_op_num_threads = 1
+    # its threads would wait at full speed while the next contender is timed
+    options.add_session_config_entry('session.intra_op.allow_spinning', '0')
     session = onnxruntime.InferenceSession(model, options, providers=['CPUExecutionProvider'])
     binding = session.io_binding()
     kind = ('cpu', 0, numpy.float32)
