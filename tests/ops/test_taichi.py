@@ -1,8 +1,6 @@
 """The taichi backend against the float64 reference: values, gradients, start-up, errors."""
 
 import os
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
@@ -10,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from operator_process import run_script
 from shift_wise_literal import relative_error
 from torch import Tensor
 
@@ -24,7 +23,6 @@ from mmsw.ops import (
 )
 from mmsw.ops.backends import taichi_backend, torch_backend
 
-ROOT = Path(__file__).resolve().parents[2]
 needs_taichi = pytest.mark.skipif(
     taichi_backend.unavailable_reason() is not None,
     reason=f'taichi: {taichi_backend.unavailable_reason()}',
@@ -333,22 +331,9 @@ def test_a_device_that_does_not_fit_is_refused() -> None:
 
 def run_python(script: str, **environment: str | None) -> str:
     """Output of a script in a process of its own that holds the operator only."""
-    alone = (
-        'import sys, types\n'
-        "package = types.ModuleType('mmsw')\n"
-        f'package.__path__ = [{str(ROOT / "mmsw")!r}]\n'
-        "sys.modules['mmsw'] = package\n"
-    )
-    done = subprocess.run(
-        [sys.executable, '-c', alone + script],
-        env={k: v for k, v in (os.environ | environment).items() if v is not None},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout
-    return done.stdout
+    code, output = run_script(script, **environment)
+    assert code == 0, output
+    return output
 
 
 CALL = (
@@ -442,14 +427,15 @@ END = (
 )
 def test_runs_without_a_home_folder(home: str | None, reason: str, tmp_path: Path) -> None:
     environment = dict(HOME=home, XDG_CACHE_HOME=None, TMPDIR=str(tmp_path))
-    environment.update(OMP_NUM_THREADS='1', TI_OFFLINE_CACHE_FILE_PATH=None)
-    warning, end = run_python(CALL + END, **environment).splitlines()
+    environment.update(TI_OFFLINE_CACHE_FILE_PATH=None)
+    call = 'import torch\ntorch.set_num_threads(1)\n' + CALL + END
+    warning, end = run_python(call, **environment).splitlines()
     assert reason in warning
     assert 'Set TI_OFFLINE_CACHE_FILE_PATH' in warning
     assert end == 'False 1 False end'
     assert [path for path in tmp_path.rglob('*') if path.is_file()] == []
     environment.update(TI_OFFLINE_CACHE_FILE_PATH=str(tmp_path / 'kernels'))
-    assert run_python(CALL + END, **environment) == 'True 1 False end\n'
+    assert run_python(call, **environment) == 'True 1 False end\n'
     assert list((tmp_path / 'kernels').glob('*.tic'))
 
 
