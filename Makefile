@@ -20,11 +20,13 @@ endif
 ifeq ($(PYTHON),)
 RUN := .venv/$(STACK)/bin/python
 RUFF := .venv/lint/bin/ruff
-RUFF_READY := $(RUFF)
+CLANG_FORMAT := .venv/lint/bin/clang-format
+LINT_READY := $(RUFF)
 else
 RUN := $(PYTHON)
 RUFF := "$(PYTHON)" -m ruff
-RUFF_READY := python-exists
+CLANG_FORMAT := "$(PYTHON)" -c 'from clang_format import clang_format; clang_format()'
+LINT_READY := python-exists
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 endif
 
@@ -95,21 +97,25 @@ test-slow: ready-test ## run the slow tests only
 	$(PYTEST) -m slow $(TEST_ARGS)
 
 .venv/lint/bin/ruff: requirements/lint.txt
-	@echo '==> ruff: .venv/lint'
+	@echo '==> ruff and clang-format: .venv/lint'
 	@rm -rf .venv/lint
 	@"$(or $(BASE_PYTHON),python3)" -m venv .venv/lint
 	@.venv/lint/bin/python -m pip install -q --disable-pip-version-check -r $<
 	@touch $@
 
+CPP_FILES = $(shell find mmsw tests -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
+
 .PHONY: lint
-lint: $(RUFF_READY) ## check style (needs nothing but ruff)
+lint: $(LINT_READY) ## check style (needs nothing but ruff and clang-format)
 	$(RUFF) check .
 	$(RUFF) format --check .
+	$(CLANG_FORMAT) --dry-run --Werror $(CPP_FILES)
 
 .PHONY: format
-format: $(RUFF_READY) ## correct style
+format: $(LINT_READY) ## correct style
 	$(RUFF) check --fix .
 	$(RUFF) format .
+	$(CLANG_FORMAT) -i $(CPP_FILES)
 
 .PHONY: clean
 clean: ## remove build products and caches

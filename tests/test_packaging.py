@@ -232,12 +232,14 @@ def test_stack_is_pinned_once(stack: str) -> None:
     assert not constrained & {canonicalize_name(item.name) for item in toolboxes}
 
 
-def test_ruff_is_the_same_in_make_and_pre_commit() -> None:
-    (ruff,) = read_requirements('lint')
+def test_formatters_are_the_same_in_make_and_pre_commit() -> None:
+    found = {item.name: str(item.specifier) for item in read_requirements('lint')}
     hooks = (ROOT / '.pre-commit-config.yaml').read_text(encoding='utf-8')
-    revision = re.search(r'ruff-pre-commit\s+rev: v(\S+)', hooks)
-    assert revision is not None
-    assert str(ruff.specifier) == f'=={revision[1]}'
+    ruff = re.search(r'ruff-pre-commit\s+rev: v(\S+)', hooks)
+    clang_format = re.search(r'\[clang-format==(\S+)\]', hooks)
+    assert ruff is not None
+    assert clang_format is not None
+    assert found == {'ruff': f'=={ruff[1]}', 'clang-format': f'=={clang_format[1]}'}
 
 
 @needs_make

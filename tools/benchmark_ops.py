@@ -23,7 +23,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     size = parser.add_mutually_exclusive_group()
     size.add_argument(
         '--quick', dest='preset', action='store_const', const='quick', default='default',
-        help='under a minute: v2 at 512, the main contenders',
+        help='a few minutes: v2 at 512, batch 1, the main contenders',
     )  # fmt: skip
     size.add_argument(
         '--full', dest='preset', action='store_const', const='full',
@@ -35,11 +35,15 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         '--crop', dest='crops', nargs='+', type=int, metavar='PIXELS', help='(224 512)'
     )
-    parser.add_argument('--batch', dest='batches', nargs='+', type=int, metavar='B', help='(1)')
+    parser.add_argument('--batch', dest='batches', nargs='+', type=int, metavar='B', help='(1 8)')
     parser.add_argument('--threads', nargs='+', type=int, metavar='T', help="(torch's own number)")
     parser.add_argument(
         '--sparsity', dest='sparsities', nargs='*', type=float, metavar='SHARE',
         help='pruned shares of the sweep (0 0.1 ... 0.9); none skips it',
+    )  # fmt: skip
+    parser.add_argument(
+        '--only', nargs='+', metavar='NAME',
+        help="contenders whose names hold one of these, for instance 'mmsw cpp' folded (all)",
     )  # fmt: skip
     parser.add_argument('--seed', type=int, default=0, help='of maps and kernels (%(default)s)')
     return parser.parse_args(argv)

@@ -1,13 +1,11 @@
 """The backend table: who is there, who is chosen, and what a wrong name gets."""
 
 import importlib
-import os
 import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
+from operator_process import run_script
 
 import mmsw.ops.backends as table
 from mmsw.ops import (
@@ -21,8 +19,6 @@ from mmsw.ops import (
 )
 from mmsw.ops.backends import choose_backend, torch_backend
 from mmsw.ops.backends.call import Call
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 class StandIn:
@@ -60,21 +56,7 @@ def add_backend(monkeypatch: pytest.MonkeyPatch):
 
 def run_python(script: str, **variables: str) -> subprocess.CompletedProcess:
     """Runs a script in a process of its own that holds the operator only, none of OpenMMLab."""
-    alone = (
-        'import sys, types\n'
-        "package = types.ModuleType('mmsw')\n"
-        f'package.__path__ = [{str(ROOT / "mmsw")!r}]\n'
-        "sys.modules['mmsw'] = package\n"
-    )
-    env = {key: value for key, value in os.environ.items() if key != 'MMSW_BACKEND'}
-    return subprocess.run(
-        [sys.executable, '-c', alone + script],
-        env={**env, **variables},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
+    return subprocess.CompletedProcess([], *run_script(script, **variables))
 
 
 def call_shift_add(backend: str | None = None) -> float:

@@ -1,7 +1,6 @@
 """The taichi backend against the float64 reference: values, gradients, start-up, errors."""
 
-import subprocess
-import sys
+import os
 import threading
 from pathlib import Path
 
@@ -9,14 +8,21 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from operator_process import run_script
 from shift_wise_literal import relative_error
 from torch import Tensor
 
 import mmsw.ops.backends as table
-from mmsw.ops import BackendUnavailableError, ShiftPattern, shift_add, shift_wise_conv2d
+from mmsw.models.layers import ShiftWiseConv2d
+from mmsw.ops import (
+    BackendUnavailableError,
+    ShiftPattern,
+    shift_add,
+    shift_wise_conv2d,
+    use_backend,
+)
 from mmsw.ops.backends import taichi_backend, torch_backend
 
-ROOT = Path(__file__).resolve().parents[2]
 needs_taichi = pytest.mark.skipif(
     taichi_backend.unavailable_reason() is not None,
     reason=f'taichi: {taichi_backend.unavailable_reason()}',
@@ -104,6 +110,72 @@ def test_shift_add_equals_the_reference(sizes: tuple, shape: tuple, dtype: torch
     grads = [grad.to(dtype) for grad in grads]
     exact = added(torch_backend, conv_out.double(), [g.double() for g in grads], pattern)
     assert_agree(added(taichi_backend, conv_out, grads, pattern), exact, dtype)
+
+
+@needs_taichi
+@pytest.mark.parametrize('with_bias', [True, False])
+@pytest.mark.parametrize('dtype', ROUNDING, ids=str)
+@pytest.mark.parametrize(
+    ('wide', 'tall', 'side'), [(17, 17, 3), (53, 53, 3), (17, 17, 5), (1, 7, 5), (5, 3, 7)]
+)
+def test_cross_equals_the_reference(
+    wide: int, tall: int, side: int, dtype: torch.dtype, with_bias: bool
+) -> None:
+    arms = torch.randn(3, wide, side).to(dtype), torch.randn(3, tall, side).to(dtype)
+    bias = torch.randn(3).to(dtype) if with_bias else None
+    for shape in SHAPES if dtype == torch.float32 else SHAPES[:2]:
+        x = torch.randn(shape[0], 3, *shape[1:]).to(dtype)
+        exact = torch_backend.cross_conv2d(
+            x.double(), *(arm.double() for arm in arms), bias if bias is None else bias.double()
+        )
+        assert_agree((taichi_backend.cross_conv2d(x, *arms, bias),), (exact,), dtype)
+    assert taichi_backend.cross_conv2d(x[:0], *arms, bias).shape == (0, *x.shape[1:])
+
+
+@needs_taichi
+def test_cross_skips_zero_blocks_of_a_folded_arm() -> None:
+    """Slots that a folded layer lost do not touch the map, although N does not divide the taps."""
+    arm = torch.zeros(1, 17, 3)  # of M = 13: its five slots begin at tap 2
+    x = torch.full((1, 1, 9, 9), float('inf'))
+    out = taichi_backend.cross_conv2d(x, arm, arm, torch.ones(1))
+    assert torch.equal(out, torch.ones_like(x))
+    arm[:, 5:8] = 1  # the second slot; half a slot more would multiply zeros with infinity
+    x = torch.zeros(1, 1, 40, 9)
+    x[0, 0, 10] = float('inf')
+    out = taichi_backend.cross_conv2d(x, torch.zeros_like(arm), arm, None)
+    assert not out.isnan().any()
+    assert out.isinf().any(3).flatten().nonzero().flatten().tolist() == [11, 12, 13]
+
+
+@needs_taichi
+def test_runs_a_folded_layer(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = ShiftWiseConv2d(8, 8, 13, num_reps=1).eval()
+    layer.switch_to_deploy()
+    x = torch.randn(1, 8, 9, 10)
+    calls = []
+    real = taichi_backend.cross_conv2d
+    monkeypatch.setattr(
+        taichi_backend, 'cross_conv2d', lambda *given: calls.append(given) or real(*given)
+    )
+    with torch.no_grad():
+        with use_backend('torch'):
+            expected = layer(x)
+        with use_backend('taichi'):
+            found = layer(x)
+    assert len(calls) == 1
+    assert relative_error(found, expected.double()) < 4e-6
+
+
+@needs_taichi
+def test_mask_of_small_kernels() -> None:
+    for sizes in ((13, 3, 3, 1), (13, 5, 3, 4)):
+        pattern = ShiftPattern.draw(*sizes)
+        x, weight, grads = inputs(pattern, (2, 9, 12))
+        mask = torch.rand(len(weight)) < 0.4
+        whole = taichi_backend.shift_wise_conv2d_grad_weight(grads, x, pattern.tables())
+        found = taichi_backend.shift_wise_conv2d_grad_weight(grads, x, pattern.tables(), mask)
+        assert torch.equal(found[mask], whole[mask])
+        assert not found[~mask].any()
 
 
 @needs_taichi
@@ -257,23 +329,11 @@ def test_a_device_that_does_not_fit_is_refused() -> None:
         taichi_backend.shift_add(torch.empty(1, 1, 5, 5, device='meta'), pattern.tables())
 
 
-def run_python(script: str) -> str:
+def run_python(script: str, **environment: str | None) -> str:
     """Output of a script in a process of its own that holds the operator only."""
-    alone = (
-        'import sys, types\n'
-        "package = types.ModuleType('mmsw')\n"
-        f'package.__path__ = [{str(ROOT / "mmsw")!r}]\n'
-        "sys.modules['mmsw'] = package\n"
-    )
-    done = subprocess.run(
-        [sys.executable, '-c', alone + script],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout
-    return done.stdout
+    code, output = run_script(script, **environment)
+    assert code == 0, output
+    return output
 
 
 CALL = (
@@ -301,6 +361,104 @@ def test_starts_on_the_first_call_and_in_silence() -> None:
 def test_denormal_numbers_are_left_alone() -> None:
     small = 'print((torch.tensor([1e-40]) * 1).ne(0).item())\n'
     assert run_python('import torch\n' + small + CALL + small) == 'True\nTrue\n'
+
+
+FORK = (
+    'import multiprocessing\n'
+    'from mmsw.ops import available_backends, shift_add, use_backend\n'
+    'import mmsw.ops.backends as table\n'
+    'def child(_):\n'
+    "    print(available_backends()['taichi'])\n"
+    '    x = torch.ones(1, 1, 3, 3)\n'
+    "    table._MODULES = {'taichi': taichi_backend, 'torch': table.torch_backend}\n"
+    "    print(table.choose_backend('auto', table.Call('shift_add', x.device, x.dtype, 3, 3)))\n"
+    '    try:\n'
+    "        with use_backend('taichi'):\n"
+    '            print(shift_add(x, pattern)[0].item())\n'
+    '    except Exception as error:\n'
+    '        print(type(error).__name__, error)\n'
+    '    try:\n'
+    '        taichi_backend.shift_add(x, pattern.tables())\n'
+    '    except Exception as error:\n'
+    '        print(type(error).__name__, error)\n'
+    "process = multiprocessing.get_context('fork').Process(target=child, args=(0,))\n"
+    'process.start()\n'
+    'process.join(60)\n'
+    'process.kill()\n'
+    'print(process.exitcode)\n'
+)
+
+
+@needs_taichi
+@pytest.mark.skipif(not hasattr(os, 'fork'), reason='combination: no fork on this system')
+def test_a_process_forked_from_one_that_started_taichi_refuses() -> None:
+    available, auto, error, direct, code = run_python(CALL + FORK).splitlines()
+    reason = 'this process was forked from one that had started Taichi, whose threads it lacks'
+    assert available.startswith(reason)
+    assert auto == 'torch'
+    for line in (error, direct):
+        assert line.startswith('BackendUnavailableError')
+        assert reason in line
+        assert "'spawn'" in line
+        assert "backend='torch'" in line
+    assert code == '0'
+
+
+@needs_taichi
+@pytest.mark.skipif(not hasattr(os, 'fork'), reason='combination: no fork on this system')
+def test_a_forked_process_may_start_taichi_itself() -> None:
+    script = CALL[: CALL.index('taichi_backend.shift_add')] + FORK
+    assert run_python(script).splitlines() == ['True', 'taichi', '1.0', '0']
+
+
+END = (
+    'import taichi as ti\n'
+    "print(ti.cfg.offline_cache, ti.cfg.cpu_max_num_threads, ti.cfg.fast_math, 'end')\n"
+)
+
+
+@needs_taichi
+@pytest.mark.parametrize(
+    ('home', 'reason'),
+    [
+        (None, 'neither HOME nor XDG_CACHE_HOME is set'),
+        ('/dev/null', "Not a directory: '/dev/null/.cache/taichi/ticache'"),
+    ],
+)
+def test_runs_without_a_home_folder(home: str | None, reason: str, tmp_path: Path) -> None:
+    environment = dict(HOME=home, XDG_CACHE_HOME=None, TMPDIR=str(tmp_path))
+    environment.update(TI_OFFLINE_CACHE_FILE_PATH=None)
+    call = 'import torch\ntorch.set_num_threads(1)\n' + CALL + END
+    warning, end = run_python(call, **environment).splitlines()
+    assert reason in warning
+    assert 'Set TI_OFFLINE_CACHE_FILE_PATH' in warning
+    assert end == 'False 1 False end'
+    assert [path for path in tmp_path.rglob('*') if path.is_file()] == []
+    environment.update(TI_OFFLINE_CACHE_FILE_PATH=str(tmp_path / 'kernels'))
+    assert run_python(call, **environment) == 'True 1 False end\n'
+    assert list((tmp_path / 'kernels').glob('*.tic'))
+
+
+@needs_taichi
+def test_the_environment_of_the_user_comes_first() -> None:
+    environment = dict(TI_OFFLINE_CACHE='0', TI_CPU_MAX_NUM_THREADS='2', TI_FAST_MATH='1')
+    assert run_python(CALL + END, **environment) == 'False 2 True end\n'
+
+
+@needs_taichi
+def test_an_environment_that_taichi_cannot_take_is_named() -> None:
+    script = (
+        "from mmsw.ops import available_backends\nprint(available_backends()['taichi'])\ntry:\n"
+    ) + ''.join(f'    {line}\n' for line in CALL.splitlines())
+    script += 'except Exception as error:\n    print(type(error).__name__, error)\n'
+    reason, error = run_python(script, TI_ARCH='vulkan').splitlines()
+    assert reason == "TI_ARCH is 'vulkan'; set it to one of x64, arm64, cuda, or unset it"
+    assert error.startswith('BackendUnavailableError')
+    assert reason in error
+    found = run_python(script, TI_CPU_MAX_NUM_THREADS='many')
+    assert 'BackendUnavailableError' in found
+    assert 'Taichi does not start' in found
+    assert "'many'" in found
 
 
 @needs_taichi

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import statistics
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -15,16 +14,9 @@ import torch
 from mmsw.ops import available_backends, shift_wise_conv2d
 from mmsw.wording import short
 
-from .contenders import (
-    BOTH,
-    FORWARD,
-    TWO_STEPS,
-    Case,
-    Job,
-    OperatorShape,
-    contenders,
-    stage_shapes,
-)
+from .cases import Case, OperatorShape, stage_shapes
+from .contenders import contenders
+from .job import BOTH, FORWARD, Job
 from .measure import (
     MachineRates,
     free_memory,
@@ -32,51 +24,14 @@ from .measure import (
     measure,
     peak_memory,
     seconds,
-    usable_cpus,
     use_threads,
 )
 from .report import write_report
+from .rows import make_row, type_name
+from .settings import FEW_SPARSITIES, NAMED, PRESETS, BenchmarkSettings
 
-_VERSIONS = ('v1', 'v2')
-_CROPS = (224, 512)
-_CROP_STEP = 32
 _CHEAP = 0.5  # seconds: calls below are run a second time to measure memory with warm caches
 _RATE_SAMPLES = 3
-_NAMED = ('versions', 'crops', 'batches', 'threads', 'sparsities')
-
-
-@dataclass(frozen=True)
-class BenchmarkSettings:
-    """What a run covers.
-
-    Attributes:
-        versions: Generations of the network, of ``'v1'`` and ``'v2'``.
-        crops: Sides of the image, in pixels.
-        batches: Batch sizes.
-        threads: Threads of torch; ``()`` for as many as torch uses by itself.
-        sparsities: Shares of pruned filters of the sweep, with one repetition.
-        rounds: Most samples of a row.
-        budget: Seconds to spend on a row.
-        few: Only the backends, slices, the SLaK pair and 7x7.
-    """
-
-    versions: tuple[str, ...] = _VERSIONS
-    crops: tuple[int, ...] = _CROPS
-    batches: tuple[int, ...] = (1,)
-    threads: tuple[int, ...] = ()
-    sparsities: tuple[float, ...] = tuple(tenth / 10 for tenth in range(10))
-    rounds: int = 11
-    budget: float = 2.0
-    few: bool = False
-
-
-PRESETS = {
-    'default': BenchmarkSettings(),
-    'quick': BenchmarkSettings(
-        versions=('v2',), crops=(512,), sparsities=(0.0, 0.7, 0.9), rounds=7, budget=0.3, few=True
-    ),
-    'full': BenchmarkSettings(batches=(1, 2, 8), threads=tuple(sorted({1, min(2, usable_cpus())}))),
-}
 
 
 class _Group(NamedTuple):
@@ -86,10 +41,13 @@ class _Group(NamedTuple):
     batch: int
     mode: str
     sparsities: tuple[float, ...]  # empty outside the sweep
+    dtype: torch.dtype = torch.float32
 
     def __str__(self) -> str:
         shape = self.shape
         sweep = ', sparsity sweep' if self.sparsities else ''
+        if self.dtype != torch.float32:
+            sweep += f', {type_name(self.dtype)}'
         return (
             f'{shape}: C={shape.channels} {shape.size}x{shape.size} '
             f'M={shape.big_kernel} N={shape.small_kernel} R={shape.num_reps}, '
@@ -106,6 +64,7 @@ def benchmark_ops(
     batches: Sequence[int] | None = None,
     threads: Sequence[int] | None = None,
     sparsities: Sequence[float] | None = None,
+    only: Sequence[str] | None = None,
     seed: int = 0,
     shapes: Sequence[OperatorShape] | None = None,
 ) -> dict[str, object]:
@@ -124,6 +83,7 @@ def benchmark_ops(
         batches: Instead of the preset's.
         threads: Instead of the preset's.
         sparsities: Instead of the preset's.
+        only: Parts of the names of the contenders to measure, instead of all.
         seed: Of the maps and kernels.
         shapes: Layers to measure instead of the networks' stages.
 
@@ -131,20 +91,20 @@ def benchmark_ops(
         What ``benchmark.json`` holds.
 
     Raises:
-        ValueError: If an argument cannot be honoured.
+        ValueError: If an argument cannot be honoured, or no contender has such a name.
         OSError: If the folder cannot be written.
     """
     if preset not in PRESETS:
         raise ValueError(f'preset must be one of {sorted(PRESETS)}, got {preset!r}')
     target = _device(device)
-    given = dict(zip(_NAMED, (versions, crops, batches, threads, sparsities), strict=True))
+    given = dict(zip(NAMED, (versions, crops, batches, threads, sparsities, only), strict=True))
     if target.type == 'cuda' and threads is not None:
         raise ValueError('threads has no effect on cuda; leave it out')
     settings = replace(
         PRESETS[preset],
         **{name: tuple(values) for name, values in given.items() if values is not None},
     )
-    _check(settings)
+    settings.check()
     if shapes is None:
         shapes = [
             shape
@@ -174,6 +134,7 @@ class _Run:
         self.rows: list[dict[str, object]] = []
         self.left_out: list[str] = []
         self.errors: list[str] = []
+        self.names: dict[str, None] = {}  # of all contenders, in their order
         self._group_seconds: dict[tuple[str, bool], list[tuple[float, float]]] = {}
         self._started = time.perf_counter()
 
@@ -199,9 +160,14 @@ class _Run:
         order = {str(shape): index for index, shape in enumerate(self.shapes)}
         self.rows.sort(
             key=lambda row: (
-                row['threads'], row['batch'], row['sweep'], row['mode'], order[row['shape']],
+                row['threads'], row['batch'], row['dtype'], row['sweep'], row['mode'],
+                order[row['shape']],
             )
         )  # fmt: skip
+        if not self.rows and self.settings.only and not self.errors:
+            raise ValueError(
+                f'only must be parts of names of {list(self.names)}, got {list(self.settings.only)}'
+            )
         return dict(
             machine=about,
             settings=dict(
@@ -210,6 +176,8 @@ class _Run:
                 batches=self.settings.batches,
                 threads=threads,
                 sparsities=self.settings.sparsities,
+                dtypes=[type_name(dtype) for dtype in self.settings.dtypes],
+                only=self.settings.only,
                 rounds=self.settings.rounds,
                 budget_s=self.settings.budget,
                 seed=self.seed,
@@ -225,38 +193,32 @@ class _Run:
     def _groups(self, sweep: bool) -> list[_Group]:
         """Small maps first: they show early what does not work."""
         groups = [
-            _Group(shape, batch, mode, ())
+            _Group(shape, batch, mode, (), dtype)
             for batch in self.settings.batches
+            for dtype in self.settings.dtypes
             for mode in (FORWARD, BOTH)
             for shape in reversed(self.shapes)
         ]
         last = self.shapes[-1]
-        if sweep and self.settings.sparsities:
+        for batch in self.settings.batches if sweep else ():
+            shares = self.settings.sparsities
+            if batch != self.settings.batches[0]:
+                shares = tuple(share for share in shares if share in FEW_SPARSITIES)
             groups.extend(
-                _Group(
-                    replace(shape, num_reps=1), self.settings.batches[0], mode,
-                    self.settings.sparsities,
-                )
+                _Group(replace(shape, num_reps=1), batch, mode, shares)
                 for mode in (FORWARD, BOTH)
                 for shape in reversed(self.shapes)
-                if (shape.version, shape.crop) == (last.version, last.crop)
-            )  # fmt: skip
+                if shares and (shape.version, shape.crop) == (last.version, last.crop)
+            )
         return groups
 
     def _measure(self, group: _Group, threads: int, rates: MachineRates) -> None:
-        jobs: list[Job] = []
-        for sparsity in group.sparsities or (0.0,):
-            case = Case(group.shape, group.batch, self.device, self.seed, sparsity)
-            for job in contenders(
-                case, group.mode, self.backends, self.settings.few, bool(group.sparsities)
-            ):
-                if isinstance(job, Job):
-                    jobs.append(job)
-                elif job not in self.left_out:
-                    self.left_out.append(job)
+        jobs = self._jobs(group)
+        if not jobs:
+            return
         ready: list[tuple[Job, float, int, float]] = []
         for job in jobs:
-            needed, free = _needed_memory(job), free_memory(self.device)
+            needed, free = job.needed_memory(), free_memory(self.device)
             if free is not None and needed > 0.8 * free:
                 self.left_out.append(
                     f'{job.name}, {group}: needs about {needed / 2**30:.1f} GiB, '
@@ -283,7 +245,7 @@ class _Run:
         matmul = MachineRates.multiply_adds_per_second(samples[0])
         copy = MachineRates.bytes_per_second(samples[1])
         for (job, _, peak, deviation), times in zip(ready, samples[2:], strict=True):
-            row = _row(job, times, threads, matmul, copy, bool(group.sparsities))
+            row = make_row(job, times, threads, matmul, copy, bool(group.sparsities))
             row |= dict(peak_bytes=peak, deviation=deviation)
             self.rows.append(row)
             sparsity = f' {job.case.sparsity:.0%} pruned' if group.sparsities else ''
@@ -291,6 +253,23 @@ class _Run:
                 f'  {job.name + sparsity:<42} {row["median_ms"]:10.3f} ms '
                 f'{row["ratio"]:8.2f} x floor  n={len(times)}'
             )
+
+    def _jobs(self, group: _Group) -> list[Job]:
+        """Those that compete in a group; the others are named."""
+        jobs: list[Job] = []
+        sweep = bool(group.sparsities)
+        for sparsity in group.sparsities or (0.0,):
+            case = Case(group.shape, group.batch, self.device, self.seed, sparsity, group.dtype)
+            for job in contenders(case, group.mode, self.backends, self.settings.few, sweep):
+                name = job.name if isinstance(job, Job) else job.partition(':')[0]
+                self.names[name] = None
+                if not self.settings.takes(name):
+                    continue
+                if isinstance(job, Job):
+                    jobs.append(job)
+                elif job not in self.left_out:
+                    self.left_out.append(job)
+        return jobs
 
     def _prepare(self, job: Job) -> tuple[float, int, float]:
         """Check the numbers; returns rough seconds, peak bytes and the deviation."""
@@ -345,60 +324,6 @@ def usable_backends(device: torch.device) -> tuple[list[str], dict[str, str]]:
     return usable, others
 
 
-def _row(
-    job: Job, times: Sequence[float], threads: int, matmul: float, copy: float, sweep: bool
-) -> dict[str, object]:
-    shape, case = job.case.shape, job.case
-    median = statistics.median(times)
-    quarter = statistics.quantiles(times, n=4, method='inclusive') if len(times) > 1 else [0.0] * 3
-    arithmetic, moved = job.arithmetic() / matmul, job.moved_bytes() / copy
-    floor = max(arithmetic, moved)
-    return dict(
-        shape=f'{shape.version} {shape.crop} stage {shape.stage}',
-        version=shape.version,
-        crop=shape.crop,
-        stage=shape.stage,
-        channels=shape.channels,
-        size=shape.size,
-        big_kernel=shape.big_kernel,
-        small_kernel=shape.small_kernel,
-        num_reps=shape.num_reps,
-        batch=case.batch,
-        threads=threads,
-        mode=job.mode,
-        sweep=sweep,
-        sparsity=case.sparsity,
-        name=job.name,
-        kind=job.kind,
-        median_ms=median * 1e3,
-        min_ms=min(times) * 1e3,
-        max_ms=max(times) * 1e3,
-        spread=(quarter[2] - quarter[0]) / median,
-        samples=len(times),
-        multiply_adds=job.arithmetic(),
-        moved_bytes=job.moved_bytes(),
-        matmul_per_s=matmul,
-        copy_bytes_per_s=copy,
-        arithmetic_floor_ms=arithmetic * 1e3,
-        bytes_floor_ms=moved * 1e3,
-        floor_ms=floor * 1e3,
-        ratio=median / floor,
-    )
-
-
-def _needed_memory(job: Job) -> int:
-    """Bytes of the small convolutions' output and of what autograd keeps of its shifted parts."""
-    shape, pattern = job.case.shape, job.case.pattern
-    side = shape.size + 2 * pattern.margin
-    plane = job.case.batch * shape.channels * side**2 * job.inputs[0].element_size()
-    if job.kind != TWO_STEPS and job.name != 'small conv':
-        return 16 * plane
-    copies = 4 * pattern.num_groups
-    if job.mode == BOTH:
-        copies += 2 * shape.num_reps * pattern.num_groups
-    return copies * plane
-
-
 def _device(name: str) -> torch.device:
     if name not in ('cpu', 'cuda'):
         raise ValueError(f'device must be cpu or cuda, got {name!r}')
@@ -407,29 +332,6 @@ def _device(name: str) -> torch.device:
             f'device cuda: torch {torch.__version__} finds no GPU here; use --device cpu'
         )
     return torch.device(name)
-
-
-def _check(settings: BenchmarkSettings) -> None:
-    for name in _NAMED:
-        if not getattr(settings, name) and name not in ('threads', 'sparsities'):
-            raise ValueError(f'{name} must name at least one value')
-    for version in settings.versions:
-        if version not in _VERSIONS:
-            raise ValueError(f'versions must be of {_VERSIONS}, got {version!r}')
-    for crop in settings.crops:
-        if crop < _CROP_STEP or crop % _CROP_STEP:
-            raise ValueError(f'crops must be positive multiples of {_CROP_STEP}, got {crop}')
-    for batch in settings.batches:
-        if batch < 1:
-            raise ValueError(f'batches must be at least 1, got {batch}')
-    for number in settings.threads:
-        if not 1 <= number <= usable_cpus():
-            raise ValueError(
-                f'threads must be between 1 and the {usable_cpus()} processors here, got {number}'
-            )
-    for sparsity in settings.sparsities:
-        if not 0 <= sparsity < 1:
-            raise ValueError(f'sparsities must be in [0, 1), got {sparsity}')
 
 
 def _clock(total: float) -> str:

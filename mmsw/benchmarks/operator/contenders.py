@@ -1,262 +1,30 @@
-"""What the operator benchmark measures: shapes, contenders, and the numbers each must produce."""
+"""Who competes in the operator benchmark."""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from mmsw.analysis.complexity.operator_work import small_conv_work
-from mmsw.ops import ShiftPattern, cross_conv2d, shift_add, shift_wise_conv2d
-from mmsw.ops.assemble import arm_taps, assemble
-from mmsw.ops.work import cross_taps
+from mmsw.ops import cross_conv2d, shift_add, shift_wise_conv2d
+from mmsw.ops.assemble import assemble
+from mmsw.ops.backends import backend_module
 
+from . import runtimes
+from .cases import Case, Tensors
+from .job import BASELINE, BOTH, FOLDED, FORWARD, FUSED, TWO_STEPS, Job
 from .shift_alternatives import ALTERNATIVES
 
-Tensors = tuple[Tensor, ...]
-
-FORWARD = 'forward'
-BOTH = 'forward+backward'
-FUSED, FOLDED, TWO_STEPS, BASELINE = 'fused', 'folded', 'small conv + shift', 'baseline'
 SLICES = 'small conv + slices'
 SLAK = 'SLaK pair'
 SLAK_TRANSPOSED = 'SLaK pair, wide side transposed'
-_STRIDES = (4, 8, 16, 32)
 _SLAK_SIDE = 5
 _DENSE_SIDES = (31, 7)
-_TOLERANCE = 3e-4  # of the largest number; float32 sums over a whole map
-
-
-@dataclass(frozen=True)
-class OperatorShape:
-    """One shift-wise layer: where it comes from and its sizes.
-
-    Attributes:
-        version: Generation of the network, or a name of one's own.
-        crop: Side of the image, in pixels.
-        stage: 1 to 4.
-        channels: Channels C that take part.
-        size: Side of the map, in positions.
-        big_kernel: Focus length M.
-        small_kernel: Side N.
-        num_reps: Repetitions R.
-    """
-
-    version: str
-    crop: int
-    stage: int
-    channels: int
-    size: int
-    big_kernel: int
-    small_kernel: int
-    num_reps: int
-
-    def multiply_adds(self) -> int:
-        """Of the fused operator, one image: ``C * H * W * (2 * N * L + N * N)``."""
-        taps = cross_taps(self.big_kernel, self.small_kernel, whole_arms=True)
-        return self.channels * self.size**2 * taps
-
-    def __str__(self) -> str:
-        return f'{self.version} {self.crop} stage {self.stage}'
-
-
-def stage_shapes(version: str, crop: int, arch: str = 'tiny') -> list[OperatorShape]:
-    """The four stages of a published network, as its own tables give them.
-
-    Raises:
-        ValueError: If there is no such network.
-    """
-    from mmsw.models.backbones import ShiftWiseNet
-    from mmsw.ops.ghost_channels import ghost_channels
-
-    key = (version, arch)
-    if key not in ShiftWiseNet.arch_settings:
-        known = sorted({version for version, _ in ShiftWiseNet.arch_settings})
-        raise ValueError(f'version must be one of {known}, got {version!r}')
-    default = {
-        name: parameter.default
-        for name, parameter in inspect.signature(ShiftWiseNet.__init__).parameters.items()
-    }
-    return [
-        OperatorShape(
-            version,
-            crop,
-            stage,
-            dim - len(ghost_channels(dim, default['ghost_ratio'], version)),
-            crop // stride,
-            big_kernel,
-            ShiftWiseNet.default_small_kernel[version],
-            default['num_reps'],
-        )
-        for stage, (dim, stride, big_kernel) in enumerate(
-            zip(
-                ShiftWiseNet.arch_settings[key]['dims'],
-                _STRIDES,
-                default['big_kernels'],
-                strict=True,
-            ),
-            start=1,
-        )
-    ]
-
-
-class Case:
-    """Data of one shape: a map, small kernels (some pruned) and what the operator makes of them."""
-
-    def __init__(
-        self, shape: OperatorShape, batch: int, device: torch.device, seed: int, sparsity: float
-    ) -> None:
-        self.shape, self.batch, self.device, self.sparsity = shape, batch, device, sparsity
-        self._generator = torch.Generator().manual_seed(seed)
-        self.pattern = ShiftPattern.draw(
-            shape.big_kernel, shape.small_kernel, shape.channels, shape.num_reps
-        ).to(device)
-        n = shape.small_kernel
-        self.x = self.randn(batch, shape.channels, shape.size, shape.size)
-        filters = shape.channels * self.pattern.num_groups
-        weight = self.randn(filters, 1, n, n) / n
-        pruned = torch.randperm(filters, generator=self._generator)[: round(sparsity * filters)]
-        weight[pruned.to(device)] = 0
-        self.weight = weight
-        self._expected: dict[str, list[Tensor]] = {}
-
-    def randn(self, *size: int) -> Tensor:
-        return torch.randn(*size, generator=self._generator).to(self.device)
-
-    def small_conv(self, x: Tensor, weight: Tensor) -> Tensor:
-        side = self.shape.small_kernel
-        return F.conv2d(x, weight, padding=side - 1, groups=self.shape.channels)
-
-    def definition(self, x: Tensor, weight: Tensor, channels: Tensor) -> Tensors:
-        """The operator, literally, for some channels of the pattern."""
-        groups = self.pattern.num_groups
-        pattern = ShiftPattern(
-            self.shape.big_kernel,
-            self.shape.small_kernel,
-            _take(self.pattern.shift_hv, 0, self.shape.channels, channels),
-            self.pattern.identity_index[channels] % groups
-            + torch.arange(len(channels), device=self.device).unsqueeze(1) * groups,
-        )
-        side = self.shape.small_kernel
-        conv_out = F.conv2d(x, weight, padding=side - 1, groups=len(channels))
-        return shift_add(conv_out, pattern, backend='torch')
-
-
-@dataclass
-class Job:
-    """A contender with its data, ready to run.
-
-    Attributes:
-        name: Name in the table.
-        kind: ``FUSED``, ``FOLDED``, ``TWO_STEPS`` or ``BASELINE``.
-        mode: ``FORWARD`` or ``BOTH``.
-        case: Shape and map.
-        function: Computes the outputs, a tuple, from the inputs.
-        inputs: Map ``[B, C, H, W]`` and weights whose first dimension is a multiple of ``C``.
-        definition: Outputs of the chosen channels, from float64 inputs reduced to them.
-        multiply_adds: Of a forward pass.
-        backend: Backend that runs it, if it is one of mmsw.
-    """
-
-    name: str
-    kind: str
-    mode: str
-    case: Case
-    function: Callable[..., Tensors]
-    inputs: Tensors
-    definition: Callable[..., Tensors]
-    multiply_adds: float
-    backend: str | None = None
-    _grads: Tensors = field(default=(), init=False)
-
-    def __post_init__(self) -> None:
-        self.inputs = tuple(
-            tensor.detach().requires_grad_(self.mode == BOTH) for tensor in self.inputs
-        )
-
-    def __call__(self) -> Tensors:
-        """Outputs, followed by the gradients of the inputs where the mode asks for them."""
-        if self.mode == FORWARD:
-            with torch.no_grad():
-                return self.function(*self.inputs)
-        outputs = self.function(*self.inputs)
-        if not self._grads:
-            generator = torch.Generator().manual_seed(1)
-            self._grads = tuple(
-                torch.randn(out.shape, generator=generator).to(out) for out in outputs
-            )
-        return (*outputs, *torch.autograd.grad(outputs, self.inputs, self._grads))
-
-    def check(self, result: Tensors) -> float:
-        """Largest deviation from the definition, relative to the largest number.
-
-        The definition runs in float64 on the first, the middle and the last channel. Whatever
-        computes the operator is also compared as a whole with the reference backend.
-
-        Raises:
-            ArithmeticError: If the deviation is more than rounding.
-        """
-        channels = self.case.shape.channels
-        some = torch.tensor(sorted({0, channels // 2, channels - 1}), device=self.case.device)
-        inputs = [
-            _take(tensor.detach(), int(index == 0), channels, some)
-            .double()
-            .requires_grad_(self.mode == BOTH)
-            for index, tensor in enumerate(self.inputs)
-        ]
-        expected = self.definition(*inputs, some)
-        count = len(expected)
-        if self.mode == BOTH:
-            grads = [_take(grad, 1, channels, some).double() for grad in self._grads]
-            expected = (*expected, *torch.autograd.grad(expected, inputs, grads))
-        found = [
-            _take(tensor, int(index <= count), channels, some)
-            for index, tensor in enumerate(result)
-        ]
-        worst = _deviation(found, expected)
-        if self.kind in (FUSED, TWO_STEPS) and self.backend != 'torch':
-            worst = max(worst, _deviation(result, self.case_reference()))
-        if not worst <= _TOLERANCE:
-            raise ArithmeticError(
-                f'{self.name}, {self.mode}, {self.case.shape}, sparsity {self.case.sparsity:.1f}: '
-                f'numbers deviate by {worst:.2g} of the largest, at most {_TOLERANCE:g} is rounding'
-            )
-        return worst
-
-    def case_reference(self) -> list[Tensor]:
-        """Outputs and gradients of the whole operator by the reference backend, kept per mode."""
-        known = self.case._expected
-        if self.mode not in known:
-            known[self.mode] = [
-                tensor.detach() for tensor in _fused(self.case, self.mode, 'torch')()
-            ]
-        return known[self.mode]
-
-    def moved_bytes(self) -> int:
-        """Bytes that have to be read and written at least once."""
-        shape, batch = self.case.shape, self.case.batch
-        plane = batch * shape.channels * shape.size**2
-        outputs = 3 * plane
-        if self.kind == FOLDED:
-            outputs = plane
-        elif self.kind == BASELINE:
-            outputs = plane
-            if self.name == 'small conv':
-                side = shape.size + 2 * self.case.pattern.margin
-                outputs = batch * shape.channels * self.case.pattern.num_groups * side**2
-        weights = sum(tensor.numel() for tensor in self.inputs[1:])
-        numbers = plane + outputs + weights
-        if self.mode == BOTH:
-            numbers += outputs + 2 * plane + 2 * weights
-        return numbers * self.inputs[0].element_size()
-
-    def arithmetic(self) -> float:
-        """Multiply-adds: those of the forward pass, three times as many with the backward pass."""
-        return self.multiply_adds * (3 if self.mode == BOTH else 1)
 
 
 def contenders(
@@ -264,38 +32,76 @@ def contenders(
 ) -> list[Job | str]:
     """Everything that competes on a case; a string says what is left out, and why.
 
+    Maps of half precision are run by the backends only.
+
     Args:
         case: Shape and data.
         mode: ``FORWARD`` or ``BOTH``.
         backends: Names of the backends to run.
-        quick: Only the backends, slices, the SLaK pair and 7x7.
+        quick: Only the backends, other runtimes, slices, the SLaK pair and 7x7.
         sweep: Only what a sweep over the sparsity shows.
     """
-    jobs: list[Job | str] = [_fused(case, mode, backend) for backend in backends]
+    jobs: list[Job | str] = list(_own(case, mode, backends))
     if sweep:
+        if mode == BOTH and case.sparsity:
+            jobs.extend(_masked(case, backend) for backend in backends)
         if not quick and mode == FORWARD:
             jobs.append(_two_steps(case, mode, SLICES, 'slices'))
         return jobs
+    if mode == FORWARD:
+        jobs.extend(
+            _folded(case, backend)
+            for backend in backends
+            if hasattr(backend_module(backend), 'cross_conv2d')
+        )
+    if case.dtype != torch.float32:
+        return jobs
+    if mode == FORWARD and case.device.type == 'cpu':
+        jobs.extend(runtimes.jobs(case, folded_arms(case)))
     jobs.append(_two_steps(case, mode, SLICES, 'slices'))
     jobs.append(_slak(case, mode, SLAK, transposed=False))
     if case.device.type == 'cpu':
         jobs.append(_slak(case, mode, SLAK_TRANSPOSED, transposed=True))
     if not quick:
-        jobs.extend(
-            _own_shift_add(case, mode, backend) for backend in backends if backend != 'torch'
-        )
-        for name in ALTERNATIVES:
-            if name == 'slices':
-                continue
-            try:
-                jobs.append(_two_steps(case, mode, f'small conv + {name}', name))
-            except ImportError as error:
-                jobs.append(f'small conv + {name}: {error}')
+        jobs.extend(_ways_to_shift(case, mode, backends))
         jobs.append(_small_conv(case, mode))
-        if mode == FORWARD:
-            jobs.append(_folded(case))
     jobs.extend(_dense(case, mode, side) for side in _DENSE_SIDES if side == 7 or not quick)
     return jobs
+
+
+def _own(case: Case, mode: str, backends: Sequence[str]) -> Iterator[Job]:
+    """The fused operator by every backend; `cpp` in both of its arithmetics, where it has two."""
+    for backend in backends:
+        yield _fused(case, mode, backend)
+        if backend == 'cpp' and hasattr(torch.ops.mmsw_cpp, 'set_arithmetic'):
+            job = _fused(case, mode, backend)
+            other = {'direct': 'reduced', 'reduced': 'direct'}[torch.ops.mmsw_cpp.arithmetic()]
+            job.name, job.setting = f'mmsw cpp, {other}', partial(_arithmetic, other)
+            yield job
+
+
+@contextmanager
+def _arithmetic(name: str) -> Iterator[None]:
+    before = torch.ops.mmsw_cpp.arithmetic()
+    torch.ops.mmsw_cpp.set_arithmetic(name)
+    try:
+        yield
+    finally:
+        torch.ops.mmsw_cpp.set_arithmetic(before)
+
+
+def _ways_to_shift(case: Case, mode: str, backends: Sequence[str]) -> Iterator[Job | str]:
+    """Small convolutions followed by every other way to shift and add."""
+    for backend in backends:
+        if backend != 'torch':
+            yield _own_shift_add(case, mode, backend)
+    for name in ALTERNATIVES:
+        if name == 'slices':
+            continue
+        try:
+            yield _two_steps(case, mode, f'small conv + {name}', name)
+        except ImportError as error:
+            yield f'small conv + {name}: {error}'
 
 
 def _operator_work(case: Case) -> float:
@@ -340,19 +146,39 @@ def _small_conv(case: Case, mode: str) -> Job:
     )  # fmt: skip
 
 
-def _folded(case: Case) -> Job:
-    shape = case.shape
-    wide, tall, small = assemble(case.weight, case.pattern.tables())
-    tall = tall.clone()
-    start = tall.shape[1] // 2 - shape.small_kernel // 2
-    tall[:, start : start + shape.small_kernel] += small
+def _masked(case: Case, backend: str) -> Job:
+    """The gradient of pruned filters is not asked for."""
+    mask = case.kept
+    groups = case.pattern.num_groups
+
+    def definition(x: Tensor, weight: Tensor, some: Tensor) -> Tensors:
+        kept = mask.view(-1, groups)[some].view(-1, 1, 1, 1)
+        return case.definition(x, weight * kept, some)
+
     return Job(
-        'mmsw folded (deploy)', FOLDED, FORWARD, case,
-        lambda x, wide, tall: (cross_conv2d(x, wide, tall),),
-        (case.x, wide.contiguous(), tall),
-        lambda x, wide, tall, some: (cross_conv2d(x, wide, tall),),
-        case.batch * shape.channels * shape.size**2
-        * 2 * shape.small_kernel * arm_taps(shape.big_kernel, shape.small_kernel),
+        f'mmsw {backend}, masked', FUSED, BOTH, case,
+        lambda x, weight: shift_wise_conv2d(x, weight, case.pattern, backend=backend, mask=mask),
+        (case.x, case.weight), definition, _operator_work(case), backend, mask,
+    )  # fmt: skip
+
+
+def folded_arms(case: Case) -> tuple[Tensor, Tensor]:
+    """The two arms that take the place of the three kernels, ``[C, taps, N]``."""
+    wide, tall, small = assemble(case.weight, case.pattern.tables())
+    tall, side = tall.clone(), case.shape.small_kernel
+    start = tall.shape[1] // 2 - side // 2
+    tall[:, start : start + side] += small
+    return wide.contiguous(), tall
+
+
+def _folded(case: Case, backend: str) -> Job:
+    wide, tall = folded_arms(case)
+    return Job(
+        f'mmsw {backend} folded', FOLDED, FORWARD, case,
+        lambda x, wide, tall: (cross_conv2d(x, wide, tall, backend=backend),),
+        (case.x, wide, tall),
+        lambda x, wide, tall, some: (cross_conv2d(x, wide, tall, backend='torch'),),
+        case.batch * case.shape.folded_multiply_adds(),
     )  # fmt: skip
 
 
@@ -398,23 +224,3 @@ def _depthwise(x: Tensor, weight: Tensor) -> Tensor:
     if x.device.type == 'cpu' and torch.is_grad_enabled() and rows > 15:
         x, rows = F.pad(x, (0, 0, rows, rows)), 0
     return F.conv2d(x, weight, padding=(rows, columns), groups=x.shape[1])
-
-
-def _take(tensor: Tensor, dim: int, channels: int, chosen: Tensor) -> Tensor:
-    """Entries of some channels along a dimension that holds the same number for every channel."""
-    split = tensor.detach().unflatten(dim, (channels, -1))
-    return split.index_select(dim, chosen).flatten(dim, dim + 1)
-
-
-def _deviation(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
-    worst = 0.0
-    for one, other in zip(found, expected, strict=True):
-        if one.shape != other.shape:
-            raise ArithmeticError(f'shape {tuple(one.shape)} instead of {tuple(other.shape)}')
-        one, other = one.detach().double(), other.detach().double()
-        largest = float(other.abs().max())
-        deviation = float((one - other).abs().max())
-        worst = max(worst, deviation / largest if largest else deviation)
-        if deviation != deviation:
-            return float('nan')
-    return worst

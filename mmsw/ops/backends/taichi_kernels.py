@@ -12,8 +12,8 @@ facts about its CPU code generator shape them:
 """
 
 # No `from __future__ import annotations` here: Taichi reads the annotations of a kernel.
+from collections.abc import Callable
 from functools import cache
-from types import SimpleNamespace
 
 import taichi as ti
 
@@ -23,20 +23,21 @@ INDEX_MASK = INDEX_LIMIT - 1
 _TABLE = ti.types.ndarray(dtype=ti.i32, ndim=1)
 
 
+@ti.func
+def _add_row(
+    out: ti.template(), start: ti.i32, source: ti.template(), begin: ti.i32, length: ti.i32
+):
+    for x in range(length):
+        out[start + x] = out[start + x] + source[begin + x]
+
+
 @cache
-def row_kernels(dtype: object) -> SimpleNamespace:
-    """Kernels ``shift_add`` and ``shift_add_grad`` of a Taichi dtype; not compiled before use."""
+def shift_add(dtype: object) -> Callable[..., None]:
+    """Kernel of ``shift_add`` for a Taichi dtype; not compiled before use."""
     array = ti.types.ndarray(dtype=dtype, ndim=1)
 
-    @ti.func
-    def add_row(
-        out: ti.template(), start: ti.i32, source: ti.template(), begin: ti.i32, length: ti.i32
-    ):
-        for x in range(length):
-            out[start + x] = out[start + x] + source[begin + x]
-
     @ti.kernel
-    def shift_add(
+    def kernel(
         conv_out: array,
         shift: _TABLE,
         identity: _TABLE,
@@ -71,17 +72,25 @@ def row_kernels(dtype: object) -> SimpleNamespace:
                     first = ti.min(ti.max(0, across), width)
                     last = ti.max(first, ti.min(width, width + 2 * margin + across))
                     line = here + (y + margin) * row + first - across
-                    add_row(wide, start + first, conv_out, line, last - first)
+                    _add_row(wide, start + first, conv_out, line, last - first)
                     line_y = y - shift[at + reps]
                     if 0 <= line_y < height + 2 * margin:
-                        add_row(tall, start, conv_out, here + line_y * row + margin, width)
+                        _add_row(tall, start, conv_out, here + line_y * row + margin, width)
             for rep in range(reps):
                 group = identity[channel * reps + rep] - channel * groups
                 line = source + group * size + (y + margin) * row + margin
-                add_row(small, start, conv_out, line, width)
+                _add_row(small, start, conv_out, line, width)
+
+    return kernel
+
+
+@cache
+def shift_add_grad(dtype: object) -> Callable[..., None]:
+    """Kernel of the gradient of ``shift_add`` for a Taichi dtype."""
+    array = ti.types.ndarray(dtype=dtype, ndim=1)
 
     @ti.kernel
-    def shift_add_grad(
+    def kernel(
         wide: array,
         tall: array,
         small: array,
@@ -115,26 +124,19 @@ def row_kernels(dtype: object) -> SimpleNamespace:
                 last = ti.max(first, ti.min(width, row + across))
                 if inside:
                     line = source + y * width + first
-                    add_row(grad, start + first - across, wide, line, last - first)
+                    _add_row(grad, start + first - across, wide, line, last - first)
                 line_y = y + margin + shift[group * 2 * reps + reps + rep]
                 if 0 <= line_y < height:
-                    add_row(grad, start + margin, tall, source + line_y * width, width)
+                    _add_row(grad, start + margin, tall, source + line_y * width, width)
                 if inside and identity[channel * reps + rep] == group:
-                    add_row(grad, start + margin, small, source + y * width, width)
+                    _add_row(grad, start + margin, small, source + y * width, width)
 
-    return SimpleNamespace(shift_add=shift_add, shift_add_grad=shift_add_grad)
+    return kernel
 
 
 @cache
-def tile_kernels(dtype: object, side: int, columns: int) -> SimpleNamespace:
-    """Kernels ``correlate`` and ``correlate_grad`` for blocks of ``side`` x ``side`` taps.
-
-    Args:
-        dtype: Taichi dtype.
-        side: Rows and columns of a block; the tiles are unrolled over them.
-        columns: Neighbouring columns that a tile holds.
-    """
-    array = ti.types.ndarray(dtype=dtype, ndim=1)
+def _tile_functions(columns: int) -> tuple[Callable, Callable]:
+    """``load`` and ``store`` of neighbouring columns, as many as a tile holds."""
 
     @ti.func
     def load(source: ti.template(), start: ti.i32):
@@ -147,8 +149,57 @@ def tile_kernels(dtype: object, side: int, columns: int) -> SimpleNamespace:
         for c in ti.static(range(columns)):
             out[at + c] = value[c]
 
+    return load, store
+
+
+@cache
+def _add_block(side: int, columns: int) -> Callable:
+    """Adds to the four rows of a tile what one block makes of the map."""
+    load, _ = _tile_functions(columns)
+
+    @ti.func
+    def add_block(
+        a0: ti.template(),
+        a1: ti.template(),
+        a2: ti.template(),
+        a3: ti.template(),
+        source: ti.template(),
+        base: ti.i32,
+        row: ti.i32,
+        weight: ti.template(),
+        tap: ti.i32,
+        one: ti.i32,
+    ):
+        for i in ti.static(range(TILE_ROWS + side - 1)):
+            for s in ti.static(range(side)):
+                value = load(source, base + i * row + s * one)
+                if ti.static(0 <= i < side):
+                    a0 += weight[tap + i * side + s] * value
+                if ti.static(0 <= i - 1 < side):
+                    a1 += weight[tap + (i - 1) * side + s] * value
+                if ti.static(0 <= i - 2 < side):
+                    a2 += weight[tap + (i - 2) * side + s] * value
+                if ti.static(0 <= i - 3 < side):
+                    a3 += weight[tap + (i - 3) * side + s] * value
+
+    return add_block
+
+
+@cache
+def correlate(dtype: object, side: int, columns: int) -> Callable[..., None]:
+    """Kernel that correlates a map with blocks of ``side`` x ``side`` taps.
+
+    Args:
+        dtype: Taichi dtype.
+        side: Rows and columns of a block; the tiles are unrolled over them.
+        columns: Neighbouring columns that a tile holds.
+    """
+    array = ti.types.ndarray(dtype=dtype, ndim=1)
+    load, store = _tile_functions(columns)
+    add_block = _add_block(side, columns)
+
     @ti.kernel
-    def correlate(
+    def kernel(
         source: array,
         weight: array,
         blocks: _TABLE,
@@ -199,37 +250,27 @@ def tile_kernels(dtype: object, side: int, columns: int) -> SimpleNamespace:
                 ):
                     base = origin + down * row + right
                     tap = (channel * slots + slot) * side * side
-                    for i in ti.static(range(TILE_ROWS + side - 1)):
-                        for s in ti.static(range(side)):
-                            value = load(source, base + i * row + s * one)
-                            if ti.static(0 <= i < side):
-                                a0 += weight[tap + i * side + s] * value
-                            if ti.static(0 <= i - 1 < side):
-                                a1 += weight[tap + (i - 1) * side + s] * value
-                            if ti.static(0 <= i - 2 < side):
-                                a2 += weight[tap + (i - 2) * side + s] * value
-                            if ti.static(0 <= i - 3 < side):
-                                a3 += weight[tap + (i - 3) * side + s] * value
-            if add:
-                a0 += load(out, start)
-                if y + 1 < height:
-                    a1 += load(out, start + step)
-                if y + 2 < height:
-                    a2 += load(out, start + 2 * step)
-                if y + 3 < height:
-                    a3 += load(out, start + 3 * step)
-            store(out, start, a0)
-            if y + 1 < height:
-                store(out, start + step, a1)
-            if y + 2 < height:
-                store(out, start + 2 * step, a2)
-            if y + 3 < height:
-                store(out, start + 3 * step, a3)
+                    add_block(a0, a1, a2, a3, source, base, row, weight, tap, one)
+            for r, rows in ti.static(enumerate((a0, a1, a2, a3))):
+                if y + r < height:
+                    if add:
+                        rows += load(out, start + r * step)
+                    store(out, start + r * step, rows)
+
+    return kernel
+
+
+@cache
+def correlate_grad(dtype: object, side: int, columns: int) -> Callable[..., None]:
+    """Kernel of the gradient of every block that is wanted; arguments as for the correlation."""
+    array = ti.types.ndarray(dtype=dtype, ndim=1)
+    load, store = _tile_functions(columns)
 
     @ti.kernel
-    def correlate_grad(
+    def kernel(
         source: array,
         grad: array,
+        wanted: _TABLE,
         place: _TABLE,
         out: array,
         batch: ti.i32,
@@ -243,8 +284,9 @@ def tile_kernels(dtype: object, side: int, columns: int) -> SimpleNamespace:
     ):
         """Gradient of every block, as ``columns`` partial sums per tap.
 
-        One work item per channel, block and row of taps; it adds in a fixed order. ``grad`` is zero
-        in the columns that round its width up.
+        One work item per channel, block and row of taps; it adds in a fixed order. ``wanted`` is 1
+        or, for a block whose gradient is left at zero, 0. ``grad`` is zero in the columns that
+        round its width up.
         """
         for job in range(channels * slots * side):
             i = job % side
@@ -262,26 +304,17 @@ def tile_kernels(dtype: object, side: int, columns: int) -> SimpleNamespace:
             a2 = ti.Vector.zero(dtype, columns)
             a3 = ti.Vector.zero(dtype, columns)
             a4 = ti.Vector.zero(dtype, columns)
-            for b in range(batch):
+            for b in range(batch * wanted[channel * slots + slot]):
                 plane = b * channels + channel
                 for y in range(ti.max(0, above - down), ti.min(height, above + height - down)):
                     for tile in range(first, last):
                         g = load(grad, (plane * height + y) * step + tile * columns)
                         base = (plane * rows + y + down) * row + right + tile * columns
-                        a0 += g * load(source, base)
-                        if ti.static(side > 1):
-                            a1 += g * load(source, base + one)
-                            a2 += g * load(source, base + 2 * one)
-                        if ti.static(side > 3):
-                            a3 += g * load(source, base + 3 * one)
-                            a4 += g * load(source, base + 4 * one)
-            start = job * side * columns
-            store(out, start, a0)
-            if ti.static(side > 1):
-                store(out, start + columns, a1)
-                store(out, start + 2 * columns, a2)
-            if ti.static(side > 3):
-                store(out, start + 3 * columns, a3)
-                store(out, start + 4 * columns, a4)
+                        for s, lanes in ti.static(enumerate((a0, a1, a2, a3, a4))):
+                            if ti.static(s < side):
+                                lanes += g * load(source, base + s * one)
+            for s, lanes in ti.static(enumerate((a0, a1, a2, a3, a4))):
+                if ti.static(s < side):
+                    store(out, (job * side + s) * columns, lanes)
 
-    return SimpleNamespace(correlate=correlate, correlate_grad=correlate_grad)
+    return kernel

@@ -10,12 +10,15 @@ import torch
 import torch.nn.functional as F
 
 from mmsw.benchmarks.operator import benchmark as operator_benchmark
-from mmsw.benchmarks.operator import contenders as benchmark_contenders
+from mmsw.benchmarks.operator import runtimes
 from mmsw.benchmarks.operator.benchmark import benchmark_ops, usable_backends
-from mmsw.benchmarks.operator.contenders import BOTH, FORWARD, Case, Job, OperatorShape, contenders
+from mmsw.benchmarks.operator.cases import Case, OperatorShape, stage_shapes
+from mmsw.benchmarks.operator.contenders import contenders, folded_arms
+from mmsw.benchmarks.operator.job import BOTH, FORWARD, Job
 from mmsw.benchmarks.operator.measure import measure, peak_memory
-from mmsw.benchmarks.operator.report import markdown, summary
+from mmsw.benchmarks.operator.report import markdown
 from mmsw.benchmarks.operator.shift_alternatives import ALTERNATIVES
+from mmsw.benchmarks.operator.summary import comparisons, summary
 from mmsw.ops import ShiftPattern, available_backends, shift_add
 
 CPU = torch.device('cpu')
@@ -38,7 +41,9 @@ def tool(monkeypatch) -> ModuleType:
 
 @pytest.fixture
 def tiny(monkeypatch) -> None:
-    """Tiny layers instead of the networks' stages, few samples."""
+    """Tiny layers instead of the networks' stages, few samples; no backend that compiles first."""
+    states = available_backends() | {'taichi': 'not in this test'}
+    monkeypatch.setattr(operator_benchmark, 'available_backends', lambda: states)
     monkeypatch.setattr(
         operator_benchmark,
         'stage_shapes',
@@ -47,6 +52,7 @@ def tiny(monkeypatch) -> None:
     for name, preset in operator_benchmark.PRESETS.items():
         small = operator_benchmark.replace(preset, rounds=2, budget=0.001)
         monkeypatch.setitem(operator_benchmark.PRESETS, name, small)
+    monkeypatch.setattr(operator_benchmark, '_CHEAP', 0)
     monkeypatch.setattr('mmsw.benchmarks.operator.measure._MATMUL_SIDE', 32)
     monkeypatch.setattr('mmsw.benchmarks.operator.measure._COPY_NUMBERS', 1000)
 
@@ -110,7 +116,8 @@ def test_wrong_numbers_are_an_error_and_no_row(tool, tiny, tmp_path, monkeypatch
         return lambda conv_out: shift(conv_out.roll(1, 3))
 
     monkeypatch.setitem(ALTERNATIVES, 'torch.roll', wrong)
-    code = tool.main(['--out', str(tmp_path), '--version', 'v1', '--crop', '32', '--sparsity'])
+    sizes = ['--version', 'v1', '--crop', '32', '--batch', '1', '--sparsity']
+    code = tool.main(['--out', str(tmp_path), *sizes])
     assert code == 1
     assert 'error: small conv + torch.roll' in capsys.readouterr().err
     result = json.loads((tmp_path / 'benchmark.json').read_text())
@@ -128,7 +135,7 @@ def test_run_writes_whole_reports(tool, tiny, tmp_path, capsys):
     assert tool.main(['--out', str(out), *arguments, '--sparsity', '0', '0.5']) == 0
     assert torch.get_num_threads() == before
     progress = capsys.readouterr().err
-    assert '[1/12] v2 64 stage 2' in progress
+    assert '[1/24] v2 64 stage 2' in progress
     assert 'x floor  n=' in progress
     assert 'left)' in progress
 
@@ -147,11 +154,12 @@ def test_run_writes_whole_reports(tool, tiny, tmp_path, capsys):
         assert row['ratio'] == pytest.approx(row['median_ms'] / row['floor_ms'])
         assert row['peak_bytes'] > 0
     dense = {
-        (row['stage'], row['batch'], row['mode'])
+        (row['stage'], row['batch'], row['mode'], row['dtype'])
         for row in result['rows']
         if row['name'] == 'mmsw torch' and not row['sweep']
     }
-    assert len(dense) == 8
+    assert len(dense) == 16
+    assert {key[3] for key in dense} == {'float32', 'bfloat16'}
     swept = [row for row in result['rows'] if row['sweep']]
     assert {row['sparsity'] for row in swept} == {0, 0.5}
     assert {row['num_reps'] for row in swept} == {1}
@@ -184,13 +192,16 @@ def test_quick_and_full_cover_what_they_promise(tool, tiny, tmp_path):
     assert 'depthwise 31x31' not in names
 
 
-def test_summary_compares_totals_over_the_stages():
-    def row(name, stage, time, floor):
-        return dict(
-            version='v2', crop=512, batch=1, threads=2, mode=FORWARD, sweep=False, kind='fused',
-            name=name, stage=stage, median_ms=time, floor_ms=floor,
-        )  # fmt: skip
+def row(name, stage, time, floor=1.0, **values):
+    """What the summary reads of a row."""
+    return dict(
+        version='v2', crop=512, batch=1, threads=2, dtype='float32', mode=FORWARD, sweep=False,
+        sparsity=0.0, kind='fused', name=name, stage=stage, median_ms=time, floor_ms=floor,
+        arithmetic_floor_ms=floor / 2, bytes_floor_ms=floor,
+    ) | values  # fmt: skip
 
+
+def test_summary_compares_totals_over_the_stages():
     rows = [
         row('mmsw torch', 1, 4.0, 1.0), row('mmsw torch', 2, 2.0, 1.0),
         row('mmsw fast', 1, 1.0, 1.0), row('mmsw fast', 2, 2.0, 1.0),
@@ -201,16 +212,76 @@ def test_summary_compares_totals_over_the_stages():
     assert 'SLaK pair' not in entries  # lacks a stage
     fast = entries['mmsw fast']
     assert (fast['total_ms'], fast['floor_ratio']) == (3.0, 1.5)
+    assert (fast['arithmetic_floor_ratio'], fast['bytes_floor_ratio']) == (3.0, 1.5)
     assert (fast['over_slices'], fast['over_slak'], fast['over_torch']) == (10.0, None, 2.0)
 
 
+def test_pruned_and_half_precision_are_compared_with_dense_float32():
+    rows = [
+        row('mmsw cpp', 1, 4.0), row('mmsw cpp', 2, 6.0),
+        row('mmsw cpp', 1, 3.0, dtype='bfloat16'), row('mmsw cpp', 2, 6.0, dtype='bfloat16'),
+        row('mmsw torch', 1, 3.0, dtype='bfloat16'),  # a stage is missing
+        row('mmsw cpp', 1, 8.0, sweep=True), row('mmsw cpp', 2, 2.0, sweep=True),
+        row('mmsw cpp', 1, 3.0, sweep=True, sparsity=0.7),
+        row('mmsw cpp', 2, 1.0, sweep=True, sparsity=0.7),
+        row('mmsw cpp, masked', 1, 2.0, sweep=True, sparsity=0.7),
+        row('mmsw cpp, masked', 2, 1.0, sweep=True, sparsity=0.7),
+    ]  # fmt: skip
+    found = {(entry['what'], entry['name']): entry['ratio'] for entry in comparisons(rows)}
+    assert found == {
+        ('70% pruned over dense, R = 1', 'mmsw cpp'): 0.4,
+        ('70% pruned over dense, R = 1', 'mmsw cpp, masked'): 0.3,
+        ('bfloat16 over float32', 'mmsw cpp'): 0.9,
+    }
+
+
+def test_only_some_contenders(tool, tiny, tmp_path, capsys):
+    arguments = ['--version', 'v1', '--crop', '32', '--batch', '1', '--sparsity', '0', '0.7']
+    arguments += ['--only', 'SLICES', 'torch, masked', '--out', str(tmp_path)]
+    assert tool.main(arguments) == 0
+    rows = json.loads((tmp_path / 'benchmark.json').read_text())['rows']
+    assert {row['name'] for row in rows} == {'small conv + slices', 'mmsw torch, masked'}
+    capsys.readouterr()
+    arguments[-3] = 'nobody'
+    arguments.remove('SLICES')
+    arguments[-1] = str(tmp_path / 'other')
+    assert tool.main(arguments) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("error: only must be parts of names of ['mmsw ")
+    assert "got ['nobody']" in error
+    assert not list((tmp_path / 'other').iterdir())
+
+
+def test_other_runtimes_are_named_when_absent(monkeypatch):
+    monkeypatch.setattr(runtimes, '_is_there', lambda package: package == 'onnx')
+    case = Case(TINY[1], 1, CPU, seed=0, sparsity=0.0)
+    assert [
+        job for job in contenders(case, FORWARD, ['torch'], quick=True) if isinstance(job, str)
+    ] == [
+        'onnxruntime: not installed; for its rows, pip install onnxruntime',
+        'OpenVINO: not installed; for its rows, pip install openvino',
+    ]
+
+
+def test_other_runtimes_compute_the_cross_form():
+    case = Case(TINY[1], 2, CPU, seed=0, sparsity=0.3)
+    jobs = list(runtimes.jobs(case, folded_arms(case)))
+    if not all(isinstance(job, Job) for job in jobs):
+        pytest.skip('runtimes: onnx, onnxruntime or openvino is not installed')
+    assert [job.name for job in jobs] == [
+        'onnxruntime', 'onnxruntime folded', 'OpenVINO', 'OpenVINO folded',
+    ]  # fmt: skip
+    for job in jobs:
+        assert job.check(job()) < 3e-4
+
+
 def test_stages_come_from_the_network():
-    stages = benchmark_contenders.stage_shapes('v2', 512)
+    stages = stage_shapes('v2', 512)
     assert [(s.channels, s.size, s.big_kernel, s.small_kernel) for s in stages] == [
         (60, 128, 51, 3), (122, 64, 49, 3), (246, 32, 47, 3), (492, 16, 13, 3),
     ]  # fmt: skip
-    assert [s.size for s in benchmark_contenders.stage_shapes('v1', 224)] == [56, 28, 14, 7]
-    assert {s.small_kernel for s in benchmark_contenders.stage_shapes('v1', 224)} == {5}
+    assert [s.size for s in stage_shapes('v1', 224)] == [56, 28, 14, 7]
+    assert {s.small_kernel for s in stage_shapes('v1', 224)} == {5}
 
 
 def test_slow_calls_take_fewer_samples_spread_over_the_rounds():
