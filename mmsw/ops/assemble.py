@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .pattern_tables import PatternTables, arm_reach, num_groups, shift_slot
+from .pattern_tables import PatternTables, arm_reach, counts, num_groups, shift_slot
 
 
 class CrossKernels(NamedTuple):
@@ -50,11 +50,11 @@ def assemble(
     Returns:
         The three kernels.
     """
-    big, n, groups = pattern.big_kernel, pattern.small_kernel, pattern.num_groups
-    channels = pattern.channels
+    big, n = pattern.big_kernel, pattern.small_kernel
+    channels, reps, groups = counts(pattern)
     blocks = weight.reshape(channels, groups, n * n)
 
-    slot, reps = _slot_index(pattern), pattern.num_reps
+    slot = _slot_index(pattern)
     shape = (2 * reps, channels, groups, n * n)
     placed = blocks.new_zeros(shape).scatter(2, slot, blocks.expand(shape))
     placed = placed.view(2, reps, channels, groups, n, n)
@@ -112,13 +112,14 @@ def _slot_index(pattern: PatternTables) -> Tensor:
     """Slot of every group, broadcast over its taps: int64 ``[2 * R, C, nk, N * N]``."""
     shift, n = pattern.shift_hv.to(torch.int64), pattern.small_kernel
     slot = shift_slot(shift, pattern.big_kernel, n).t()
-    slot = slot.reshape(2 * pattern.num_reps, pattern.channels, -1, 1)
+    channels, reps, groups = counts(pattern)
+    slot = slot.reshape(2 * reps, channels, groups, 1)
     return slot.expand(-1, -1, -1, n * n)
 
 
 def identity_count(pattern: PatternTables) -> Tensor:
     """How often each group feeds the identity output: ``[C, nk, 1]``."""
-    index, groups = pattern.identity_index, pattern.num_groups
+    index, (_, _, groups) = pattern.identity_index, counts(pattern)
     every_group = torch.arange(groups, device=index.device)
     return (index.unsqueeze(2) % groups == every_group).sum(1).unsqueeze(2)
 

@@ -10,7 +10,7 @@ from .backends import choose_backend, needs_plain_operators, torch_backend
 from .backends.backend import Outputs
 from .backends.call import Call
 from .pattern import ShiftPattern
-from .pattern_tables import PatternTables
+from .pattern_tables import PatternTables, conv_margin
 
 
 def shift_add(conv_out: Tensor, pattern: ShiftPattern, backend: str | None = None) -> Outputs:
@@ -38,7 +38,7 @@ def shift_add(conv_out: Tensor, pattern: ShiftPattern, backend: str | None = Non
     """
     tables = _tables(pattern)
     _check_tensor('conv_out', conv_out, tables)
-    channels, border = tables.shift_hv.shape[0], 2 * tables.margin
+    channels, border = tables.shift_hv.shape[0], 2 * conv_margin(tables.small_kernel)
     if conv_out.ndim != 4 or conv_out.shape[1] != channels or min(conv_out.shape[2:]) <= border:
         raise ValueError(
             f'conv_out must be [B, {channels}, H + {border}, W + {border}] with H, W >= 1 for '
@@ -87,7 +87,8 @@ def shift_wise_conv2d(
     tables = _tables(pattern)
     _check_tensor('x', x, tables)
     _check_tensor('weight', weight, tables)
-    side, filters, channels = tables.small_kernel, tables.shift_hv.shape[0], tables.channels
+    side, filters = tables.small_kernel, tables.shift_hv.shape[0]
+    channels = tables.identity_index.shape[0]
     if weight.shape != (filters, 1, side, side):
         expected = [filters, 1, side, side]
         raise ValueError(f'weight must be {expected} for {pattern}, got {list(weight.shape)}')
@@ -193,7 +194,7 @@ def _flat_mask(mask: Tensor, filters: int, tables: PatternTables) -> Tensor:
 
 
 def _choose(backend: str | None, function: str, tensor: Tensor, tables: PatternTables) -> str:
-    sizes = tables.big_kernel, tables.small_kernel, tables.num_reps
+    sizes = tables.big_kernel, tables.small_kernel, tables.identity_index.shape[1]
     return choose_backend(backend, Call(function, tensor.device, tensor.dtype, *sizes))
 
 

@@ -34,22 +34,28 @@ class PatternTables(NamedTuple):
     @property
     def channels(self) -> int:
         """Channels C."""
-        return plain_number(self.identity_index.shape[0])
+        return counts(self)[0]
 
     @property
     def num_reps(self) -> int:
         """Repetitions R."""
-        return plain_number(self.identity_index.shape[1])
+        return counts(self)[1]
 
     @property
     def num_groups(self) -> int:
         """Small kernels per channel, ``nk``."""
-        return num_groups(self.big_kernel, self.small_kernel)
+        return counts(self)[2]
 
     @property
     def margin(self) -> int:
         """Rows (columns) ``e`` by which a conv output exceeds the map on each side."""
         return conv_margin(self.small_kernel)
+
+
+def counts(pattern: PatternTables) -> tuple[int, int, int]:
+    """C, R and nk; for code that torch.compile traces, which before torch 2.5 knows no property."""
+    channels, num_reps = map(plain_number, pattern.identity_index.shape)
+    return channels, num_reps, num_groups(pattern.big_kernel, pattern.small_kernel)
 
 
 def plain_number(size: int) -> int:

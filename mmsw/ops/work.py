@@ -11,7 +11,7 @@ import math
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import flop_registry, register_flop_formula
+from torch.utils.flop_counter import flop_registry, shape_wrapper
 
 from .assemble import arm_taps
 from .pattern_tables import num_groups
@@ -44,8 +44,9 @@ def count_flops_of_operators() -> None:
     """Tell ``torch.utils.flop_counter`` about every operator that is there; once is enough."""
     for name, formula in _FORMULAS.items():
         packets = (getattr(getattr(torch.ops, space), name, None) for space in _NAMESPACES)
-        new = [packet for packet in packets if packet is not None and packet not in flop_registry]
-        register_flop_formula(new)(formula)
+        for packet in filter(None, packets):
+            # register_flop_formula of torch 2.4 would register the overloads, which nobody looks up
+            flop_registry[packet] = shape_wrapper(formula)
 
 
 # The formulas get shapes in place of tensors: those of an operator, the pattern, and some names.

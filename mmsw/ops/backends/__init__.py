@@ -109,7 +109,7 @@ def choose_backend(name: str | None, call: Call | None = None) -> str:
         return name if name != 'auto' else _fastest(None)
     if needs_plain_operators(name):
         return 'torch'
-    if name == 'auto' or not hasattr(_MODULES[name], call.function):
+    if name == 'auto' or _lacks(name, call.function):
         return _fastest(call)
     if call.device.type != 'meta':  # meta tensors never reach a backend
         reason = _MODULES[name].refuses(call)
@@ -175,15 +175,20 @@ def _unavailable_reason(name: str) -> str | None:
     return _MODULES[name].unavailable_reason()
 
 
-# What torch.compiler.assume_constant_result does, which would import the whole compiler: a backend
-# may import its library to answer, and compilers cannot look into that.
-_unavailable_reason._dynamo_marked_constant = True
+def _lacks(name: str, function: str) -> bool:
+    return not hasattr(_MODULES[name], function)
+
+
+# Compilers take the answers as they are: a backend may import its library to give one. This is what
+# torch.compiler.assume_constant_result does, which would import the whole compiler.
+for _question in (_unavailable_reason, _lacks):
+    _question._dynamo_marked_constant = True
 
 
 def _auto_may_take(name: str, call: Call | None) -> bool:
     """Whether ``'auto'`` can trust a backend with a call."""
     module = _MODULES[name]
-    if call is not None and not hasattr(module, call.function):
+    if call is not None and _lacks(name, call.function):
         return False
     if call is None or call.device.type == 'meta':
         return _unavailable_reason(name) is None
