@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -57,16 +58,19 @@ def source_digest(paths: Iterable[Path]) -> str:
     files = []
     for path in paths:
         files += sorted(path.rglob('*.py')) if path.is_dir() else [path]
-    trees = []
-    for path in files:
-        tree = ast.parse(path.read_text(encoding='utf-8'))
-        for node in ast.walk(tree):
-            if isinstance(
-                node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-            ) and ast.get_docstring(node, clean=False):
-                node.body = node.body[1:]
-        trees.append((path.name, ast.dump(tree)))
-    return digest(trees)
+    return digest([(path.name, _what_it_does(path.read_text(encoding='utf-8'))) for path in files])
+
+
+@cache  # every run of a plan asks for the same files
+def _what_it_does(source: str) -> str:
+    """The syntax tree of Python source, without docstrings."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(
+            node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+        ) and ast.get_docstring(node, clean=False):
+            node.body = node.body[1:]
+    return ast.dump(tree)
 
 
 def network_digest() -> str:
