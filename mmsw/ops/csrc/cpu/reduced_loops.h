@@ -14,13 +14,17 @@
 // they are 0, 1, -1, 2 and infinity. Of the choices tried these give the smallest error.
 #pragma once
 
-#include "reduced.h"
+#include "kernels.h"
 #include "simd.h"
 
 namespace mmsw {
 namespace {
 
 constexpr int64_t kLanes = lanes<float>;
+constexpr float kNear = 0.625f, kFar = 1.5f;  // points across: 0, +-kNear, +-kFar and infinity
+// Makes infinite what is not moderate. Weights up to 2^50 and maps up to about 2^60 are: no
+// transform and no sum of theirs overflows.
+constexpr float kMapScale = 0x1p68f;
 
 typedef float Four __attribute__((vector_size(16)));
 typedef float LooseFour __attribute__((vector_size(16), aligned(4), may_alias));
