@@ -31,6 +31,7 @@ class ReducedMemory {
       : height_(height), width_(width), side_(side) {}
 
   int64_t side() const { return side_; }
+  int64_t row_vectors() const { return row_vectors_; }  // of a row of the plane
   bool can() const { return side_ == 3 || side_ == 5; }
 
   // All but the arm.
@@ -47,6 +48,7 @@ class ReducedMemory {
     plan.side = side_;
     plan.columns = side_ == 3 && width_ > 2 * lanes ? 4 : 2;
     plan.vectors = ceil_div(ceil_div(width_, plan.columns), lanes);
+    row_vectors_ = ceil_div(width_, lanes);
     plan.grid_rows = ceil_div(height_ + 4, 3);
     plan.phase_stride = (plan.vectors + 1) * lanes;
     plan.domain_stride = (plan.grid_rows + 2 * kReducedSpare) * lanes;
@@ -74,7 +76,7 @@ class ReducedMemory {
 
   int64_t height_, width_, side_;
   ReducedPlan plan_{};
-  int64_t lanes_ = 0;
+  int64_t lanes_ = 0, row_vectors_ = 0;
   const float* begin_ = nullptr;  // of the memory that `plan_` is for
   std::vector<float> memory_;
 };
@@ -89,8 +91,13 @@ class ReducedArm {
   // first question transforms the arm, a BlockList.
   template <typename Arm>
   bool wins(const ReducedKernels& kernels, const Arm& arm, ReducedMemory& memory, bool always) {
+    if (!memory.can()) return false;
     if (!known_) {
       known_ = true;
+      wins_ = false;
+      const ReducedPlan& plan = memory.plan(kernels.lanes);
+      const int64_t most_taps = (arm.size() + 2) * plan.side;
+      if (!always && !is_less(memory, plan, most_taps * plan.height)) return false;  // it is small
       pieces_.clear();
       for (int64_t i = 0; i < arm.size(); ++i) {
         pieces_.push_back({arm.data()[i].offset, memory.side(), arm.data()[i].weight});
@@ -98,7 +105,7 @@ class ReducedArm {
       for (const auto& end : arm.ends()) {
         pieces_.push_back({end.block.offset, end.taps, end.block.weight});
       }
-      wins_ = memory.can() && !pieces_.empty() && prepare(kernels, memory, always);
+      wins_ = !pieces_.empty() && prepare(kernels, memory, always);
     }
     return wins_;
   }
@@ -128,7 +135,7 @@ class ReducedArm {
   // False: the arm does not win, or not all weights are finite and moderate.
   bool prepare(const ReducedKernels& kernels, ReducedMemory& memory, bool always) {
     ReducedPlan plan = memory.plan(kernels.lanes);
-    if (!always && !is_less(plan, kernels.lanes)) return false;
+    if (!always && !is_less(memory, plan, rows_met(plan.height))) return false;
     const bool moderate = plan.side == 3 ? cut<3>(kernels.lanes) : cut<5>(kernels.lanes);
     if (!moderate) return false;
     first_row_ = ((base_ + 4) % 3 + 3) % 3 - 4;  // above are only tiles that miss the map
@@ -232,14 +239,19 @@ class ReducedArm {
     }
   }
 
+  // How many rows of the map the taps meet, all together.
+  int64_t rows_met(int64_t height) const {
+    int64_t rows = 0;
+    for (const Piece& piece : pieces_) {
+      rows += std::max<int64_t>(0, height - std::abs(piece.offset)) * piece.taps;
+    }
+    return rows;
+  }
+
   // Whether the reduced form takes less work, counted in multiply-adds of vectors: both take as many
   // as their sums have; the transforms of a map cost about as much as 11 groups, those of an arm 1500.
-  bool is_less(const ReducedPlan& plan, int64_t lanes) const {
-    int64_t rows = 0;  // that a tap meets, of all taps
-    for (const Piece& piece : pieces_) {
-      rows += std::max<int64_t>(0, plan.height - std::abs(piece.offset)) * piece.taps;
-    }
-    const int64_t direct = rows * plan.side * ((plan.width + lanes - 1) / lanes);
+  static bool is_less(const ReducedMemory& memory, const ReducedPlan& plan, int64_t rows) {
+    const int64_t direct = rows * plan.side * memory.row_vectors();
     const int64_t transforms = 11 * ((plan.height + 2) / 3);
     return plan.vectors * plan.components() * (rows / 9 + transforms) + 1500 < direct;
   }
