@@ -1,9 +1,8 @@
 // The fused operator and its gradient with respect to the map, on the CPU.
-#include <ATen/ops/empty.h>
-
 #include "../backend.h"
 #include "arms.h"
 #include "dispatch.h"
+#include "new_map.h"
 #include "parallel.h"
 
 namespace mmsw {
@@ -69,8 +68,7 @@ template <typename S>
 Outputs forward(const Tensor& x, const Tensor& weight, const Pattern& pattern) {
   using T = Computed<S>;
   const MapSizes maps = sizes_of(x);
-  const Outputs outputs{at::empty(x.sizes(), x.options()), at::empty(x.sizes(), x.options()),
-                        at::empty(x.sizes(), x.options())};
+  const Outputs outputs{new_map(x), new_map(x), new_map(x)};
   const S* in = x.const_data_ptr<S>();
   const S* weights = weight.const_data_ptr<S>();
   S* h = std::get<0>(outputs).mutable_data_ptr<S>();
@@ -101,7 +99,7 @@ Tensor grad_input(const Outputs& grads, const Tensor& weight, const Pattern& pat
   using T = Computed<S>;
   const auto& [grad_h, grad_v, grad_i] = grads;
   const MapSizes maps = sizes_of(grad_h);
-  const Tensor grad = at::empty(grad_h.sizes(), grad_h.options());
+  const Tensor grad = new_map(grad_h);
   const S* h = grad_h.const_data_ptr<S>();
   const S* v = grad_v.const_data_ptr<S>();
   const S* i = grad_i.const_data_ptr<S>();
@@ -132,7 +130,7 @@ template <typename S>
 Tensor cross(const Tensor& x, const Tensor& wide, const Tensor& tall, const Tensor* bias) {
   using T = Computed<S>;
   const MapSizes maps = sizes_of(x);
-  const Tensor result = at::empty(x.sizes(), x.options());
+  const Tensor result = new_map(x);
   const S* in = x.const_data_ptr<S>();
   const S* wides = wide.const_data_ptr<S>();
   const S* talls = tall.const_data_ptr<S>();
