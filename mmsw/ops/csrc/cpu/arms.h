@@ -35,7 +35,7 @@ bool run_turned(const Frame<T>& upright, const Frame<T>& turned, const BlockList
 }
 
 // out = init (or, when accumulating, out) + the arm over the maps of the frame, gaps included. Rows
-// of `out` are `out_stride` elements apart and as long as those of `frame.plane()`.
+// of `out` are `out_stride` elements apart; it must hold whole tiles.
 template <typename T>
 void run_arm(const Frame<T>& frame, const BlockList<T>& arm, int64_t side, T init, bool accumulate,
              T* out, int64_t out_stride) {
@@ -62,10 +62,11 @@ class TurnedSums {
       : samples_(turned.samples()),
         pitch_(turned.pitch()),
         plane_(turned.plane()),
-        sums_(plane_.height * plane_.width) {}
+        stride_(sum_columns(plane_.width)),
+        sums_(sum_rows(plane_.height) * stride_) {}
 
   void run(const Frame<T>& turned, const BlockList<T>& arm, int64_t side, T init) {
-    run_arm(turned, arm, side, init, false, sums_.data(), plane_.width);
+    run_arm(turned, arm, side, init, false, sums_.data(), stride_);
   }
 
   // Writes the upright map of every sample, `to_next` elements apart.
@@ -73,7 +74,7 @@ class TurnedSums {
   void store(S* map, int64_t to_next, int64_t stride) const {
     const int64_t width = plane_.height, height = pitch_ - (pitch_ * samples_ - plane_.width);
     for (int64_t sample = 0; sample < samples_; ++sample) {
-      Stored<S>::narrow_transposed(sums_.data() + sample * pitch_, plane_.width, width, height,
+      Stored<S>::narrow_transposed(sums_.data() + sample * pitch_, stride_, width, height,
                                    map + sample * to_next, stride);
     }
   }
@@ -81,30 +82,30 @@ class TurnedSums {
  private:
   int64_t samples_, pitch_;
   Plane<const T> plane_;
+  int64_t stride_;
   std::vector<T> sums_;
 };
 
 // Sums over the maps of a frame, and their way to the maps of a tensor. Where a map is alone in its
-// frame and stored as it is computed, the sums are made in place.
+// frame, stored as it is computed and made of whole tiles, the sums are made in place.
 template <typename S>
 class ArmOutput {
  public:
   using T = Computed<S>;
 
   ArmOutput(const MapSizes& maps, const Frame<T>& frame)
-      : maps_(maps), samples_(frame.samples()), pitch_(frame.pitch()), stride_(frame.plane().width) {}
+      : maps_(maps), samples_(frame.samples()), pitch_(frame.pitch()) {
+    const int64_t columns = instruction_set->tile_columns * vector_lanes<T>();
+    in_place_ = std::is_same_v<S, T> && samples_ == 1 && maps.width % columns == 0 &&
+                maps.height % instruction_set->tile_rows == 0;
+    stride_ = in_place_ ? maps.width : sum_columns(frame.plane().width);
+    if (!in_place_) sums_.resize(sum_rows(maps.height) * stride_);
+  }
 
   // From here on the sums are those of `map` and of the same channel in the samples that follow.
   void begin(S* map) {
     map_ = map;
-    if constexpr (std::is_same_v<S, T>) {
-      if (samples_ == 1) {
-        data_ = map;
-        return;
-      }
-    }
-    memory_.resize(maps_.height * stride_);
-    data_ = memory_.data();
+    data_ = in_place_ ? reinterpret_cast<T*>(map) : sums_.data();
   }
 
   void run(const Frame<T>& frame, const BlockList<T>& arm, int64_t side, bool accumulate) {
@@ -114,7 +115,7 @@ class ArmOutput {
   void take(const TurnedSums<T>& sums) { sums.store(data_, pitch_, stride_); }
 
   void store() {
-    if (static_cast<void*>(data_) == map_) return;
+    if (in_place_) return;
     for (int64_t sample = 0; sample < samples_; ++sample) {
       Stored<S>::narrow(data_ + sample * pitch_, stride_, maps_.height, maps_.width,
                         map_ + sample * maps_.to_next_sample(), maps_.width);
@@ -124,9 +125,10 @@ class ArmOutput {
  private:
   MapSizes maps_;
   int64_t samples_, pitch_, stride_;
+  bool in_place_;
+  std::vector<T> sums_;
   S* map_ = nullptr;
   T* data_ = nullptr;
-  std::vector<T> memory_;
 };
 
 }  // namespace mmsw

@@ -54,7 +54,7 @@ struct Scratch {
 // frame, channel by channel: the blocks of a channel serve its whole batch.
 template <typename S, typename Work>
 void for_each_frame(const MapSizes& maps, int64_t side, Work work) {
-  const int64_t samples = samples_per_frame(maps, side, instruction_set->vector_bytes / int64_t{sizeof(Computed<S>)});
+  const int64_t samples = samples_per_frame(maps, side, vector_lanes<Computed<S>>());
   const int64_t frames = maps.batch / samples;
   const int64_t grain = maps.area() > 1024 ? 1 : frames;  // small maps share their blocks
   for_each(maps.channels * frames, grain, Scratch<S>(samples, maps, side),

@@ -20,12 +20,32 @@ MMSW_INLINE void copy_one(const In* in, Out* out) {
   }
 }
 
-template <typename T, typename In, typename Out>
+// The first `count` lanes of a vector, zeros after them.
+MMSW_INLINE Floats keep_lanes(Floats value, int64_t count) {
+  Signed lane;
+  for (int i = 0; i < lanes<float>; ++i) lane[i] = i;
+  return reinterpret_cast<Floats>(reinterpret_cast<Signed>(value) &
+                                  (lane < static_cast<int32_t>(count)));
+}
+
+// The end of a row is copied as a whole vector where that stays inside the map that is read; what
+// lies beyond it is written as zeros into a frame (Widen), or else is written again with the next
+// row, where the map that is written has no gaps.
+template <typename T, bool Widen, typename In, typename Out>
 void copy_map(const In* in, int64_t in_stride, int64_t height, int64_t width, Out* out,
               int64_t out_stride) {
-  const int64_t whole = width / lanes<T> * lanes<T>;
-  for (int64_t y = 0; y < height; ++y, in += in_stride, out += out_stride) {
+  const int64_t whole = width / lanes<T> * lanes<T>, rest = width - whole;
+  const int64_t stride = Widen ? in_stride : out_stride;
+  int64_t left = std::is_same_v<T, float> && rest > 0 && stride == width ? height * width : 0;
+  for (int64_t y = 0; y < height; ++y, in += in_stride, out += out_stride, left -= width) {
     for (int64_t x = 0; x < whole; x += lanes<T>) store_narrow(out + x, load_wide(in + x));
+    if constexpr (std::is_same_v<T, float>) {
+      if (left >= whole + lanes<T>) {
+        const Floats end = load_wide(in + whole);
+        store_narrow(out + whole, Widen ? keep_lanes(end, rest) : end);
+        continue;
+      }
+    }
     for (int64_t x = whole; x < width; ++x) copy_one(in + x, out + x);
   }
 }
@@ -123,8 +143,8 @@ void add(const S* in, int64_t count, T* out) {
 
 template <typename T, typename S>
 constexpr CopyKernels<T, S> copy_kernels() {
-  return {copy_map<T, S, T>, transpose_map<S, T>, copy_map<T, T, S>, transpose_map<T, S>,
-          add<T, S>};
+  return {copy_map<T, true, S, T>, transpose_map<S, T>, copy_map<T, false, T, S>,
+          transpose_map<T, S>, add<T, S>};
 }
 
 }  // namespace

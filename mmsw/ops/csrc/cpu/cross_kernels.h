@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "../pattern.h"
@@ -11,6 +12,16 @@
 #include "reduced.h"
 
 namespace mmsw {
+
+// A block of the wide arm as it is stored, for the transposed map, and back.
+template <typename T>
+void transpose_block(T* block, int64_t side) {
+  for (int64_t row = 0; row < side; ++row) {
+    for (int64_t column = 0; column < row; ++column) {
+      std::swap(block[row * side + column], block[column * side + row]);
+    }
+  }
+}
 
 // The N x N blocks of an arm that are not all zero: what is pruned costs nothing from here on.
 // NaN is not zero.
@@ -23,14 +34,17 @@ class BlockList {
     return weights_.data();
   }
 
-  // Slot s begins at offset `first + s * step`.
-  void list_slots(int64_t side, int64_t first, int64_t step) {
+  // The block of slot 0 has offset `first`; those of a flipped arm have falling ones.
+  void list_slots(int64_t side, int64_t first, bool flipped, bool transposed) {
     const int64_t area = side * side, slots = static_cast<int64_t>(weights_.size()) / area;
     blocks_.clear();
     reduced_.forget();
     for (int64_t slot = 0; slot < slots; ++slot) {
-      const T* weight = weights_.data() + slot * area;
-      if (is_used(weight, area)) blocks_.push_back({first + slot * step, weight});
+      T* weight = weights_.data() + slot * area;
+      if (!is_used(weight, area)) continue;
+      if (transposed) transpose_block(weight, side);
+      if (flipped) std::reverse(weight, weight + area);
+      blocks_.push_back({first + (flipped ? -slot : slot) * side, weight});
     }
   }
 
@@ -104,41 +118,31 @@ class BlockList {
   mutable ReducedArm reduced_;
 };
 
-// Calls visit(group, weight index in the group, element) for every contribution of one channel to
-// the blocks of its arms and of the identity. Assembly adds along it, its transpose gathers along
-// it. `flipped` blocks hold their weights in the opposite order.
+// Calls visit(group, block, size of a block) for every block of one channel that a group has a part
+// in, in the wide arm, in the tall arm or in the identity, each laid out as the small kernels are.
 template <int Side, typename T, typename Visit>
-void visit_contributions(const Pattern& pattern, int64_t channel, bool flipped, T* wide, T* tall,
-                         T* small, Visit visit) {
+void visit_blocks(const Pattern& pattern, int64_t channel, T* wide, T* tall, T* small,
+                  Visit visit) {
   PatternSizes sizes = pattern.sizes;
   if (Side > 0) sizes.side = Side;  // a constant from here on
-  const int side = sizes.side, area = side * side;
-  const int start = flipped ? area - 1 : 0, step = flipped ? -1 : 1;
+  const int area = sizes.block_size();
   for (int rep = 0; rep < sizes.reps; ++rep) {
     const int32_t* shift = pattern.shift + channel * sizes.groups * 2 * sizes.reps + rep;
     for (int group = 0; group < sizes.groups; ++group, shift += 2 * sizes.reps) {
-      T* to_wide = wide + sizes.slot_of_shift(shift[0]) * area + start;
-      T* to_tall = tall + sizes.slot_of_shift(shift[sizes.reps]) * area + start;
-      for (int row = 0; row < side; ++row) {
-        for (int column = 0; column < side; ++column) {
-          const int index = row * side + column;
-          visit(group, index, to_wide[step * (column * side + row)]);
-          visit(group, index, to_tall[step * index]);
-        }
-      }
+      visit(group, wide + sizes.slot_of_shift(shift[0]) * area, area);
+      visit(group, tall + sizes.slot_of_shift(shift[sizes.reps]) * area, area);
     }
-    const int group = pattern.identity_group(channel, rep);
-    for (int i = 0; i < area; ++i) visit(group, i, small[start + step * i]);
+    visit(pattern.identity_group(channel, rep), small, area);
   }
 }
 
 template <typename T, typename Visit>
-void visit_contributions(const Pattern& pattern, int64_t channel, bool flipped, T* wide, T* tall,
-                         T* small, Visit visit) {
-  const auto run = pattern.sizes.side == 3   ? visit_contributions<3, T, Visit>
-                   : pattern.sizes.side == 5 ? visit_contributions<5, T, Visit>
-                                             : visit_contributions<0, T, Visit>;
-  run(pattern, channel, flipped, wide, tall, small, visit);
+void visit_blocks(const Pattern& pattern, int64_t channel, T* wide, T* tall, T* small,
+                  Visit visit) {
+  const auto run = pattern.sizes.side == 3   ? visit_blocks<3, T, Visit>
+                   : pattern.sizes.side == 5 ? visit_blocks<5, T, Visit>
+                                             : visit_blocks<0, T, Visit>;
+  run(pattern, channel, wide, tall, small, visit);
 }
 
 // The blocks of one channel, ready to run over the map or, flipped, over gradients of outputs.
@@ -149,17 +153,17 @@ struct CrossBlocks {
   // `weight` holds the small kernels of the channel.
   void assemble(const Pattern& pattern, int64_t channel, const T* weight, bool flipped) {
     const PatternSizes& sizes = pattern.sizes;
-    const int64_t side = sizes.side, area = side * side;
-    T* to_wide = wide.clear(sizes.groups, side);
-    T* to_tall = tall.clear(sizes.groups, side);
-    visit_contributions(
-        pattern, channel, flipped, to_wide, to_tall, small.clear(1, side),
-        [&](int64_t group, int64_t i, T& element) { element += weight[group * area + i]; });
-    const int64_t first = flipped ? sizes.big / 2 - (side - 1) : sizes.first(false);
-    const int64_t step = flipped ? -side : side;
-    wide.list_slots(side, first, step);
-    tall.list_slots(side, first, step);
-    small.list_slots(side, -(side / 2), 0);
+    T* to_wide = wide.clear(sizes.groups, sizes.side);
+    T* to_tall = tall.clear(sizes.groups, sizes.side);
+    visit_blocks(pattern, channel, to_wide, to_tall, small.clear(1, sizes.side),
+                 [&](int group, T* __restrict__ block, int area) {
+                   const T* __restrict__ from = weight + group * area;
+                   for (int i = 0; i < area; ++i) block[i] += from[i];
+                 });
+    const int64_t first = flipped ? sizes.big / 2 - (sizes.side - 1) : sizes.first(false);
+    wide.list_slots(sizes.side, first, flipped, true);
+    tall.list_slots(sizes.side, first, flipped, false);
+    small.list_slots(sizes.side, -(sizes.side / 2), flipped, false);
   }
 };
 

@@ -16,7 +16,9 @@ struct MapSizes {
   int64_t batch, channels, height, width;
 
   int64_t area() const { return height * width; }
-  int64_t at(int64_t sample, int64_t channel) const { return (sample * channels + channel) * area(); }
+  int64_t at(int64_t sample, int64_t channel) const {
+    return (sample * channels + channel) * area();
+  }
   int64_t to_next_sample() const { return channels * area(); }
   MapSizes turned() const { return {batch, channels, width, height}; }
 };

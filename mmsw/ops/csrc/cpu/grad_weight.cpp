@@ -15,27 +15,28 @@ namespace {
 template <typename T>
 class ArmGrad {
  public:
-  // One arm of `slots` slots; nothing is wanted yet.
-  void begin(int64_t slots, int64_t side) {
+  // An arm of zeros. Returns what tells which slots are wanted: one element per weight, of which
+  // the first of a slot counts.
+  char* begin(int64_t slots, int64_t side, bool all) {
     side_ = side;
-    wanted_.assign(slots, 0);
-    sums_.assign(slots * side * side * lanes(), T(0));
+    wanted_.assign(slots * side * side, all);
+    sums_.assign(slots * side * side * vector_lanes<T>(), T(0));
     total_.resize(slots * side * side);
+    return wanted_.data();
   }
-  void want(int64_t slot) { wanted_[slot] = 1; }
 
   // Adds the maps of a frame to the slots that are wanted; tap 0 has offset `first`.
   void add(const Frame<T>& map, const Frame<T>& grad, int64_t first) {
-    const int64_t slots = static_cast<int64_t>(wanted_.size());
+    const int64_t area = side_ * side_, slots = static_cast<int64_t>(wanted_.size()) / area;
     for (int64_t slot = 0; slot < slots;) {
       const int64_t begin = slot;
-      while (slot < slots && wanted_[slot]) ++slot;
+      while (slot < slots && wanted_[slot * area]) ++slot;
       if (slot > begin) {
         plane_kernels<T>().correlate_grad(map.plane(), grad.plane(), first + begin * side_,
                                           (slot - begin) * side_, side_,
-                                          sums_.data() + begin * side_ * side_ * lanes());
+                                          sums_.data() + begin * area * vector_lanes<T>());
       }
-      while (slot < slots && !wanted_[slot]) ++slot;
+      while (slot < slots && !wanted_[slot * area]) ++slot;
     }
   }
 
@@ -45,8 +46,6 @@ class ArmGrad {
   }
 
  private:
-  static int64_t lanes() { return instruction_set->vector_bytes / int64_t{sizeof(T)}; }
-
   int64_t side_ = 0;
   std::vector<char> wanted_;
   std::vector<T> sums_, total_;
@@ -60,31 +59,32 @@ struct Scratch {
   // Asks for the slots that hold a group whose mask is on.
   void begin(const Pattern& pattern, int64_t channel, const bool* mask) {
     const PatternSizes& sizes = pattern.sizes;
-    wide.begin(sizes.groups, sizes.side);
-    tall.begin(sizes.groups, sizes.side);
-    small.begin(1, sizes.side);
-    const auto is_on = [&](int64_t group) {
-      return mask == nullptr || mask[channel * sizes.groups + group];
-    };
-    for (int rep = 0; rep < sizes.reps; ++rep) {
-      for (int64_t group = 0; group < sizes.groups; ++group) {
-        if (!is_on(group)) continue;
-        wide.want(pattern.slot_of(channel, group, rep));
-        tall.want(pattern.slot_of(channel, group, sizes.reps + rep));
-      }
-      if (is_on(pattern.identity_group(channel, rep))) small.want(0);
-    }
+    const bool all = mask == nullptr;
+    char* in_wide = wide.begin(sizes.groups, sizes.side, all);
+    char* in_tall = tall.begin(sizes.groups, sizes.side, all);
+    char* in_small = small.begin(1, sizes.side, all);
+    if (all) return;
+    const bool* on = mask + channel * sizes.groups;
+    visit_blocks(pattern, channel, in_wide, in_tall, in_small,
+                 [&](int group, char* slot, int) { *slot |= on[group]; });
   }
 
   // Gathers what the small kernels of the channel get; those whose mask is off get zero.
   void gather(const Pattern& pattern, int64_t channel, const bool* mask) {
-    const int64_t groups = pattern.sizes.groups, area = pattern.sizes.block_size();
-    weights.assign(groups * area, T(0));
-    visit_contributions(
-        pattern, channel, false, wide.total(), tall.total(), small.total(),
-        [&](int64_t group, int64_t i, const T& element) { weights[group * area + i] += element; });
-    for (int64_t group = 0; mask != nullptr && group < groups; ++group) {
-      if (mask[channel * groups + group]) continue;
+    const PatternSizes& sizes = pattern.sizes;
+    const int64_t area = sizes.block_size();
+    T* from_wide = wide.total();
+    for (int64_t slot = 0; slot < sizes.groups; ++slot) {
+      transpose_block(from_wide + slot * area, sizes.side);
+    }
+    weights.assign(sizes.groups * area, T(0));
+    visit_blocks(pattern, channel, from_wide, tall.total(), small.total(),
+                 [&](int group, const T* __restrict__ block, int size) {
+                   T* __restrict__ to = weights.data() + group * size;
+                   for (int i = 0; i < size; ++i) to[i] += block[i];
+                 });
+    for (int64_t group = 0; mask != nullptr && group < sizes.groups; ++group) {
+      if (mask[channel * sizes.groups + group]) continue;
       std::fill_n(weights.begin() + group * area, area, T(0));
     }
   }
@@ -107,8 +107,7 @@ Tensor grad_weight(const Outputs& grads, const Tensor& x, const bool* mask,
   const S* v = grad_v.const_data_ptr<S>();
   const S* i = grad_i.const_data_ptr<S>();
   S* out = grad.mutable_data_ptr<S>();
-  const int64_t samples =
-      samples_per_frame(maps, side, instruction_set->vector_bytes / int64_t{sizeof(T)});
+  const int64_t samples = samples_per_frame(maps, side, vector_lanes<T>());
   const int64_t first = pattern.sizes.first(false), to_next = maps.to_next_sample();
   for_each(maps.channels, 1, Scratch<T>(samples, maps, side),
            [&](int64_t channel, Scratch<T>& own) {

@@ -25,6 +25,11 @@ inline const PlaneKernels<double>& plane_kernels() {
   return instruction_set->f64;
 }
 
+template <typename T>
+int64_t vector_lanes() {
+  return instruction_set->vector_bytes / static_cast<int64_t>(sizeof(T));
+}
+
 // What torch stores as S: the type T that is computed in, and copies between the two.
 template <typename S, typename Computed, typename Bits,
           CopyKernels<Computed, Bits> InstructionSet::*Copies>

@@ -28,6 +28,10 @@ inline int64_t frame_rows(int64_t side) { return 16 + side; }
 inline int64_t frame_left(int64_t side) { return (side / 2 + 15) / 16 * 16; }
 inline int64_t frame_right(int64_t side) { return 32 + side; }
 
+// What sums are written to must hold whole tiles, too.
+inline int64_t sum_rows(int64_t height) { return (height + 15) / 16 * 16; }
+inline int64_t sum_columns(int64_t width) { return (width + 31) / 32 * 32; }
+
 template <typename T>
 struct PlaneKernels {
   // out = init (or, when accumulating, out) + sum over blocks of the correlation of `map` with it.
@@ -118,6 +122,7 @@ struct ReducedKernels {
 struct InstructionSet {
   const char* name;
   int vector_bytes;
+  int tile_rows, tile_columns;  // the latter in vectors
   PlaneKernels<float> f32;
   PlaneKernels<double> f64;
   CopyKernels<float, float> copy_f32;

@@ -1,6 +1,5 @@
 // Vectors of the instruction set that is being compiled for, and conversions to and from the types
-// that maps are stored in. Included by plane_loops.h only, inside its unnamed namespace's file:
-// code for one instruction set must not be linked into another.
+// that maps are stored in. plane_loops.h says how this is included.
 #pragma once
 
 #include <cstdint>
