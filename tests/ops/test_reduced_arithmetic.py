@@ -135,6 +135,17 @@ def test_maps_after_one_that_was_larger_or_not_finite_are_exact() -> None:
         assert torch.equal(found[3:], expected)
 
 
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16], ids=str)
+def test_half_types_are_rounded_once(dtype: torch.dtype) -> None:
+    pattern = ShiftPattern.draw(49, 3, 2, 1)
+    x, weight = torch.randn(2, 2, 37, 50).to(dtype), random_weight(pattern).to(dtype)
+    exact = forward(x.double(), weight.double(), pattern)
+    for found, expected in zip(forward(x, weight, pattern), exact, strict=True):
+        assert found.dtype == dtype
+        bound = torch.finfo(dtype).eps / 2 * expected.abs() + BOUND * expected.abs().max()
+        assert ((found.double() - expected).abs() <= bound).all()
+
+
 def test_the_number_of_threads_changes_nothing() -> None:
     pattern = ShiftPattern.draw(47, 3, 5, 1)
     x, weight = torch.randn(3, 5, 32, 50), random_weight(pattern)

@@ -112,6 +112,12 @@ class ArmOutput {
     run_arm(frame, arm, side, T(0), accumulate, data_, stride_);
   }
 
+  // Sums of the wide arm over an upright frame, without the detour over TurnedSums. False: nothing
+  // was done.
+  bool run_turned(FramePair<T>& frames, const BlockList<T>& arm, T init) {
+    return mmsw::run_turned(frames.upright(), frames.turned(), arm, init, data_, stride_);
+  }
+
   void take(const TurnedSums<T>& sums) { sums.store(data_, pitch_, stride_); }
 
   void store() {

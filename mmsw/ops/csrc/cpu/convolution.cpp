@@ -1,9 +1,8 @@
 // The fused operator and its gradient with respect to the map, on the CPU.
-#include <ATen/ops/empty.h>
-
 #include "../backend.h"
 #include "arms.h"
 #include "dispatch.h"
+#include "new_map.h"
 #include "parallel.h"
 
 namespace mmsw {
@@ -28,19 +27,9 @@ struct Scratch {
     blocks.assemble(pattern, channel, weights.data(), flipped);
   }
 
-  // Whether `run_wide` is worth copying maps upright for.
+  // Whether the wide arm may run over the upright frame.
   bool wins_wide() {
-    return std::is_same_v<S, float> && frames.upright().samples() == 1 &&
-           wins_reduced(frames.turned(), blocks.wide);
-  }
-
-  // out = init + the wide arm over the upright frame, without the detour over a turned one. False:
-  // nothing was done.
-  bool run_wide(T init, S* to, int64_t stride) {
-    if constexpr (std::is_same_v<S, float>) {
-      return run_turned(frames.upright(), frames.turned(), blocks.wide, init, to, stride);
-    }
-    return false;
+    return frames.upright().samples() == 1 && wins_reduced(frames.turned(), blocks.wide);
   }
 
   FramePair<T> frames;
@@ -69,8 +58,7 @@ template <typename S>
 Outputs forward(const Tensor& x, const Tensor& weight, const Pattern& pattern) {
   using T = Computed<S>;
   const MapSizes maps = sizes_of(x);
-  const Outputs outputs{at::empty(x.sizes(), x.options()), at::empty(x.sizes(), x.options()),
-                        at::empty(x.sizes(), x.options())};
+  const Outputs outputs{new_map(x), new_map(x), new_map(x)};
   const S* in = x.const_data_ptr<S>();
   const S* weights = weight.const_data_ptr<S>();
   S* h = std::get<0>(outputs).mutable_data_ptr<S>();
@@ -87,7 +75,8 @@ Outputs forward(const Tensor& x, const Tensor& weight, const Pattern& pattern) {
     own.out.begin(i + at);
     own.out.run(upright, own.blocks.small, side, false);
     own.out.store();
-    if (own.run_wide(T(0), h + at, maps.width)) return;
+    own.out.begin(h + at);
+    if (own.out.run_turned(own.frames, own.blocks.wide, T(0))) return own.out.store();
     auto& turned = own.frames.turned();
     turned.copy_transposed(in + at, to_next);
     own.turned_sums.run(turned, own.blocks.wide, side, 0);
@@ -101,7 +90,7 @@ Tensor grad_input(const Outputs& grads, const Tensor& weight, const Pattern& pat
   using T = Computed<S>;
   const auto& [grad_h, grad_v, grad_i] = grads;
   const MapSizes maps = sizes_of(grad_h);
-  const Tensor grad = at::empty(grad_h.sizes(), grad_h.options());
+  const Tensor grad = new_map(grad_h);
   const S* h = grad_h.const_data_ptr<S>();
   const S* v = grad_v.const_data_ptr<S>();
   const S* i = grad_i.const_data_ptr<S>();
@@ -113,7 +102,7 @@ Tensor grad_input(const Outputs& grads, const Tensor& weight, const Pattern& pat
     auto& upright = own.frames.upright();
     own.out.begin(out + at);
     if (own.wins_wide()) upright.copy(h + at, to_next);
-    if (!own.run_wide(T(0), out + at, maps.width)) {
+    if (!own.out.run_turned(own.frames, own.blocks.wide, T(0))) {
       auto& turned = own.frames.turned();
       turned.copy_transposed(h + at, to_next);
       own.turned_sums.run(turned, own.blocks.wide, side, 0);
@@ -132,7 +121,7 @@ template <typename S>
 Tensor cross(const Tensor& x, const Tensor& wide, const Tensor& tall, const Tensor* bias) {
   using T = Computed<S>;
   const MapSizes maps = sizes_of(x);
-  const Tensor result = at::empty(x.sizes(), x.options());
+  const Tensor result = new_map(x);
   const S* in = x.const_data_ptr<S>();
   const S* wides = wide.const_data_ptr<S>();
   const S* talls = tall.const_data_ptr<S>();
@@ -154,7 +143,7 @@ Tensor cross(const Tensor& x, const Tensor& wide, const Tensor& tall, const Tens
     auto& upright = own.frames.upright();
     own.out.begin(out + at);
     upright.copy(in + at, to_next);
-    if (!own.run_wide(init, out + at, maps.width)) {
+    if (!own.out.run_turned(own.frames, own.blocks.wide, init)) {
       auto& turned = own.frames.turned();
       turned.copy_transposed(in + at, to_next);
       own.turned_sums.run(turned, own.blocks.wide, side, init);

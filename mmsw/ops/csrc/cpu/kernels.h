@@ -87,6 +87,7 @@ struct RowTile {
 // All that the loops read and write. Strides count elements. A lane of a vector holds a column tile.
 struct ReducedPlan {
   int64_t height, width, side, columns;  // of a plane; N; m
+  int64_t vectors;                       // of column tiles
   int64_t first_row, grid_rows;          // of the map's tile rows: where they begin, how many
 
   float* phases;  // [row][column % m][column / m], with zero rows before and after
@@ -101,7 +102,11 @@ struct ReducedPlan {
   const RowTile* tiles;
   int64_t tile_count;
   const GroupRun* runs;
+
+  int64_t components() const { return 5 * (columns + side - 1); }
 };
+
+constexpr int kReducedRows = 8;  // the largest number of tile rows in registers
 
 struct ReducedKernels {
   int64_t lanes;

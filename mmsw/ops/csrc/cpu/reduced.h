@@ -19,13 +19,8 @@
 
 namespace mmsw {
 
-// Weights up to 2^50 and maps up to about 2^60 are moderate: no transform and no sum overflows.
-constexpr int32_t kModerateWeight = (127 + 50) << 23;  // the bits of 2^50
-constexpr float kMapScale = 0x1p68f;                   // makes maps that are not moderate infinite
-
-constexpr int kReducedRows = 8;                  // the largest number of tile rows in registers
-constexpr int kReducedSpare = kReducedRows + 2;  // rows before and after in `domain`
-constexpr float kNear = 0.625f, kFar = 1.5f;  // points across: 0, +-kNear, +-kFar and infinity
+constexpr int64_t kReducedSpare = kReducedRows + 2;    // rows before and after in `domain`
+constexpr int32_t kModerateWeight = (127 + 50) << 23;  // the bits of 2^50; see kMapScale
 
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -36,41 +31,53 @@ class ReducedMemory {
       : height_(height), width_(width), side_(side) {}
 
   int64_t side() const { return side_; }
+  int64_t row_vectors() const { return row_vectors_; }  // of a row of the plane
   bool can() const { return side_ == 3 || side_ == 5; }
 
   // All but the arm.
-  ReducedPlan plan(int64_t lanes) {
-    ReducedPlan plan{};
+  const ReducedPlan& plan(int64_t lanes) {
+    if (lanes != lanes_ || begin_ != memory_.data()) make_plan(lanes);  // new, or a copy
+    return plan_;
+  }
+
+ private:
+  void make_plan(int64_t lanes) {
+    ReducedPlan& plan = plan_;
     plan.height = height_;
     plan.width = width_;
     plan.side = side_;
     plan.columns = side_ == 3 && width_ > 2 * lanes ? 4 : 2;
+    plan.vectors = ceil_div(ceil_div(width_, plan.columns), lanes);
+    row_vectors_ = ceil_div(width_, lanes);
     plan.grid_rows = ceil_div(height_ + 4, 3);
-    plan.phase_stride = ceil_div(ceil_div(width_, plan.columns), lanes) * lanes + lanes;
+    plan.phase_stride = (plan.vectors + 1) * lanes;
     plan.domain_stride = (plan.grid_rows + 2 * kReducedSpare) * lanes;
     if (plan.domain_stride % 32 == 0) plan.domain_stride += 16;  // not to the same set of a cache
-    const int64_t components = 5 * (plan.columns + side_ - 1);
+    const int64_t components = plan.components();
     const int64_t row = plan.columns * plan.phase_stride, above = 4, below = 6;
     const int64_t sizes[] = {(above + height_ + 3 + below) * row, components * plan.domain_stride,
                              components * kReducedRows * lanes,
                              (height_ + 2 + 4) * plan.columns * lanes};
-    float* parts[4];
     const int64_t line = 64 / sizeof(float);
     int64_t total = line;
     for (int64_t size : sizes) total += ceil_div(size, line) * line;
-    if (static_cast<int64_t>(memory_.size()) != total) memory_.assign(total, 0.0f);
+    memory_.assign(total, 0.0f);
+    lanes_ = lanes;
+    begin_ = memory_.data();
     float* at = memory_.data();
     at += (64 - reinterpret_cast<uintptr_t>(at) % 64) % 64 / sizeof(float);
+    float* parts[4];
     for (int i = 0; i < 4; at += ceil_div(sizes[i++], line) * line) parts[i] = at;
     plan.phases = parts[0] + above * row;
     plan.domain = parts[1] + kReducedSpare * lanes;
     plan.sums = parts[2];
     plan.outputs = parts[3];
-    return plan;
   }
 
- private:
   int64_t height_, width_, side_;
+  ReducedPlan plan_{};
+  int64_t lanes_ = 0, row_vectors_ = 0;
+  const float* begin_ = nullptr;  // of the memory that `plan_` is for
   std::vector<float> memory_;
 };
 
@@ -84,8 +91,13 @@ class ReducedArm {
   // first question transforms the arm, a BlockList.
   template <typename Arm>
   bool wins(const ReducedKernels& kernels, const Arm& arm, ReducedMemory& memory, bool always) {
+    if (!memory.can()) return false;
     if (!known_) {
       known_ = true;
+      wins_ = false;
+      const ReducedPlan& plan = memory.plan(kernels.lanes);
+      const int64_t most_taps = (arm.size() + 2) * plan.side;
+      if (!always && !is_less(memory, plan, most_taps * plan.height)) return false;  // it is small
       pieces_.clear();
       for (int64_t i = 0; i < arm.size(); ++i) {
         pieces_.push_back({arm.data()[i].offset, memory.side(), arm.data()[i].weight});
@@ -93,7 +105,7 @@ class ReducedArm {
       for (const auto& end : arm.ends()) {
         pieces_.push_back({end.block.offset, end.taps, end.block.weight});
       }
-      wins_ = memory.can() && !pieces_.empty() && prepare(kernels, memory, always);
+      wins_ = !pieces_.empty() && prepare(kernels, memory, always);
     }
     return wins_;
   }
@@ -123,13 +135,12 @@ class ReducedArm {
   // False: the arm does not win, or not all weights are finite and moderate.
   bool prepare(const ReducedKernels& kernels, ReducedMemory& memory, bool always) {
     ReducedPlan plan = memory.plan(kernels.lanes);
-    if (!always && !is_less(plan, kernels.lanes)) return false;
+    if (!always && !is_less(memory, plan, rows_met(plan.height))) return false;
     const bool moderate = plan.side == 3 ? cut<3>(kernels.lanes) : cut<5>(kernels.lanes);
     if (!moderate) return false;
     first_row_ = ((base_ + 4) % 3 + 3) % 3 - 4;  // above are only tiles that miss the map
     list_runs(plan);
-    const int64_t components = 5 * (plan.columns + plan.side - 1);
-    weights_.resize(components * weight_stride_);
+    weights_.resize(plan.components() * weight_stride_);
     plan.weights = weights_.data();
     plan.weight_stride = weight_stride_;
     kernels.transform_weights(plan, taps_.data());
@@ -228,17 +239,21 @@ class ReducedArm {
     }
   }
 
+  // How many rows of the map the taps meet, all together.
+  int64_t rows_met(int64_t height) const {
+    int64_t rows = 0;
+    for (const Piece& piece : pieces_) {
+      rows += std::max<int64_t>(0, height - std::abs(piece.offset)) * piece.taps;
+    }
+    return rows;
+  }
+
   // Whether the reduced form takes less work, counted in multiply-adds of vectors: both take as many
   // as their sums have; the transforms of a map cost about as much as 11 groups, those of an arm 1500.
-  bool is_less(const ReducedPlan& plan, int64_t lanes) const {
-    int64_t rows = 0;  // that a tap meets, of all taps
-    for (const Piece& piece : pieces_) {
-      rows += std::max<int64_t>(0, plan.height - std::abs(piece.offset)) * piece.taps;
-    }
-    const int64_t direct = rows * plan.side * ceil_div(plan.width, lanes);
-    const int64_t components = 5 * (plan.columns + plan.side - 1);
-    const int64_t vectors = ceil_div(ceil_div(plan.width, plan.columns), lanes);
-    return vectors * components * (rows / 9 + 11 * ceil_div(plan.height, 3)) + 1500 < direct;
+  static bool is_less(const ReducedMemory& memory, const ReducedPlan& plan, int64_t rows) {
+    const int64_t direct = rows * plan.side * memory.row_vectors();
+    const int64_t transforms = 11 * ((plan.height + 2) / 3);
+    return plan.vectors * plan.components() * (rows / 9 + transforms) + 1500 < direct;
   }
 
   bool known_ = false, wins_ = false;
