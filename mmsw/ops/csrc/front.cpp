@@ -1,8 +1,8 @@
 // The one checked front of the compiled operators: schemas, checks, autograd of any order.
 //
 // Compiled into the library of each backend, with MMSW_LIBRARY (mmsw_cpp, mmsw_cuda) and MMSW_KEY
-// (CPU, CUDA). Kernels are registered under the key of the backend, derivatives under Autograd; what
-// compilers need to know of the shapes stands in mmsw/ops/library.py.
+// (CPU, CUDA). Kernels are registered under the key of the backend, derivatives under Autograd;
+// what compilers need to know of the shapes stands in mmsw/ops/library.py.
 #include <ATen/FuncTorchTLS.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/constant_pad_nd.h>
@@ -41,9 +41,9 @@ using OptionalTensor = std::optional<Tensor>;
 
 void check_floating(const Tensor& tensor, const char* name) {
   const auto dtype = tensor.scalar_type();
-  TORCH_CHECK_TYPE(dtype == at::kFloat || dtype == at::kDouble || dtype == at::kHalf ||
-                       dtype == at::kBFloat16,
-                   name, " must hold float32, float64, float16 or bfloat16, got ", dtype);
+  TORCH_CHECK_TYPE(
+      dtype == at::kFloat || dtype == at::kDouble || dtype == at::kHalf || dtype == at::kBFloat16,
+      name, " must hold float32, float64, float16 or bfloat16, got ", dtype);
 }
 
 void check_device(const Tensor& tensor, const char* name, const Tensor& map) {
@@ -61,14 +61,15 @@ void check_fits(const Tensor& tensor, const char* name, const Tensor& map, IntAr
 
 void check_map(const Tensor& map, const char* name, int64_t channels, int64_t border = 0) {
   check_floating(map, name);
-  TORCH_CHECK_VALUE(map.dim() == 4 && map.size(1) == channels && map.size(2) > border &&
-                        map.size(3) > border,
-                    name, " must be [B, ", channels, ", H + ", border, ", W + ", border,
-                    "] with H, W >= 1, got ", map.sizes());
+  TORCH_CHECK_VALUE(
+      map.dim() == 4 && map.size(1) == channels && map.size(2) > border && map.size(3) > border,
+      name, " must be [B, ", channels, ", H + ", border, ", W + ", border, "] with H, W >= 1, got ",
+      map.sizes());
 }
 
-// Whether all shifts are those of a slot. `side` is odd, so it has an inverse modulo a power of two;
-// times it, and unsigned, exactly the multiples of `side` below `groups * side` are below `groups`.
+// Whether all shifts are those of a slot. `side` is odd, so it has an inverse modulo a power of
+// two; times it, and unsigned, exactly the multiples of `side` below `groups * side` are below
+// `groups`.
 template <typename Signed, typename Unsigned>
 bool are_shifts(const Tensor& table, const PatternSizes& sizes) {
   const auto side = static_cast<Unsigned>(sizes.side), count = static_cast<Unsigned>(sizes.groups);
@@ -109,10 +110,11 @@ struct Tables {
 
 // Slots and groups become places to read and write, so none of them may lie outside its channel.
 void check_contents(const Tensor& shift, const Tensor& identity, const PatternSizes& sizes) {
-  const bool good = (shift.scalar_type() == at::kInt ? are_shifts<int32_t, uint32_t>
-                                                     : are_shifts<int64_t, uint64_t>)(shift, sizes) &&
-                    (identity.scalar_type() == at::kInt ? are_groups<int32_t>
-                                                        : are_groups<int64_t>)(identity, sizes.groups);
+  const bool good =
+      (shift.scalar_type() == at::kInt ? are_shifts<int32_t, uint32_t>
+                                       : are_shifts<int64_t, uint64_t>)(shift, sizes) &&
+      (identity.scalar_type() == at::kInt ? are_groups<int32_t>
+                                          : are_groups<int64_t>)(identity, sizes.groups);
   const int64_t largest = sizes.largest_shift();
   TORCH_CHECK_VALUE(good, "the tables hold no pattern: shifts must be ", largest, ", ",
                     largest - sizes.side, ", ... down to ",
@@ -209,7 +211,8 @@ Tensor shift_add_grad(const Tensor& grad_h, const Tensor& grad_v, const Tensor& 
   return run_shift_add_grad(grads, tables.pattern);
 }
 
-Outputs shift_wise_conv2d(const Tensor& x, const Tensor& weight, const OptionalTensor& mask, MMSW_TABLES) {
+Outputs shift_wise_conv2d(const Tensor& x, const Tensor& weight, const OptionalTensor& mask,
+                          MMSW_TABLES) {
   const Tables tables = read_tables(x, MMSW_PASS_TABLES);
   check_map(x, "x", tables.channels());
   check_weight(weight, x, tables);
@@ -220,8 +223,8 @@ Outputs shift_wise_conv2d(const Tensor& x, const Tensor& weight, const OptionalT
 }
 
 Tensor shift_wise_conv2d_grad_input(const Tensor& grad_h, const Tensor& grad_v,
-                                    const Tensor& grad_i, const Tensor& weight, const OptionalTensor& mask,
-                                    MMSW_TABLES) {
+                                    const Tensor& grad_i, const Tensor& weight,
+                                    const OptionalTensor& mask, MMSW_TABLES) {
   const Tables tables = read_tables(grad_h, MMSW_PASS_TABLES);
   check_map(grad_h, "grad_h", tables.channels());
   const Outputs grads = ready_grads(grad_h, grad_v, grad_i, grad_h);
@@ -233,8 +236,8 @@ Tensor shift_wise_conv2d_grad_input(const Tensor& grad_h, const Tensor& grad_v,
 }
 
 Tensor shift_wise_conv2d_grad_weight(const Tensor& grad_h, const Tensor& grad_v,
-                                     const Tensor& grad_i, const Tensor& x, const OptionalTensor& mask,
-                                     MMSW_TABLES) {
+                                     const Tensor& grad_i, const Tensor& x,
+                                     const OptionalTensor& mask, MMSW_TABLES) {
   const Tables tables = read_tables(x, MMSW_PASS_TABLES);
   check_map(x, "x", tables.channels());
   const Outputs grads = ready_grads(grad_h, grad_v, grad_i, x);
@@ -246,7 +249,8 @@ Tensor shift_wise_conv2d_grad_weight(const Tensor& grad_h, const Tensor& grad_v,
   return run_grad_weight(grads, x.contiguous(), kept, tables.pattern);
 }
 
-Tensor cross_conv2d(const Tensor& x, const Tensor& wide, const Tensor& tall, const OptionalTensor& bias) {
+Tensor cross_conv2d(const Tensor& x, const Tensor& wide, const Tensor& tall,
+                    const OptionalTensor& bias) {
   check_floating(x, "x");
   TORCH_CHECK_VALUE(x.dim() == 4 && x.size(1) >= 1 && x.size(2) >= 1 && x.size(3) >= 1,
                     "x must be [B, C, H, W] with C, H, W >= 1, got ", x.sizes());
@@ -270,13 +274,13 @@ Tensor cross_conv2d(const Tensor& x, const Tensor& wide, const Tensor& tall, con
 // ---- Derivatives ----
 
 // call_NAME(arguments) calls an operator through the dispatcher, which finds kernel and derivative.
-#define MMSW_CALL(NAME)                                                                   \
-  template <typename... Arguments>                                                        \
-  auto call_##NAME(const Arguments&... arguments) {                                       \
-    static const auto handle = c10::Dispatcher::singleton()                               \
+#define MMSW_CALL(NAME)                                                                       \
+  template <typename... Arguments>                                                            \
+  auto call_##NAME(const Arguments&... arguments) {                                           \
+    static const auto handle = c10::Dispatcher::singleton()                                   \
                                    .findSchemaOrThrow(MMSW_TEXT(MMSW_LIBRARY) "::" #NAME, "") \
-                                   .typed<decltype(NAME)>();                              \
-    return handle.call(arguments...);                                                     \
+                                   .typed<decltype(NAME)>();                                  \
+    return handle.call(arguments...);                                                         \
   }
 MMSW_CALL(shift_add)
 MMSW_CALL(shift_add_grad)
@@ -399,8 +403,8 @@ struct ShiftAddGrad {
   }
 };
 
-// The convolution is linear in the map and in the weight, so the gradient of each gradient is one of
-// the same three operators. Small kernels that the mask turns off count as constants.
+// The convolution is linear in the map and in the weight, so the gradient of each gradient is one
+// of the same three operators. Small kernels that the mask turns off count as constants.
 struct Conv {
   static constexpr bool needs_inputs = true;
   static variable_list run(at::TensorList in, const Constants& c) {
@@ -446,8 +450,7 @@ struct GradWeight {
   }
   static variable_list gradients(const variable_list& grads, const variable_list& in,
                                  const Constants& c, Wanted wanted) {
-    const Tensor weight =
-        c.mask ? at::where(c.mask->view({-1, 1, 1, 1}), grads[0], 0) : grads[0];
+    const Tensor weight = c.mask ? at::where(c.mask->view({-1, 1, 1, 1}), grads[0], 0) : grads[0];
     variable_list found(3);
     if (wanted.any(3)) {
       found = as_list(call_shift_wise_conv2d(in[3], weight, c.mask, MMSW_PASS(c)));
@@ -459,16 +462,16 @@ struct GradWeight {
   }
 };
 
-// Gradient of an arm [C, taps, N] that runs along the rows. oneDNN's is wrong where more than 15 rows
-// of padding are asked of it, so the rows are padded beforehand.
+// Gradient of an arm [C, taps, N] that runs along the rows. oneDNN's is wrong where more than 15
+// rows of padding are asked of it, so the rows are padded beforehand.
 Tensor grad_of_arm(const Tensor& map, const Tensor& grad, const Tensor& arm) {
   const int64_t taps = arm.size(1), side = arm.size(2);
   const bool slow = map.is_cpu() && map.scalar_type() != at::kDouble;  // half types on the CPU
   const auto dtype = slow ? at::kFloat : map.scalar_type();
   const Tensor padded = at::constant_pad_nd(map.to(dtype), {0, 0, taps / 2, taps / 2});
-  const auto found = at::convolution_backward(
-      grad.to(dtype), padded, arm.to(dtype).unsqueeze(1), std::nullopt, {1, 1}, {0, side / 2},
-      {1, 1}, false, {0, 0}, map.size(1), {false, true, false});
+  const auto found = at::convolution_backward(grad.to(dtype), padded, arm.to(dtype).unsqueeze(1),
+                                              std::nullopt, {1, 1}, {0, side / 2}, {1, 1}, false,
+                                              {0, 0}, map.size(1), {false, true, false});
   return std::get<1>(found).squeeze(1).to(arm.scalar_type());
 }
 
@@ -476,13 +479,15 @@ Tensor grad_of_arm(const Tensor& map, const Tensor& grad, const Tensor& arm) {
 struct Cross {
   static constexpr bool needs_inputs = true;
   static variable_list run(at::TensorList in, const NoConstants&) {
-    return {call_cross_conv2d(in[0], in[1], in[2], in.size() > 3 ? OptionalTensor(in[3]) : OptionalTensor())};
+    return {call_cross_conv2d(in[0], in[1], in[2],
+                              in.size() > 3 ? OptionalTensor(in[3]) : OptionalTensor())};
   }
   static variable_list gradients(const variable_list& grads, const variable_list& in,
                                  const NoConstants&, Wanted wanted) {
     const Tensor &grad = grads[0], &x = in[0], &wide = in[1], &tall = in[2];
     variable_list found(3);
-    if (wanted[0]) found[0] = call_cross_conv2d(grad, wide.flip({1, 2}), tall.flip({1, 2}), OptionalTensor());
+    if (wanted[0])
+      found[0] = call_cross_conv2d(grad, wide.flip({1, 2}), tall.flip({1, 2}), OptionalTensor());
     if (wanted[1]) found[1] = grad_of_arm(x.mT(), grad.mT(), wide);
     if (wanted[2]) found[2] = grad_of_arm(x, grad, tall);
     if (in.size() > 3) found.push_back(wanted[3] ? grad.sum({0, 2, 3}) : Tensor());
@@ -507,23 +512,25 @@ Tensor shift_add_grad(const Tensor& grad_h, const Tensor& grad_v, const Tensor& 
   return run<ShiftAddGrad>({grad_h, grad_v, grad_i}, {}, MMSW_PASS_TABLES)[0];
 }
 
-Outputs shift_wise_conv2d(const Tensor& x, const Tensor& weight, const OptionalTensor& mask, MMSW_TABLES) {
+Outputs shift_wise_conv2d(const Tensor& x, const Tensor& weight, const OptionalTensor& mask,
+                          MMSW_TABLES) {
   return as_outputs(run<Conv>({x, weight}, mask, MMSW_PASS_TABLES));
 }
 
 Tensor shift_wise_conv2d_grad_input(const Tensor& grad_h, const Tensor& grad_v,
-                                    const Tensor& grad_i, const Tensor& weight, const OptionalTensor& mask,
-                                    MMSW_TABLES) {
+                                    const Tensor& grad_i, const Tensor& weight,
+                                    const OptionalTensor& mask, MMSW_TABLES) {
   return run<GradInput>({grad_h, grad_v, grad_i, weight}, mask, MMSW_PASS_TABLES)[0];
 }
 
 Tensor shift_wise_conv2d_grad_weight(const Tensor& grad_h, const Tensor& grad_v,
-                                     const Tensor& grad_i, const Tensor& x, const OptionalTensor& mask,
-                                     MMSW_TABLES) {
+                                     const Tensor& grad_i, const Tensor& x,
+                                     const OptionalTensor& mask, MMSW_TABLES) {
   return run<GradWeight>({grad_h, grad_v, grad_i, x}, mask, MMSW_PASS_TABLES)[0];
 }
 
-Tensor cross_conv2d(const Tensor& x, const Tensor& wide, const Tensor& tall, const OptionalTensor& bias) {
+Tensor cross_conv2d(const Tensor& x, const Tensor& wide, const Tensor& tall,
+                    const OptionalTensor& bias) {
   variable_list inputs{x, wide, tall};
   if (bias.has_value()) inputs.push_back(*bias);
   return Differentiable<Cross, NoConstants>::run(inputs, {})[0];
@@ -535,12 +542,12 @@ Tensor cross_conv2d(const Tensor& x, const Tensor& wide, const Tensor& tall, con
 
 std::string compiled_for_torch() { return TORCH_VERSION; }
 
-#define MMSW_EVERY_OPERATOR(DO)      \
-  DO(shift_add)                      \
-  DO(shift_add_grad)                 \
-  DO(shift_wise_conv2d)              \
-  DO(shift_wise_conv2d_grad_input)   \
-  DO(shift_wise_conv2d_grad_weight)  \
+#define MMSW_EVERY_OPERATOR(DO)     \
+  DO(shift_add)                     \
+  DO(shift_add_grad)                \
+  DO(shift_wise_conv2d)             \
+  DO(shift_wise_conv2d_grad_input)  \
+  DO(shift_wise_conv2d_grad_weight) \
   DO(cross_conv2d)
 
 void define(torch::Library& library) {
@@ -556,8 +563,7 @@ void define(torch::Library& library) {
   def("shift_wise_conv2d(Tensor x, Tensor weight, Tensor? mask, " + tables + outputs);
   def("shift_wise_conv2d_grad_input" + grads + "Tensor weight, Tensor? mask, " + tables +
       " -> Tensor");
-  def("shift_wise_conv2d_grad_weight" + grads + "Tensor x, Tensor? mask, " + tables +
-      " -> Tensor");
+  def("shift_wise_conv2d_grad_weight" + grads + "Tensor x, Tensor? mask, " + tables + " -> Tensor");
   def("cross_conv2d(Tensor x, Tensor wide, Tensor tall, Tensor? bias) -> Tensor");
   library.def("compiled_for_torch", &compiled_for_torch);
 }

@@ -1,10 +1,10 @@
 // Sizes and algebra of a shift pattern; the only place with slots, offsets and margins.
 //
 // Free of torch, for host and device. Words that all of csrc uses: an arm of the cross is `groups`
-// slots of `side` taps. `tap` counts along the arm, `n` across it. Taps run along the rows; the wide
-// arm is stored transposed and runs on the transposed plane. A block is the `side x side` weights of
-// one slot, summed over the repetitions. Output row `y` reads map row `y + first + tap`, output
-// column `x` reads map column `x + n - side / 2`.
+// slots of `side` taps. `tap` counts along the arm, `n` across it. Taps run along the rows; the
+// wide arm is stored transposed and runs on the transposed plane. A block is the `side x side`
+// weights of one slot, summed over the repetitions. Output row `y` reads map row `y + first + tap`,
+// output column `x` reads map column `x + n - side / 2`.
 #pragma once
 
 #include <cstdint>

@@ -10,7 +10,8 @@ namespace mmsw {
 
 extern const InstructionSet* instruction_set;
 
-// How arms are run: all directly, with fewer multiplications where that wins, or wherever it can be.
+// How arms are run: all directly, with fewer multiplications where that wins, or wherever it can
+// be.
 enum class Arithmetic { direct, reduced, always };
 extern Arithmetic arithmetic;
 
@@ -32,7 +33,7 @@ int64_t vector_lanes() {
 
 // What torch stores as S: the type T that is computed in, and copies between the two.
 template <typename S, typename Computed, typename Bits,
-          CopyKernels<Computed, Bits> InstructionSet::*Copies>
+          CopyKernels<Computed, Bits> InstructionSet::* Copies>
 struct StoredAs {
   using T = Computed;
   static void widen(const S* in, int64_t in_stride, int64_t height, int64_t width, T* out,

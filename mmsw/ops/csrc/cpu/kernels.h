@@ -35,8 +35,8 @@ inline int64_t sum_columns(int64_t width) { return (width + 31) / 32 * 32; }
 template <typename T>
 struct PlaneKernels {
   // out = init (or, when accumulating, out) + sum over blocks of the correlation of `map` with it.
-  void (*correlate)(Plane<const T> map, const Block<T>* blocks, int64_t count, int64_t side,
-                    T init, bool accumulate, T* out, int64_t out_stride);
+  void (*correlate)(Plane<const T> map, const Block<T>* blocks, int64_t count, int64_t side, T init,
+                    bool accumulate, T* out, int64_t out_stride);
   // out += the correlation of `map` with a block of any number of taps
   void (*add_taps)(Plane<const T> map, Block<T> block, int64_t taps, int64_t side, T* out,
                    int64_t out_stride);
@@ -84,7 +84,8 @@ struct RowTile {
   int32_t threes, twos, ones, end;
 };
 
-// All that the loops read and write. Strides count elements. A lane of a vector holds a column tile.
+// All that the loops read and write. Strides count elements. A lane of a vector holds a column
+// tile.
 struct ReducedPlan {
   int64_t height, width, side, columns;  // of a plane; N; m
   int64_t vectors;                       // of column tiles

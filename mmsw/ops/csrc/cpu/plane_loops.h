@@ -84,8 +84,8 @@ MMSW_INLINE void correlate_tile(const Correlation<T>& job, int64_t y, int64_t x)
   for (int row = 0; row < Rows; ++row) {
 #pragma GCC unroll 4
     for (int column = 0; column < Columns; ++column) {
-      sum[row][column] = job.accumulate ? load(out + row * job.out_stride + column * lanes<T>)
-                                        : splat(job.init);
+      sum[row][column] =
+          job.accumulate ? load(out + row * job.out_stride + column * lanes<T>) : splat(job.init);
     }
   }
   const int64_t size = Rows + job.taps - 1;

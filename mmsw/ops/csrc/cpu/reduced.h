@@ -5,8 +5,8 @@
 // the map, whatever Y and g are. A map is therefore transformed once for all groups: after that,
 // 5 * (m + N - 1) numbers per tile stand for 3 * m * 3 * N multiplications, 30 for 108 at N = 3.
 //
-// It spreads NaN and infinity to whole tiles and overflows before the sums do, so such maps and such
-// weights are refused, and run direct.
+// It spreads NaN and infinity to whole tiles and overflows before the sums do, so such maps and
+// such weights are refused, and run direct.
 #pragma once
 
 #include <algorithm>
@@ -87,8 +87,8 @@ class ReducedArm {
   // The blocks have changed.
   void forget() { known_ = false; }
 
-  // Whether planes of the size of `memory` gain or, if it is `always` wanted, can be run at all. The
-  // first question transforms the arm, a BlockList.
+  // Whether planes of the size of `memory` gain or, if it is `always` wanted, can be run at all.
+  // The first question transforms the arm, a BlockList.
   template <typename Arm>
   bool wins(const ReducedKernels& kernels, const Arm& arm, ReducedMemory& memory, bool always) {
     if (!memory.can()) return false;
@@ -234,8 +234,12 @@ class ReducedArm {
         runs_.insert(runs_.end(), lists_[length - 1].begin(), lists_[length - 1].end());
       }
       starts[3] = static_cast<int32_t>(runs_.size());
-      tiles_[i] = {static_cast<int32_t>(from), static_cast<int32_t>(rows), starts[0],
-                   starts[1], starts[2], starts[3]};
+      tiles_[i] = {static_cast<int32_t>(from),
+                   static_cast<int32_t>(rows),
+                   starts[0],
+                   starts[1],
+                   starts[2],
+                   starts[3]};
     }
   }
 
@@ -248,8 +252,9 @@ class ReducedArm {
     return rows;
   }
 
-  // Whether the reduced form takes less work, counted in multiply-adds of vectors: both take as many
-  // as their sums have; the transforms of a map cost about as much as 11 groups, those of an arm 1500.
+  // Whether the reduced form takes less work, counted in multiply-adds of vectors: both take as
+  // many as their sums have; the transforms of a map cost about as much as 11 groups, those of an
+  // arm 1500.
   static bool is_less(const ReducedMemory& memory, const ReducedPlan& plan, int64_t rows) {
     const int64_t direct = rows * plan.side * memory.row_vectors();
     const int64_t transforms = 11 * ((plan.height + 2) / 3);

@@ -124,9 +124,12 @@ void multiply(const ReducedPlan& plan, const RowTile& tile, int64_t components) 
 #pragma GCC unroll 16
     for (int row = 0; row < Rows; ++row) sum[row] = Floats{};
     const GroupRun* run = plan.runs + tile.threes;
-    for (; run < twos; ++run) add_groups<Rows, 3>(domain + run->row * kLanes, weights + run->group, sum);
-    for (; run < ones; ++run) add_groups<Rows, 2>(domain + run->row * kLanes, weights + run->group, sum);
-    for (; run < end; ++run) add_groups<Rows, 1>(domain + run->row * kLanes, weights + run->group, sum);
+    for (; run < twos; ++run)
+      add_groups<Rows, 3>(domain + run->row * kLanes, weights + run->group, sum);
+    for (; run < ones; ++run)
+      add_groups<Rows, 2>(domain + run->row * kLanes, weights + run->group, sum);
+    for (; run < end; ++run)
+      add_groups<Rows, 1>(domain + run->row * kLanes, weights + run->group, sum);
 #pragma GCC unroll 16
     for (int row = 0; row < Rows; ++row) store(to + row * kLanes, sum[row]);
     domain += plan.domain_stride;
@@ -137,14 +140,22 @@ void multiply(const ReducedPlan& plan, const RowTile& tile, int64_t components) 
 
 void multiply_rows(const ReducedPlan& plan, const RowTile& tile, int64_t components) {
   switch (tile.count) {
-    case 1: return multiply<1>(plan, tile, components);
-    case 2: return multiply<2>(plan, tile, components);
-    case 3: return multiply<3>(plan, tile, components);
-    case 4: return multiply<4>(plan, tile, components);
-    case 5: return multiply<5>(plan, tile, components);
-    case 6: return multiply<6>(plan, tile, components);
-    case 7: return multiply<7>(plan, tile, components);
-    default: return multiply<8>(plan, tile, components);
+    case 1:
+      return multiply<1>(plan, tile, components);
+    case 2:
+      return multiply<2>(plan, tile, components);
+    case 3:
+      return multiply<3>(plan, tile, components);
+    case 4:
+      return multiply<4>(plan, tile, components);
+    case 5:
+      return multiply<5>(plan, tile, components);
+    case 6:
+      return multiply<6>(plan, tile, components);
+    case 7:
+      return multiply<7>(plan, tile, components);
+    default:
+      return multiply<8>(plan, tile, components);
   }
 }
 
@@ -168,7 +179,8 @@ MMSW_INLINE void pair_back(const float* sums, Floats (&out)[3]) {
   Floats a[5];
 #pragma GCC unroll 5
   for (int i = 0; i < 5; ++i) {
-    const Floats plus = load(sums + i * kReducedRows * kLanes), minus = load(sums + (i + 5) * kReducedRows * kLanes);
+    const Floats plus = load(sums + i * kReducedRows * kLanes),
+                 minus = load(sums + (i + 5) * kReducedRows * kLanes);
     a[i] = Sign > 0 ? plus + minus : plus - minus;
   }
   along_back(a, out);
@@ -204,7 +216,8 @@ void transform_back(const float* sums, float* out) {
       store(out + i * row + kLanes, kNear * low[i] + (kFar * high[i] + end[i]));
     } else {
       store(out + i * row + kLanes, kNear * low[i] + kFar * high[i]);
-      store(out + i * row + 3 * kLanes, (near * kNear) * low[i] + ((far * kFar) * high[i] + end[i]));
+      store(out + i * row + 3 * kLanes,
+            (near * kNear) * low[i] + ((far * kFar) * high[i] + end[i]));
     }
   }
 }
@@ -222,14 +235,15 @@ void run_reduced(const ReducedPlan& plan, bool turned, float init, bool accumula
                                         plan.outputs + (rows.first + row) * 3 * Columns * kLanes);
       }
     }
-    const auto gather = turned ? (accumulate ? gather_turned<Columns, true> : gather_turned<Columns, false>)
-                               : (accumulate ? gather_upright<Columns, true> : gather_upright<Columns, false>);
+    const auto gather =
+        turned ? (accumulate ? gather_turned<Columns, true> : gather_turned<Columns, false>)
+               : (accumulate ? gather_upright<Columns, true> : gather_upright<Columns, false>);
     gather(plan, tile, init, out, out_stride);
   }
 }
 
-void correlate_reduced(const ReducedPlan& plan, bool turned, float init, bool accumulate, float* out,
-                       int64_t out_stride) {
+void correlate_reduced(const ReducedPlan& plan, bool turned, float init, bool accumulate,
+                       float* out, int64_t out_stride) {
   if (plan.side == 5) return run_reduced<2, 6>(plan, turned, init, accumulate, out, out_stride);
   if (plan.columns == 4) return run_reduced<4, 6>(plan, turned, init, accumulate, out, out_stride);
   return run_reduced<2, 4>(plan, turned, init, accumulate, out, out_stride);
@@ -244,7 +258,8 @@ struct WeightMatrix {
     for (int i = 0; i < Points - 1; ++i) {
       double power = 1;
       for (int j = 0; j < Points - 1; ++j) power /= i == j ? 1 : points[i] - points[j];
-      for (int tap = 0; tap < Taps; ++tap, power *= points[i]) at[i][tap] = static_cast<float>(power);
+      for (int tap = 0; tap < Taps; ++tap, power *= points[i])
+        at[i][tap] = static_cast<float>(power);
     }
     at[Points - 1][Taps - 1] = 1;
   }

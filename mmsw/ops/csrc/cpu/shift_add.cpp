@@ -112,8 +112,8 @@ Tensor add_shifted_grad(const Outputs& grads, const Pattern& pattern) {
   const auto& [grad_h, grad_v, grad_i] = grads;
   const int64_t batch = grad_h.size(0), channels = grad_h.size(1), groups = pattern.sizes.groups;
   const Planes planes{pattern.sizes.margin(), grad_h.size(2), grad_h.size(3)};
-  const Tensor grad = at::empty({batch, channels * groups, planes.rows(), planes.row()},
-                                grad_h.options());
+  const Tensor grad =
+      at::empty({batch, channels * groups, planes.rows(), planes.row()}, grad_h.options());
   const S* h = grad_h.const_data_ptr<S>();
   const S* v = grad_v.const_data_ptr<S>();
   const S* i = grad_i.const_data_ptr<S>();
