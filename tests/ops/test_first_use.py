@@ -2,9 +2,7 @@
 
 import logging
 import re
-import subprocess
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +10,7 @@ from torch import Tensor
 
 import mmsw.ops.backends as table
 from mmsw.ops import BackendUnavailableError, ShiftPattern, shift_add, shift_wise_conv2d
-from mmsw.ops.backends import cuda_backend, first_use, torch_backend
+from mmsw.ops.backends import first_use, torch_backend
 from mmsw.ops.backends.call import Call
 
 FUNCTIONS = [
@@ -232,56 +230,3 @@ def test_a_size_that_is_too_large_is_no_fault_of_the_backend(install) -> None:
     message = "backend 'new' cannot run this call: a side of 5 is too large. Use backend='torch'"
     with pytest.raises(BackendUnavailableError, match=message):
         shift_wise_conv2d(torch.ones(1, 1, 4, 4), torch.ones(1, 1, 5, 5), pattern, backend='new')
-
-
-def test_limits_of_cuda_are_those_of_its_kernels(tmp_path: Path) -> None:
-    """The sizes are planned on the host: a plain compiler can ask the very headers."""
-    sources = Path(cuda_backend.__file__).resolve().parents[1] / 'csrc' / 'cuda'
-    text = (
-        (sources / 'host_check.cpp').read_text(encoding='utf-8') + '\n#include <cstdio>\n'
-        'using namespace mmsw;\n'
-        'bool fits(ConvSizes sizes, int bytes, bool whole) {\n'
-        '  return plan_conv(sizes, bytes).stage_slots > 0 &&\n'
-        '         plan_grad(sizes, whole, bytes).block_pieces > 0;\n'
-        '}\n'
-        'int main() {\n'
-        '  for (int bytes : {4, 8}) {\n'
-        '    int most = 0;\n'
-        '    for (int side = 1; side < 99; side += 2) {\n'
-        '      bool all = true;\n'
-        '      for (int map : {1, 7, 16, 33, 512})\n'
-        '        for (int groups : {1, 2, 17})\n'
-        '          all &= fits({2, 3, map, map, side, groups, 1, groups * side}, bytes,\n'
-        '                      bytes == 4 && (side == 3 || side == 5));\n'
-        '      if (all) most = side;\n'
-        '    }\n'
-        '    std::printf("%d ", most);\n'
-        '  }\n'
-        '  std::printf("%d\\n", kSharedBytes);\n'
-        '}\n'
-    )
-    source = tmp_path / 'limits.cpp'
-    source.write_text(text, encoding='utf-8')
-    program = tmp_path / 'limits'
-    try:
-        subprocess.run(
-            ['c++', '-std=c++17', f'-I{sources}', str(source), '-o', str(program)], check=True
-        )
-    except FileNotFoundError:
-        pytest.skip('compiler: there is no c++')
-    answer = subprocess.run([program], check=True, capture_output=True, encoding='utf-8').stdout
-    most, most_float64, shared = map(int, answer.split())
-
-    for dtype, largest in (
-        (torch.float32, most),
-        (torch.float16, most),
-        (torch.float64, most_float64),
-    ):
-        assert cuda_backend.refuses(call_of('shift_wise_conv2d', dtype, largest)) is None
-        reason = cuda_backend.refuses(call_of('shift_wise_conv2d', dtype, largest + 2))
-        assert reason == 'small_kernel is too large for shared memory'
-        assert cuda_backend.refuses(call_of('shift_add', dtype, largest + 2)) is None
-    slots = shared // (2 * 4)  # two int32 per repetition and group
-    fitting = call_of('shift_add', torch.float32, 1, big=slots)
-    assert cuda_backend.refuses(fitting) is None
-    assert 'num_reps' in cuda_backend.refuses(fitting._replace(big_kernel=slots + 1))
