@@ -202,7 +202,7 @@ def _compared(device_name: str, rows: Iterable[dict]) -> Iterator[str]:
         if row['name'] != 'mmsw cuda' or row['sweep'] or row['mode'] not in passes:
             continue
         layer = Layer(*(row[key] for key in ('batch', *Layer._fields[1:])))
-        found = [expected(device_name, layer, each) for each in passes[row['mode']]]
+        found = [expected(device_name, layer, each, row['dtype']) for each in passes[row['mode']]]
         if None in found:
             continue
         model = 1e3 * sum(each.seconds for each in found)

@@ -83,7 +83,12 @@ def test_the_report_shows_the_model_beside_the_measurement() -> None:
     layer = STAGES[0]
     model = 1e3 * expected(A100, layer, 'forward').seconds
     row = layer._asdict() | dict(
-        name='mmsw cuda', mode='forward', sweep=False, sparsity=0.0, median_ms=2 * model
+        name='mmsw cuda',
+        dtype='float32',
+        mode='forward',
+        sweep=False,
+        sparsity=0.0,
+        median_ms=2 * model,
     )
     others = [row | dict(name='mmsw torch'), row | dict(sweep=True), row | dict(small_kernel=7)]
     lines = section(A100, [row, row | dict(mode='forward+backward'), *others])
