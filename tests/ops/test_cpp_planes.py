@@ -114,7 +114,7 @@ def test_folded_arms_fall_apart_into_their_slots(sizes: tuple[int, int]) -> None
     side, half = pattern.small_kernel, 30
     weight = torch.zeros(pattern.num_groups, 1, side, side)
     weight[pattern.num_groups // 2] = 1
-    wide, tall, _ = assemble(weight, *tables(pattern))
+    wide, tall, _ = assemble(weight, pattern.tables())
     x = torch.zeros(1, 1, 2 * half + 1, 2 * half + 1)
     x[0, 0, half, half] = torch.inf
     expected = torch.ops.mmsw_cpp.cross_conv2d(x.nan_to_num(posinf=1), wide, tall, None) > 0

@@ -135,6 +135,17 @@ def test_maps_after_one_that_was_larger_or_not_finite_are_exact() -> None:
         assert torch.equal(found[3:], expected)
 
 
+@pytest.mark.parametrize('width', [7, 13, 20, 25])
+def test_a_large_sample_does_not_blur_the_small_ones_of_its_batch(width: int) -> None:
+    """Small maps of a batch lie side by side in one frame; no tile may reach into two of them."""
+    pattern = ShiftPattern.draw(51, 3, 1, 1)
+    x, weight = torch.randn(8, 1, 25, width), random_weight(pattern, 1)
+    x[1::2] *= 1e6
+    exact = forward(x.double(), weight.double(), pattern)
+    for found, expected in zip(forward(x, weight, pattern), exact, strict=True):
+        assert relative_error(found[::2], expected[::2]) < BOUND_OF_TINY
+
+
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16], ids=str)
 def test_half_types_are_rounded_once(dtype: torch.dtype) -> None:
     pattern = ShiftPattern.draw(49, 3, 2, 1)

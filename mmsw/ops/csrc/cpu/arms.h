@@ -9,11 +9,12 @@
 
 namespace mmsw {
 
-// Whether the arm runs with fewer multiplications over planes like that of the frame.
+// Whether the arm runs with fewer multiplications over planes like that of the frame. Never over
+// several samples: a tile across two of them would round the small one as the large one is rounded.
 template <typename T>
 bool wins_reduced(const Frame<T>& frame, const BlockList<T>& arm) {
   if constexpr (std::is_same_v<T, float>) {
-    return arithmetic != Arithmetic::direct &&
+    return frame.samples() == 1 && arithmetic != Arithmetic::direct &&
            arm.reduced().wins(instruction_set->reduced, arm, frame.reduced(),
                               arithmetic == Arithmetic::always);
   }
@@ -27,7 +28,7 @@ template <typename T>
 bool run_turned(const Frame<T>& upright, const Frame<T>& turned, const BlockList<T>& arm, T init,
                 T* out, int64_t out_stride) {
   if constexpr (std::is_same_v<T, float>) {
-    return upright.samples() == 1 && wins_reduced(turned, arm) &&
+    return wins_reduced(turned, arm) &&
            arm.reduced().run(instruction_set->reduced, upright.plane(), true, init, false, out,
                              out_stride, turned.reduced());
   }

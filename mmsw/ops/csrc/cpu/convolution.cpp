@@ -28,9 +28,7 @@ struct Scratch {
   }
 
   // Whether the wide arm may run over the upright frame.
-  bool wins_wide() {
-    return frames.upright().samples() == 1 && wins_reduced(frames.turned(), blocks.wide);
-  }
+  bool wins_wide() { return wins_reduced(frames.turned(), blocks.wide); }
 
   FramePair<T> frames;
   ArmOutput<S> out;
