@@ -234,7 +234,7 @@ def _extensions(torch: ModuleType, cpp_extension: ModuleType) -> tuple[list, dic
     # Contraction to fused multiply-add is meant; nothing else of -ffast-math is.
     cpp = cpp_extension.CppExtension(
         full_name('cpp'),
-        names('front.cpp', 'cpu/*.cpp'),
+        names('*.cpp', 'cpu/*.cpp'),
         depends=names('*.h', 'cpu/*.h'),
         define_macros=[('MMSW_LIBRARY', 'mmsw_cpp'), ('MMSW_KEY', 'CPU')],
         extra_compile_args=['-O3', '-g0', '-ffp-contract=fast', '-Wno-psabi'],
@@ -246,7 +246,7 @@ def _extensions(torch: ModuleType, cpp_extension: ModuleType) -> tuple[list, dic
         return [cpp], {'cuda': 'nvcc was found neither on PATH nor by CUDA_HOME'}
     cuda = cpp_extension.CUDAExtension(
         full_name('cuda'),
-        names('front.cpp', 'cuda/*.cu', 'cuda/operators.cpp'),
+        names('*.cpp', 'cuda/*.cpp', 'cuda/*.cu'),
         depends=names('*.h', 'cuda/*.h', 'cuda/*.cuh'),
         define_macros=[('MMSW_LIBRARY', 'mmsw_cuda'), ('MMSW_KEY', 'CUDA')],
         extra_compile_args={'cxx': ['-O3', '-g0'], 'nvcc': ['-O3']},
@@ -278,7 +278,7 @@ def _build_command(
             built, failed = [], dict(reasons)
             for extension in asked:
                 self.extensions, self.inplace, self.compiler = [extension], inplace, compiler
-                self.build_temp = os.path.join(folder, extension.backend)  # they share front.cpp
+                self.build_temp = os.path.join(folder, extension.backend)  # they share csrc/*.cpp
                 try:
                     if (compiler or get_default_compiler()) == 'msvc':
                         raise CannotBuildError('MSVC cannot compile them')

@@ -113,7 +113,7 @@ def cross_conv2d(
 ) -> Tensor:
     """Depthwise convolution with a cross-shaped kernel, the folded form of a shift-wise layer.
 
-    For inference; differentiable once, with the gradients of the ``torch`` backend.
+    Meant for inference; differentiable at least once on every backend.
 
     Args:
         x: ``[B, C, H, W]``.
@@ -128,7 +128,7 @@ def cross_conv2d(
     Raises:
         TypeError: If the dtypes differ.
         ValueError: If sizes do not fit together, or the backend is unknown.
-        BackendUnavailableError: If the named backend cannot run or has no such form.
+        BackendUnavailableError: If the named backend cannot run.
     """
     x, wide, tall = _autocast(x, wide, tall)
     # One by one: with min(), torch 2.4 exports a program for maps of more than C rows only.

@@ -1,7 +1,5 @@
 """What only the C++ backend has: instruction sets, skipped blocks, the fused cross form."""
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from shift_wise_literal import relative_error
@@ -19,16 +17,6 @@ pytestmark = pytest.mark.skipif(
 SIZES = [(51, 3, 3, 4), (13, 5, 2, 2), (7, 1, 2, 1), (15, 7, 2, 2), (43, 21, 1, 2)]
 # around the tiles of the loops (4 or 8 rows, 4 to 32 columns), and smaller than the reach
 SHAPES = [(1, 1, 1), (2, 8, 16), (2, 9, 33), (1, 3, 70), (1, 70, 3), (1, 16, 15), (3, 31, 64)]
-
-
-@pytest.fixture(params=['avx512', 'avx2', 'baseline'])
-def instructions(request: pytest.FixtureRequest) -> Iterator[str]:
-    try:
-        cpp_backend.set_instruction_set(request.param)
-    except ValueError:
-        pytest.skip(f'instructions: this machine has no {request.param}')
-    yield request.param
-    cpp_backend.set_instruction_set('best')
 
 
 def all_results(backend, pattern: ShiftPattern, *tensors: Tensor) -> list[Tensor]:

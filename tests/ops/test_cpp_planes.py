@@ -1,7 +1,5 @@
 """How the C++ backend lays out its work: half types, small maps, folded arms, masked gradients."""
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from shift_wise_literal import relative_error
@@ -22,23 +20,9 @@ SMALL = [(8, 7, 7), (4, 5, 3), (8, 1, 7), (2, 14, 13), (6, 16, 16), (8, 8, 2)]
 PATTERNS = {sizes: ShiftPattern.draw(*sizes) for sizes in [(13, 3, 3, 2), (13, 5, 2, 1)]}
 
 
-@pytest.fixture(params=['avx512', 'avx2', 'baseline'])
-def instructions(request: pytest.FixtureRequest) -> Iterator[str]:
-    try:
-        cpp_backend.set_instruction_set(request.param)
-    except ValueError:
-        pytest.skip(f'instructions: this machine has no {request.param}')
-    yield request.param
-    cpp_backend.set_instruction_set('best')
-
-
-def tables(pattern: ShiftPattern) -> tuple[Tensor, Tensor, int, int]:
-    return pattern.shift_hv, pattern.identity_index, pattern.big_kernel, pattern.small_kernel
-
-
 def results(pattern: ShiftPattern, x: Tensor, weight: Tensor, grads: list[Tensor]) -> list[Tensor]:
     """The three outputs, both gradients, and a shift-add with its gradient."""
-    ops, sizes = torch.ops.mmsw_cpp, tables(pattern)
+    ops, sizes = torch.ops.mmsw_cpp, pattern.tables()
     wide = ops.shift_add_grad(*grads, *sizes)
     return [
         *ops.shift_wise_conv2d(x, weight, None, *sizes),
@@ -88,7 +72,7 @@ def test_half_types_are_float32_rounded_once(instructions: str, dtype: torch.dty
         found = results(pattern, x, weight, grads)
         exact = results(pattern, x.float(), weight.float(), [grad.float() for grad in grads])
         # the shift-add of `results` reads its own gradient, which was rounded before
-        exact[5:8] = torch.ops.mmsw_cpp.shift_add(found[8].float(), *tables(pattern))
+        exact[5:8] = torch.ops.mmsw_cpp.shift_add(found[8].float(), *pattern.tables())
         for index, (ours, wide) in enumerate(zip(found, exact, strict=True)):
             assert ours.dtype == dtype
             assert torch.equal(ours, wide.to(dtype)), (shape, index)
@@ -147,8 +131,8 @@ def test_masked_weight_gradient(instructions: str, side: int, reps: int) -> None
     for shape in [(2, 17, 40), (4, 7, 7), (1, 70, 5)]:
         x, weight, grads = tensors(pattern, shape)
         mask = torch.rand(weight.shape[0]) < 0.3
-        full = gradient(*grads, x, None, *tables(pattern))
-        found = gradient(*grads, x, mask, *tables(pattern))
+        full = gradient(*grads, x, None, *pattern.tables())
+        found = gradient(*grads, x, mask, *pattern.tables())
         assert torch.equal(found[mask], full[mask])
         assert torch.equal(found[~mask], torch.zeros_like(full[~mask]))
 
@@ -158,5 +142,5 @@ def test_masked_slots_are_not_computed() -> None:
     x, weight, grads = tensors(pattern, (1, 16, 16))
     mask = torch.zeros(weight.shape[0], dtype=torch.bool)
     gradient = torch.ops.mmsw_cpp.shift_wise_conv2d_grad_weight
-    everything_off = gradient(*grads, x * torch.nan, mask, *tables(pattern))
+    everything_off = gradient(*grads, x * torch.nan, mask, *pattern.tables())
     assert torch.equal(everything_off, torch.zeros_like(weight))

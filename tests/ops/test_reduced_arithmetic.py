@@ -30,16 +30,6 @@ def always() -> Iterator[None]:
     cpp_backend.set_arithmetic('reduced')
 
 
-@pytest.fixture(params=['avx512', 'avx2', 'baseline'])
-def instructions(request: pytest.FixtureRequest) -> Iterator[str]:
-    try:
-        cpp_backend.set_instruction_set(request.param)
-    except ValueError:
-        pytest.skip(f'instructions: this machine has no {request.param}')
-    yield request.param
-    cpp_backend.set_instruction_set('best')
-
-
 def forward(x: Tensor, weight: Tensor, pattern: ShiftPattern) -> tuple[Tensor, ...]:
     return shift_wise_conv2d(x, weight, pattern, backend='cpp')
 

@@ -1,7 +1,7 @@
 """What the backends in C++ and in CUDA share: loading a library, and its operators by name.
 
 The operators of a library check their arguments and bring derivatives of any order
-(``mmsw/ops/csrc/front.cpp``); what compilers have to know of their shapes stands in ``library.py``.
+(``mmsw/ops/csrc``); what compilers have to know of their shapes stands in ``library.py``.
 """
 
 from __future__ import annotations

@@ -7,6 +7,8 @@ bits every time. The kernels lie in ``mmsw/ops/csrc/cuda``; ``setup.py`` builds 
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from .. import compiled
@@ -38,12 +40,11 @@ def _load() -> str | None:
 _reason = _load()
 
 _operators = CompiledOperators('cuda')
-shift_add = _operators.shift_add
-shift_add_grad = _operators.shift_add_grad
-shift_wise_conv2d = _operators.shift_wise_conv2d
-shift_wise_conv2d_grad_input = _operators.shift_wise_conv2d_grad_input
-shift_wise_conv2d_grad_weight = _operators.shift_wise_conv2d_grad_weight
-cross_conv2d = _operators.cross_conv2d
+
+
+def __getattr__(name: str) -> Any:
+    """The functions of the operators, such as ``shift_add``."""
+    return getattr(_operators, name)
 
 
 def unavailable_reason() -> str | None:
@@ -57,9 +58,12 @@ def refuses(call: Call) -> str | None:
     """What the kernels were not compiled for, or what does not fit into a block's memory."""
     if call.device.type != 'cuda':
         return f'it takes tensors on cuda, not on {call.device.type}'
-    if call.num_reps * num_groups(call.big_kernel, call.small_kernel) > _MOST_SLOTS:
-        return 'num_reps * num_groups is too large for shared memory'
+    slots = call.num_reps * num_groups(call.big_kernel, call.small_kernel)
+    if slots > _MOST_SLOTS:
+        return f'num_reps * num_groups is {slots}; it may be up to {_MOST_SLOTS}'
     most = _MOST_SIDE.get(call.dtype, _MOST_SIDE_ELSE)
     if call.function != 'shift_add' and call.small_kernel > most:
-        return 'small_kernel is too large for shared memory'
+        return (
+            f'small_kernel is {call.small_kernel}, and shared memory holds {most} of {call.dtype}'
+        )
     return None

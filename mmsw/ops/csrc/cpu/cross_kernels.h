@@ -127,10 +127,11 @@ void visit_blocks(const Pattern& pattern, int64_t channel, T* wide, T* tall, T* 
   if (Side > 0) sizes.side = Side;  // a constant from here on
   const int area = sizes.block_size();
   for (int rep = 0; rep < sizes.reps; ++rep) {
-    const int32_t* shift = pattern.shift + channel * sizes.groups * 2 * sizes.reps + rep;
-    for (int group = 0; group < sizes.groups; ++group, shift += 2 * sizes.reps) {
-      visit(group, wide + sizes.slot_of_shift(shift[0]) * area, area);
-      visit(group, tall + sizes.slot_of_shift(shift[sizes.reps]) * area, area);
+    for (int group = 0; group < sizes.groups; ++group) {
+      const int shift_h = pattern.shift_of(channel, group, rep);
+      const int shift_v = pattern.shift_of(channel, group, sizes.reps + rep);
+      visit(group, wide + sizes.slot_of_shift(shift_h) * area, area);
+      visit(group, tall + sizes.slot_of_shift(shift_v) * area, area);
     }
     visit(pattern.identity_group(channel, rep), small, area);
   }
@@ -160,7 +161,7 @@ struct CrossBlocks {
                    const T* __restrict__ from = weight + group * area;
                    for (int i = 0; i < area; ++i) block[i] += from[i];
                  });
-    const int64_t first = flipped ? sizes.big / 2 - (sizes.side - 1) : sizes.first(false);
+    const int64_t first = flipped ? sizes.largest_shift() : sizes.first(false);
     wide.list_slots(sizes.side, first, flipped, true);
     tall.list_slots(sizes.side, first, flipped, false);
     small.list_slots(sizes.side, -(sizes.side / 2), flipped, false);

@@ -82,12 +82,7 @@ MMSW_DEVICE void add_slots(const Acc* corner, int pitch, const Acc* blocks, Patc
       }
     }
     Acc input[kSide + 1];
-    MMSW_UNROLL
-    for (int n = 0; n < kSide; n += 2) {
-      const Pack<Acc, 2> two = load_pack<2>(corner + r * pitch + n);
-      input[n] = two.values[0];
-      input[n + 1] = two.values[1];
-    }
+    load_pairs(corner + r * pitch, input);
     MMSW_UNROLL
     for (int tap = 0; tap < kTaps; ++tap) {
       const int k = r - tap;

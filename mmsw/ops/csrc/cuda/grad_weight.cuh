@@ -130,18 +130,9 @@ MMSW_DEVICE void add_patch(const Acc* corner, int pitch, const Acc* grad, int gr
   Acc factor[kRows][kColumns];
   MMSW_UNROLL
   for (int r = 0; r < kRows + kTaps - 1; ++r) {
-    if (r < kRows) {
-      const Pack<Acc, 2> two = load_pack<2>(grad + r * grad_pitch);
-      factor[r][0] = two.values[0];
-      factor[r][1] = two.values[1];
-    }
+    if (r < kRows) load_pairs(grad + r * grad_pitch, factor[r]);
     Acc input[kSide + 1];
-    MMSW_UNROLL
-    for (int n = 0; n < kSide; n += 2) {
-      const Pack<Acc, 2> two = load_pack<2>(corner + r * pitch + n);
-      input[n] = two.values[0];
-      input[n + 1] = two.values[1];
-    }
+    load_pairs(corner + r * pitch, input);
     MMSW_UNROLL
     for (int tap = 0; tap < kTaps; ++tap) {
       const int k = r - tap;
