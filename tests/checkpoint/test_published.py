@@ -13,6 +13,7 @@ from mmsw.apis.convert import convert_checkpoint
 from mmsw.apis.sparsity_analysis import analyze_sparsity
 from mmsw.checkpoint import CheckpointError, load_pretrained, load_release_checkpoint, published
 from mmsw.models import ShiftWiseNet
+from mmsw.ops import pattern as drawing
 
 
 def test_this_environment_draws_what_the_published_networks_have() -> None:
@@ -62,9 +63,15 @@ def other_generator(
                 return super().permutation(args[0])[-args[1] :]
 
         monkeypatch.setattr(np.random, 'RandomState', Other)
-    published._probes.cache_clear()
+    forget_draws()
     yield request.param
+    forget_draws()
+
+
+def forget_draws() -> None:
+    """What was drawn once is kept; a new process, with another library, would draw anew."""
     published._probes.cache_clear()
+    drawing._draw.cache_clear()
 
 
 READERS: dict[str, Callable[[Path, Path], object]] = {
@@ -98,9 +105,9 @@ def test_a_converted_file_is_read_with_any_generator(
     expected = build_net(str(published_path)).state_dict()
     draw = torch.randperm
     monkeypatch.setattr(torch, 'randperm', lambda n, **kwargs: draw(n, **kwargs).flip(0))
-    published._probes.cache_clear()
+    forget_draws()
     found = build_net(str(tmp_path / 'own.pth')).state_dict()
-    published._probes.cache_clear()
+    forget_draws()
     assert all(torch.equal(found[key], tensor) for key, tensor in expected.items())
 
 

@@ -268,7 +268,7 @@ def test_gradcheck_of_input_and_weights() -> None:
 def test_backend_reaches_the_operator(monkeypatch) -> None:
     seen = []
 
-    def record(x, weight, pattern, backend=None):
+    def record(x, weight, pattern, backend=None, mask=None):
         seen.append(backend)
         return shift_wise_conv2d(x, weight, pattern, 'torch')
 

@@ -267,7 +267,7 @@ def test_default_small_kernel(version) -> None:
 def test_layer_arguments_reach_every_layer(monkeypatch) -> None:
     seen = []
 
-    def record(x, weight, pattern, backend=None):
+    def record(x, weight, pattern, backend=None, mask=None):
         seen.append(backend)
         return shift_wise_conv2d(x, weight, pattern, 'torch')
 

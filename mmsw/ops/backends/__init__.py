@@ -70,14 +70,15 @@ def use_backend(name: str) -> Iterator[None]:
 
 
 def check_backend(name: str | None) -> None:
-    """See whether a backend argument names one that runs here; ``None`` and ``'auto'`` do.
+    """See whether a backend argument, or the default that stands in for it, runs here.
 
     Raises:
         ValueError: If there is no backend of this name.
         BackendUnavailableError: If it cannot run here.
     """
-    if name is not None and name != 'auto':
-        _require(name, 'backend')
+    name, source = _or_default(name)
+    if name != 'auto':
+        _require(name, source)
 
 
 def choose_backend(name: str | None, call: Call | None = None) -> str:
@@ -100,9 +101,7 @@ def choose_backend(name: str | None, call: Call | None = None) -> str:
         BackendUnavailableError: If it cannot run here, refuses this call, or differs from
             ``'torch'``.
     """
-    source = 'backend'
-    if name is None or name == 'auto':
-        name, source = _default_backend, f'use_backend or {_ENVIRONMENT_VARIABLE}'
+    name, source = _or_default(name)
     if name != 'auto':
         _require(name, source)
     if call is None:
@@ -120,6 +119,13 @@ def choose_backend(name: str | None, call: Call | None = None) -> str:
             raise BackendUnavailableError(_cannot_run(source, name, reason))
     _tell_choice(name, call.device.type)
     return name
+
+
+def _or_default(name: str | None) -> tuple[str, str]:
+    """The backend that an argument stands for, and where it was named."""
+    if name is None or name == 'auto':
+        return _default_backend, f'use_backend or {_ENVIRONMENT_VARIABLE}'
+    return name, 'backend'
 
 
 def _fastest(call: Call | None) -> str:
