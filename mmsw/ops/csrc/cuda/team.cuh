@@ -81,7 +81,7 @@ MMSW_HOST_DEVICE Pack<V, kCount> load_pack(const V* source) {
 
 // Loads an even number of values in twos.
 template <int kCount, typename V>
-MMSW_HOST_DEVICE void load_pairs(const V* source, V (&values)[kCount]) {
+MMSW_DEVICE void load_pairs(const V* source, V (&values)[kCount]) {
   MMSW_UNROLL
   for (int i = 0; i < kCount; i += 2) {
     const Pack<V, 2> two = load_pack<2>(source + i);
