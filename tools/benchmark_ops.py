@@ -39,7 +39,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument('--threads', nargs='+', type=int, metavar='T', help="(torch's own number)")
     parser.add_argument(
         '--sparsity', dest='sparsities', nargs='*', type=float, metavar='SHARE',
-        help='pruned shares of the sweep (0 0.1 ... 0.9); none skips it',
+        help='pruned shares of the sweep (0 0.1 ... 0.9); no value skips it',
     )  # fmt: skip
     parser.add_argument(
         '--only', nargs='+', metavar='NAME',
