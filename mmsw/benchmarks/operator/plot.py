@@ -66,6 +66,8 @@ def _sweep_lines(axis, rows: Sequence[Row]) -> None:
     for name, colour in zip(names, _LINES, strict=False):
         for mode, style in ((FORWARD, '-'), (BOTH, '--')):
             found = [row for row in rows if row['name'] == name and row['mode'] == mode]
+            if not found:
+                continue
             shares = sorted({row['sparsity'] for row in found})
             totals = [
                 sum(row['median_ms'] for row in found if row['sparsity'] == share)
