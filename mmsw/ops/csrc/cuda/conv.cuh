@@ -134,7 +134,9 @@ MMSW_DEVICE Stage next_stage(const uint32_t* words, int begin, int end, int most
     if (bits == 0) continue;
     const int low = begin + lowest_bit(bits);
     bits = mask_at(words, low, end) & low_bits(most);
-    int count = 1;
+    int count = highest_bit(bits) + 1;
+    if (count - count_bits(bits) < gap) return {low, count, bits};
+    count = 1;
     for (uint32_t rest = bits & ~uint32_t{1}; rest != 0; rest &= rest - 1) {
       const int slot = lowest_bit(rest);
       if (slot - count >= gap) break;
@@ -167,8 +169,8 @@ struct ConvTile {
   MMSW_DEVICE ConvTile(const Team& own_team, const ConvTask<T>& own_task, int64_t work, Acc* shared)
       : team(own_team),
         task(own_task),
-        channel(static_cast<int>(work / task.plan.tiles.items())),
-        place(place_of(task.plan.tiles, work % task.plan.tiles.items())),
+        channel(static_cast<int>(split(work, task.plan.tiles.items()).quotient)),
+        place(place_of(task.plan.tiles, split(work, task.plan.tiles.items()).rest)),
         bands(shared),
         blocks(bands + task.plan.tiles.images * task.plan.stride),
         sums(own_team) {}
@@ -254,8 +256,8 @@ struct ConvTile {
     if (!has_patch(patch)) return;
     const Rectangle rectangle = {wanted.row, view.column0 - side() / 2,
                                  band_rows(tile(), wanted.taps), tile() + side() - 1};
-    load_band(thread % patches_of(tile()), patches_of(tile()), wanted.input + plane_of(patch), view,
-              rectangle, pitch(), corner_of(patch, 0, 0));
+    load_band(thread % patches_of(tile()), highest_bit(patches_of(tile())),
+              wanted.input + plane_of(patch), view, rectangle, pitch(), corner_of(patch, 0, 0));
   }
 
   MMSW_DEVICE void add_stage(int thread, const Arm& arm, const Stage& stage, int offset) {
@@ -314,17 +316,16 @@ struct ConvTile {
       const int x = view.column0 + patch.column, y = view.row0 + patch.row;
       if (!has_patch(patch) || x >= view.columns) return;
       T* target = output + plane_of(patch) + static_cast<int64_t>(y) * view.columns + x;
+      const bool even = view.columns % 2 == 0;  // then every patch begins at a multiple of two
+      const int rows = min_of(kRows, view.rows - y);
       MMSW_UNROLL
       for (int k = 0; k < kRows; ++k) {
-        if (y + k >= view.rows) return;
         const Pack<T, 2> two = {{Convert<T>::store(sums[thread].values[k][0]),
                                  Convert<T>::store(sums[thread].values[k][1])}};
-        if (view.columns % 2 == 0) {  // then every patch begins at a multiple of two values
-          *reinterpret_cast<Pack<T, 2>*>(target + k * view.columns) = two;
-        } else {
-          target[k * view.columns] = two.values[0];
-          if (x + 1 < view.columns) target[k * view.columns + 1] = two.values[1];
-        }
+        if (even && k < rows) *reinterpret_cast<Pack<T, 2>*>(target) = two;
+        if (!even && k < rows) target[0] = two.values[0];
+        if (!even && k < rows && x + 1 < view.columns) target[1] = two.values[1];
+        target += view.columns;
       }
     });
   }

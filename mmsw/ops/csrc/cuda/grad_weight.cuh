@@ -174,9 +174,11 @@ struct GradPart {
   MMSW_DEVICE GradPart(const Team& own_team, const GradTask<T>& own_task, int64_t work, Acc* memory)
       : team(own_team), task(own_task), shared(memory), sums(own_team) {
     const GradPlan& plan = task.plan;
-    const int part = static_cast<int>(work % plan.all_parts());
-    channel = static_cast<int>(work / plan.all_parts() % task.map.channels);
-    chunk = static_cast<int>(work / plan.all_parts() / task.map.channels);
+    const Split parts = split(work, plan.all_parts());
+    const Split channels = split(parts.quotient, task.map.channels);
+    const int part = static_cast<int>(parts.rest);
+    channel = static_cast<int>(channels.rest);
+    chunk = static_cast<int>(channels.quotient);
     arm = min_of(part / plan.parts, 2);
     own_arm = arm == 0 ? task.cross.wide : arm == 1 ? task.cross.tall : task.cross.small();
     piece0 = (part - arm * plan.parts) * plan.warps;
@@ -208,9 +210,9 @@ struct GradPart {
     });
     const int64_t begin = chunk * task.plan.chunk_items, all = task.plan.tiles.items();
     const int64_t end = begin + task.plan.chunk_items < all ? begin + task.plan.chunk_items : all;
+    Place place = place_of(task.plan.tiles, begin);
     MMSW_NO_UNROLL
-    for (int64_t item = begin; item < end; ++item) {
-      const Place place = place_of(task.plan.tiles, item);
+    for (int64_t item = begin; item < end; ++item, place = next_place(task.plan.tiles, place)) {
       const ArmView view = arm == 0 ? wide_view(task.map, place) : tall_view(task.map, place);
       const Load wanted = needed(view);
       if (wanted.low >= wanted.high) continue;
@@ -244,23 +246,29 @@ struct GradPart {
     return wanted;
   }
 
-  // One image is loaded by all threads, several by a warp each.
+  // Several images are loaded by a warp each. One is loaded by as many threads as the largest power
+  // of two, and its gradients by those that are left, if there are any.
   MMSW_DEVICE void load(int thread, int image0, const ArmView& view, const Load& wanted) const {
-    const int share = task.plan.tiles.images > 1 ? kWarp : team.threads();
+    const bool several = kTile < kMaxTile && task.plan.tiles.images > 1;
+    const int log_band = highest_bit(several ? kWarp : team.threads());
+    const int left = several ? 0 : team.threads() - (1 << log_band);
+    const int log_grad = left >= kWarp ? highest_bit(left) : log_band;
+    const int lane = several ? thread % kWarp : thread;
+    const int grad_lane = left >= kWarp ? thread - (1 << log_band) : lane;
+    const int step = several ? team.threads() / kWarp : 1;
     const Rectangle band = {view.row0 + own_arm.first + wanted.low, view.column0 - side() / 2,
                             band_rows(tile(), wanted.high - wanted.low), tile() + side() - 1};
     const Rectangle outputs = {view.row0, view.column0, tile(), tile()};
     MMSW_NO_UNROLL
-    for (int image = thread / share; image < images_from(image0); image += team.threads() / share) {
+    for (int image = several ? thread / kWarp : 0; image < images_from(image0); image += step) {
       const int64_t plane = (static_cast<int64_t>(image0 + image) * task.map.channels + channel) *
                             task.map.plane_size();
-      const int lane = thread % share;
-      load_band(lane, share, task.x + plane, view, band, pitch(),
+      load_band(lane, log_band, task.x + plane, view, band, pitch(),
                 shared + image * task.plan.stride);
       MMSW_NO_UNROLL
       for (int small = 0; small < 2; ++small) {
         if (!(small == 1 ? wanted.small : wanted.bits != 0)) continue;
-        load_band(lane, share, task.grads[small == 1 ? 2 : arm] + plane, view, outputs,
+        load_band(grad_lane, log_grad, task.grads[small == 1 ? 2 : arm] + plane, view, outputs,
                   grad_pitch(), grad_tiles(small == 1) + image * task.plan.grad_stride);
       }
     }
@@ -284,13 +292,14 @@ struct GradPart {
           shared + patch.image * task.plan.stride + (patch.row + start) * pitch() + patch.column;
       const Acc* grad = grad_tiles(small) + patch.image * task.plan.grad_stride +
                         patch.row * grad_pitch() + patch.column;
-      add_slots_of(corner, grad, bits, (piece0 + warp) % task.sizes.block_size(), sums[thread]);
+      add_slots_of(corner, grad, bits, piece0 + warp, sums[thread]);
     }
   }
 
-  MMSW_DEVICE void add_slots_of(const Acc* corner, const Acc* grad, uint32_t bits, int weight,
+  MMSW_DEVICE void add_slots_of(const Acc* corner, const Acc* grad, uint32_t bits, int piece,
                                 Sums& own) {
     if constexpr (kSide == 0) {
+      const int weight = piece % task.sizes.block_size();
       corner += weight / side() * pitch() + weight % side();
       MMSW_UNROLL
       for (int k = 0; k < kRows; ++k) {

@@ -30,7 +30,18 @@ MMSW_HOST_DEVICE bool in_range(int index, int length) {
   return static_cast<unsigned>(index) < static_cast<unsigned>(length);
 }
 
-// Lowest and highest bit of a word that is not zero, and the `count` lowest bits set.
+// A division of numbers that are not negative. 64-bit divisions are calls of a hundred
+// instructions.
+struct Split {
+  int64_t quotient, rest;
+};
+MMSW_HOST_DEVICE Split split(int64_t number, int64_t by) {
+  if ((number | by) >> 32 != 0) return {number / by, number % by};
+  const auto small = static_cast<uint32_t>(number), divisor = static_cast<uint32_t>(by);
+  return {small / divisor, small % divisor};
+}
+
+// Lowest and highest bit of a word that is not zero, how many are set, the `count` lowest ones set.
 MMSW_HOST_DEVICE int lowest_bit(uint32_t word) {
 #ifdef __CUDA_ARCH__
   return __ffs(static_cast<int>(word)) - 1;
@@ -43,6 +54,13 @@ MMSW_HOST_DEVICE int highest_bit(uint32_t word) {
   return 31 - __clz(static_cast<int>(word));
 #else
   return 31 - __builtin_clz(word);
+#endif
+}
+MMSW_HOST_DEVICE int count_bits(uint32_t word) {
+#ifdef __CUDA_ARCH__
+  return __popc(word);
+#else
+  return __builtin_popcount(word);
 #endif
 }
 MMSW_HOST_DEVICE uint32_t low_bits(int count) {

@@ -64,10 +64,22 @@ struct Place {
 };
 
 MMSW_HOST_DEVICE Place place_of(const TilePlan& plan, int64_t item) {
-  const int tiles = plan.tile_rows * plan.tile_columns;
-  const int index = static_cast<int>(item % tiles);
-  return {static_cast<int>(item / tiles) * plan.images, index / plan.tile_columns * plan.tile,
-          index % plan.tile_columns * plan.tile};
+  const Split group = split(item, static_cast<int64_t>(plan.tile_rows) * plan.tile_columns);
+  const auto index = static_cast<uint32_t>(group.rest);
+  const auto columns = static_cast<uint32_t>(plan.tile_columns);
+  return {static_cast<int>(group.quotient) * plan.images,
+          static_cast<int>(index / columns) * plan.tile,
+          static_cast<int>(index % columns) * plan.tile};
+}
+
+// The place after `place`, as `place_of` numbers them.
+MMSW_HOST_DEVICE Place next_place(const TilePlan& plan, Place place) {
+  place.x0 += plan.tile;
+  if (place.x0 < plan.tile_columns * plan.tile) return place;
+  place.x0 = 0;
+  place.y0 += plan.tile;
+  if (place.y0 < plan.tile_rows * plan.tile) return place;
+  return {place.image0 + plan.images, 0, 0};
 }
 
 // A plane as one arm sees it: rows run along the arm, columns across it.
@@ -100,12 +112,36 @@ struct Rectangle {
   int row, column, rows, columns;
 };
 
-// Loads a rectangle into `band`. Lanes read neighbouring addresses, in powers of two of them, and
-// every thread has kInFlight loads under way before it stores the first.
+// Copies kInFlight values, or as many of them as `count` says, that lie `hop` apart to places that
+// lie `target_hop` apart. All loads are under way before the first value is stored.
+template <int kInFlight, bool kAll, typename T, typename Acc>
+MMSW_DEVICE void load_some(const T*& source, int hop, Acc*& target, int target_hop, int count) {
+  T values[kInFlight];
+  MMSW_UNROLL
+  for (int i = 0; i < kInFlight; ++i) {
+    if (kAll || i < count) values[i] = *source;
+    source += hop;
+  }
+  MMSW_UNROLL
+  for (int i = 0; i < kInFlight; ++i) {
+    if (kAll || i < count) *target = Convert<T>::load(values[i]);
+    target += target_hop;
+  }
+}
+
 template <typename T, typename Acc>
-MMSW_DEVICE void load_band(int thread, int threads, const T* plane, const ArmView& view,
+MMSW_DEVICE void load_lines(const T* source, int hop, Acc* target, int target_hop, int count) {
+  MMSW_NO_UNROLL
+  for (; count >= 8; count -= 8) load_some<8, true>(source, hop, target, target_hop, count);
+  MMSW_NO_UNROLL
+  for (; count > 0; count -= 4) load_some<4, false>(source, hop, target, target_hop, count);
+}
+
+// Loads a rectangle into `band`, by the first `1 << log_threads` threads. Lanes read neighbouring
+// addresses, in powers of two of them; a thread walks over the lines of its position.
+template <typename T, typename Acc>
+MMSW_DEVICE void load_band(int thread, int log_threads, const T* plane, const ArmView& view,
                            const Rectangle& wanted, int pitch, Acc* band) {
-  constexpr int kInFlight = 8;
   const bool along = view.row_stride == 1;  // addresses run along the arm
   const int count = along ? wanted.rows : wanted.columns;
   const int begin = along ? wanted.row : wanted.column;
@@ -115,29 +151,29 @@ MMSW_DEVICE void load_band(int thread, int threads, const T* plane, const ArmVie
   const int all_lines = along ? view.columns : view.rows;
   const int stride = along ? view.column_stride : view.row_stride;
   const int target_step = along ? pitch : 1, target_line = along ? 1 : pitch;
+  if (thread >> log_threads != 0) return;
   int log = 5;
   MMSW_NO_UNROLL
   for (int done = 0; done < count; done += 1 << log) {
-    while (1 << log > count - done || 1 << log > threads) --log;
-    const int own = done + (thread & ((1 << log) - 1));
-    const int step = threads >> log;
-    const bool inside = in_range(begin + own, length);
-    const T* source = plane + begin + own;
+    while (1 << log > count - done || log > log_threads) --log;
+    const int own = done + (thread & ((1 << log) - 1)), first = thread >> log;
+    const int log_step = log_threads - log, step = 1 << log_step;
+    // The first line of this thread from `line` on.
+    const auto own_from = [&](int line) {
+      return first + (max_of(0, line - first + step - 1) >> log_step << log_step);
+    };
+    // Lines [low, high) lie in the plane; the others are zero.
+    const int low = in_range(begin + own, length) ? max_of(0, -first_line) : lines;
+    const int high = min_of(lines, all_lines - first_line), start = own_from(low);
     Acc* target = band + own * target_step;
     MMSW_NO_UNROLL
-    for (int line0 = thread >> log; line0 < lines; line0 += step * kInFlight) {
-      Acc values[kInFlight];
-      MMSW_UNROLL
-      for (int i = 0; i < kInFlight; ++i) {
-        const int line = line0 + i * step, from = first_line + line;
-        const bool wanted_here = inside && line < lines && in_range(from, all_lines);
-        values[i] = wanted_here ? Convert<T>::load(source[from * stride]) : Acc(0);
-      }
-      MMSW_UNROLL
-      for (int i = 0; i < kInFlight; ++i) {
-        const int line = line0 + i * step;
-        if (line < lines) target[line * target_line] = values[i];
-      }
+    for (int i = first; i < min_of(low, lines); i += step) target[i * target_line] = Acc(0);
+    load_lines(plane + begin + own + static_cast<int64_t>(first_line + start) * stride,
+               stride << log_step, target + start * target_line, target_line << log_step,
+               (high - start + step - 1) >> log_step);
+    MMSW_NO_UNROLL
+    for (int i = own_from(max_of(low, high)); i < lines; i += step) {
+      target[i * target_line] = Acc(0);
     }
   }
 }
