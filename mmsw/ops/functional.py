@@ -12,6 +12,8 @@ from .backends.call import Call
 from .pattern import ShiftPattern
 from .pattern_tables import PatternTables, conv_margin
 
+_DTYPES = torch.float32, torch.float64, torch.float16, torch.bfloat16
+
 
 def shift_add(conv_out: Tensor, pattern: ShiftPattern, backend: str | None = None) -> Outputs:
     """Shift the outputs of the small convolutions and add them up (the second step alone).
@@ -44,7 +46,8 @@ def shift_add(conv_out: Tensor, pattern: ShiftPattern, backend: str | None = Non
             f'conv_out must be [B, {channels}, H + {border}, W + {border}] with H, W >= 1 for '
             f'{pattern}, got {tuple(conv_out.shape)}'
         )
-    name = _choose(backend, 'shift_add', conv_out, tables)
+    _check_dtype('conv_out', conv_out)
+    name = backend_for(backend, 'shift_add', conv_out, tables)
     if name == 'torch' and needs_plain_operators(backend):
         return torch_backend.trace_shift_add(conv_out, tables)
     return library.run(name, 'shift_add', conv_out, *tables)
@@ -68,7 +71,8 @@ def shift_wise_conv2d(
     named, so they do not need mmsw.
 
     Args:
-        x: ``[B, C, H, W]``, any memory layout, any floating dtype; ``B = 0`` is allowed.
+        x: ``[B, C, H, W]``, any memory layout; ``B = 0`` is allowed. Maps hold float64, float32,
+            float16 or bfloat16.
         weight: Small kernels ``[C * nk, 1, N, N]`` of the same dtype.
         pattern: Shifts of ``C`` channels.
         backend: A name of :func:`~mmsw.ops.available_backends`; ``None`` or ``'auto'`` chooses.
@@ -102,7 +106,8 @@ def shift_wise_conv2d(
     x, weight = _autocast(x, weight)
     if x.dtype != weight.dtype:
         raise TypeError(f'x and weight must have one dtype, got {x.dtype} and {weight.dtype}')
-    name = _choose(backend, 'shift_wise_conv2d', x, tables)
+    _check_dtype('x', x)
+    name = backend_for(backend, 'shift_wise_conv2d', x, tables)
     if _is_plain(name):
         return torch_backend.trace_shift_wise_conv2d(x, weight, tables, mask)
     return library.run(name, 'shift_wise_conv2d', x, weight, mask, *tables)
@@ -126,11 +131,17 @@ def cross_conv2d(
         ``[B, C, H, W]``, contiguous.
 
     Raises:
-        TypeError: If the dtypes differ.
-        ValueError: If sizes do not fit together, or the backend is unknown.
+        TypeError: If the dtypes differ or are none that maps may hold.
+        ValueError: If sizes or devices do not fit together, or the backend is unknown.
         BackendUnavailableError: If the named backend cannot run.
     """
+    for name, tensor in (('wide', wide), ('tall', tall), ('bias', bias)):
+        if tensor is not None and tensor.device != x.device:
+            raise ValueError(
+                f'{name} is on {tensor.device}, the map on {x.device}; move one of them with .to()'
+            )
     x, wide, tall = _autocast(x, wide, tall)
+    _check_dtype('x', x)
     # One by one: with min(), torch 2.4 exports a program for maps of more than C rows only.
     if x.ndim != 4 or any(side < 1 for side in x.shape[1:]):
         raise ValueError(f'x must be [B, C, H, W] with C, H, W >= 1, got {list(x.shape)}')
@@ -175,6 +186,13 @@ def _check_tensor(name: str, tensor: Tensor, tables: PatternTables) -> None:
         )
 
 
+def _check_dtype(name: str, tensor: Tensor) -> None:
+    if tensor.dtype not in _DTYPES:
+        raise TypeError(
+            f'{name} must hold float32, float64, float16 or bfloat16, got {tensor.dtype}'
+        )
+
+
 def _flat_mask(mask: Tensor, filters: int, tables: PatternTables) -> Tensor:
     """A mask of small kernels as ``[C * nk]``."""
     if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
@@ -193,7 +211,15 @@ def _flat_mask(mask: Tensor, filters: int, tables: PatternTables) -> Tensor:
     return mask.reshape(-1)
 
 
-def _choose(backend: str | None, function: str, tensor: Tensor, tables: PatternTables) -> str:
+def backend_for(backend: str | None, function: str, tensor: Tensor, tables: PatternTables) -> str:
+    """Name of the backend that runs a function with a pattern.
+
+    Args:
+        backend: A backend argument, see :func:`~mmsw.ops.backends.choose_backend`, also for errors.
+        function: ``'shift_add'`` or ``'shift_wise_conv2d'``.
+        tensor: What it is to run on; only device and dtype count.
+        tables: The pattern.
+    """
     sizes = tables.big_kernel, tables.small_kernel, tables.identity_index.shape[1]
     return choose_backend(backend, Call(function, tensor.device, tensor.dtype, *sizes))
 

@@ -56,6 +56,7 @@ def _operator(name: str, tensors: str, returns: str, by_backend: _ByBackend, fak
     schema = f'({tensors}{pattern}, str backend) -> {returns}'
     defined = vars(torch.ops.mmsw).setdefault('_defined', {})  # lives as long as the operators
     key = name, schema
+    names = [part.split()[-1] for part in f'{tensors}{pattern}'.split(', ')]
 
     def implementation(*arguments: Any) -> Any:
         inputs, tables, backend = _sort(arguments)
@@ -64,6 +65,7 @@ def _operator(name: str, tensors: str, returns: str, by_backend: _ByBackend, fak
             return by_backend(backend_module(backend), tables, *inputs)
 
     def shapes(*arguments: Any) -> Any:
+        _check_devices(names, arguments)
         inputs, tables, _ = _sort(arguments)
         return fake(tables, *inputs)
 
@@ -78,6 +80,16 @@ def _operator(name: str, tensors: str, returns: str, by_backend: _ByBackend, fak
                     f'{namespace}::{name}', lambda *arguments: shapes(*arguments, '')
                 )
     return defined[key]
+
+
+def _check_devices(names: list[str], arguments: tuple) -> None:
+    """Torch asks for shapes only as soon as one tensor is on the meta device; all must be then."""
+    device = arguments[0].device
+    for name, value in zip(names, arguments, strict=False):
+        if isinstance(value, Tensor) and value.device != device:
+            raise ValueError(
+                f'{name} is on {value.device}, the map on {device}; move one of them with .to()'
+            )
 
 
 def _sort(arguments: tuple) -> tuple[list[Tensor | None], PatternTables | None, str]:

@@ -118,7 +118,7 @@ class ShiftPattern(nn.Module):
         checked = self._checked
         if checked is not None and checked[0] is shift_hv and checked[1] is identity_index:
             return checked
-        readable = _can_be_read(shift_hv) and _can_be_read(identity_index)
+        readable = can_be_read(shift_hv) and can_be_read(identity_index)
         if readable:
             try:
                 _check_tables(self.big_kernel, self.small_kernel, shift_hv, identity_index)
@@ -282,7 +282,7 @@ def _draw(
     return shift_hv, identity_index
 
 
-def _can_be_read(table: Tensor) -> bool:
+def can_be_read(table: Tensor) -> bool:
     """Whether a table has values: modes, tracers and transforms record what is done to a tensor."""
     if type(table) is not Tensor or torch.jit.is_tracing():
         return False

@@ -16,6 +16,12 @@ def layer() -> ShiftWiseConv2d:
     return layer
 
 
+def prune(layer: ShiftWiseConv2d, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    for path in layer.paths:
+        path.set_mask(torch.rand(len(path.mask), 1, 1, 1, generator=generator) < 0.4)
+
+
 @pytest.fixture(autouse=True)
 def _fresh_compiler() -> None:
     torch.compiler.reset()
@@ -33,19 +39,25 @@ def test_compile_in_evaluation(layer, deployed) -> None:
 
 
 def test_compile_in_training(layer) -> None:
+    """Dense, then pruned, then pruned in another way, in one program."""
     plain = copy.deepcopy(layer)
-    x = torch.randn(2, 8, 6, 7, requires_grad=True)
     compiled = torch.compile(layer, fullgraph=True, backend='aot_eager')
-    out = compiled(x)
-    x_plain = x.detach().clone().requires_grad_()
-    expected = plain(x_plain)
-    assert relative_error(out, expected) < 1e-5
-    grad = torch.randn_like(out)
-    out.backward(grad)
-    expected.backward(grad)
-    assert relative_error(x.grad, x_plain.grad) < 1e-5
-    for (name, found), target in zip(layer.named_parameters(), plain.parameters(), strict=True):
-        assert relative_error(found.grad, target.grad) < 1e-5, name
+    for step in range(3):
+        for one in (layer, plain) if step else ():
+            prune(one, step)
+        x = torch.randn(2, 8, 6, 7, requires_grad=True)
+        x_plain = x.detach().clone().requires_grad_()
+        out, expected = compiled(x), plain(x_plain)
+        assert relative_error(out, expected) < 1e-5
+        grad = torch.randn_like(out)
+        for one, result in ((layer, out), (plain, expected)):
+            one.zero_grad()
+            result.backward(grad)
+        assert relative_error(x.grad, x_plain.grad) < 1e-5
+        for (name, found), target in zip(layer.named_parameters(), plain.parameters(), strict=True):
+            assert relative_error(found.grad, target.grad) < 1e-5, name
+        for path in layer.paths:
+            assert not path.weight.grad[~path.mask].any()
     assert relative_error(layer.norm_h.running_var, plain.norm_h.running_var) < 1e-5
 
 

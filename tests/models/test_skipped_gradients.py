@@ -87,3 +87,113 @@ def test_nothing_to_leave_out_without_training(layer, given_masks) -> None:
     layer.eval()
     layer(x)
     assert given_masks == [None, None]
+
+
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> list[None]:
+    """One entry per look at the values of the masks."""
+    looks = []
+    look = ShiftWiseConv2d.kept_filters
+    monkeypatch.setattr(
+        ShiftWiseConv2d, 'kept_filters', lambda layer: (looks.append(None), look(layer))[1]
+    )
+    return looks
+
+
+def prune_by_the_mask(layer: ShiftWiseConv2d) -> None:
+    for path in layer.paths:
+        path.set_mask(torch.arange(len(path.mask)).view(-1, 1, 1, 1) % 2 == 0)
+
+
+def prune_by_a_file(layer: ShiftWiseConv2d) -> None:
+    state = layer.state_dict()
+    state |= {key: torch.zeros_like(state[key]) for key in state if key.endswith('mask')}
+    layer.load_state_dict(state)
+
+
+def prune_by_an_assigned_file(layer: ShiftWiseConv2d) -> None:
+    state = layer.state_dict()
+    state |= {key: torch.zeros_like(state[key]) for key in state if key.endswith('mask')}
+    layer.load_state_dict(state, assign=True)
+
+
+def prune_by_a_hook(layer: ShiftWiseConv2d) -> None:
+    def once(layer: ShiftWiseConv2d, inputs: tuple) -> None:
+        prune_by_the_mask(layer)
+        handle.remove()
+
+    handle = layer.register_forward_pre_hook(once)
+
+
+def prune_by_a_view(layer: ShiftWiseConv2d) -> None:
+    for path in layer.paths:
+        path.mask.detach()[3:].zero_()
+
+
+@pytest.mark.parametrize(
+    'prune',
+    [
+        prune_by_the_mask,
+        prune_by_a_file,
+        prune_by_an_assigned_file,
+        prune_by_a_hook,
+        prune_by_a_view,
+    ],
+)
+def test_no_mask_while_nothing_is_pruned(prune, given_masks, looks) -> None:
+    layer, x = ShiftWiseConv2d(4, 4, 13, num_reps=2, backend='torch'), torch.randn(1, 4, 5, 5)
+    for _ in range(3):
+        layer(x)
+    assert given_masks == [None] * 3
+    assert len(looks) == 1
+    prune(layer)
+    layer(x)
+    kept = layer.paths[0].mask.flatten(1).any(1)
+    assert not kept.all()
+    assert torch.equal(given_masks[-1], kept)
+    for path in layer.paths:
+        path.mask.data.fill_(True)  # leaves no version
+    layer(x)
+    assert given_masks[-1].all()
+    for path in layer.paths:
+        path.set_mask(torch.ones_like(path.mask))
+    layer(x)
+    assert given_masks[-1] is None
+
+
+def test_a_change_that_leaves_no_version_changes_no_gradient(given_masks) -> None:
+    layer = ShiftWiseConv2d(4, 4, 13, num_reps=2, backend='torch')
+    layer(torch.randn(1, 4, 5, 5))
+    pruned = torch.arange(len(layer.paths[0].mask)) % 2 == 0
+    for path in layer.paths:
+        path.mask.data[pruned] = False
+    out = layer(torch.randn(1, 4, 5, 5))
+    out.backward(torch.full_like(out, torch.nan))
+    assert given_masks == [None, None]
+    for path in layer.paths:
+        assert torch.equal(path.weight.grad[pruned], torch.zeros_like(path.weight[pruned]))
+
+
+def test_other_masks_for_one_call(given_masks) -> None:
+    """``functional_call`` exchanges the tensors and puts the old ones back."""
+    layer, x = ShiftWiseConv2d(4, 4, 13, num_reps=2, backend='torch'), torch.randn(1, 4, 5, 5)
+    layer(x)
+    masks = {f'paths.{i}.mask': torch.rand(layer.paths[i].mask.shape) < 0.1 for i in range(2)}
+    torch.func.functional_call(layer, masks, (x,))
+    layer(x)
+    one, other = masks.values()
+    first, given, last = given_masks
+    assert first is None
+    assert torch.equal(given, (one | other).flatten(1).any(1))
+    assert last is None
+
+
+def test_masks_that_count_no_changes(given_masks) -> None:
+    layer = ShiftWiseConv2d(4, 4, 13, num_reps=2, backend='torch')
+    for path in layer.paths:
+        path.requires_grad_(False)
+    with torch.inference_mode():
+        for path in layer.paths:
+            path.mask = torch.ones_like(path.mask)
+    layer(torch.randn(1, 4, 5, 5)).sum().backward()
+    assert given_masks[0].all()

@@ -100,6 +100,24 @@ def test_pruned_blocks_are_not_computed() -> None:
     assert cpp_backend.shift_wise_conv2d(x, kept, tables)[0].isnan().any()
 
 
+@pytest.mark.parametrize('bad', [torch.inf, -torch.inf, torch.nan])
+def test_a_weight_that_is_no_number_shows_in_its_channel_only(bad: float) -> None:
+    """It may reach a few more places of the channel than its tap does, but none fewer."""
+    pattern = ShiftPattern.draw(51, 5, 3, 2)
+    x, weight, *_ = random_tensors(pattern, 2, 33, 16, torch.float32)
+    broken = weight.clone()
+    broken[2, 0, 1, 1] = bad
+    weight = torch.zeros_like(weight)
+    weight[2, 0, 1, 1] = 1
+    reached = torch_backend.shift_wise_conv2d(x.abs() + 1, weight, pattern.tables())
+    found = cpp_backend.shift_wise_conv2d(x, broken, pattern.tables())
+    for out, touched in zip(found, reached, strict=True):
+        assert not out[touched != 0].isfinite().any()
+        assert out[:, 1:].isfinite().all()
+    assert reached[0].any()
+    assert reached[1].any()
+
+
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize('taps', [(9, 5), (1, 17), (53, 53)], ids=str)
 def test_fused_cross_form(instructions: str, taps: tuple[int, int], dtype) -> None:

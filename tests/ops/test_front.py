@@ -150,7 +150,7 @@ def test_empty_batch(name: str) -> None:
 
 
 BAD = [
-    ('x', lambda x: x[0], ValueError, r'^x must be \[B, 3, H \+ 0, W \+ 0\] with H, W >= 1, got'),
+    ('x', lambda x: x[0], ValueError, r'^x must be \[B, 3, H, W\] with H, W >= 1, got'),
     ('x', lambda x: x[:, :2], ValueError, r'^x must be \[B, 3, H'),
     ('x', lambda x: x[:, :, :0], ValueError, r'^x must be .* got \[2, 3, 0, 6\]'),
     ('x', lambda x: x.long(), TypeError, '^x must hold float32, float64, float16 or bfloat16, got'),
@@ -210,18 +210,50 @@ def test_what_does_not_fit_a_cross_is_refused(
         run('cross_conv2d', arguments('cross_conv2d') | change)
 
 
-def test_other_devices_are_refused() -> None:
+@pytest.mark.parametrize('name', NAMES)
+def test_other_devices_are_refused(name: str) -> None:
+    """A map on the CPU and a weight on the meta device gave memory that nobody had written."""
+    operator = getattr(torch.ops.mmsw_cpp, name).default
+    kernel = torch._C.DispatchKeySet(torch._C.DispatchKey.CPU)
+    for made in (arguments(name), arguments(name, grad=True)):
+        first, *others = (key for key, value in made.items() if isinstance(value, Tensor))
+        for key in others:
+            given = (made | {key: made[key].to('meta')}).values()
+            with pytest.raises(ValueError, match=f'^{key} is on meta, the map on cpu; move one of'):
+                operator(*given)
+            with pytest.raises(ValueError, match=r'is on (meta|cpu), the map on (meta|cpu); move'):
+                operator.redispatch(kernel, *given)
+        with pytest.raises(ValueError, match='is on cpu, the map on meta; move one of them with'):
+            operator(*(made | {first: made[first].to('meta')}).values())
+
+
+def test_other_devices_are_refused_on_every_backend(every_backend: str) -> None:
+    x, arm, bias = torch.ones(1, 3, 4, 6), torch.ones(3, 5, 3), torch.ones(3)
+    for key, change in dict(
+        wide=(x, arm.to('meta'), arm), tall=(x, arm, arm.to('meta')), bias=(x, arm, arm)
+    ).items():
+        with pytest.raises(ValueError, match=f'^{key} is on meta, the map on cpu; move one of'):
+            cross_conv2d(*change, bias.to('meta') if key == 'bias' else None)
     made = arguments('shift_wise_conv2d')
-    with pytest.raises(ValueError, match=r'^weight is on meta, the map on cpu; move one of them'):
-        torch.ops.mmsw_cpp.shift_wise_conv2d.default.redispatch(
-            torch._C.DispatchKeySet(torch._C.DispatchKey.CPU),
-            *(made | dict(weight=made['weight'].to('meta'))).values(),
+    with pytest.raises(ValueError, match=r'^weight is on meta, the map on cpu; move one'):
+        OPERATORS['shift_wise_conv2d'](
+            *(made | dict(weight=made['weight'].to('meta'))).values(), every_backend
         )
-    with pytest.raises(ValueError, match=r'^identity_index is on meta, the map on cpu'):
-        torch.ops.mmsw_cpp.shift_wise_conv2d.default.redispatch(
-            torch._C.DispatchKeySet(torch._C.DispatchKey.CPU),
-            *(made | dict(identity_index=made['identity_index'].to('meta'))).values(),
-        )
+
+
+def test_types_that_no_backend_takes(every_backend: str) -> None:
+    """They passed the check of the sizes, and each backend failed in a way of its own."""
+    quarter = torch.float8_e4m3fn
+    x, weight = torch.ones(2, 3, 4, 6).to(quarter), torch.ones(6, 1, 3, 3).to(quarter)
+    message = 'must hold float32, float64, float16 or bfloat16, got torch.float8_e4m3fn$'
+    with pytest.raises(TypeError, match=f'^x {message}'):
+        shift_wise_conv2d(x, weight, PATTERN)
+    with pytest.raises(TypeError, match=f'^conv_out {message}'):
+        shift_add(torch.ones(2, 6, 6, 8).to(quarter), PATTERN)
+    with pytest.raises(TypeError, match=f'^x {message}'):
+        cross_conv2d(x, torch.ones(3, 5, 3).to(quarter), torch.ones(3, 5, 3).to(quarter))
+    with torch.autocast('cpu'):  # they are cast first
+        assert shift_wise_conv2d(x, weight, PATTERN)[0].dtype == torch.bfloat16
 
 
 def test_transforms_of_functions_use_plain_operators() -> None:

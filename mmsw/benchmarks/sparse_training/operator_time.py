@@ -22,8 +22,7 @@ from mmsw.checkpoint import load_checkpoint_file
 from mmsw.json_file import read_json, write_json
 from mmsw.models import ShiftWiseConv2d
 from mmsw.ops import shift_wise_conv2d
-from mmsw.ops.backends import choose_backend
-from mmsw.ops.backends.call import Call
+from mmsw.ops.functional import backend_for
 
 from ..digests import digest, source_digest
 from ..operator.measure import measure, seconds, use_threads
@@ -117,11 +116,6 @@ def _layers(model: nn.Module) -> list[tuple[str, ShiftWiseConv2d]]:
     return [(n, part) for n, part in model.named_modules() if isinstance(part, ShiftWiseConv2d)]
 
 
-def _backend_of(layer: ShiftWiseConv2d) -> str:
-    sizes = layer.pattern.big_kernel, layer.pattern.small_kernel, layer.pattern.num_reps
-    return choose_backend(layer.backend, Call('shift_wise_conv2d', _CPU, torch.float32, *sizes))
-
-
 def _measure(model: nn.Module, sizes: dict[str, tuple[int, int, int]]) -> dict[str, Any]:
     layers = [(layer, sizes[name]) for name, layer in _layers(model)]
     generator = torch.Generator().manual_seed(0)
@@ -133,7 +127,12 @@ def _measure(model: nn.Module, sizes: dict[str, tuple[int, int, int]]) -> dict[s
     full = [_full_weight(layer, generator) for layer, _ in layers]
     work = [layer_work(layer, 1, *size[1:]) for layer, size in layers]
     found: dict[str, Any] = {
-        'backend': sorted({_backend_of(layer) for layer, _ in layers}),
+        'backend': sorted(
+            {
+                backend_for(layer.backend, 'shift_wise_conv2d', x, layer.pattern.tables())
+                for (layer, _), x in zip(layers, inputs, strict=True)
+            }
+        ),
         'batch': layers[0][1][0],
         'maps': [size[1:] for _, size in layers],
         'work_dense': sum(dense for dense, _, _ in work),

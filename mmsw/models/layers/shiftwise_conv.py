@@ -16,7 +16,7 @@ from mmsw.ops import ShiftPattern, cross_conv2d, shift_wise_conv2d
 from mmsw.ops.assemble import assemble
 from mmsw.ops.backends import check_backend
 from mmsw.ops.ghost_channels import SEED, VERSIONS, channel_order
-from mmsw.ops.pattern import newer_version
+from mmsw.ops.pattern import can_be_read, newer_version
 from mmsw.registration import register
 from mmsw.whole_number import whole_number, whole_numbers
 
@@ -65,6 +65,8 @@ class ShiftWiseConv2d(nn.Module):
 
     channel_order: Tensor
     _version = 1
+    _seen_versions: list[int] | None = None
+    _is_dense = False  # whether the masks prune nothing in those versions
 
     def __init__(
         self,
@@ -163,7 +165,39 @@ class ShiftWiseConv2d(nn.Module):
         mask = self.paths[0].mask
         for path in self.paths[1:]:
             mask = mask | path.mask
-        return mask.flatten(1).sum(1) > 0  # faster than any(1) over so few
+        return mask.flatten(1).any(1)
+
+    def _gradient_mask(self) -> Tensor | None:
+        """Small kernels that need a gradient; ``None`` for all of them.
+
+        Which ones are pruned is found anew in each pass. Only whether any is pruned is remembered,
+        with the versions of the masks that it was seen in. Some writes to a tensor leave no new
+        version (``mask.data``, ``torch.distributed``). The worst that comes of them is time spent
+        on gradients that the masks then make zero.
+        """
+        if not self._may_skip_gradients():
+            return None
+        versions = None if torch.compiler.is_compiling() else self._mask_versions()
+        if versions is None:
+            return self.kept_filters()
+        if versions != self._seen_versions:
+            self._is_dense = bool(self.kept_filters().all())
+            self._seen_versions = versions
+        return None if self._is_dense else self.kept_filters()
+
+    def _mask_versions(self) -> list[int] | None:
+        """Which tensors the masks are and how often they were changed.
+
+        ``None`` where a look at the values would wait for a GPU, where there are none, and where a
+        tensor counts no changes.
+        """
+        found = []
+        for path in self.paths:
+            mask = path.mask
+            if not mask.is_cpu or mask.is_inference() or not can_be_read(mask):
+                return None
+            found += id(mask), mask._version
+        return found
 
     def _may_skip_gradients(self) -> bool:
         """Whether nobody looks at gradients of pruned filters before the masks make them zero."""
@@ -182,10 +216,8 @@ class ShiftWiseConv2d(nn.Module):
                 active, self.deploy_wide, self.deploy_tall, self.deploy_bias, self.backend
             )
         else:
-            mask = self.kept_filters() if self._may_skip_gradients() else None
-            h, v, i = shift_wise_conv2d(
-                active, self.merged_weight(), self.pattern, self.backend, mask
-            )
+            weight, mask = self.merged_weight(), self._gradient_mask()
+            h, v, i = shift_wise_conv2d(active, weight, self.pattern, self.backend, mask)
             active = self.norm_h(h) + self.norm_v(v) + self.norm_i(i) + active
         return torch.cat([active, ghost], dim=1)
 

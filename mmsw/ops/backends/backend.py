@@ -16,9 +16,9 @@ class Backend(Protocol):
     """A module (or an object) that runs the operators.
 
     It is cheap to import: what it needs (the Taichi runtime, a CUDA context) starts inside the
-    functions that run operators. Their tensors are on one device, have one floating dtype and fit
-    together in size; they may have any strides and require gradients. Results are contiguous, of
-    the same dtype, and no views of the arguments.
+    functions that run operators. Their tensors are on one device, hold one of float64, float32,
+    float16 and bfloat16, and fit together in size; they may have any strides and require gradients.
+    Results are contiguous, of the same dtype, and no views of the arguments.
 
     Attributes:
         NEEDS_CHECK: Whether it is compared with ``torch`` at its first use on a device.

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import os
 import warnings
-from typing import Any
 
 import torch
 
@@ -29,12 +28,12 @@ NEEDS_CHECK = False
 _reason = load('cpp')  # here and not at the first call, which a compiler may be tracing
 
 _operators = CompiledOperators('cpp')
-
-
-def __getattr__(name: str) -> Any:
-    """The functions of the operators, such as ``shift_add``."""
-    return getattr(_operators, name)
-
+shift_add = _operators.shift_add
+shift_add_grad = _operators.shift_add_grad
+shift_wise_conv2d = _operators.shift_wise_conv2d
+shift_wise_conv2d_grad_input = _operators.shift_wise_conv2d_grad_input
+shift_wise_conv2d_grad_weight = _operators.shift_wise_conv2d_grad_weight
+cross_conv2d = _operators.cross_conv2d
 
 ARITHMETIC = 'MMSW_CPP_ARITHMETIC'
 
@@ -60,7 +59,7 @@ def unavailable_reason() -> str | None:
 
 
 def refuses(call: Call) -> str | None:
-    """It takes every floating dtype and every size, on the CPU."""
+    """It takes every call on the CPU."""
     if call.device.type != 'cpu':
         return f'it takes tensors on cpu, not on {call.device.type}'
     return None

@@ -7,8 +7,6 @@ bits every time. The kernels lie in ``mmsw/ops/csrc/cuda``; ``setup.py`` builds 
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 
 from .. import compiled
@@ -40,11 +38,12 @@ def _load() -> str | None:
 _reason = _load()
 
 _operators = CompiledOperators('cuda')
-
-
-def __getattr__(name: str) -> Any:
-    """The functions of the operators, such as ``shift_add``."""
-    return getattr(_operators, name)
+shift_add = _operators.shift_add
+shift_add_grad = _operators.shift_add_grad
+shift_wise_conv2d = _operators.shift_wise_conv2d
+shift_wise_conv2d_grad_input = _operators.shift_wise_conv2d_grad_input
+shift_wise_conv2d_grad_weight = _operators.shift_wise_conv2d_grad_weight
+cross_conv2d = _operators.cross_conv2d
 
 
 def unavailable_reason() -> str | None:

@@ -48,7 +48,7 @@ def unavailable_reason() -> str | None:
 
 
 def refuses(call: Call) -> str | None:
-    """It takes every floating dtype and every size, on the CPU and on CUDA."""
+    """It takes every call on the CPU and on CUDA."""
     if call.device.type not in ('cpu', 'cuda'):
         return f'it takes tensors on cpu or cuda, not on {call.device.type}'
     return None

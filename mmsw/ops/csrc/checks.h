@@ -1,6 +1,8 @@
 // Checks of what an operator gets, before any of it is read by address.
 #pragma once
 
+#include <string>
+
 #include "operators.h"
 
 namespace mmsw {
@@ -29,10 +31,11 @@ inline void check_fits(const Tensor& tensor, const char* name, const Tensor& map
 }
 
 inline void check_map(const Tensor& map, const char* name, int64_t channels, int64_t border = 0) {
+  const std::string more = border > 0 ? " + " + std::to_string(border) : "";
   check_floating(map, name);
   TORCH_CHECK_VALUE(
       map.dim() == 4 && map.size(1) == channels && map.size(2) > border && map.size(3) > border,
-      name, " must be [B, ", channels, ", H + ", border, ", W + ", border, "] with H, W >= 1, got ",
+      name, " must be [B, ", channels, ", H", more, ", W", more, "] with H, W >= 1, got ",
       map.sizes());
 }
 
