@@ -1,6 +1,7 @@
 // The place where an arm is run over the maps of a frame.
 #pragma once
 
+#include <algorithm>
 #include <type_traits>
 #include <vector>
 
@@ -108,6 +109,9 @@ class ArmOutput {
     map_ = map;
     data_ = in_place_ ? reinterpret_cast<T*>(map) : sums_.data();
   }
+
+  // Sums that are all the same.
+  void fill(T value) { std::fill_n(data_, in_place_ ? maps_.area() : sums_.size(), value); }
 
   void run(const Frame<T>& frame, const BlockList<T>& arm, int64_t side, bool accumulate) {
     run_arm(frame, arm, side, T(0), accumulate, data_, stride_);

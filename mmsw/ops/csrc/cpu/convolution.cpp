@@ -8,8 +8,6 @@
 namespace mmsw {
 namespace {
 
-MapSizes sizes_of(const Tensor& x) { return {x.size(0), x.size(1), x.size(2), x.size(3)}; }
-
 // What a thread needs: frames, and the blocks of the channel that it is at.
 template <typename S>
 struct Scratch {
@@ -29,6 +27,18 @@ struct Scratch {
 
   // Whether the wide arm may run over the upright frame.
   bool wins_wide() { return wins_reduced(frames.turned(), blocks.wide); }
+
+  // The sums of the wide arm, over `maps` that the upright frame holds if the arm wins there. True:
+  // `out` has them. False: `turned_sums` has; where maps are square, the frame holds transposes
+  // now.
+  bool run_wide(const S* maps, int64_t to_next, int64_t side, T init) {
+    if (blocks.wide.empty()) return out.fill(init), true;
+    if (out.run_turned(frames, blocks.wide, init)) return true;
+    auto& turned = frames.turned();
+    turned.copy_transposed(maps, to_next);
+    turned_sums.run(turned, blocks.wide, side, init);
+    return false;
+  }
 
   FramePair<T> frames;
   ArmOutput<S> out;
@@ -55,7 +65,7 @@ void for_each_frame(const MapSizes& maps, int64_t side, Work work) {
 template <typename S>
 Outputs forward(const Tensor& x, const Tensor& weight, const Pattern& pattern) {
   using T = Computed<S>;
-  const MapSizes maps = sizes_of(x);
+  const MapSizes maps = map_sizes(x);
   const Outputs outputs{new_map(x), new_map(x), new_map(x)};
   const S* in = x.const_data_ptr<S>();
   const S* weights = weight.const_data_ptr<S>();
@@ -67,17 +77,15 @@ Outputs forward(const Tensor& x, const Tensor& weight, const Pattern& pattern) {
     own.use(pattern, weights, channel, false);
     auto& upright = own.frames.upright();
     upright.copy(in + at, to_next);
-    own.out.begin(v + at);
-    own.out.run(upright, own.blocks.tall, side, false);
-    own.out.store();
-    own.out.begin(i + at);
-    own.out.run(upright, own.blocks.small, side, false);
-    own.out.store();
+    const auto upright_arm = [&](const BlockList<T>& arm, S* to) {
+      own.out.begin(to);
+      arm.empty() ? own.out.fill(0) : own.out.run(upright, arm, side, false);
+      own.out.store();
+    };
+    upright_arm(own.blocks.tall, v + at);
+    upright_arm(own.blocks.small, i + at);
     own.out.begin(h + at);
-    if (own.out.run_turned(own.frames, own.blocks.wide, T(0))) return own.out.store();
-    auto& turned = own.frames.turned();
-    turned.copy_transposed(in + at, to_next);
-    own.turned_sums.run(turned, own.blocks.wide, side, 0);
+    if (own.run_wide(in + at, to_next, side, 0)) return own.out.store();
     own.turned_sums.store(h + at, to_next, maps.width);
   });
   return outputs;
@@ -87,7 +95,7 @@ template <typename S>
 Tensor grad_input(const Outputs& grads, const Tensor& weight, const Pattern& pattern) {
   using T = Computed<S>;
   const auto& [grad_h, grad_v, grad_i] = grads;
-  const MapSizes maps = sizes_of(grad_h);
+  const MapSizes maps = map_sizes(grad_h);
   const Tensor grad = new_map(grad_h);
   const S* h = grad_h.const_data_ptr<S>();
   const S* v = grad_v.const_data_ptr<S>();
@@ -100,16 +108,14 @@ Tensor grad_input(const Outputs& grads, const Tensor& weight, const Pattern& pat
     auto& upright = own.frames.upright();
     own.out.begin(out + at);
     if (own.wins_wide()) upright.copy(h + at, to_next);
-    if (!own.out.run_turned(own.frames, own.blocks.wide, T(0))) {
-      auto& turned = own.frames.turned();
-      turned.copy_transposed(h + at, to_next);
-      own.turned_sums.run(turned, own.blocks.wide, side, 0);
-      own.out.take(own.turned_sums);
-    }
-    upright.copy(v + at, to_next);
-    own.out.run(upright, own.blocks.tall, side, true);
-    upright.copy(i + at, to_next);
-    own.out.run(upright, own.blocks.small, side, true);
+    if (!own.run_wide(h + at, to_next, side, 0)) own.out.take(own.turned_sums);
+    const auto add = [&](const BlockList<T>& arm, const S* map) {
+      if (arm.empty()) return;
+      upright.copy(map, to_next);
+      own.out.run(upright, arm, side, true);
+    };
+    add(own.blocks.tall, v + at);
+    add(own.blocks.small, i + at);
     own.out.store();
   });
   return grad;
@@ -118,7 +124,7 @@ Tensor grad_input(const Outputs& grads, const Tensor& weight, const Pattern& pat
 template <typename S>
 Tensor cross(const Tensor& x, const Tensor& wide, const Tensor& tall, const Tensor* bias) {
   using T = Computed<S>;
-  const MapSizes maps = sizes_of(x);
+  const MapSizes maps = map_sizes(x);
   const Tensor result = new_map(x);
   const S* in = x.const_data_ptr<S>();
   const S* wides = wide.const_data_ptr<S>();
@@ -141,10 +147,7 @@ Tensor cross(const Tensor& x, const Tensor& wide, const Tensor& tall, const Tens
     auto& upright = own.frames.upright();
     own.out.begin(out + at);
     upright.copy(in + at, to_next);
-    if (!own.out.run_turned(own.frames, own.blocks.wide, init)) {
-      auto& turned = own.frames.turned();
-      turned.copy_transposed(in + at, to_next);
-      own.turned_sums.run(turned, own.blocks.wide, side, init);
+    if (!own.run_wide(in + at, to_next, side, init)) {
       own.out.take(own.turned_sums);
       upright.copy(in + at, to_next);
     }

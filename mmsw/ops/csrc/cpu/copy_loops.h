@@ -96,6 +96,19 @@ MMSW_INLINE void transpose_vectors(Floats (&now)[lanes<float>]) {
 
 template <typename In, typename Out>
 MMSW_INLINE void transpose_square(const In* in, int64_t in_stride, Out* out, int64_t out_stride) {
+  if constexpr (lanes<float> == 8 && std::is_same_v<In, float> && std::is_same_v<Out, float>) {
+#pragma GCC unroll 4
+    for (int part = 0; part < 4; ++part) {
+      const int y = part / 2 * 4, x = part % 2 * 4;
+      Four square[4];
+#pragma GCC unroll 4
+      for (int row = 0; row < 4; ++row) square[row] = load_four(in + (y + row) * in_stride + x);
+      transpose_four(square);
+#pragma GCC unroll 4
+      for (int row = 0; row < 4; ++row) store_four(out + (x + row) * out_stride + y, square[row]);
+    }
+    return;
+  }
   constexpr int side = lanes<float>;
   Floats square[side];
 #pragma GCC unroll 16

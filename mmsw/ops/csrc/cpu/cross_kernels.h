@@ -81,6 +81,7 @@ class BlockList {
   // The whole blocks.
   const Block<T>* data() const { return blocks_.data(); }
   int64_t size() const { return static_cast<int64_t>(blocks_.size()); }
+  bool empty() const { return blocks_.empty() && ends_.empty(); }
   ReducedArm& reduced() const { return reduced_; }
 
   // Blocks of fewer taps, at most two. They are not padded with zeros: zero times an infinity of

@@ -1,6 +1,8 @@
 // Maps inside zeros, converted to what is computed in: what the loops over planes read.
 #pragma once
 
+#include <ATen/core/Tensor.h>
+
 #include <algorithm>
 #include <cstdint>
 #include <optional>
@@ -20,8 +22,11 @@ struct MapSizes {
     return (sample * channels + channel) * area();
   }
   int64_t to_next_sample() const { return channels * area(); }
-  MapSizes turned() const { return {batch, channels, width, height}; }
 };
+
+inline MapSizes map_sizes(const at::Tensor& maps) {
+  return {maps.size(0), maps.size(1), maps.size(2), maps.size(3)};
+}
 
 // How many samples to lay side by side in one frame, with the zeros that their neighbours need
 // between them: small maps fill whole vectors only together. A divisor of the batch.

@@ -99,7 +99,7 @@ Tensor grad_weight(const Outputs& grads, const Tensor& x, const bool* mask,
                    const Pattern& pattern) {
   using T = Computed<S>;
   const auto& [grad_h, grad_v, grad_i] = grads;
-  const MapSizes maps{x.size(0), x.size(1), x.size(2), x.size(3)};
+  const MapSizes maps = map_sizes(x);
   const int64_t side = pattern.sizes.side, count = pattern.sizes.groups * side * side;
   const Tensor grad = at::empty({maps.channels * pattern.sizes.groups, 1, side, side}, x.options());
   const S* in = x.const_data_ptr<S>();

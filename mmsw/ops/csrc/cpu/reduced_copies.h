@@ -12,27 +12,6 @@ constexpr int64_t kLanes = lanes<float>;
 // transform and no sum of theirs overflows.
 constexpr float kMapScale = 0x1p68f;
 
-typedef float Four __attribute__((vector_size(16)));
-typedef float LooseFour __attribute__((vector_size(16), aligned(4), may_alias));
-typedef int32_t FourInts __attribute__((vector_size(16)));
-MMSW_INLINE Four load_four(const float* from) { return *reinterpret_cast<const LooseFour*>(from); }
-MMSW_INLINE void store_four(float* to, Four v) { *reinterpret_cast<LooseFour*>(to) = v; }
-
-#if defined(__clang__)
-#define MMSW_SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
-#else
-#define MMSW_SHUFFLE(a, b, ...) __builtin_shuffle(a, b, FourInts{__VA_ARGS__})
-#endif
-
-MMSW_INLINE void transpose_four(Four (&v)[4]) {
-  const Four a = MMSW_SHUFFLE(v[0], v[1], 0, 4, 1, 5), b = MMSW_SHUFFLE(v[0], v[1], 2, 6, 3, 7);
-  const Four c = MMSW_SHUFFLE(v[2], v[3], 0, 4, 1, 5), d = MMSW_SHUFFLE(v[2], v[3], 2, 6, 3, 7);
-  v[0] = MMSW_SHUFFLE(a, c, 0, 1, 4, 5);
-  v[1] = MMSW_SHUFFLE(a, c, 2, 3, 6, 7);
-  v[2] = MMSW_SHUFFLE(b, d, 0, 1, 4, 5);
-  v[3] = MMSW_SHUFFLE(b, d, 2, 3, 6, 7);
-}
-
 // Sixteen (or eight) columns to four tiles of each phase, and back.
 template <int Columns>
 MMSW_INLINE void to_phases(Four (&v)[Columns]) {

@@ -39,7 +39,7 @@ MMSW_INLINE void store(T* to, typename Simd<T>::V value) {
 
 template <typename T>
 MMSW_INLINE typename Simd<T>::V splat(T value) {
-  return typename Simd<T>::V{} + value;
+  return value - typename Simd<T>::V{};  // unlike a sum, no operation: it keeps -0, too
 }
 
 // Keeps a loaded vector in its register: compilers like to load it again for every use, and loads
@@ -51,6 +51,28 @@ MMSW_INLINE typename Simd<T>::V splat(T value) {
 #else
 #define MMSW_KEEP(value)
 #endif
+
+// Four floats: shuffles of longer vectors cost more where they cross the halves.
+typedef float Four __attribute__((vector_size(16)));
+typedef float LooseFour __attribute__((vector_size(16), aligned(4), may_alias));
+typedef int32_t FourInts __attribute__((vector_size(16)));
+MMSW_INLINE Four load_four(const float* from) { return *reinterpret_cast<const LooseFour*>(from); }
+MMSW_INLINE void store_four(float* to, Four v) { *reinterpret_cast<LooseFour*>(to) = v; }
+
+#if defined(__clang__)
+#define MMSW_SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define MMSW_SHUFFLE(a, b, ...) __builtin_shuffle(a, b, FourInts{__VA_ARGS__})
+#endif
+
+MMSW_INLINE void transpose_four(Four (&v)[4]) {
+  const Four a = MMSW_SHUFFLE(v[0], v[1], 0, 4, 1, 5), b = MMSW_SHUFFLE(v[0], v[1], 2, 6, 3, 7);
+  const Four c = MMSW_SHUFFLE(v[2], v[3], 0, 4, 1, 5), d = MMSW_SHUFFLE(v[2], v[3], 2, 6, 3, 7);
+  v[0] = MMSW_SHUFFLE(a, c, 0, 1, 4, 5);
+  v[1] = MMSW_SHUFFLE(a, c, 2, 3, 6, 7);
+  v[2] = MMSW_SHUFFLE(b, d, 0, 1, 4, 5);
+  v[3] = MMSW_SHUFFLE(b, d, 2, 3, 6, 7);
+}
 
 // Half precision, as many values as a vector of float has lanes. Widened in vectors of bits.
 typedef float Floats __attribute__((vector_size(MMSW_VECTOR_BYTES)));
