@@ -23,8 +23,8 @@ from .call import Call
 #
 # The order is that of `python tools/benchmark_ops.py` (docs/backends.md holds a run): on the CPU it
 # was the same for every stage shape of the networks, batch size and number of threads, so one order
-# serves all shapes. No GPU was there to measure `cuda` before `torch`; that place is a guess, and
-# `cuda` has to agree with `torch` on a tiny map before it is used (first_use.py).
+# serves all shapes. On the one GPU that was measured `cuda` came before `torch` for all of them; on
+# every other one it has to agree with `torch` on a tiny map before it is used (first_use.py).
 _MODULES: dict[str, Backend] = {
     'cuda': cuda_backend,
     'cpp': cpp_backend,

@@ -14,7 +14,7 @@ from ..pattern_tables import num_groups
 from .call import Call
 from .compiled_backend import CompiledOperators, load
 
-# No GPU was there when the kernels were written: the first use on a device compares them.
+# The kernels were seen on one kind of GPU alone: the first use on a device compares them.
 NEEDS_CHECK = True
 
 # The largest side of a small kernel whose slot fits into a block's shared memory for any map, and
