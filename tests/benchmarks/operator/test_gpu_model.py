@@ -63,7 +63,7 @@ def test_shared_loads_are_those_that_the_machine_code_has(direction: str) -> Non
         for device in (A100, H100):
             found = expected(device, layer, direction)
             assert found.shared_loads <= 0.2
-            assert 0.1 < found.share_of_peak < 0.75
+            assert 0.09 < found.share_of_peak < 0.75
             assert found.seconds > found.bytes / find_gpu(device).bytes_per_s
     # N = 5, and half precision halves the bytes only
     half = expected(H100, STAGES[0], direction, 'bfloat16')
