@@ -210,7 +210,8 @@ struct GradPart {
     });
     const int64_t begin = chunk * task.plan.chunk_items, all = task.plan.tiles.items();
     const int64_t end = begin + task.plan.chunk_items < all ? begin + task.plan.chunk_items : all;
-    Place place = place_of(task.plan.tiles, begin);
+    Place place =
+        begin < end ? place_of(task.plan.tiles, begin) : Place{};  // an empty map has none
     MMSW_NO_UNROLL
     for (int64_t item = begin; item < end; ++item, place = next_place(task.plan.tiles, place)) {
       const ArmView view = arm == 0 ? wide_view(task.map, place) : tall_view(task.map, place);
