@@ -120,12 +120,13 @@ MMSW_INLINE Floats gelu_end_of(S* row, int64_t at, int64_t rest, const Before& b
 // of a few thousand in float, their sum in double.
 template <typename S, typename Before>
 MMSW_INLINE double gelu_row(S* row, int64_t count, const Before& before) {
-  constexpr int64_t group = gelu_vectors * lanes<float>;
+  constexpr int64_t group = gelu_vectors * lanes<float>, pair = 2 * lanes<float>;
   double total = 0;
   for (int64_t at = 0; at < count;) {
     Floats squares[2] = {};
     const int64_t part = at + 32 * group, end = part < count ? part : count;
     for (; at + group <= end; at += group) gelu_at<gelu_vectors>(row, at, before, squares);
+    for (; at + pair <= end; at += pair) gelu_at<2>(row, at, before, squares);
     for (; at + lanes<float> <= end; at += lanes<float>) gelu_at<1>(row, at, before, squares);
     if (at < end) squares[1] += gelu_end_of(row, at, end - at, before);
     at = end;
