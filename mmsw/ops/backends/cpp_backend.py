@@ -36,17 +36,27 @@ shift_wise_conv2d_grad_input = _operators.shift_wise_conv2d_grad_input
 shift_wise_conv2d_grad_weight = _operators.shift_wise_conv2d_grad_weight
 cross_conv2d = _operators.cross_conv2d
 
-if hasattr(torch.ops.mmsw_cpp, 'bias_gelu_'):  # a library that was built before lacks them
+if hasattr(torch.ops.mmsw_cpp, 'gelu_grad_'):  # a library that was built before lacks them
 
-    def bias_gelu(hidden: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-        """See :class:`~mmsw.ops.backends.backend.Backend`; in place where ``hidden`` can be."""
-        hidden = hidden.contiguous()
-        return hidden, torch.ops.mmsw_cpp.bias_gelu_(hidden, bias.contiguous())
+    def bias_gelu(hidden: Tensor, bias: Tensor, keep: bool = False) -> tuple[Tensor, Tensor]:
+        """See :class:`~mmsw.ops.backends.backend.Backend`, here and below."""
+        hidden, bias = hidden.contiguous(), bias.contiguous()
+        if keep:
+            return torch.ops.mmsw_cpp.bias_gelu(hidden, bias)
+        return hidden, torch.ops.mmsw_cpp.bias_gelu_(hidden, bias)
+
+    def gelu_grad(
+        grad: Tensor, hidden: Tensor, bias: Tensor, factor: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The pass back."""
+        grad = grad.contiguous()
+        rest = (tensor.contiguous() for tensor in (hidden, bias, factor))
+        return grad, torch.ops.mmsw_cpp.gelu_grad_(grad, *rest)
 
     def norm_gelu(
         hidden: Tensor, mean: Tensor, rstd: Tensor, column: Tensor, bias: Tensor
     ) -> Tensor:
-        """See :class:`~mmsw.ops.backends.backend.Backend`; in place where ``hidden`` can be."""
+        """Layer norm behind a product, and GELU."""
         hidden = hidden.contiguous()
         rest = (tensor.contiguous() for tensor in (mean, rstd, column, bias))
         torch.ops.mmsw_cpp.norm_gelu_(hidden, *rest)

@@ -1,18 +1,22 @@
-// The one pass over a map of hidden units, [B, K, P], on the CPU: operators that overwrite it.
+// The passes over a map of hidden units, [B, K, P], on the CPU.
 //
-// They are for inference: mmsw/ops/hidden_map.py calls plain operators where a gradient is wanted.
+// They have no derivatives: hidden_map.py calls plain operators where a gradient is wanted, and
+// hidden_layer.py has a gradient of its own.
 // Work is shared out by rows, so results do not depend on the number of threads.
 #include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
 #include <ATen/ops/zeros.h>
 #include <torch/csrc/autograd/autograd_not_implemented_fallback.h>
 #include <torch/library.h>
 
 #include <algorithm>
+#include <tuple>
 #include <type_traits>
 
 #include "../checks.h"
 #include "dispatch.h"
 #include "instruction_sets.h"
+#include "new_map.h"
 #include "parallel.h"
 
 namespace mmsw {
@@ -31,29 +35,40 @@ const auto& hidden_kernels() {
   }
 }
 
-// The bits of rows, as kernels take them.
-template <typename T, typename Bits, typename S>
-Bits* row_of(const HiddenKernels<T, Bits>&, S* map) {
-  return reinterpret_cast<Bits*>(map);
+// The values of a map, as kernels take them.
+template <typename S, typename T, typename Bits>
+Bits* values_of(const Tensor& map, const HiddenKernels<T, Bits>&) {
+  return reinterpret_cast<Bits*>(map.mutable_data_ptr<S>());
+}
+template <typename S, typename T, typename Bits>
+const Bits* const_values_of(const Tensor& map, const HiddenKernels<T, Bits>&) {
+  return reinterpret_cast<const Bits*>(map.const_data_ptr<S>());
 }
 
 template <typename Work>
 void for_each_row(const Tensor& hidden, Work work) {
-  if (!hidden.is_inference()) hidden.unsafeGetTensorImpl()->bump_version();  // autograd asks for it
   constexpr int64_t values = 1 << 14;  // that a thread takes at once
   const int64_t grain = std::max<int64_t>(1, values / hidden.size(2));
   for_each(hidden.size(0) * hidden.size(1), grain, 0, [&](int64_t row, int) { work(row); });
 }
 
+// Autograd asks for it.
+void count_change(const Tensor& map) {
+  if (!map.is_inference()) map.unsafeGetTensorImpl()->bump_version();
+}
+
 template <typename S>
-void run_bias_gelu(const Tensor& hidden, const Tensor& bias, const Tensor& sums) {
+void run_bias_gelu(const Tensor& hidden, const Tensor& bias, const Tensor& out,
+                   const Tensor& sums) {
   const auto& kernels = hidden_kernels<S>();
   const int64_t positions = hidden.size(2), biases = bias.numel();
-  auto* map = row_of(kernels, hidden.mutable_data_ptr<S>());
+  const auto* in = const_values_of<S>(hidden, kernels);
+  auto* map = values_of<S>(out, kernels);
   const auto* from = bias.const_data_ptr<Computed<S>>();
   auto* to = sums.mutable_data_ptr<Computed<S>>();
   for_each_row(hidden, [&](int64_t row) {
-    to[row] = kernels.bias_gelu(map + row * positions, positions, from[row % biases]);
+    const int64_t at = row * positions;
+    to[row] = kernels.bias_gelu(in + at, map + at, positions, from[row % biases]);
   });
 }
 
@@ -62,7 +77,7 @@ void run_norm_gelu(const Tensor& hidden, const Tensor& mean, const Tensor& rstd,
                    const Tensor& column, const Tensor& bias) {
   const auto& kernels = hidden_kernels<S>();
   const int64_t units = hidden.size(1), positions = hidden.size(2);
-  auto* map = row_of(kernels, hidden.mutable_data_ptr<S>());
+  auto* map = values_of<S>(hidden, kernels);
   const auto *means = mean.const_data_ptr<Computed<S>>(),
              *rstds = rstd.const_data_ptr<Computed<S>>(),
              *columns = column.const_data_ptr<Computed<S>>(),
@@ -71,6 +86,22 @@ void run_norm_gelu(const Tensor& hidden, const Tensor& mean, const Tensor& rstd,
     const int64_t at = row / units * positions, unit = row % units;
     kernels.norm_gelu(map + row * positions, positions, means + at, rstds + at, columns[unit],
                       biases[unit]);
+  });
+}
+
+template <typename S>
+void run_gelu_grad(const Tensor& grad, const Tensor& hidden, const Tensor& bias,
+                   const Tensor& factor, const Tensor& sums) {
+  const auto& kernels = hidden_kernels<S>();
+  const int64_t units = hidden.size(1), positions = hidden.size(2);
+  const auto* in = const_values_of<S>(hidden, kernels);
+  auto* map = values_of<S>(grad, kernels);
+  const auto *biases = bias.const_data_ptr<Computed<S>>(),
+             *factors = factor.const_data_ptr<Computed<S>>();
+  auto* to = sums.mutable_data_ptr<Computed<S>>();
+  for_each_row(hidden, [&](int64_t row) {
+    const int64_t at = row * positions;
+    to[row] = kernels.gelu_grad(in + at, map + at, positions, biases[row % units], factors[row]);
   });
 }
 
@@ -95,14 +126,43 @@ void check_with(const Tensor& tensor, const char* name, const Tensor& hidden, bo
                     tensor.strides());
 }
 
-// Returns the sums of squares, [B, K].
-Tensor bias_gelu(Tensor& hidden, const Tensor& bias) {
+Tensor zero_sums(const Tensor& hidden) {
+  return at::zeros({hidden.size(0), hidden.size(1)}, hidden.options().dtype(computed_type(hidden)));
+}
+
+// Writes to `out` and returns the sums of squares, [B, K].
+Tensor bias_gelu_to(const Tensor& out, const Tensor& hidden, const Tensor& bias) {
   check_hidden(hidden);
   const int64_t batch = hidden.size(0), units = hidden.size(1);
   check_with(bias, "bias", hidden,
              bias.sizes() == IntArrayRef({units}) || bias.sizes() == IntArrayRef({batch, units}));
-  const Tensor sums = at::zeros({batch, units}, hidden.options().dtype(computed_type(hidden)));
-  if (hidden.numel() > 0) MMSW_DISPATCH(hidden, run_bias_gelu, hidden, bias, sums);
+  const Tensor sums = zero_sums(hidden);
+  if (hidden.numel() > 0) MMSW_DISPATCH(hidden, run_bias_gelu, hidden, bias, out, sums);
+  return sums;
+}
+
+Tensor bias_gelu_in_place(Tensor& hidden, const Tensor& bias) {
+  const Tensor sums = bias_gelu_to(hidden, hidden, bias);
+  count_change(hidden);
+  return sums;
+}
+
+std::tuple<Tensor, Tensor> bias_gelu(const Tensor& hidden, const Tensor& bias) {
+  const Tensor out = new_map(hidden);
+  return {out, bias_gelu_to(out, hidden, bias)};
+}
+
+// Returns the sums, [B, K].
+Tensor gelu_grad(Tensor& grad, const Tensor& hidden, const Tensor& bias, const Tensor& factor) {
+  check_hidden(hidden);
+  check_fits(grad, "grad", hidden, hidden.sizes());
+  TORCH_CHECK_VALUE(grad.is_contiguous(), "grad must be contiguous");
+  const int64_t batch = hidden.size(0), units = hidden.size(1);
+  check_with(bias, "bias", hidden, bias.sizes() == IntArrayRef({units}));
+  check_with(factor, "factor", hidden, factor.sizes() == IntArrayRef({batch, units}));
+  const Tensor sums = zero_sums(hidden);
+  if (hidden.numel() > 0) MMSW_DISPATCH(hidden, run_gelu_grad, grad, hidden, bias, factor, sums);
+  count_change(grad);
   return sums;
 }
 
@@ -115,38 +175,56 @@ void norm_gelu(Tensor& hidden, const Tensor& mean, const Tensor& rstd, const Ten
   check_with(column, "column", hidden, column.sizes() == IntArrayRef({units}));
   check_with(bias, "bias", hidden, bias.sizes() == IntArrayRef({units}));
   if (hidden.numel() > 0) MMSW_DISPATCH(hidden, run_norm_gelu, hidden, mean, rstd, column, bias);
+  count_change(hidden);
 }
 
 // What compilers need to know.
-Tensor shape_of_sums(Tensor& hidden, const Tensor&) {
+Tensor shape_of_sums(const Tensor& hidden) {
   return at::empty_symint({hidden.sym_size(0), hidden.sym_size(1)},
                           hidden.options().dtype(computed_type(hidden)));
 }
 
-void no_shape(Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&) {}
+Tensor bias_gelu_in_place_shape(Tensor& hidden, const Tensor&) { return shape_of_sums(hidden); }
+
+std::tuple<Tensor, Tensor> bias_gelu_shape(const Tensor& hidden, const Tensor&) {
+  return {at::empty_like(hidden), shape_of_sums(hidden)};
+}
+
+void norm_gelu_shape(Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&) {}
+
+Tensor gelu_grad_shape(Tensor& grad, const Tensor&, const Tensor&, const Tensor&) {
+  return shape_of_sums(grad);
+}
 
 TORCH_LIBRARY_FRAGMENT(mmsw_cpp, library) {
   const auto def = [&](const char* schema) {
     library.def(torch::schema(schema), {at::Tag::pt2_compliant_tag});
   };
+  def("bias_gelu(Tensor hidden, Tensor bias) -> (Tensor, Tensor)");
   def("bias_gelu_(Tensor(a!) hidden, Tensor bias) -> Tensor");
   def("norm_gelu_(Tensor(a!) hidden, Tensor mean, Tensor rstd, Tensor column, Tensor bias) -> ()");
+  def("gelu_grad_(Tensor(a!) grad, Tensor hidden, Tensor bias, Tensor factor) -> Tensor");
 }
 
 TORCH_LIBRARY_IMPL(mmsw_cpp, CPU, library) {
-  library.impl("bias_gelu_", &bias_gelu);
+  library.impl("bias_gelu", &bias_gelu);
+  library.impl("bias_gelu_", &bias_gelu_in_place);
   library.impl("norm_gelu_", &norm_gelu);
+  library.impl("gelu_grad_", &gelu_grad);
 }
 
 TORCH_LIBRARY_IMPL(mmsw_cpp, Meta, library) {
-  library.impl("bias_gelu_", &shape_of_sums);
-  library.impl("norm_gelu_", &no_shape);
+  library.impl("bias_gelu", &bias_gelu_shape);
+  library.impl("bias_gelu_", &bias_gelu_in_place_shape);
+  library.impl("norm_gelu_", &norm_gelu_shape);
+  library.impl("gelu_grad_", &gelu_grad_shape);
 }
 
 // No derivatives.
 TORCH_LIBRARY_IMPL(mmsw_cpp, Autograd, library) {
-  library.impl("bias_gelu_", torch::autograd::autogradNotImplementedFallback());
-  library.impl("norm_gelu_", torch::autograd::autogradNotImplementedFallback());
+  for (const char* name : {"bias_gelu", "bias_gelu_", "norm_gelu_", "gelu_grad_"}) {
+    library.impl(name, torch::autograd::autogradNotImplementedFallback());
+  }
 }
 
 }  // namespace
