@@ -32,55 +32,43 @@ constexpr float slope_by_tail[] = {
     1.8066688e-07f,  -4.92256017e-06f, 5.64849733e-05f, -0.000346665237f, 0.00108132192f,
     0.000164330058f, -0.0194507484f,   0.109165582f,    0.636581947f,     0.797887705f};
 
-MMSW_INLINE Floats size_of(Floats x) {
-  return reinterpret_cast<Floats>(reinterpret_cast<Bits>(x) & 0x7fffffffu);
-}
-
-// size = |x|, at most `gelu_end`; tail = how likely a normal number is larger.
-template <int Count>
-MMSW_INLINE void normal_tail(const Floats (&x)[Count], Floats (&size)[Count],
-                             Floats (&tail)[Count]) {
-  Floats power[Count];
+// x = x * (1 + erf(x / sqrt 2)) / 2, NaN for -infinity as there. Without a slope asked for, `slope`
+// is not touched.
+template <bool WithSlope, int Count>
+MMSW_INLINE void gelu(Floats (&x)[Count], Floats (&slope)[Count]) {
+  Floats size[Count], power[Count], tail[Count];
   MMSW_EACH {
-    size[i] = size_of(x[i]);
+    size[i] = reinterpret_cast<Floats>(reinterpret_cast<Bits>(x[i]) & 0x7fffffffu);
+    x[i] = x[i] * 0.5f + size[i] * 0.5f;  // relu
     size[i] = size[i] < gelu_end ? size[i] : splat(gelu_end);
     power[i] = splat(log_tail[0]);
   }
 #pragma GCC unroll 16
   for (int k = 1; k < 10; ++k) MMSW_EACH power[i] = power[i] * size[i] + log_tail[k];
-  Floats scale[Count];
-  MMSW_EACH {
-    power[i] = power[i] * size[i] - 1.0f;
+  MMSW_EACH power[i] = power[i] * size[i] - 1.0f;
+  if constexpr (WithSlope) {
+    MMSW_EACH slope[i] = splat(slope_by_tail[0]);
+#pragma GCC unroll 16
+    for (int k = 1; k < 10; ++k) MMSW_EACH slope[i] = slope[i] * size[i] + slope_by_tail[k];
+    MMSW_EACH slope[i] = slope[i] * size[i] - 1.0f;
+  }
+  MMSW_EACH {  // the tail is this power of two, times one of a fraction
     const Floats exponent = power[i] + round_to_exponent;
     power[i] -= exponent - round_to_exponent;
-    scale[i] = reinterpret_cast<Floats>(reinterpret_cast<Bits>(exponent) << 23);
+    const Floats scale = reinterpret_cast<Floats>(reinterpret_cast<Bits>(exponent) << 23);
+    size[i] *= scale;
+    if constexpr (WithSlope) slope[i] *= scale;
     tail[i] = splat(power_of_two[0]);
   }
 #pragma GCC unroll 16
   for (int k = 1; k < 6; ++k) MMSW_EACH tail[i] = tail[i] * power[i] + power_of_two[k];
-  MMSW_EACH tail[i] = (tail[i] * power[i] + 1.0f) * scale[i];
-}
-
-// x * (1 + erf(x / sqrt 2)) / 2; NaN for -infinity, as there.
-template <int Count>
-MMSW_INLINE void gelu(Floats (&x)[Count]) {
-  Floats size[Count], tail[Count];
-  normal_tail(x, size, tail);
-  MMSW_EACH x[i] = x[i] * 0.5f + size_of(x[i]) * 0.5f - tail[i] * size[i];
-}
-
-// The same, and the slope there.
-template <int Count>
-MMSW_INLINE void gelu(Floats (&x)[Count], Floats (&slope)[Count]) {
-  Floats size[Count], tail[Count];
-  normal_tail(x, size, tail);
-  MMSW_EACH slope[i] = splat(slope_by_tail[0]);
-#pragma GCC unroll 16
-  for (int k = 1; k < 10; ++k) MMSW_EACH slope[i] = slope[i] * size[i] + slope_by_tail[k];
   MMSW_EACH {
-    slope[i] = (slope[i] * size[i] - 1.0f) * tail[i];
-    slope[i] = x[i] < 0.0f ? -slope[i] : slope[i] + 1.0f;
-    x[i] = x[i] * 0.5f + size_of(x[i]) * 0.5f - tail[i] * size[i];
+    tail[i] = tail[i] * power[i] + 1.0f;
+    if constexpr (WithSlope) {
+      slope[i] *= tail[i];
+      slope[i] = x[i] > 0.0f ? slope[i] + 1.0f : -slope[i];
+    }
+    x[i] -= tail[i] * size[i];
   }
 }
 

@@ -64,7 +64,7 @@ struct Forward {
     for (int i = 0; i < Count; ++i) {
       x[i] = before(load_wide(in + at + i * lanes<float>), at + i * lanes<float>);
     }
-    gelu(x);
+    gelu<false>(x, x);
 #pragma GCC unroll 8
     for (int i = 0; i < Count; ++i) {
       sums[i % 2] += x[i] * x[i];
@@ -75,7 +75,7 @@ struct Forward {
   MMSW_INLINE Floats end(int64_t at, int64_t rest) const {
     End<S> some(in + at, rest);
     Floats x[] = {before.end(load_wide(some.values), at, rest)};
-    gelu(x);
+    gelu<false>(x, x);
     store_narrow(some.values, x[0]);
     some.write(out + at);
     return x[0] * x[0];
@@ -94,7 +94,7 @@ struct Backward {
     Floats x[Count], slope[Count];
 #pragma GCC unroll 8
     for (int i = 0; i < Count; ++i) x[i] = load_wide(in + at + i * lanes<float>) + bias;
-    gelu(x, slope);
+    gelu<true>(x, slope);
 #pragma GCC unroll 8
     for (int i = 0; i < Count; ++i) {
       S* to = grad + at + i * lanes<float>;
@@ -107,7 +107,7 @@ struct Backward {
   MMSW_INLINE Floats end(int64_t at, int64_t rest) const {
     End<S> some(grad + at, rest);
     Floats x[] = {load_wide(End<S>(in + at, rest).values) + bias}, slope[1];
-    gelu(x, slope);
+    gelu<true>(x, slope);
     x[0] = (load_wide(some.values) + x[0] * factor) * slope[0];
     store_narrow(some.values, x[0]);
     some.write(grad + at);
