@@ -61,3 +61,23 @@ class Backend(Protocol):
 
     def cross_conv2d(self, x: Tensor, wide: Tensor, tall: Tensor, bias: Tensor | None) -> Tensor:
         """See :func:`mmsw.ops.cross_conv2d`."""
+
+    def bias_gelu(self, hidden: Tensor, bias: Tensor, keep: bool = False) -> tuple[Tensor, Tensor]:
+        """See :func:`mmsw.ops.bias_gelu`; ``bias`` is in the type that is computed in.
+
+        ``hidden`` may be overwritten unless it is to be kept. This and the two below may be left to
+        the other backends, and need no derivative.
+        """
+
+    def gelu_grad(
+        self, grad: Tensor, hidden: Tensor, bias: Tensor, factor: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """``(grad + factor * gelu(y)) * gelu'(y)`` for ``y = hidden + bias``, and its sums.
+
+        ``factor`` is ``[B, K]``, as are the sums over the positions. ``grad`` may be overwritten.
+        """
+
+    def norm_gelu(
+        self, hidden: Tensor, mean: Tensor, rstd: Tensor, column: Tensor, bias: Tensor
+    ) -> Tensor:
+        """See :func:`mmsw.ops.norm_gelu`."""

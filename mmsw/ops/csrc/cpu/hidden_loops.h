@@ -1,0 +1,186 @@
+// One pass over a row of a map of hidden units: what comes before GELU, GELU itself, and the sum of
+// squares; and the pass back. A row holds one unit of one sample at every position.
+#pragma once
+
+#include "copy_loops.h"
+#include "gelu.h"
+
+namespace mmsw {
+namespace {
+
+// So many vectors at once that no multiply-add waits for the one before.
+constexpr int gelu_vectors = MMSW_REGISTERS >= 32 ? 8 : 6;
+
+// Memory for the end of a row, which is shorter than a vector.
+template <typename S>
+struct End {
+  S values[lanes<float>] = {};
+  int64_t bytes;
+
+  MMSW_INLINE End(const S* from, int64_t count) : bytes(count * sizeof(S)) {
+    __builtin_memcpy(values, from, bytes);
+  }
+  MMSW_INLINE void write(S* to) const { __builtin_memcpy(to, values, bytes); }
+};
+
+// What comes before GELU.
+template <typename T>
+struct AddBias {
+  T bias;
+  template <typename Value>
+  MMSW_INLINE Value operator()(Value value, int64_t) const {
+    return value + bias;
+  }
+  MMSW_INLINE Floats end(Floats value, int64_t, int64_t) const { return value + bias; }
+};
+
+template <typename T>
+struct Normalise {
+  const T *mean, *rstd;  // per position
+  T column, bias;
+  MMSW_INLINE double operator()(double value, int64_t at) const {
+    return rstd[at] * (value - column * mean[at]) + bias;
+  }
+  MMSW_INLINE Floats operator()(Floats value, int64_t at) const {
+    return load(rstd + at) * (value - column * load(mean + at)) + bias;
+  }
+  MMSW_INLINE Floats end(Floats value, int64_t at, int64_t rest) const {
+    const End<float> means(mean + at, rest), rstds(rstd + at, rest);
+    return Normalise{means.values, rstds.values, column, bias}(value, 0);
+  }
+};
+
+// out = GELU of before(in), its squares to be added up.
+template <typename S, typename Before>
+struct Forward {
+  const S* in;
+  S* out;
+  Before before;
+
+  template <int Count>
+  MMSW_INLINE void run(int64_t at, Floats (&sums)[2]) const {
+    Floats x[Count];
+#pragma GCC unroll 8
+    for (int i = 0; i < Count; ++i) {
+      x[i] = before(load_wide(in + at + i * lanes<float>), at + i * lanes<float>);
+    }
+    gelu<false>(x, x);
+#pragma GCC unroll 8
+    for (int i = 0; i < Count; ++i) {
+      sums[i % 2] += x[i] * x[i];
+      store_narrow(out + at + i * lanes<float>, x[i]);
+    }
+  }
+
+  MMSW_INLINE Floats end(int64_t at, int64_t rest) const {
+    End<S> some(in + at, rest);
+    Floats x[] = {before.end(load_wide(some.values), at, rest)};
+    gelu<false>(x, x);
+    store_narrow(some.values, x[0]);
+    some.write(out + at);
+    return x[0] * x[0];
+  }
+};
+
+// grad = (grad + factor * y) * slope, with y = GELU of in + bias; to be added up.
+template <typename S>
+struct Backward {
+  const S* in;
+  S* grad;
+  float bias, factor;
+
+  template <int Count>
+  MMSW_INLINE void run(int64_t at, Floats (&sums)[2]) const {
+    Floats x[Count], slope[Count];
+#pragma GCC unroll 8
+    for (int i = 0; i < Count; ++i) x[i] = load_wide(in + at + i * lanes<float>) + bias;
+    gelu<true>(x, slope);
+#pragma GCC unroll 8
+    for (int i = 0; i < Count; ++i) {
+      S* to = grad + at + i * lanes<float>;
+      x[i] = (load_wide(to) + x[i] * factor) * slope[i];
+      sums[i % 2] += x[i];
+      store_narrow(to, x[i]);
+    }
+  }
+
+  MMSW_INLINE Floats end(int64_t at, int64_t rest) const {
+    End<S> some(grad + at, rest);
+    Floats x[] = {load_wide(End<S>(in + at, rest).values) + bias}, slope[1];
+    gelu<true>(x, slope);
+    x[0] = (load_wide(some.values) + x[0] * factor) * slope[0];
+    store_narrow(some.values, x[0]);
+    some.write(grad + at);
+    return x[0];
+  }
+};
+
+// Runs a pass over a row and adds up what it is to add: parts of a few thousand in float, their sum
+// in double. Values are those before they are rounded to S.
+template <int Count, typename Pass>
+MMSW_INLINE double run_row(int64_t count, const Pass& pass) {
+  constexpr int64_t one = lanes<float>;
+  double total = 0;
+  for (int64_t at = 0; at < count;) {
+    Floats sums[2] = {};
+    const int64_t part = at + 32 * Count * one, end = part < count ? part : count;
+    for (; at + Count * one <= end; at += Count * one) pass.template run<Count>(at, sums);
+    for (; at + 2 * one <= end; at += 2 * one) pass.template run<2>(at, sums);
+    for (; at + one <= end; at += one) pass.template run<1>(at, sums);
+    if (at < end) sums[1] += keep_lanes(pass.end(at, end - at), end - at);
+    at = end;
+    sums[0] += sums[1];
+    float sum = 0;
+    for (int i = 0; i < lanes<float>; ++i) sum += sums[0][i];
+    total += sum;
+  }
+  return total;
+}
+
+template <typename S, typename Before>
+MMSW_INLINE double gelu_row(const S* in, S* out, int64_t count, const Before& before) {
+  return run_row<gelu_vectors>(count, Forward<S, Before>{in, out, before});
+}
+
+template <typename Before>
+MMSW_INLINE double gelu_row(const double* in, double* out, int64_t count, const Before& before) {
+  double total = 0;
+  for (int64_t at = 0; at < count; ++at) {
+    out[at] = gelu(before(in[at], at));
+    total += out[at] * out[at];
+  }
+  return total;
+}
+
+template <typename T, typename S>
+T bias_gelu(const S* in, S* out, int64_t count, T bias) {
+  return static_cast<T>(gelu_row(in, out, count, AddBias<T>{bias}));
+}
+
+template <typename T, typename S>
+void norm_gelu(S* row, int64_t count, const T* mean, const T* rstd, T column, T bias) {
+  gelu_row(row, row, count, Normalise<T>{mean, rstd, column, bias});
+}
+
+template <typename T, typename S>
+T gelu_grad(const S* in, S* grad, int64_t count, T bias, T factor) {
+  if constexpr (sizeof(S) == sizeof(double)) {
+    double total = 0;
+    for (int64_t at = 0; at < count; ++at) {
+      const double x = in[at] + bias;
+      grad[at] = (grad[at] + factor * gelu(x)) * gelu_slope(x);
+      total += grad[at];
+    }
+    return total;
+  } else {
+    return static_cast<T>(run_row<gelu_vectors / 2>(count, Backward<S>{in, grad, bias, factor}));
+  }
+}
+
+template <typename T, typename S>
+constexpr HiddenKernels<T, S> hidden_kernels() {
+  return {bias_gelu<T, S>, norm_gelu<T, S>, gelu_grad<T, S>};
+}
+
+}  // namespace
+}  // namespace mmsw
