@@ -23,6 +23,7 @@ MODES = (EVAL, TRAINING)
 CONVNEXT = 'ConvNeXt-T'
 _TOOLBOXES = ('mmseg', 'mmdet')  # both have the same ResNet and Swin Transformer
 _ALL_MAPS = (0, 1, 2, 3)
+_CALIBRATED_CROP = 128
 
 
 class Form(NamedTuple):
@@ -100,7 +101,8 @@ OWN_FORMS = (
 def enliven(network: nn.Module, seed: int) -> nn.Module:
     """Draw weights, norms and layer scales so that every block adds as much as its map has.
 
-    A fresh block hardly adds to its map, so a wrong one would not be noticed.
+    A fresh block hardly adds to its map, so a wrong one would not be noticed. Batch norms get the
+    statistics of random images, without which maps would grow from block to block.
     """
     generator = torch.Generator().manual_seed(seed)
     state = {**dict(network.named_parameters()), **dict(network.named_buffers())}
@@ -111,11 +113,20 @@ def enliven(network: nn.Module, seed: int) -> nn.Module:
             drawn = torch.rand(tensor.shape, generator=generator)
             if tensor.dim() > 1:
                 drawn = (2 * drawn - 1) * (3 / tensor[0].numel()) ** 0.5  # as large as its input
-            elif name.endswith(('bias', 'running_mean', 'beta')):
+            elif name.endswith(('bias', 'beta')):
                 drawn = 0.2 * drawn - 0.1
             else:
                 drawn += 0.5
             tensor.copy_(drawn)
+        norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+        kept = [norm.momentum for norm in norms]
+        for norm in norms:
+            norm.momentum = 1.0
+        network.train()
+        network(torch.randn(2, 3, _CALIBRATED_CROP, _CALIBRATED_CROP, generator=generator))
+        network.eval()
+        for norm, momentum in zip(norms, kept, strict=True):
+            norm.momentum = momentum
     return network
 
 

@@ -10,8 +10,7 @@ from ..plot import GREY, picture
 from ..words import number
 from .kinds import KINDS
 from .networks import MODES
-from .report import title
-from .rows import Row, setting_of
+from .rows import Row, setting_of, title
 
 # Okabe and Ito's colours, and grey for what is left.
 _COLOURS = ('#0072b2', '#009e73', '#e69f00', '#cc79a7', '#d55e00', '#56b4e9', GREY)

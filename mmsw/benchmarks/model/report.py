@@ -11,7 +11,8 @@ from mmsw.whole_file import write_text
 
 from ..words import number, rate_line, table, threads_text
 from .kinds import KINDS
-from .rows import Row, setting_of
+from .plot import draw
+from .rows import Row, setting_of, title
 
 
 def write_report(result: dict, out: str | os.PathLike[str]) -> list[Path]:
@@ -31,8 +32,6 @@ def write_report(result: dict, out: str | os.PathLike[str]) -> list[Path]:
         import matplotlib.figure  # noqa: F401
     except ImportError:
         return [text, figures]
-    from .plot import draw
-
     draw(result, plot)
     return [text, figures, plot]
 
@@ -56,12 +55,6 @@ def markdown(result: dict) -> str:
         found = [row for row in rows if setting_of(row) == key]
         lines += ['', f'## {title(key)}', '', *_table_of(found)]
     return '\n'.join([*lines, ''])
-
-
-def title(setting: tuple) -> str:
-    """A setting in words."""
-    threads, dtype, mode, crop, batch = setting
-    return f'{mode}: crop {crop}, batch {batch}, {dtype}, {threads_text(threads)}'
 
 
 def _rate_lines(rows: Sequence[Row]) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 
+from ..words import threads_text
 from .contender import Contender
 from .networks import CONVNEXT
 from .settings import DTYPES
@@ -77,3 +78,9 @@ def compare(rows: Sequence[Row]) -> None:
 def setting_of(row: Row) -> tuple:
     """What the rows of one table have in common."""
     return tuple(row[name] for name in SETTING)
+
+
+def title(setting: tuple) -> str:
+    """A setting in words."""
+    threads, dtype, mode, crop, batch = setting
+    return f'{mode}: crop {crop}, batch {batch}, {dtype}, {threads_text(threads)}'
