@@ -209,13 +209,18 @@ class _Run:
                 ready.append((contender, *prepared))
         if not ready:
             return
+        settings = self.settings
+        in_every_round = settings.budget / settings.rounds
         samples = measure(
             [rates.matmul, *(call for _, call, *_ in ready)],
-            [seconds(rates.matmul, self.device), *(estimate for _, _, estimate, *_ in ready)],
+            [
+                min(in_every_round, seconds(rates.matmul, self.device)),
+                *(estimate for _, _, estimate, *_ in ready),
+            ],
             self.device,
-            self.settings.rounds,
-            self.settings.budget,
-            self.settings.least,
+            settings.rounds,
+            settings.budget,
+            settings.least,
         )
         rate = MachineRates.multiply_adds_per_second(samples[0])
         for (contender, _, _, peak, kinds), times in zip(ready, samples[1:], strict=True):

@@ -23,7 +23,7 @@ _RULES = [
         (ACTIVATION, 'gelu|relu|sigmoid|silu|threshold|clamp_min|softmax|tanh|hardswish'),
         (NORMS, 'norm'),
         (OPERATOR, 'shift_wise|shift_add|cross_conv|depthwise'),
-        (PRODUCTS, r'conv|attention|linear|matmul|^(add|b|baddb)?mm$'),
+        (PRODUCTS, r'conv|attention|linear|matmul|^(add|b|baddb)?mm_?$'),
         (
             COPIES,
             r'^(copy|_?cat|stack|clone|contiguous|index|index_(select|put|add|copy)|gather|scatter|'

@@ -221,6 +221,7 @@ def test_a_wrong_block_would_be_noticed(version):
     [
         ('aten::addmm', [], PRODUCTS),
         ('aten::baddbmm', [], PRODUCTS),
+        ('aten::baddbmm_', [], PRODUCTS),
         ('aten::_scaled_dot_product_flash_attention_for_cpu', [], PRODUCTS),
         ('aten::mkldnn_convolution', [[1, 8, 9, 9], [4, 8, 3, 3], [4]], PRODUCTS),
         ('aten::mkldnn_convolution', [[1, 8, 9, 9], [8, 1, 7, 7], [8]], OPERATOR),
