@@ -22,13 +22,18 @@ def draw(result: dict, path: Path) -> None:
     if not panels:
         return
     most = max(len(rows) for rows in panels)
-    size = (6.5 * len(panels), 1.6 + 0.34 * most)
+    size = (6.5 * len(panels), 1.8 + 0.34 * most)
     with picture(path, size, 1, [1.0] * len(panels)) as axes:
         for axis, rows in zip(axes[0], panels, strict=True):
             _bars(axis, rows)
         handles, labels = axes[0][0].get_legend_handles_labels()
         axes[0][0].figure.legend(
-            handles, labels, loc='outside lower center', ncols=8, frameon=False, fontsize=8
+            handles,
+            labels,
+            loc='outside lower center',
+            ncols=4 * len(panels),
+            frameon=False,
+            fontsize=8,
         )
 
 
@@ -53,8 +58,9 @@ def _bars(axis: Any, rows: Sequence[Row]) -> None:
     floors = [row['floor_ms'] for row in rows]
     axis.plot(floors, places, '|', color='black', markersize=13, markeredgewidth=2, label='floor')
     for place, row in zip(places, rows, strict=True):
-        text = f' {number(row["median_ms"])} ({number(row["ratio"])} x floor)'
-        axis.text(row['median_ms'], place, text, va='center', fontsize=8)
+        text = f'  {number(row["median_ms"])} ({number(row["ratio"])} x floor)'
+        end = max(row['median_ms'], row['floor_ms'])
+        axis.text(end, place, text, va='center', fontsize=8)
     axis.set_yticks(places, [row['name'] for row in rows], fontsize=8.5)
     axis.set_xlim(0, 1.35 * max(row['median_ms'] for row in rows))
     axis.set_xlabel('ms')
