@@ -32,6 +32,7 @@ FLOORS = [  # from the ground up; what stands in one row knows nothing of its ne
     {'engine'},
     {'models'},
     {'analysis'},
+    {'deploy'},
     {'apis'},
     {'demo'},
     {'benchmarks'},

@@ -13,7 +13,7 @@ import _clone  # before mmsw
 
 with _clone.toolboxes_needed():
     from mmsw.benchmarks.command_line import add_study_arguments, carry_out
-    from mmsw.benchmarks.operator.measure import usable_cpus
+    from mmsw.benchmarks.measure import usable_cpus
     from mmsw.benchmarks.sparse_training.plan import METHODS, UPDATES, SparsitySettings
     from mmsw.benchmarks.sparse_training.study import SparsityStudy
     from mmsw.errors import UsageError

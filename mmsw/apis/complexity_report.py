@@ -15,6 +15,7 @@ from mmsw import json_file
 from mmsw.analysis.complexity import Complexity, Cost, complexity
 from mmsw.checkpoint import check_masks_placed, load_pretrained, read_checkpoint
 from mmsw.checkpoint.folded import folded_layers, is_folded
+from mmsw.deploy import take_folded_form
 from mmsw.errors import UsageError
 
 from .config import config_name, load_config, register_toolbox
@@ -98,6 +99,7 @@ def _load(model: nn.Module, filename: str, deploy: bool) -> None:
         load_pretrained(backbone, filename)
     else:
         take_form(model, state, filename)
+        take_folded_form(model, state)
         check_complete(state, model, filename)
         check_masks_placed(state, model, filename, trains=False)
         model.load_state_dict(state, strict=False)

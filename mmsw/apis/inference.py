@@ -22,6 +22,7 @@ from torch import nn
 
 from mmsw.checkpoint import check_masks_placed, only_data_is_read, read_checkpoint
 from mmsw.component_name import component_name
+from mmsw.deploy import fold_model, take_folded_form
 from mmsw.errors import CheckpointError, DataError, UsageError
 from mmsw.wording import short
 
@@ -66,20 +67,20 @@ def init_model(
         config: Config file, or a config, which is copied. Its ``default_scope`` says which toolbox
             it is for.
         checkpoint: File that a training run saved, or its address; or such a model that was saved
-            after ``switch_to_deploy``, which stays folded. ``None`` leaves random weights and
-            warns.
+            after ``switch_to_deploy`` or :func:`mmsw.deploy.fold_model`, which stays folded.
+            ``None`` leaves random weights and warns.
         device: Where the model goes; ``None`` for ``'cuda:0'`` where there is a GPU, else the CPU.
         cfg_options: Changes to the config, dotted key -> value.
-        deploy: Fold the shift-wise layers for speed. Results stay the same up to rounding, and the
-            model cannot be trained. Without effect on a backbone that has nothing to fold.
+        deploy: Fold the whole model for speed, see :func:`mmsw.deploy.fold_model`. Results stay the
+            same up to rounding, and the model cannot be trained.
 
     Returns:
         The model in evaluation mode, with ``cfg`` and with ``dataset_meta``: ``classes`` and
         ``palette`` from the checkpoint, else from the data set of the config.
 
     Raises:
-        UsageError: If the config is for another toolbox, a file is missing, or there is no such
-            device.
+        UsageError: If the config is for another toolbox, a file is missing, there is no such
+            device, or the backbone cannot be folded.
         mmsw.checkpoint.CheckpointError: If the checkpoint is damaged, or does not fill the model.
     """
     cfg = load_config(config, cfg_options)
@@ -98,14 +99,15 @@ def init_model(
             saved = read_checkpoint(filename)
             state = state_dict_of(saved)
             take_form(model, state, filename)
+            take_folded_form(model, state)
             check_complete(state, model, filename)
             check_masks_placed(state, model, filename, trains=False)
             _fill(model, state, filename)
             meta = _meta_of(saved, filename)
         model.dataset_meta = _dataset_meta(meta, cfg)
     model.cfg = cfg
-    if deploy and hasattr(getattr(model, 'backbone', None), 'switch_to_deploy'):
-        model.backbone.switch_to_deploy()
+    if deploy:
+        fold_model(model)
     return model.to(device).eval()
 
 

@@ -24,6 +24,7 @@ from mmsw.checkpoint import (
     warn_of_bare_zeros,
 )
 from mmsw.checkpoint.folded import refuse_folded, refuse_folded_layers
+from mmsw.deploy import take_folded_form
 from mmsw.engine.loaded_zeros import keep_loaded_zeros, settle_masks
 from mmsw.engine.model_wrapper import unwrapped
 from mmsw.errors import CheckpointError, MmswError, UsageError
@@ -216,6 +217,8 @@ class PortableRunner(Runner):
             refuse_folded(state, model, filename)
             warn_of_bare_zeros(state, filename)
         take_form(model, state, filename)
+        if not trains:
+            take_folded_form(model, state)
         check_fills(state, model, filename)
         check_masks_placed(state, model, filename, trains)
         if self._resume or self.needs_complete_checkpoint:

@@ -33,7 +33,7 @@ class Cost:
     """Counts of a module, a part or a network.
 
     Attributes:
-        parameters: Parameters, and the arms and biases of folded shift-wise layers.
+        parameters: Parameters, and the arms and biases of folded shift-wise layers and blocks.
         trainable: Parameters that require a gradient.
         parameters_used: Parameters that are not pruned.
         macs_dense: Multiply-adds if nothing were pruned.
@@ -243,6 +243,9 @@ class _Counter(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
         rule = _PRODUCTS.get(func.overloadpacket)
+        if func._schema.name.endswith('::cross_conv2d'):
+            inside = isinstance(self._running[-1], ShiftWiseConv2d)  # which is counted by its maps
+            rule = None if inside else _cross
         if rule is not None:
             macs = rule(args, out)
             self._add(Cost(macs_dense=macs, macs_used=macs, macs_naive=macs))
@@ -307,12 +310,18 @@ def _product_with_addend(args: tuple, out: Tensor) -> int:
     return args[1].numel() * args[2].shape[-1]
 
 
+def _cross(args: tuple, out: Tensor) -> int:
+    wide, tall = args[1:3]
+    return out.numel() * (prod(wide.shape[1:]) + prod(tall.shape[1:]))
+
+
 _PRODUCTS = {
     torch.ops.aten.convolution: _convolution,
     torch.ops.aten.mm: _product,
     torch.ops.aten.bmm: _product,
     torch.ops.aten.addmm: _product_with_addend,
     torch.ops.aten.baddbmm: _product_with_addend,
+    torch.ops.aten.baddbmm_: _product_with_addend,
 }
 
 
@@ -340,7 +349,7 @@ def _parameters(model: nn.Module) -> Iterator[tuple[str, Cost]]:
         used = count
         if isinstance(module, MaskedFilters):
             used -= int((~module.mask).sum())
-        elif isinstance(module, ShiftWiseConv2d) and module.deployed:
+        elif module._buffers.get('deploy_wide') is not None:
             arms = (module.deploy_wide, module.deploy_tall)
             count += module.deploy_bias.numel() + sum(arm.numel() for arm in arms)
             used += module.deploy_bias.numel() + sum(int((arm != 0).sum()) for arm in arms)

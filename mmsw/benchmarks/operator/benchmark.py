@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,10 +13,7 @@ import torch
 from mmsw.ops import available_backends, shift_wise_conv2d
 from mmsw.wording import short
 
-from .cases import Case, OperatorShape, stage_shapes
-from .contenders import contenders
-from .job import BOTH, FORWARD, Job
-from .measure import (
+from ..measure import (
     MachineRates,
     free_memory,
     machine,
@@ -26,6 +22,11 @@ from .measure import (
     seconds,
     use_threads,
 )
+from ..sizes import chosen_device
+from ..words import say
+from .cases import Case, OperatorShape, stage_shapes
+from .contenders import contenders
+from .job import BOTH, FORWARD, Job
 from .report import write_report
 from .rows import make_row, type_name
 from .settings import FEW_SPARSITIES, NAMED, PRESETS, BenchmarkSettings
@@ -96,10 +97,8 @@ def benchmark_ops(
     """
     if preset not in PRESETS:
         raise ValueError(f'preset must be one of {sorted(PRESETS)}, got {preset!r}')
-    target = _device(device)
+    target = chosen_device(device, threads)
     given = dict(zip(NAMED, (versions, crops, batches, threads, sparsities, only), strict=True))
-    if target.type == 'cuda' and threads is not None:
-        raise ValueError('threads has no effect on cuda; leave it out')
     settings = replace(
         PRESETS[preset],
         **{name: tuple(values) for name, values in given.items() if values is not None},
@@ -140,7 +139,7 @@ class _Run:
 
     def measure_everything(self) -> dict[str, object]:
         for name, reason in self.unavailable.items():
-            _say(f'backend {name}: not in this run: {reason}')
+            say(f'backend {name}: not in this run: {reason}')
         about = machine(self.device)  # the load before this run adds to it
         threads = self.settings.threads or (torch.get_num_threads(),)
         plan = [
@@ -151,7 +150,7 @@ class _Run:
         rates = MachineRates(self.device)
         for index, (number, group) in enumerate(plan):
             left = self._remaining([group for _, group in plan[index:]])
-            _say(f'[{index + 1}/{len(plan)}] {group}, {number} threads{left}')
+            say(f'[{index + 1}/{len(plan)}] {group}, {number} threads{left}')
             begin = time.perf_counter()
             with use_threads(number):
                 self._measure(group, number, rates)
@@ -231,7 +230,7 @@ class _Run:
                 self.left_out.append(f'{job.name}, {group}: {short(error)}')
             except Exception as error:  # a contender that fails must not cost the others' rows
                 self.errors.append(f'{job.name}, {group}: {short(error)}')
-                _say(f'  error: {self.errors[-1]}')
+                say(f'  error: {self.errors[-1]}')
         scales = (rates.matmul, rates.copy)
         estimates = [seconds(scale, self.device) for scale in scales]
         samples = measure(
@@ -249,7 +248,7 @@ class _Run:
             row |= dict(peak_bytes=peak, deviation=deviation)
             self.rows.append(row)
             sparsity = f' {job.case.sparsity:.0%} pruned' if group.sparsities else ''
-            _say(
+            say(
                 f'  {job.name + sparsity:<42} {row["median_ms"]:10.3f} ms '
                 f'{row["ratio"]:8.2f} x floor  n={len(times)}'
             )
@@ -324,20 +323,6 @@ def usable_backends(device: torch.device) -> tuple[list[str], dict[str, str]]:
     return usable, others
 
 
-def _device(name: str) -> torch.device:
-    if name not in ('cpu', 'cuda'):
-        raise ValueError(f'device must be cpu or cuda, got {name!r}')
-    if name == 'cuda' and not torch.cuda.is_available():
-        raise ValueError(
-            f'device cuda: torch {torch.__version__} finds no GPU here; use --device cpu'
-        )
-    return torch.device(name)
-
-
 def _clock(total: float) -> str:
     minutes, rest = divmod(round(total), 60)
     return f'{minutes} min {rest} s' if minutes else f'{rest} s'
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

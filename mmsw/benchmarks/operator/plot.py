@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..words import number, threads_text
 from .job import BOTH, FORWARD, FUSED
-from .summary import Row, number, setting, summary, threads_text, title
+from .summary import Row, setting, summary, title
 
 _INK = '#222222'
 _SOFT = '#777777'

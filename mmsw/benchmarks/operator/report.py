@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import os
-import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from mmsw.json_file import write_json
 from mmsw.whole_file import write_text, write_whole
 
+from ..words import number, rate_line, table, threads_text
 from . import gpu_model
 from .contenders import SLAK, SLAK_TRANSPOSED, SLICES
 from .job import FOLDED, FUSED, RUNTIME
 from .plot import draw
-from .summary import Row, comparisons, number, setting, summary, threads_text, title
-
-_STEADY = 1.5  # highest over lowest rate of a machine that does nothing else
+from .summary import Row, comparisons, setting, summary, title
 
 
 def write_report(result: dict, out: str | os.PathLike[str]) -> list[Path]:
@@ -31,15 +29,15 @@ def write_report(result: dict, out: str | os.PathLike[str]) -> list[Path]:
     """
     result = result | dict(summary=summary(result['rows']))
     folder = Path(out)
-    table, figures, plot = (folder / f'benchmark.{ending}' for ending in ('md', 'json', 'png'))
-    write_text(table, markdown(result))
+    text, figures, plot = (folder / f'benchmark.{ending}' for ending in ('md', 'json', 'png'))
+    write_text(text, markdown(result))
     write_json(figures, 'benchmark_ops', result)
     try:
         import matplotlib.figure  # noqa: F401
     except ImportError:
-        return [table, figures]
+        return [text, figures]
     write_whole(plot, lambda temporary: draw(result, temporary))
-    return [table, figures, plot]
+    return [text, figures, plot]
 
 
 def markdown(result: dict) -> str:
@@ -71,7 +69,7 @@ def markdown(result: dict) -> str:
 
 
 def _rate_lines(rows: Sequence[Row]) -> list[str]:
-    """The rates behind the floors, and a warning if the machine was busy with something else."""
+    """The rates behind the floors."""
     lines = []
     for threads in dict.fromkeys(row['threads'] for row in rows):
         found = [row for row in rows if row['threads'] == threads]
@@ -79,13 +77,8 @@ def _rate_lines(rows: Sequence[Row]) -> list[str]:
             ('matrix product', 'matmul_per_s', 'giga-multiply-adds/s'),
             ('copy', 'copy_bytes_per_s', 'GB/s, read and written'),
         ):
-            rates = [row[key] / 1e9 for row in found]
-            low, middle, high = min(rates), statistics.median(rates), max(rates)
-            busy = ': **the machine was not idle**' if high > _STEADY * low else ''
-            lines.append(
-                f'- {name}, {threads_text(threads)}: {middle:.1f} {unit} '
-                f'({low:.1f} to {high:.1f} over the run{busy})'
-            )
+            rates = [row[key] for row in found]
+            lines.append(rate_line(f'{name}, {threads_text(threads)}', rates, unit))
     return lines
 
 
@@ -106,11 +99,6 @@ torch's; Taichi keeps its own. Every row's numbers agreed with the definition be
 """
 
 
-def _table(head: Sequence[str], body: Iterable[Sequence[str]]) -> list[str]:
-    rule = ['---', *['---:'] * (len(head) - 1)]
-    return [f'| {" | ".join(cells)} |' for cells in (head, rule, *body)]
-
-
 def _summary_table(entries: Sequence[Row]) -> list[str]:
     head = (
         'contender', 'network', 'batch', 'threads', 'type', 'pass', 'total ms', 'x floor',
@@ -119,7 +107,7 @@ def _summary_table(entries: Sequence[Row]) -> list[str]:
     )  # fmt: skip
     ratios = 'floor_ratio', 'arithmetic_floor_ratio', 'bytes_floor_ratio'
     speeds = 'over_slices', 'over_slak', 'over_slak_transposed', 'over_torch'
-    return _table(
+    return table(
         head,
         (
             (
@@ -139,7 +127,7 @@ def _comparison_table(entries: Sequence[Row]) -> list[str]:
     whats = list(dict.fromkeys(entry['what'] for entry in entries))
     ratios = {(*_key_cells(entry), entry['what']): entry['ratio'] for entry in entries}
     keys = dict.fromkeys(key[:-1] for key in ratios)
-    return _table(
+    return table(
         ('contender', 'network', 'batch', 'threads', 'type', 'pass', *whats),
         ((*key, *(number(ratios.get((*key, what))) for what in whats)) for key in keys),
     )
@@ -168,7 +156,7 @@ def _stage_table(rows: Sequence[Row]) -> list[str]:
         ]
         peak = max(row['peak_bytes'] for row in found.values()) / 2**20
         body.append((name, *cells, number(peak)))
-    return _table([*head, 'peak MiB'], body)
+    return table([*head, 'peak MiB'], body)
 
 
 def _sweep_table(rows: Sequence[Row]) -> list[str]:
@@ -188,7 +176,7 @@ def _sweep_table(rows: Sequence[Row]) -> list[str]:
             f'{number(total)} ({number(dense / total, "x")})' if total else '–' for total in totals
         ]
         body.append((f'{name}, all stages', *cells))
-    return _table(['ms', *(f'{share:.0%}' for share in shares)], body)
+    return table(['ms', *(f'{share:.0%}' for share in shares)], body)
 
 
 def _sweep_total(times: dict[tuple, float], name: str, share: float) -> float:
@@ -200,7 +188,7 @@ def _full_table(rows: Sequence[Row]) -> list[str]:
         'shape', 'R', 'pruned', 'batch', 'threads', 'type', 'pass', 'contender', 'ms', 'spread',
         'n', 'arithmetic floor ms', 'bytes floor ms', 'x floor', 'peak MiB', 'deviation',
     )  # fmt: skip
-    return _table(
+    return table(
         head,
         (
             (

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import torch
 
-from .measure import usable_cpus
+from ..measure import usable_cpus
+from ..sizes import check_sizes
 
 _VERSIONS = ('v1', 'v2')
 _CROPS = (224, 512)
-_CROP_STEP = 32
 FEW_SPARSITIES = (0.0, 0.7)
 NAMED = ('versions', 'crops', 'batches', 'threads', 'sparsities', 'only')
 
@@ -56,18 +56,7 @@ class BenchmarkSettings:
         for version in self.versions:
             if version not in _VERSIONS:
                 raise ValueError(f'versions must be of {_VERSIONS}, got {version!r}')
-        for crop in self.crops:
-            if crop < _CROP_STEP or crop % _CROP_STEP:
-                raise ValueError(f'crops must be positive multiples of {_CROP_STEP}, got {crop}')
-        for batch in self.batches:
-            if batch < 1:
-                raise ValueError(f'batches must be at least 1, got {batch}')
-        for number in self.threads:
-            if not 1 <= number <= usable_cpus():
-                raise ValueError(
-                    f'threads must be between 1 and the {usable_cpus()} processors here, '
-                    f'got {number}'
-                )
+        check_sizes(self.crops, self.batches, self.threads)
         for sparsity in self.sparsities:
             if not 0 <= sparsity < 1:
                 raise ValueError(f'sparsities must be in [0, 1), got {sparsity}')

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from ..words import threads_text
 from .contenders import SLAK, SLAK_TRANSPOSED, SLICES
 
 Row = dict
@@ -106,16 +107,3 @@ def title(key: tuple) -> str:
     version, crop, batch, threads, dtype, mode = key
     half = '' if dtype == 'float32' else f', {dtype}'
     return f'{mode}: {version}, crop {crop}, batch {batch}, {threads_text(threads)}{half}'
-
-
-def threads_text(number: int) -> str:
-    """``'1 thread'``, ``'2 threads'``."""
-    return f'{number} thread{"s" if number != 1 else ""}'
-
-
-def number(value: float | None, unit: str = '') -> str:
-    """A figure with three digits or so, or a dash."""
-    if value is None:
-        return '–'
-    digits = 0 if value >= 1000 else 1 if value >= 100 else 2
-    return f'{value:.{digits}f}{unit}'

@@ -25,7 +25,7 @@ from mmsw.ops import shift_wise_conv2d
 from mmsw.ops.functional import backend_for
 
 from ..digests import digest, source_digest
-from ..operator.measure import measure, seconds, use_threads
+from ..measure import measure, seconds, use_threads
 from ..runs import FINAL, RESULT
 from .plan import SparsityRun
 

@@ -18,7 +18,7 @@ from mmsw.sparsity import masked_layers
 
 from ..configs import make_missing_data, read_config
 from ..execution import Way
-from ..operator.measure import usable_cpus
+from ..measure import usable_cpus
 from ..runs import Failure
 from ..study import Study, check_least, check_names, check_share
 from .operator_time import measure_operators

@@ -9,13 +9,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from mmsw.benchmarks.measure import measure, peak_memory
 from mmsw.benchmarks.operator import benchmark as operator_benchmark
 from mmsw.benchmarks.operator import runtimes
 from mmsw.benchmarks.operator.benchmark import benchmark_ops, usable_backends
 from mmsw.benchmarks.operator.cases import Case, OperatorShape, stage_shapes
 from mmsw.benchmarks.operator.contenders import contenders, folded_arms
 from mmsw.benchmarks.operator.job import BOTH, FORWARD, Job
-from mmsw.benchmarks.operator.measure import measure, peak_memory
 from mmsw.benchmarks.operator.report import markdown
 from mmsw.benchmarks.operator.shift_alternatives import ALTERNATIVES
 from mmsw.benchmarks.operator.summary import comparisons, summary
@@ -53,8 +53,8 @@ def tiny(monkeypatch) -> None:
         small = operator_benchmark.replace(preset, rounds=2, budget=0.001)
         monkeypatch.setitem(operator_benchmark.PRESETS, name, small)
     monkeypatch.setattr(operator_benchmark, '_CHEAP', 0)
-    monkeypatch.setattr('mmsw.benchmarks.operator.measure._MATMUL_SIDE', 32)
-    monkeypatch.setattr('mmsw.benchmarks.operator.measure._COPY_NUMBERS', 1000)
+    monkeypatch.setattr('mmsw.benchmarks.measure._MATMUL_SIDE', 32)
+    monkeypatch.setattr('mmsw.benchmarks.measure._COPY_NUMBERS', 1000)
 
 
 @pytest.mark.parametrize('name', ALTERNATIVES)

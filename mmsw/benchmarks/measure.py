@@ -27,12 +27,19 @@ def synchronize(device: torch.device) -> None:
 
 
 def seconds(call: Callable[[], object], device: torch.device, repeat: int = 1) -> float:
-    """Wall-clock seconds of one call, averaged over ``repeat``."""
+    """Seconds of one call, averaged over ``repeat``: of a clock, on CUDA between two events."""
     synchronize(device)
+    if device.type == 'cuda':
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begin.record()
+        for _ in range(repeat):
+            call()
+        end.record()
+        end.synchronize()
+        return begin.elapsed_time(end) / 1e3 / repeat
     start = time.perf_counter()
     for _ in range(repeat):
         call()
-    synchronize(device)
     return (time.perf_counter() - start) / repeat
 
 
@@ -49,16 +56,12 @@ def peak_memory(call: Callable[[], object], device: torch.device) -> tuple[objec
         result = call()
         synchronize(device)
         return result, torch.cuda.max_memory_allocated(device) - before
-    profiler = torch.profiler.profile(
-        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
-    )
-    with _quiet():
-        profiler.start()
-    try:
-        result = call()
-    finally:
-        with _quiet():
-            profiler.stop()
+    result, profiler = profiled(call, device, profile_memory=True)
+    return result, peak_of(profiler)
+
+
+def peak_of(profiler: torch.profiler.profile) -> int:
+    """Most memory, in bytes, that a profiled call held at once on the CPU beyond its inputs."""
     events = sorted(
         (event.start_ns(), event.nbytes())
         for event in profiler.profiler.kineto_results.events()
@@ -68,7 +71,32 @@ def peak_memory(call: Callable[[], object], device: torch.device) -> tuple[objec
     for _, size in events:
         held += size
         peak = max(peak, held)
-    return result, peak
+    return peak
+
+
+def profiled(
+    call: Callable[[], object], device: torch.device, **options: bool
+) -> tuple[object, torch.profiler.profile]:
+    """Result of a call, and torch's profile of it.
+
+    Args:
+        call: What to run.
+        device: Where it runs.
+        options: Of ``torch.profiler.profile``.
+    """
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    if device.type == 'cuda':
+        activities.append(torch.profiler.ProfilerActivity.CUDA)
+    profiler = torch.profiler.profile(activities=activities, **options)
+    with _quiet():
+        profiler.start()
+    try:
+        result = call()
+        synchronize(device)
+    finally:
+        with _quiet():
+            profiler.stop()
+    return result, profiler
 
 
 def measure(
@@ -77,6 +105,7 @@ def measure(
     device: torch.device,
     rounds: int,
     budget: float,
+    least: int = 1,
 ) -> list[list[float]]:
     """Time calls in turns, so that a drift of the machine meets all of them alike.
 
@@ -85,13 +114,17 @@ def measure(
         estimates: Rough seconds of each call.
         device: Where they run.
         rounds: Most samples of a call.
-        budget: Seconds to spend on a call; at least one sample is taken.
+        budget: Seconds to spend on a call.
+        least: Samples of a call that are taken whatever the budget.
 
     Returns:
         Samples of each call, in seconds.
     """
     counts = [
-        max(1, min(rounds, int(budget / max(estimate, _SAMPLE) / (2 if estimate < _SHORT else 1))))
+        max(
+            least,
+            min(rounds, int(budget / max(estimate, _SAMPLE) / (2 if estimate < _SHORT else 1))),
+        )
         for estimate in estimates
     ]
     repeats = [
@@ -104,7 +137,7 @@ def measure(
         ):
             if turn * count // rounds == (turn + 1) * count // rounds:
                 continue  # this call takes fewer samples, spread over the rounds
-            if times and sum(times) * repeat > 2 * budget:
+            if len(times) >= least and sum(times) * repeat > 2 * budget:
                 continue  # the estimate was too low
             if estimate < _SHORT:
                 call()

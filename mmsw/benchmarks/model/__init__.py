@@ -1,0 +1,1 @@
+"""The benchmark of whole backbones, see ``tools/benchmark_model.py``."""

@@ -1,0 +1,314 @@
+"""The benchmark of whole networks: every backbone in every form, in one run on one machine."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from typing import NamedTuple
+
+import torch
+
+from mmsw.wording import short
+
+from ..measure import (
+    MachineRates,
+    free_memory,
+    machine,
+    measure,
+    peak_memory,
+    seconds,
+    use_threads,
+)
+from ..sizes import chosen_device
+from ..words import say, threads_text
+from .contender import Contender, contenders_of
+from .foresight import Foresight
+from .kinds import inspected
+from .networks import EVAL, MODES, Network, networks
+from .report import write_report
+from .rows import compare, make_row
+from .settings import DTYPES, NAMED, PRESETS, ModelSettings
+
+_CHEAP = 0.5  # seconds: calls below are timed again, with warm caches, for the estimate
+_MEMORY_SHARE = 0.8  # of the free memory that a call may take
+
+
+class _Group(NamedTuple):
+    """Rows that are timed in turns with each other."""
+
+    threads: int
+    dtype: str
+    mode: str
+    crop: int
+    batch: int
+
+    def __str__(self) -> str:
+        return (
+            f'{self.mode}, crop {self.crop}, batch {self.batch}, {self.dtype}, '
+            f'{threads_text(self.threads)}'
+        )
+
+
+def benchmark_model(
+    out: str | os.PathLike[str],
+    device: str = 'cpu',
+    preset: str = 'default',
+    *,
+    crops: Sequence[int] | None = None,
+    batches: Sequence[int] | None = None,
+    threads: Sequence[int] | None = None,
+    modes: Sequence[str] | None = None,
+    dtypes: Sequence[str] | None = None,
+    only: Sequence[str] | None = None,
+    limit: float | None = None,
+    channels_last: bool = False,
+    tf32: bool = False,
+    contestants: Sequence[Network] | None = None,
+) -> dict[str, object]:
+    """Measure backbones in all their forms, and write the table, the figures and a plot.
+
+    A form must give the maps of the training form before it is timed; one that does not is listed
+    as an error and gets no row. All contenders of a size take turns. Progress goes to standard
+    error.
+
+    Args:
+        out: Folder for ``benchmark.md``, ``benchmark.json`` and ``benchmark.png``.
+        device: ``'cpu'`` or ``'cuda'``.
+        preset: ``'quick'`` or ``'default'``.
+        crops: Instead of the preset's, in pixels.
+        batches: Instead of the preset's.
+        threads: Instead of the preset's.
+        modes: Instead of the preset's.
+        dtypes: Instead of the preset's, by name.
+        only: Parts of the names of the contenders to measure, instead of all.
+        limit: Instead of the preset's, in seconds of a call.
+        channels_last: Store maps and weights with the channels last.
+        tf32: Let a GPU round float32 products to TF32.
+        contestants: Networks to measure instead of those of :func:`.networks.networks`.
+
+    Returns:
+        What ``benchmark.json`` holds.
+
+    Raises:
+        ValueError: If an argument cannot be honoured, or no contender has such a name.
+        OSError: If the folder cannot be written.
+    """
+    if preset not in PRESETS:
+        raise ValueError(f'preset must be one of {sorted(PRESETS)}, got {preset!r}')
+    target = chosen_device(device, threads)
+    if tf32 and target.type != 'cuda':
+        raise ValueError('tf32 has no effect on cpu; leave it out')
+    given = dict(zip(NAMED, (crops, batches, threads, modes, dtypes, only, limit), strict=True))
+    settings = replace(
+        PRESETS[preset],
+        **{
+            name: value if name == 'limit' else tuple(value)
+            for name, value in given.items()
+            if value is not None
+        },
+    )
+    settings.check()
+    os.makedirs(out, exist_ok=True)  # an unusable folder is found out before the work
+    run = _Run(settings, target, channels_last)
+    with _gpu_settings(target, tf32) as backends:
+        result = run.measure_everything(networks() if contestants is None else contestants)
+    result['machine'].update(backends)
+    write_report(result, out)
+    return result
+
+
+class _Run:
+    """One run: its contenders, its rows, and who is not in it."""
+
+    def __init__(self, settings: ModelSettings, device: torch.device, channels_last: bool) -> None:
+        self.settings, self.device = settings, device
+        self.layout = torch.channels_last if channels_last else torch.contiguous_format
+        self.rows: list[dict[str, object]] = []
+        self.left_out: list[str] = []
+        self.errors: list[str] = []
+        self.names: list[str] = []
+        self._foresight: dict[tuple, Foresight] = {}
+
+    def measure_everything(self, contestants: Sequence[Network]) -> dict[str, object]:
+        begin = time.perf_counter()
+        about = machine(self.device)  # the load before this run adds to it
+        contenders = self._build(contestants)
+        plan = self._plan()
+        rates = MachineRates(self.device)
+        for index, group in enumerate(plan):
+            say(f'[{index + 1}/{len(plan)}] {group}')
+            with use_threads(group.threads):
+                self._measure(group, contenders, rates)
+        compare(self.rows)
+        settings = asdict(self.settings) | dict(
+            threads=sorted({group.threads for group in plan}),
+            channels_last=self.layout == torch.channels_last,
+        )
+        return dict(
+            machine=about,
+            settings=settings,
+            left_out=self.left_out,
+            errors=self.errors,
+            seconds=round(time.perf_counter() - begin, 1),
+            rows=self.rows,
+        )
+
+    def _plan(self) -> list[_Group]:
+        """The groups; small images first, since they show what the larger ones will take."""
+        settings = self.settings
+        sizes = [(crop, batch) for crop in settings.crops for batch in settings.batches]
+        sizes.sort(key=lambda size: size[0] ** 2 * size[1])
+        return [
+            _Group(threads, dtype, mode, *size)
+            for threads in settings.threads or (torch.get_num_threads(),)
+            for dtype in settings.dtypes
+            for mode in MODES
+            for size in sizes
+            if mode in settings.modes and (mode == EVAL or dtype == 'float32')
+        ]
+
+    def _build(self, contestants: Sequence[Network]) -> list[Contender]:
+        found: list[Contender] = []
+        for network in contestants:
+            forms = [form for form in network.forms if set(form.modes) & set(self.settings.modes)]
+            names = [network.name + form.name for form in forms]
+            self.names += names
+            if self.settings.only:
+                forms = [form for form, name in zip(forms, names, strict=True)
+                         if self.settings.takes(name)]  # fmt: skip
+            elif self.settings.main:
+                forms = [form for form in forms if network.main and form.main]
+            if not forms:
+                continue
+            say(f'building {network.name}')
+            try:
+                for one in contenders_of(network, forms, self.settings.crops):
+                    if isinstance(one, Contender):
+                        found.append(one)
+                    else:
+                        self._fail(str(one))
+            except ImportError as error:
+                self.left_out.append(f'{network.name}: {error}')
+            except Exception as error:  # a network that fails must not cost the others' rows
+                self._fail(f'{network.name}: {short(error)}')
+        if not found and not self.errors and not self.left_out:
+            raise ValueError(
+                f'only must be parts of names of {self.names}, got {list(self.settings.only)}'
+            )
+        return found
+
+    def _measure(self, group: _Group, contenders: list[Contender], rates: MachineRates) -> None:
+        ready = []
+        for contender in contenders:
+            if group.mode not in contender.form.modes:
+                continue
+            if prepared := self._prepared(contender, group):
+                ready.append((contender, *prepared))
+        if not ready:
+            return
+        settings = self.settings
+        in_every_round = settings.budget / settings.rounds
+        samples = measure(
+            [rates.matmul, *(call for _, call, *_ in ready)],
+            [
+                min(in_every_round, seconds(rates.matmul, self.device)),
+                *(estimate for _, _, estimate, *_ in ready),
+            ],
+            self.device,
+            settings.rounds,
+            settings.budget,
+            settings.least,
+        )
+        rate = MachineRates.multiply_adds_per_second(samples[0])
+        for (contender, _, _, peak, kinds), times in zip(ready, samples[1:], strict=True):
+            row = make_row(contender, group._asdict(), times, rate, peak, kinds)
+            self.rows.append(row)
+            say(
+                f'  {contender.name:<28} {row["median_ms"]:10.1f} ms '
+                f'{row["ratio"]:7.2f} x floor  n={len(times)}'
+            )
+
+    def _prepared(self, contender: Contender, group: _Group) -> tuple | None:
+        """The call, its rough seconds, its peak of memory and its kinds of work; or who is out."""
+        place = f'{contender.name}, {group}'
+        try:
+            contender.put(self.device, DTYPES[group.dtype], self.layout)
+            foresight = self._foresight.setdefault(
+                (contender.name, group.threads, group.dtype, group.mode),
+                Foresight(lambda crop: self._probe(contender, group, crop), self.settings.limit),
+            )
+            time_needed, memory_needed = foresight(group.crop, group.batch)
+            if time_needed > self.settings.limit:
+                self.left_out.append(
+                    f'{place}: a call would take about {time_needed:.0f} s, more than the limit '
+                    f'of {self.settings.limit:g} s'
+                )
+                return None
+            free = free_memory(self.device)
+            if free is not None and memory_needed > _MEMORY_SHARE * free:
+                self.left_out.append(
+                    f'{place}: needs about {memory_needed / 2**30:.1f} GiB, '
+                    f'{free / 2**30:.1f} GiB are free'
+                )
+                return None
+            call = self._call(contender, group, group.crop, group.batch)
+            begin = time.perf_counter()
+            result, peak, kinds = inspected(call, self.device)
+            estimate = time.perf_counter() - begin
+            if result is not None and not all(bool(map_.isfinite().all()) for map_ in result):
+                raise ArithmeticError('its maps have numbers that are not finite')
+            del result
+            if estimate < _CHEAP:
+                estimate = min(seconds(call, self.device) for _ in range(2))
+            foresight.learn(group.crop, group.batch, estimate, peak)
+        except torch.cuda.OutOfMemoryError as error:
+            self.left_out.append(f'{place}: {short(error)}')
+        except Exception as error:  # a contender that fails must not cost the others' rows
+            if group.dtype == 'float32':
+                self._fail(f'{place}: {short(error)}')
+            else:
+                self.left_out.append(f'{place}: does not run: {short(error)}')
+        else:
+            return call, estimate, peak, kinds
+        return None
+
+    def _probe(self, contender: Contender, group: _Group, crop: int) -> tuple[float, int]:
+        """Seconds and bytes of a call on one small image; the first call prepares things."""
+        call = self._call(contender, group, crop, 1)
+        _, peak = peak_memory(call, self.device)
+        return seconds(call, self.device), peak
+
+    def _call(self, contender: Contender, group: _Group, crop: int, batch: int):
+        generator = torch.Generator().manual_seed(0)
+        images = torch.randn(batch, 3, crop, crop, generator=generator)
+        images = images.to(self.device, DTYPES[group.dtype], memory_format=self.layout)
+        return contender.call(images, group.mode)
+
+    def _fail(self, problem: str) -> None:
+        self.errors.append(problem)
+        say(f'  error: {problem}')
+
+
+@contextmanager
+def _gpu_settings(device: torch.device, tf32: bool) -> Iterator[dict[str, object]]:
+    """Set what torch lets its libraries do on a GPU; gives it in words, and puts it back.
+
+    cuDNN looks for its fastest algorithm. TF32 is on for all products or for none.
+    """
+    if device.type != 'cuda':
+        yield {}
+        return
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32
+    cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32 = True, tf32, tf32
+    try:
+        yield {
+            'torch.backends.cudnn.benchmark': True,
+            'torch.backends.cudnn.allow_tf32': tf32,
+            'torch.backends.cuda.matmul.allow_tf32': tf32,
+        }
+    finally:
+        cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32 = before

@@ -1,0 +1,364 @@
+"""tools/benchmark_model.py: forms agree, the reports are whole, nobody is waited for."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+from torch.autograd import DeviceType
+
+from mmsw.benchmarks.model import benchmark as model_benchmark
+from mmsw.benchmarks.model import networks as contestants
+from mmsw.benchmarks.model.contender import contenders_of
+from mmsw.benchmarks.model.convnext import ConvNeXt
+from mmsw.benchmarks.model.foresight import Foresight
+from mmsw.benchmarks.model.kinds import (
+    ACTIVATION,
+    COPIES,
+    ELEMENTWISE,
+    KINDS,
+    NORMS,
+    OPERATOR,
+    OTHER,
+    PRODUCTS,
+    kind_of,
+    shares_of,
+)
+from mmsw.benchmarks.model.networks import EVAL, OWN_FORMS, TRAINING, Form, Network, enliven
+from mmsw.benchmarks.model.report import markdown
+from mmsw.models.backbones import ShiftWiseNet
+
+CPU, CUDA = torch.device('cpu'), torch.device('cuda')
+TINY = dict(
+    arch=dict(depths=[1, 1, 1, 1], dims=[8, 8, 16, 16]), big_kernels=(7, 7, 7, 5), num_reps=1
+)
+
+
+def tiny_networks() -> list[Network]:
+    def own(version: str) -> nn.Module:
+        return enliven(ShiftWiseNet(version=version, **TINY), seed=0)
+
+    def missing() -> nn.Module:
+        raise ImportError('nothing is not installed')
+
+    return [
+        Network('SW-T v1', lambda: own('v1'), OWN_FORMS),
+        Network('SW-S v2', lambda: own('v2'), OWN_FORMS, main=False),
+        Network('ConvNeXt-T', lambda: ConvNeXt((1, 1, 1, 1), (4, 4, 8, 8)), source='plain torch'),
+        Network('Other', missing, source='nothing'),
+    ]
+
+
+@pytest.fixture
+def tool(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    folder = Path(__file__).parents[3] / 'tools'
+    monkeypatch.syspath_prepend(str(folder))
+    spec = importlib.util.spec_from_file_location('benchmark_model', folder / 'benchmark_model.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tiny networks, few samples of each, and a small product for the rate."""
+    monkeypatch.setattr(model_benchmark, 'networks', tiny_networks)
+    for name, preset in model_benchmark.PRESETS.items():
+        small = model_benchmark.replace(preset, rounds=2, least=2, budget=0.001)
+        monkeypatch.setitem(model_benchmark.PRESETS, name, small)
+    monkeypatch.setattr('mmsw.benchmarks.measure._MATMUL_SIDE', 32)
+    monkeypatch.setattr('mmsw.benchmarks.measure._COPY_NUMBERS', 1000)
+
+
+def result_in(folder: Path) -> dict:
+    return json.loads((folder / 'benchmark.json').read_text(encoding='utf-8'))
+
+
+def test_a_run_writes_whole_reports(tool, tiny, tmp_path, capsys):
+    out = tmp_path / 'new' / 'folder'
+    before = torch.get_num_threads()
+    sizes = ['--crop', '64', '--batch', '2', '--threads', '1', '--only', 'v1', 'Conv', 'Other']
+    assert tool.main(['--out', str(out), *sizes]) == 0
+    assert torch.get_num_threads() == before
+    progress = capsys.readouterr().err
+    assert '[1/2] eval, crop 64, batch 2, float32, 1 thread' in progress
+    assert 'x floor  n=' in progress
+
+    result = result_in(out)
+    assert result['format'] == 'mmsw.benchmark_model/1'
+    assert result['machine']['torch'] == torch.__version__
+    assert result['left_out'] == ['Other: nothing is not installed']
+    assert result['errors'] == []
+    rows = {(row['name'], row['mode']): row for row in result['rows']}
+    assert list(rows) == [
+        ('SW-T v1', EVAL),
+        ('SW-T v1, folded', EVAL),
+        ('ConvNeXt-T', EVAL),
+        ('SW-T v1', TRAINING),
+        ('SW-T v1, blocks recomputed', TRAINING),
+        ('ConvNeXt-T', TRAINING),
+    ]
+    for row in result['rows']:
+        assert row['samples'] == 2
+        assert 0 < row['min_ms'] <= row['median_ms'] <= row['max_ms']
+        assert row['images_per_s'] == pytest.approx(2e3 / row['median_ms'])
+        assert row['ratio'] == pytest.approx(row['median_ms'] / row['floor_ms'])
+        assert row['floor_ms'] == pytest.approx(row['multiply_adds'] / row['matmul_per_s'] * 1e3)
+        assert row['peak_bytes'] > 0
+        assert set(row['shares']) == set(KINDS)
+        assert sum(row['shares'].values()) == pytest.approx(1)
+    plain, folded = rows['SW-T v1', EVAL], rows['SW-T v1, folded', EVAL]
+    assert plain['deviation'] is None
+    assert 0 < folded['deviation'] < 1e-4
+    assert folded['weight_bytes'] < plain['weight_bytes']
+    assert folded['multiply_adds'] == plain['multiply_adds']
+    assert rows['SW-T v1', TRAINING]['multiply_adds'] == 3 * plain['multiply_adds']
+    assert folded['over_training_form'] == folded['median_ms'] / plain['median_ms']
+    base = rows['ConvNeXt-T', EVAL]
+    assert folded['over_convnext'] == folded['median_ms'] / base['median_ms']
+    assert (base['over_convnext'], base['over_training_form']) == (None, None)
+
+    text = (out / 'benchmark.md').read_text(encoding='utf-8')
+    assert text == markdown(result)
+    assert '## training step: crop 64, batch 2, float32, 1 thread' in text
+    assert '- ConvNeXt-T: plain torch' in text
+    files = {'benchmark.json', 'benchmark.md'}
+    if importlib.util.find_spec('matplotlib'):
+        files.add('benchmark.png')
+        assert (out / 'benchmark.png').read_bytes().startswith(b'\x89PNG')
+    assert {path.name for path in out.iterdir()} == files
+
+
+def test_quick_takes_the_main_ones(tool, tiny, tmp_path):
+    quick = model_benchmark.PRESETS['quick']
+    assert (quick.crops, quick.batches, quick.modes) == ((512,), (1,), (EVAL, TRAINING))
+    default = model_benchmark.PRESETS['default']
+    assert (default.crops, default.batches) == ((224, 512), (1, 8))
+    assert tool.main(['--quick', '--crop', '32', '--mode', 'eval', '--out', str(tmp_path)]) == 0
+    names = [row['name'] for row in result_in(tmp_path)['rows']]
+    assert names == ['SW-T v1', 'SW-T v1, folded', 'ConvNeXt-T']
+
+
+def test_only_some_in_half_precision_with_channels_last(tool, tiny, tmp_path, capsys):
+    chosen = ['--only', 'v1, FOLDED', '--dtype', 'float32', 'bfloat16', '--channels-last']
+    sizes = ['--crop', '32', '--batch', '1', '--out', str(tmp_path)]
+    assert tool.main([*chosen, *sizes]) == 0
+    result = result_in(tmp_path)
+    assert result['settings']['channels_last'] is True
+    assert [(row['name'], row['dtype']) for row in result['rows']] == [
+        ('SW-T v1, folded', 'float32'),
+        ('SW-T v1, folded', 'bfloat16'),
+    ]
+    single, half = result['rows']
+    assert half['weight_bytes'] == single['weight_bytes'] / 2
+    capsys.readouterr()
+    assert tool.main(['--only', 'nobody', *sizes[:-1], str(tmp_path / 'other')]) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("error: only must be parts of names of ['SW-T v1', 'SW-T v1, folded'")
+    assert not list((tmp_path / 'other').iterdir())
+
+
+def test_who_is_too_slow_or_too_large_is_left_out_and_named(tiny, tmp_path, monkeypatch):
+    sizes = dict(crops=[256], batches=[1], modes=[EVAL], only=['ConvNeXt'])
+    result = model_benchmark.benchmark_model(tmp_path, limit=1e-6, **sizes)
+    (line,) = result['left_out']
+    assert line.startswith('ConvNeXt-T, eval, crop 256, batch 1, float32, ')
+    assert line.endswith('more than the limit of 1e-06 s')
+    assert result['rows'] == []
+    monkeypatch.setattr(model_benchmark, 'free_memory', lambda device: 2**10)
+    result = model_benchmark.benchmark_model(tmp_path, **sizes)
+    assert result['left_out'][0].endswith('GiB are free')
+    assert '## Left out' in (tmp_path / 'benchmark.md').read_text(encoding='utf-8')
+
+
+def test_a_form_with_other_maps_is_an_error_and_no_row(tool, tiny, tmp_path, monkeypatch, capsys):
+    def spoilt(network: nn.Module) -> nn.Module:
+        made = contestants.folded(network)
+        with torch.no_grad():
+            made.norm3.weight.mul_(1.1)
+        return made
+
+    network = Network('SW-T v2', lambda: ShiftWiseNet(**TINY), (Form(', folded', spoilt, (EVAL,)),))
+    monkeypatch.setattr(model_benchmark, 'networks', lambda: [network, tiny_networks()[2]])
+    arguments = ['--crop', '32', '--batch', '1', '--mode', 'eval', '--out', str(tmp_path)]
+    assert tool.main(arguments) == 1
+    assert 'error: SW-T v2, folded: ArithmeticError: its maps dev' in capsys.readouterr().err
+    result = result_in(tmp_path)
+    assert [row['name'] for row in result['rows']] == ['ConvNeXt-T']
+    assert len(result['errors']) == 1
+
+
+def test_both_generations_agree_folded():
+    for network in tiny_networks()[:2]:
+        plain, folded, recomputed = contenders_of(network, network.forms, [64])
+        assert plain.deviation is None
+        assert 0 < folded.deviation < 1e-4
+        assert recomputed.deviation == 0
+        assert all(block.with_cp for stage in recomputed.module.stages for block in stage)
+        assert not plain.module.stages[0][0].with_cp
+
+
+@pytest.mark.parametrize('version', ['v1', 'v2'])
+def test_a_wrong_block_would_be_noticed(version):
+    """Fresh blocks hardly add to their map; those that are compared do."""
+    network = enliven(ShiftWiseNet(version=version, **TINY), seed=0)
+    network.eval()
+    images = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        before = network(images)[-1]
+        network.stages[3][0].shift_wise.paths[0].weight.mul_(1.5)
+        after = network(images)[-1]
+    assert (after - before).abs().max() > 0.01 * before.abs().max()
+
+
+@pytest.mark.parametrize(
+    ('name', 'shapes', 'kind'),
+    [
+        ('aten::addmm', [], PRODUCTS),
+        ('aten::baddbmm', [], PRODUCTS),
+        ('aten::baddbmm_', [], PRODUCTS),
+        ('aten::_scaled_dot_product_flash_attention_for_cpu', [], PRODUCTS),
+        ('aten::mkldnn_convolution', [[1, 8, 9, 9], [4, 8, 3, 3], [4]], PRODUCTS),
+        ('aten::mkldnn_convolution', [[1, 8, 9, 9], [8, 1, 7, 7], [8]], OPERATOR),
+        ('aten::mkldnn_convolution', [[1, 1, 9, 9], [8, 1, 7, 7], [8]], OPERATOR),
+        ('aten::convolution_backward', [[1, 8, 9, 9], [1, 8, 9, 9], [8, 1, 7, 7]], OPERATOR),
+        ('aten::convolution_backward', [[1, 4, 9, 9], [1, 1, 9, 9], [4, 1, 9, 9]], OPERATOR),
+        ('aten::convolution_backward', [[1, 4, 9, 9], [1, 8, 9, 9], [4, 8, 3, 3]], PRODUCTS),
+        ('mmsw_cpp::shift_wise_conv2d_grad_input', [], OPERATOR),
+        ('mmsw::cross_conv2d', [], OPERATOR),
+        ('mmsw_cpp::bias_gelu', [], ACTIVATION),
+        ('mmsw_cpp::norm_gelu', [], ACTIVATION),
+        ('aten::_softmax_backward_data', [], ACTIVATION),
+        ('aten::native_layer_norm_backward', [], NORMS),
+        ('aten::cudnn_batch_norm', [], NORMS),
+        ('aten::linalg_vector_norm', [], NORMS),
+        ('aten::add_', [], ELEMENTWISE),
+        ('aten::sum', [], ELEMENTWISE),
+        ('aten::expand', [], OTHER),
+        ('aten::copy_', [], COPIES),
+        ('aten::index_select', [], COPIES),
+        ('aten::cat', [], COPIES),
+        ('aten::max_pool2d_with_indices', [], OTHER),
+        ('autograd::engine::evaluate_function: MulBackward0', [], OTHER),
+    ],
+)
+def test_kinds_of_work_by_operator_name(name, shapes, kind):
+    assert kind_of(name, shapes) == kind
+
+
+def test_shares_on_a_gpu_are_of_the_kernels_that_operators_start():
+    def event(key: str, cpu: float, gpu: float, where: DeviceType = DeviceType.CPU):
+        return SimpleNamespace(
+            key=key, device_type=where, input_shapes=[],
+            self_cpu_time_total=cpu, self_device_time_total=gpu,
+        )  # fmt: skip
+
+    events = [
+        event('aten::mm', 2.0, 30.0),
+        event('aten::gelu', 1.0, 10.0),
+        event('cudaLaunchKernel', 5.0, 0.0),
+        event('ampere_sgemm_128x64_tn', 0.0, 30.0, DeviceType.CUDA),
+    ]
+    found = shares_of(events, CUDA)
+    assert (found[PRODUCTS], found[ACTIVATION], found[OTHER]) == (0.75, 0.25, 0.0)
+    found = shares_of(events, CPU)
+    assert (found[PRODUCTS], found[ACTIVATION], found[OTHER]) == (0.25, 0.125, 0.625)
+    assert shares_of([], CPU) == {}
+
+
+def test_foresight_probes_larger_images_only_while_they_are_cheap():
+    probed = []
+
+    def probe(crop: int) -> tuple[float, int]:
+        probed.append(crop)
+        return 0.1 + crop**2 / 1e6, crop**2
+
+    assert Foresight(probe, limit=100.0)(512, 1)[0] == pytest.approx(64 * 0.104096)
+    assert probed == [64]
+    probed.clear()
+    foresight = Foresight(probe, limit=3.0)
+    time_needed, memory_needed = foresight(512, 1)
+    assert probed == [64, 128]
+    assert time_needed == pytest.approx(16 * 0.116384)
+    assert memory_needed == 512**2
+    foresight.learn(512, 1, 0.4, 10**6)
+    assert foresight(512, 8) == (pytest.approx(3.2), 8 * 10**6)
+    probed.clear()
+    slow = Foresight(lambda crop: (probed.append(crop), (crop**2 / 1e3, 0))[1], limit=5.0)
+    assert slow(512, 8)[0] > 1000
+    assert probed == [64]
+
+
+def test_plain_convnext_is_the_published_one():
+    (contender,) = contenders_of(
+        Network('ConvNeXt-T', ConvNeXt), (contestants.TRAINING_FORM,), [224]
+    )
+    # 28.6 M with its classifier (768 x 1000) and final norm; here three norms more
+    assert contender.numbers == 28_589_128 - 769_000 + 2 * (96 + 192 + 384)
+    assert contender.multiply_adds(224, EVAL) == pytest.approx(4.47e9, rel=0.01)
+    assert contender.multiply_adds(224, TRAINING) == 3 * contender.multiply_adds(224, EVAL)
+
+
+def test_packages_that_are_absent_are_named(monkeypatch):
+    real = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, 'find_spec', lambda name: None if name.startswith('mm') else real(name)
+    )
+    found = {network.name: network for network in contestants.networks()}
+    assert found['ConvNeXt-T'].source == 'plain torch'
+    with pytest.raises(ImportError, match='mmseg is not installed; mmdet is not installed'):
+        found['ResNet-50'].build()
+    with pytest.raises(ImportError, match='mmpretrain is not installed'):
+        found['RepLKNet-31B'].build()
+
+
+def test_backbones_of_the_toolboxes_give_four_maps(monkeypatch):
+    pytest.importorskip('mmseg', reason='mmseg: not installed')
+    images = torch.randn(1, 3, 64, 64)
+    found = {network.name: network for network in contestants.networks()}
+    for name in ('ResNet-50', 'Swin-T', 'MiT-B2', 'MSCAN-T'):
+        network = found[name].build()
+        network.eval()
+        with torch.no_grad():
+            maps = network(images)
+        assert [map_.shape[-1] for map_ in maps] == [16, 8, 4, 2]
+
+
+def test_bad_arguments_are_named(tool, tmp_path, capsys):
+    for arguments, message in (
+        (['--device', 'tpu'], "device must be cpu or cuda, got 'tpu'"),
+        (['--crop', '100'], 'crops must be positive multiples of 32, got 100'),
+        (['--batch', '0'], 'batches must be at least 1, got 0'),
+        (['--threads', '0'], 'processors here, got 0'),
+        (['--mode', 'test'], "modes must be of ('eval', 'training step'), got 'test'"),
+        (['--dtype', 'int8'], "dtypes must be of ('float32', 'bfloat16', 'float16'), got 'int8'"),
+        (['--limit', '-1'], 'limit must be a positive number of seconds, got -1.0'),
+        (['--tf32'], 'tf32 has no effect on cpu; leave it out'),
+    ):
+        assert tool.main(['--out', str(tmp_path / 'none'), *arguments]) == 2
+        error = capsys.readouterr().err
+        assert error.startswith('error: ')
+        assert message in error
+        assert error.count('\n') == 1
+    assert not (tmp_path / 'none').exists()
+    (tmp_path / 'file').touch()
+    assert tool.main(['--out', str(tmp_path / 'file'), '--quick']) == 2
+    assert 'file' in capsys.readouterr().err
+    with pytest.raises(ValueError, match='preset must be one of'):
+        model_benchmark.benchmark_model(tmp_path, preset='fast')
+
+
+def test_gpu_settings_are_set_said_and_put_back():
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32
+    with model_benchmark._gpu_settings(CUDA, tf32=True) as said:
+        assert (cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32) == (True, True, True)
+    assert set(said.values()) == {True}
+    assert (cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32) == before
+    with model_benchmark._gpu_settings(CPU, tf32=False) as said:
+        assert said == {}
