@@ -27,6 +27,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmsw.models.layers.norms import may_be_split, normalise_channels, scaled
 from mmsw.models.layers.shiftwise_conv import affine_of
 from mmsw.ops import cross_conv2d
 from mmsw.ops.hidden_map import bias_gelu
@@ -38,6 +39,10 @@ ARMS = ('deploy_wide', 'deploy_tall', 'deploy_bias')
 # Up to this many hidden channels the factors of the response norm go into the weights: maps with
 # few channels have many positions. Beyond, a map is smaller than the weights.
 _MOST_SCALED_WEIGHTS = 1024
+# Positions of a hidden map that is worked on in one go on the CPU, over all samples of a batch, and
+# the fewest of a sample.
+_MOST_POSITIONS = 1024
+_LEAST_POSITIONS = 256
 
 Tensors = Mapping[str, Tensor]
 
@@ -98,9 +103,12 @@ def fold_v2(block: Tensors, eps: tuple[float, ...]) -> dict[str, Tensor]:
 
 def run_v1(block: ShiftWiseBlock, x: Tensor) -> Tensor:
     """Forward pass of a folded block of the first generation, ``[B, C, H, W]`` to the same."""
-    z = _normalised(_operator(block, x), block.norm_eps[0])
-    hidden = bias_gelu(_product(block.expand_weight, z), block.expand_bias)[0]
-    return _residual(block, x, block.reduce_weight, hidden)
+    z = normalise_channels(_operator(block, x), block.norm_eps[0], in_place=True)
+    out = _shifted(block, x)
+    for piece, start in _pieces(z):
+        hidden, _ = bias_gelu(_product(block.expand_weight, piece), block.expand_bias)
+        out = _add_product(out, start, block.reduce_weight, hidden)
+    return out.view(x.shape)
 
 
 def run_v2(block: ShiftWiseBlock, x: Tensor) -> Tensor:
@@ -108,17 +116,23 @@ def run_v2(block: ShiftWiseBlock, x: Tensor) -> Tensor:
     z = _operator(block, x)
     squeezed = F.linear(z.mean(2), block.squeeze_weight, block.squeeze_bias).relu()
     attention = F.linear(squeezed, block.excite_weight, block.excite_bias).sigmoid()
-    z = _scaled(z, attention.unsqueeze(2))
-    hidden, squares = bias_gelu(_product(block.expand_weight, z), block.expand_bias)
-    norms = squares.sqrt()
+    z = scaled(z, attention.unsqueeze(2))
+    found = [
+        (start, *bias_gelu(_product(block.expand_weight, piece), block.expand_bias))
+        for piece, start in _pieces(z)
+    ]
+    norms = sum(squares for _, _, squares in found).sqrt()
     factor = block.response * (norms / (norms.mean(1, keepdim=True) + block.norm_eps[2])) + 1
-    weight = block.reduce_weight
-    factor = factor.to(weight.dtype)
-    if factor.shape[1] <= _MOST_SCALED_WEIGHTS:
+    factor, weight = factor.to(block.reduce_weight.dtype), block.reduce_weight
+    scales_weight = factor.shape[1] <= _MOST_SCALED_WEIGHTS
+    if scales_weight:
         weight = weight * factor.unsqueeze(1)
-    else:
-        hidden = _scaled(hidden, factor.unsqueeze(2).to(hidden.dtype))
-    return _residual(block, x, weight, hidden)
+    out = _shifted(block, x)
+    for start, hidden, _ in found:
+        if not scales_weight:
+            hidden = scaled(hidden, factor.unsqueeze(2).to(hidden.dtype))
+        out = _add_product(out, start, weight, hidden)
+    return out.view(x.shape)
 
 
 def _operator(block: ShiftWiseBlock, x: Tensor) -> Tensor:
@@ -127,36 +141,39 @@ def _operator(block: ShiftWiseBlock, x: Tensor) -> Tensor:
     return cross_conv2d(x, *arms, block.backend).flatten(2)
 
 
+def _pieces(z: Tensor) -> list[tuple[Tensor, int]]:
+    """A map in pieces of positions, each with its first one: their hidden maps fit into a cache.
+
+    Whole where it would be split for nothing, see :func:`may_be_split`.
+    """
+    positions = z.shape[2]
+    length = max(_LEAST_POSITIONS, _MOST_POSITIONS // max(z.shape[0], 1))
+    if not may_be_split(z) or positions <= length:
+        return [(z, 0)]
+    return [
+        (z.narrow(2, start, min(length, positions - start)), start)
+        for start in range(0, positions, length)
+    ]
+
+
 def _product(weight: Tensor, x: Tensor) -> Tensor:
     """``weight [K, C]`` or ``[B, K, C]`` times ``x [B, C, P]``."""
     return torch.bmm(weight.expand(x.shape[0], -1, -1), x)
 
 
-def _scaled(x: Tensor, factor: Tensor) -> Tensor:
-    """A map that belongs to the caller times a factor, in place where no gradient is wanted."""
-    in_place = not (x.requires_grad or factor.requires_grad) and x.dtype == factor.dtype
-    return x.mul_(factor) if in_place else x * factor
+def _shifted(block: ShiftWiseBlock, x: Tensor) -> Tensor:
+    """``x`` and the bias behind the last product, a copy: ``[B, C, P]``."""
+    return (x + block.reduce_bias.view(-1, 1, 1)).contiguous().flatten(2)
 
 
-def _residual(block: ShiftWiseBlock, x: Tensor, weight: Tensor, hidden: Tensor) -> Tensor:
-    """``x + bias + weight @ hidden``; the sum is a copy of x, onto which the product is added."""
-    out = (x + block.reduce_bias.view(-1, 1, 1)).contiguous().flatten(2)
-    if torch.is_autocast_enabled(x.device.type) or out.dtype != hidden.dtype:
-        out = out + _product(weight, hidden)
-    else:
-        out = out.baddbmm_(weight.expand(x.shape[0], -1, -1), hidden)
-    return out.view(x.shape)
-
-
-def _normalised(z: Tensor, eps: float) -> Tensor:
-    """Layer norm over the channels without affine terms, ``[B, C, P]`` to the same."""
-    if z.requires_grad:
-        z = z - z.mean(1, keepdim=True)
-    else:
-        z.sub_(z.mean(1, keepdim=True))
-    wide = torch.promote_types(z.dtype, torch.float32)
-    variance = z.to(wide).square().mean(1, keepdim=True)
-    return _scaled(z, (variance + eps).rsqrt().to(z.dtype))
+def _add_product(out: Tensor, start: int, weight: Tensor, hidden: Tensor) -> Tensor:
+    """Add ``weight @ hidden`` to a map from a position on, in place where it can be."""
+    if torch.is_autocast_enabled(out.device.type) or out.dtype != hidden.dtype:
+        return out + _product(weight, hidden)
+    length = hidden.shape[2]
+    part = out if length == out.shape[2] else out.narrow(2, start, length)
+    part.baddbmm_(weight.expand(len(part), -1, -1), hidden)
+    return out
 
 
 def _in_double(block: Tensors) -> dict[str, Tensor]:
