@@ -61,3 +61,15 @@ class Backend(Protocol):
 
     def cross_conv2d(self, x: Tensor, wide: Tensor, tall: Tensor, bias: Tensor | None) -> Tensor:
         """See :func:`mmsw.ops.cross_conv2d`."""
+
+    def bias_gelu(self, hidden: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+        """See :func:`mmsw.ops.bias_gelu`; ``bias`` is in the type that is computed in.
+
+        This and :meth:`norm_gelu` may overwrite ``hidden`` and need no derivative. Both may be left
+        to the other backends.
+        """
+
+    def norm_gelu(
+        self, hidden: Tensor, mean: Tensor, rstd: Tensor, column: Tensor, bias: Tensor
+    ) -> Tensor:
+        """See :func:`mmsw.ops.norm_gelu`."""

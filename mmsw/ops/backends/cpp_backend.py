@@ -19,6 +19,7 @@ import os
 import warnings
 
 import torch
+from torch import Tensor
 
 from .call import Call
 from .compiled_backend import CompiledOperators, load
@@ -34,6 +35,23 @@ shift_wise_conv2d = _operators.shift_wise_conv2d
 shift_wise_conv2d_grad_input = _operators.shift_wise_conv2d_grad_input
 shift_wise_conv2d_grad_weight = _operators.shift_wise_conv2d_grad_weight
 cross_conv2d = _operators.cross_conv2d
+
+if hasattr(torch.ops.mmsw_cpp, 'bias_gelu_'):  # a library that was built before lacks them
+
+    def bias_gelu(hidden: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+        """See :class:`~mmsw.ops.backends.backend.Backend`; in place where ``hidden`` can be."""
+        hidden = hidden.contiguous()
+        return hidden, torch.ops.mmsw_cpp.bias_gelu_(hidden, bias.contiguous())
+
+    def norm_gelu(
+        hidden: Tensor, mean: Tensor, rstd: Tensor, column: Tensor, bias: Tensor
+    ) -> Tensor:
+        """See :class:`~mmsw.ops.backends.backend.Backend`; in place where ``hidden`` can be."""
+        hidden = hidden.contiguous()
+        rest = (tensor.contiguous() for tensor in (mean, rstd, column, bias))
+        torch.ops.mmsw_cpp.norm_gelu_(hidden, *rest)
+        return hidden
+
 
 ARITHMETIC = 'MMSW_CPP_ARITHMETIC'
 

@@ -146,6 +146,19 @@ def cross_conv2d(x: Tensor, wide: Tensor, tall: Tensor, bias: Tensor | None) -> 
     return out.to(dtype).contiguous()
 
 
+def bias_gelu(hidden: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    """See :class:`~mmsw.ops.backends.backend.Backend`; out of place, differentiable."""
+    mapped = F.gelu(hidden.to(bias.dtype) + bias.unsqueeze(-1))
+    return mapped.to(hidden.dtype), torch.linalg.vector_norm(mapped, dim=-1).square()
+
+
+def norm_gelu(hidden: Tensor, mean: Tensor, rstd: Tensor, column: Tensor, bias: Tensor) -> Tensor:
+    """See :class:`~mmsw.ops.backends.backend.Backend`; out of place, differentiable."""
+    centred = hidden.to(mean.dtype) - column.unsqueeze(-1) * mean.unsqueeze(-2)
+    normalised = rstd.unsqueeze(-2) * centred
+    return F.gelu(normalised + bias.unsqueeze(-1)).to(hidden.dtype)
+
+
 def trace_shift_add(conv_out: Tensor, pattern: PatternTables) -> Outputs:
     """The outputs of :func:`shift_add` in three convolutions, for exporters.
 

@@ -73,6 +73,15 @@ struct CopyKernels {
   void (*add)(const S* in, int64_t count, T* out);
 };
 
+// A row of a map of hidden units, in place; GELU is the exact one. Values are computed in T.
+template <typename T, typename S>
+struct HiddenKernels {
+  // row = gelu(row + bias); returns the sum of the squares of that, before it is rounded to S.
+  T (*bias_gelu)(S* row, int64_t count, T bias);
+  // row = gelu(rstd * (row - column * mean) + bias), with a mean and an rstd for each position.
+  void (*norm_gelu)(S* row, int64_t count, const T* mean, const T* rstd, T column, T bias);
+};
+
 // Neighbouring groups: the first one, and the map's tile row that it meets in tile row 0.
 struct GroupRun {
   int32_t group, row;
@@ -131,6 +140,10 @@ struct InstructionSet {
   CopyKernels<float, Half> copy_f16;
   CopyKernels<float, BFloat16> copy_bf16;
   ReducedKernels reduced;
+  HiddenKernels<float, float> hidden_f32;
+  HiddenKernels<double, double> hidden_f64;
+  HiddenKernels<float, Half> hidden_f16;
+  HiddenKernels<float, BFloat16> hidden_bf16;
 };
 
 const InstructionSet& baseline_kernels();

@@ -9,6 +9,7 @@
 
 #include "copy_loops.h"
 #include "grad_loops.h"
+#include "hidden_loops.h"
 #include "reduced_loops.h"
 #include "simd.h"
 
@@ -176,7 +177,11 @@ const InstructionSet& MMSW_KERNELS() {
                                   copy_kernels<double, double>(),
                                   copy_kernels<float, Half>(),
                                   copy_kernels<float, BFloat16>(),
-                                  reduced_kernels()};
+                                  reduced_kernels(),
+                                  hidden_kernels<float, float>(),
+                                  hidden_kernels<double, double>(),
+                                  hidden_kernels<float, Half>(),
+                                  hidden_kernels<float, BFloat16>()};
   return set;
 }
 
