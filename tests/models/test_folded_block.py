@@ -141,14 +141,11 @@ def test_gradients_of_the_map_and_of_what_comes_before(net: ShiftWiseNet) -> Non
         assert relative_error(found, wanted) < 1e-8
 
 
-@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
-def test_half_precision(net: ShiftWiseNet, dtype: torch.dtype) -> None:
-    image = torch.randn(1, 3, 64, 64)
-    tolerance = 0.1 if dtype == torch.bfloat16 else 0.02
-    assert worst_error(net, folded(net).to(dtype), image.to(dtype).float()) < tolerance if (
-        False
-    ) else True
-    cast = folded(net).to(dtype)
+@pytest.mark.parametrize(
+    ('dtype', 'tolerance'), [(torch.bfloat16, 0.1), (torch.float16, 0.02)], ids=str
+)
+def test_half_precision(net: ShiftWiseNet, dtype: torch.dtype, tolerance: float) -> None:
+    image, cast = torch.randn(1, 3, 64, 64), folded(net).to(dtype)
     with torch.no_grad():
         for found, wanted in zip(cast(image.to(dtype)), net(image), strict=True):
             assert found.dtype == dtype
@@ -248,7 +245,7 @@ def _without(key: str) -> Callable[[dict], None]:
 @pytest.mark.parametrize(
     ('damage', 'message'),
     [
-        (_without('pointwise_conv1.weight'), r"block \"stages\.1\.0\" cannot be folded.*conv1\.w"),
+        (_without('pointwise_conv1.weight'), r'block \"stages\.1\.0\" cannot be folded.*conv1\.w'),
         (_without('shift_wise.channel_order'), 'must be a permutation of 24 channels.*got None'),
     ],
 )
@@ -285,14 +282,23 @@ def test_the_last_norm_of_a_network_is_looked_at_before_the_first_is_folded() ->
     assert set(net.state_dict()) == before
 
 
-def test_exported_for_any_batch_and_size(net: ShiftWiseNet) -> None:
-    other = folded(net)
+def test_exported_for_any_batch_and_size(version: str) -> None:
+    arch = dict(depths=[1, 1, 1, 1], dims=[8, 8, 8, 8])
+    other = trained_net(version, arch=arch, out_indices=(1,)).switch_to_deploy()
     dims = {0: torch.export.Dim('b', max=64), 2: torch.export.Dim('h', min=64, max=512)}
     dims[3] = torch.export.Dim('w', min=64, max=512)
     program = torch.export.export(other, (torch.randn(2, 3, 64, 96),), dynamic_shapes=(dims,))
     assert not [node for node in program.graph.nodes if 'mmsw' in str(node.target)]
     for shape in ((1, 3, 80, 65), (3, 3, 128, 100)):
         assert worst_error(other, program.module(), torch.randn(shape)) < 2e-5
+
+
+def test_traced(net: ShiftWiseNet) -> None:
+    other = folded(net)
+    with torch.no_grad():
+        traced = torch.jit.trace(other, torch.randn(1, 3, 64, 64))
+    assert 'mmsw::' not in (graph := str(traced.inlined_graph)) and 'mmsw_cpp' not in graph
+    assert worst_error(other, traced, torch.randn(2, 3, 70, 96)) < 2e-5
 
 
 def test_compiled(net: ShiftWiseNet) -> None:

@@ -146,10 +146,10 @@ def _pieces(z: Tensor) -> list[tuple[Tensor, int]]:
 
     Whole where it would be split for nothing, see :func:`may_be_split`.
     """
+    if not may_be_split(z):
+        return [(z, 0)]
     positions = z.shape[2]
     length = max(_LEAST_POSITIONS, _MOST_POSITIONS // max(z.shape[0], 1))
-    if not may_be_split(z) or positions <= length:
-        return [(z, 0)]
     return [
         (z.narrow(2, start, min(length, positions - start)), start)
         for start in range(0, positions, length)
@@ -172,7 +172,7 @@ def _add_product(out: Tensor, start: int, weight: Tensor, hidden: Tensor) -> Ten
         return out + _product(weight, hidden)
     length = hidden.shape[2]
     part = out if length == out.shape[2] else out.narrow(2, start, length)
-    part.baddbmm_(weight.expand(len(part), -1, -1), hidden)
+    part.baddbmm_(weight.expand(part.shape[0], -1, -1), hidden)
     return out
 
 
