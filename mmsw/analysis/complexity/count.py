@@ -19,6 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmsw.engine.image_channels import image_channels
+from mmsw.models.backbones.shiftwise_block import ShiftWiseBlock
 from mmsw.models.layers import MaskedFilters, ShiftWiseConv2d
 
 from .operator_work import layer_work
@@ -33,7 +34,7 @@ class Cost:
     """Counts of a module, a part or a network.
 
     Attributes:
-        parameters: Parameters, and the arms and biases of folded shift-wise layers.
+        parameters: Parameters, and the arms and biases of folded layers and blocks.
         trainable: Parameters that require a gradient.
         parameters_used: Parameters that are not pruned.
         macs_dense: Multiply-adds if nothing were pruned.
@@ -236,7 +237,7 @@ class _Counter(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.work: dict[nn.Module, Cost] = {}
-        self.maps: list[tuple[ShiftWiseConv2d, torch.Size]] = []
+        self.maps: list[tuple[ShiftWiseConv2d | ShiftWiseBlock, torch.Size]] = []
         self.called: set[nn.Module] = set()
         self._running: list[nn.Module] = []
 
@@ -245,7 +246,11 @@ class _Counter(TorchDispatchMode):
         rule = _PRODUCTS.get(func.overloadpacket)
         if rule is not None:
             macs = rule(args, out)
-            self._add(Cost(macs_dense=macs, macs_used=macs, macs_naive=macs))
+            # a folded block has products in place of the layers that the authors' tool looks at
+            released = macs if _is_folded_block(self._running[-1]) else 0
+            self._add(
+                Cost(macs_dense=macs, macs_used=macs, macs_naive=macs, release_count=released)
+            )
         return out
 
     def _add(self, cost: Cost) -> None:
@@ -275,7 +280,7 @@ class _Counter(TorchDispatchMode):
             count = release_count(module, args[0], out)
             if count:
                 self._add(Cost(release_count=count))
-            if isinstance(module, ShiftWiseConv2d):
+            if isinstance(module, ShiftWiseConv2d) or _is_folded_block(module):
                 self.maps.append((module, args[0].shape))
             elif hasattr(module, 'deform_groups'):  # mmcv's own operator, which torch does not see
                 macs = out.numel() * prod(module.weight.shape[1:])
@@ -283,8 +288,12 @@ class _Counter(TorchDispatchMode):
         self._running.pop()
 
 
+def _is_folded_block(module: nn.Module) -> bool:
+    return isinstance(module, ShiftWiseBlock) and module.deployed
+
+
 def _shift_wise_work(
-    maps: list[tuple[ShiftWiseConv2d, torch.Size]],
+    maps: list[tuple[ShiftWiseConv2d | ShiftWiseBlock, torch.Size]],
 ) -> Iterator[tuple[nn.Module, Cost]]:
     """Work of shift-wise layers on their maps; needs their masks, so it waits for real tensors."""
     for layer, (batch, _, height, width) in maps:
@@ -313,6 +322,7 @@ _PRODUCTS = {
     torch.ops.aten.bmm: _product,
     torch.ops.aten.addmm: _product_with_addend,
     torch.ops.aten.baddbmm: _product_with_addend,
+    torch.ops.aten.baddbmm_: _product_with_addend,
 }
 
 
@@ -340,7 +350,7 @@ def _parameters(model: nn.Module) -> Iterator[tuple[str, Cost]]:
         used = count
         if isinstance(module, MaskedFilters):
             used -= int((~module.mask).sum())
-        elif isinstance(module, ShiftWiseConv2d) and module.deployed:
+        elif isinstance(module, (ShiftWiseConv2d, ShiftWiseBlock)) and module.deployed:
             arms = (module.deploy_wide, module.deploy_tall)
             count += module.deploy_bias.numel() + sum(arm.numel() for arm in arms)
             used += module.deploy_bias.numel() + sum(int((arm != 0).sum()) for arm in arms)

@@ -21,19 +21,15 @@ parameters, gets the answer of before; nothing trains a folded block.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmsw.models.layers.norms import may_be_split, normalise_channels, scaled
 from mmsw.models.layers.shiftwise_conv import affine_of
 from mmsw.ops import cross_conv2d
 from mmsw.ops.hidden_map import bias_gelu
-
-if TYPE_CHECKING:
-    from .shiftwise_block import ShiftWiseBlock
 
 ARMS = ('deploy_wide', 'deploy_tall', 'deploy_bias')
 # Up to this many hidden channels the factors of the response norm go into the weights: maps with
@@ -101,7 +97,7 @@ def fold_v2(block: Tensors, eps: tuple[float, ...]) -> dict[str, Tensor]:
     }
 
 
-def run_v1(block: ShiftWiseBlock, x: Tensor) -> Tensor:
+def run_v1(block: nn.Module, x: Tensor) -> Tensor:
     """Forward pass of a folded block of the first generation, ``[B, C, H, W]`` to the same."""
     z = normalise_channels(_operator(block, x), block.norm_eps[0], in_place=True)
     out = _shifted(block, x)
@@ -111,7 +107,7 @@ def run_v1(block: ShiftWiseBlock, x: Tensor) -> Tensor:
     return out.view(x.shape)
 
 
-def run_v2(block: ShiftWiseBlock, x: Tensor) -> Tensor:
+def run_v2(block: nn.Module, x: Tensor) -> Tensor:
     """Forward pass of a folded block of the second generation, ``[B, C, H, W]`` to the same."""
     z = _operator(block, x)
     squeezed = F.linear(z.mean(2), block.squeeze_weight, block.squeeze_bias).relu()
@@ -135,7 +131,7 @@ def run_v2(block: ShiftWiseBlock, x: Tensor) -> Tensor:
     return out.view(x.shape)
 
 
-def _operator(block: ShiftWiseBlock, x: Tensor) -> Tensor:
+def _operator(block: nn.Module, x: Tensor) -> Tensor:
     """The cross convolution and all norms behind it, ``[B, C, P]``."""
     arms = block.deploy_wide, block.deploy_tall, block.deploy_bias
     return cross_conv2d(x, *arms, block.backend).flatten(2)
@@ -161,7 +157,7 @@ def _product(weight: Tensor, x: Tensor) -> Tensor:
     return torch.bmm(weight.expand(x.shape[0], -1, -1), x)
 
 
-def _shifted(block: ShiftWiseBlock, x: Tensor) -> Tensor:
+def _shifted(block: nn.Module, x: Tensor) -> Tensor:
     """``x`` and the bias behind the last product, a copy: ``[B, C, P]``."""
     return (x + block.reduce_bias.view(-1, 1, 1)).contiguous().flatten(2)
 
