@@ -83,8 +83,13 @@ def take_form(
     check_form(model, state, filename)
     layers = dict(model.named_modules())
     for name in layers_folded_in(state):
+        block = name.rpartition('.')[0]  # of a file of the form before blocks were folded
+        if hasattr(layers.get(block), 'take_earlier_form'):
+            name = block
         if hasattr(layers.get(name), 'switch_to_deploy'):
             layers[name].switch_to_deploy()
+        if hasattr(layers.get(name), 'take_earlier_form'):
+            layers[name].take_earlier_form(state, f'{name}.')
     state.update(normalised_masks(state))
     attach_saved_masks(model, state)
 
@@ -96,7 +101,7 @@ def check_form(model: nn.Module, state: Mapping[str, Any], filename: str) -> Non
         CheckpointError: As :func:`take_form`.
     """
     for name in folded_layers(model):
-        if f'{name}.paths.0.weight' in state:
+        if any(f'{name}.{part}paths.0.weight' in state for part in ('', 'shift_wise.')):
             raise CheckpointError(
                 f'{filename} has {name} in training form, and the config builds it folded: leave '
                 'deploy=True out of the backbone of the config; mmsw.apis.init_model(..., '

@@ -1,7 +1,8 @@
 """Folded layers: whether a network or a file has some, and those that a training would need whole.
 
-A folded layer has no weights that could be trained. In a part of a model that is frozen, such as a
-teacher, it does no harm.
+A folded layer is a residual block that is folded whole, or a shift-wise layer alone. It has no
+weights that could be trained. In a part of a model that is frozen, such as a teacher, it does no
+harm. Files of the form before blocks were folded have the shift-wise layers folded alone.
 """
 
 from __future__ import annotations
@@ -24,17 +25,17 @@ def is_folded(state: Mapping[str, Any]) -> bool:
 
 
 def layers_folded_in(state: Iterable[str]) -> list[str]:
-    """Names of the shift-wise layers that a state dict has folded."""
+    """Names of the blocks, or shift-wise layers alone, that a state dict has folded."""
     return [key.removesuffix(_FIRST) for key in state if key.endswith(_FIRST)]
 
 
 def folded_layers(net: nn.Module) -> list[str]:
-    """Names of the shift-wise layers of a network that are folded."""
+    """Names of the blocks, or shift-wise layers alone, of a network that are folded."""
     return [name for name, module in net.named_modules() if module._buffers.keys() >= {*_BUFFERS}]
 
 
 def folded_tensors(net: nn.Module) -> dict[str, Tensor]:
-    """What the folded layers of a network have instead of parameters, by name."""
+    """What the folded layers of a network have beside parameters, by name."""
     return {
         f'{layer}.{name}': net.get_submodule(layer).get_buffer(name)
         for layer in folded_layers(net)

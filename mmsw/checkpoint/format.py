@@ -8,7 +8,7 @@ for ever. Format 2 has::
         'version': '0.1.0',  # of the mmsw that wrote the file
         'backbone': {...},  # arguments of ShiftWiseNet that the tensors depend on; or None
         'scope': [...],  # names of the ordinary layers that have a mask beside their weight
-        'deploy': False,  # whether all shift-wise layers are folded
+        'deploy': False,  # whether all shift-wise layers, or the blocks around them, are folded
     }
 """
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from mmsw.analysis.complexity import Cost, complexity
-from mmsw.analysis.complexity.operator_work import used_blocks
+from mmsw.analysis.complexity.operator_work import layer_work, used_blocks
 from mmsw.models import ShiftWiseConv2d, ShiftWiseNet
 from mmsw.ops import ShiftPattern
 from mmsw.ops.assemble import assemble
@@ -238,15 +238,19 @@ def test_networks_dense_sparse_and_folded(version: str) -> None:
     assert sparse.macs_used < sparse.macs_dense == dense.macs_dense
     assert sparse.total.macs_naive == dense.total.macs_naive
 
-    layers = [m for m in net.modules() if isinstance(m, ShiftWiseConv2d)]
-    path_params = sum(path.weight.numel() for layer in layers for path in layer.paths)
-    norms = sum(6 * layer.num_active for layer in layers)
+    operator = sum(
+        cost.macs_dense for name, cost in dense.modules.items() if name.endswith('.shift_wise')
+    )
     net.switch_to_deploy()
     folded = complexity(net, (64, 96))
-    arms = sum(layer.deploy_wide.numel() + layer.deploy_tall.numel() for layer in layers)
-    biases = sum(layer.num_active for layer in layers)
-    assert folded.parameters == dense.parameters - path_params - norms + arms + biases
-    assert folded.macs_used < folded.macs_dense
+    sizes = [(16, 24), (8, 12), (4, 6), (2, 3)]
+    blocks = [(b, size) for stage, size in zip(net.stages, sizes, strict=True) for b in stage]
+    arms = sum(buffer.numel() for buffer in net.buffers())
+    assert folded.parameters == sum(p.numel() for p in net.parameters()) + arms
+    work = [layer_work(block, 1, *size) for block, size in blocks]
+    assert folded.macs_dense - sum(dense for dense, _, _ in work) == dense.macs_dense - operator
+    assert folded.macs_dense - folded.macs_used == sum(dense - used for dense, used, _ in work) > 0
+    assert folded.parameters_used < folded.parameters
 
 
 def test_stages_that_are_not_built_cost_nothing() -> None:

@@ -21,7 +21,7 @@ from mmsw.checkpoint.folded import folded_layers, refuse_folded_layers
 from mmsw.errors import StateDictError, UsageError
 from mmsw.models import ShiftWiseConv2d
 
-FIRST = 'stages.0.0.shift_wise'
+FIRST = 'stages.0.0'
 
 
 def own_runner(cfg: Config, resume: Path | None = None) -> Runner:
@@ -125,7 +125,7 @@ def test_frozen_stages_may_be_folded() -> None:
     net = tiny_net(frozen_stages=4, deploy=True)
     assert len(folded_layers(net)) == 4
     refuse_folded_layers(net)
-    with pytest.raises(UsageError, match=r'folded layers \(stages\.2\.0\.shift_wise, stages\.3'):
+    with pytest.raises(UsageError, match=r'folded layers \(stages\.2\.0, stages\.3'):
         refuse_folded_layers(tiny_net(frozen_stages=2, deploy=True))
 
 
@@ -161,7 +161,7 @@ def test_mmengines_loader_refuses_other_kernels(strict: bool, tmp_path: Path) ->
 
 def test_mmengines_loader_refuses_another_order_of_channels(tmp_path: Path) -> None:
     state = tiny_net().state_dict()
-    state[f'{FIRST}.channel_order'] = torch.zeros(8, dtype=torch.int64)
+    state[f'{FIRST}.shift_wise.channel_order'] = torch.zeros(8, dtype=torch.int64)
     save_checkpoint_file(state, tmp_path / 'file.pth')
     with pytest.raises(CheckpointError, match='must be a permutation of 8 channels'):
         load_checkpoint(tiny_net(), str(tmp_path / 'file.pth'))

@@ -19,6 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmsw.engine.image_channels import image_channels
+from mmsw.models.backbones.shiftwise_block import ShiftWiseBlock
 from mmsw.models.layers import MaskedFilters, ShiftWiseConv2d
 
 from .operator_work import layer_work
@@ -33,7 +34,7 @@ class Cost:
     """Counts of a module, a part or a network.
 
     Attributes:
-        parameters: Parameters, and the arms and biases of folded shift-wise layers and blocks.
+        parameters: Parameters, and the arms and biases of folded layers and blocks.
         trainable: Parameters that require a gradient.
         parameters_used: Parameters that are not pruned.
         macs_dense: Multiply-adds if nothing were pruned.
@@ -236,19 +237,20 @@ class _Counter(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.work: dict[nn.Module, Cost] = {}
-        self.maps: list[tuple[ShiftWiseConv2d, torch.Size]] = []
+        self.maps: list[tuple[ShiftWiseConv2d | ShiftWiseBlock, torch.Size]] = []
         self.called: set[nn.Module] = set()
         self._running: list[nn.Module] = []
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
         rule = _PRODUCTS.get(func.overloadpacket)
-        if func._schema.name.endswith('::cross_conv2d'):
-            inside = isinstance(self._running[-1], ShiftWiseConv2d)  # which is counted by its maps
-            rule = None if inside else _cross
         if rule is not None:
             macs = rule(args, out)
-            self._add(Cost(macs_dense=macs, macs_used=macs, macs_naive=macs))
+            # a folded block has products in place of the layers that the authors' tool looks at
+            released = macs if _is_folded_block(self._running[-1]) else 0
+            self._add(
+                Cost(macs_dense=macs, macs_used=macs, macs_naive=macs, release_count=released)
+            )
         return out
 
     def _add(self, cost: Cost) -> None:
@@ -278,7 +280,7 @@ class _Counter(TorchDispatchMode):
             count = release_count(module, args[0], out)
             if count:
                 self._add(Cost(release_count=count))
-            if isinstance(module, ShiftWiseConv2d):
+            if isinstance(module, ShiftWiseConv2d) or _is_folded_block(module):
                 self.maps.append((module, args[0].shape))
             elif hasattr(module, 'deform_groups'):  # mmcv's own operator, which torch does not see
                 macs = out.numel() * prod(module.weight.shape[1:])
@@ -286,8 +288,12 @@ class _Counter(TorchDispatchMode):
         self._running.pop()
 
 
+def _is_folded_block(module: nn.Module) -> bool:
+    return isinstance(module, ShiftWiseBlock) and module.deployed
+
+
 def _shift_wise_work(
-    maps: list[tuple[ShiftWiseConv2d, torch.Size]],
+    maps: list[tuple[ShiftWiseConv2d | ShiftWiseBlock, torch.Size]],
 ) -> Iterator[tuple[nn.Module, Cost]]:
     """Work of shift-wise layers on their maps; needs their masks, so it waits for real tensors."""
     for layer, (batch, _, height, width) in maps:
@@ -308,11 +314,6 @@ def _product(args: tuple, out: Tensor) -> int:
 
 def _product_with_addend(args: tuple, out: Tensor) -> int:
     return args[1].numel() * args[2].shape[-1]
-
-
-def _cross(args: tuple, out: Tensor) -> int:
-    wide, tall = args[1:3]
-    return out.numel() * (prod(wide.shape[1:]) + prod(tall.shape[1:]))
 
 
 _PRODUCTS = {
@@ -349,7 +350,7 @@ def _parameters(model: nn.Module) -> Iterator[tuple[str, Cost]]:
         used = count
         if isinstance(module, MaskedFilters):
             used -= int((~module.mask).sum())
-        elif module._buffers.get('deploy_wide') is not None:
+        elif isinstance(module, (ShiftWiseConv2d, ShiftWiseBlock)) and module.deployed:
             arms = (module.deploy_wide, module.deploy_tall)
             count += module.deploy_bias.numel() + sum(arm.numel() for arm in arms)
             used += module.deploy_bias.numel() + sum(int((arm != 0).sum()) for arm in arms)

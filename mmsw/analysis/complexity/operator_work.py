@@ -16,6 +16,7 @@ from mmsw.ops.pattern_tables import conv_margin, num_groups, shift_slot
 from mmsw.ops.work import arm_blocks, cross_taps
 
 if TYPE_CHECKING:
+    from mmsw.models.backbones.shiftwise_block import ShiftWiseBlock
     from mmsw.models.layers import ShiftWiseConv2d
 
 
@@ -56,16 +57,19 @@ def used_blocks(keep: Tensor, pattern: ShiftPattern) -> int:
     return int((arms > 0).sum()) + int(identity.sum())
 
 
-def layer_work(layer: ShiftWiseConv2d, batch: int, height: int, width: int) -> tuple[int, int, int]:
+def layer_work(
+    layer: ShiftWiseConv2d | ShiftWiseBlock, batch: int, height: int, width: int
+) -> tuple[int, int, int]:
     """Multiply-adds of a shift-wise layer: unpruned, used, naive.
 
     Unpruned and used are those of the cross form. The folded form has no identity of its own, and
     its arms are cut into blocks from their first tap, as the ``cpp`` backend does. The naive count
     is that of the small convolutions, once per path, pruned or not: ``C' * nk * N * N`` for each
     of the ``(H + 2e) * (W + 2e)`` positions of their output; the folded form counts as one path.
+    A folded block passes its ghost channels through a kernel of one tap, which is one block each.
 
     Args:
-        layer: The layer, in its training or its folded form.
+        layer: The layer, in its training or its folded form; or a folded block.
         batch: Samples of the map.
         height: Rows of the map.
         width: Columns of the map.
@@ -75,6 +79,7 @@ def layer_work(layer: ShiftWiseConv2d, batch: int, height: int, width: int) -> t
         big, n, num_paths = layer.kernel_size[0], layer.deploy_wide.shape[2], 1
         arms = (layer.deploy_wide, layer.deploy_tall)
         dense = layer.num_active * sum(arm_blocks(arm.shape[1], n) for arm in arms)
+        dense += len(layer.deploy_wide) - layer.num_active
         used = sum(_blocks_of_arm(arm) for arm in arms)
     else:
         big, n = layer.pattern.big_kernel, layer.pattern.small_kernel

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager, nullcontext
 
 import torch
@@ -13,15 +13,24 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
+from mmsw.errors import StateDictError
 from mmsw.models.layers import GlobalResponseNorm, ShiftWiseConv2d, SqueezeExcitation
+from mmsw.models.layers.shiftwise_conv import can_be_folded, check_channel_order
+from mmsw.ops.pattern import newer_version
+
+from .folded_block import ARMS, fold_v1, fold_v2, run_v1, run_v2
 
 _EXPANSION = 4
 _SQUEEZE = 4
 _EPS = 1e-6
+_TENSORS = ('weight', 'bias', 'gamma', 'beta', 'running_mean', 'running_var')
 
 
 class ShiftWiseBlock(nn.Module, ABC):
-    """What both generations share: residual, layer scale, stochastic depth, checkpointing.
+    """What both generations share: residual, layer scale, stochastic depth, checkpointing, folding.
+
+    After :meth:`switch_to_deploy` a block holds the tensors of
+    :mod:`~mmsw.models.backbones.folded_block` and no layers.
 
     Args:
         channels: Channels C.
@@ -41,6 +50,7 @@ class ShiftWiseBlock(nn.Module, ABC):
     ) -> None:
         super().__init__()
         self.shift_wise = ShiftWiseConv2d(channels, channels, **shift_wise)
+        self.deployed = False
         self.drop_path = DropPath(drop_path_rate) if drop_path_rate > 0 else nn.Identity()
         self.with_cp = with_cp
         self.gamma = None
@@ -53,6 +63,8 @@ class ShiftWiseBlock(nn.Module, ABC):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[B, C, H, W]`` to the same shape."""
+        if self.deployed:
+            return self._run_folded(x)
         if self.with_cp and self.training and torch.is_grad_enabled():
             return checkpoint(
                 self._residual,
@@ -67,6 +79,129 @@ class ShiftWiseBlock(nn.Module, ABC):
         if self.gamma is not None:
             out = out * self.gamma.view(1, -1, 1, 1)
         return x + self.drop_path(out)
+
+    def unfoldable_norms(self) -> dict[str, nn.Module]:
+        """Norms that keep the block from being folded, by name."""
+        norms = dict(self._norms_to_fold())
+        return {name: norm for name, norm in norms.items() if not can_be_folded(norm)}
+
+    def _norms_to_fold(self) -> Iterator[tuple[str, nn.Module]]:
+        for name, module in self.named_modules():
+            if name.startswith('shift_wise.norm_'):
+                yield name, module
+
+    @abstractmethod
+    def _fold(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Tensors of the folded form, float64, from those of :meth:`_tensors`."""
+
+    @abstractmethod
+    def _run_folded(self, x: Tensor) -> Tensor:
+        """``[B, C, H, W]`` to the same shape."""
+
+    @abstractmethod
+    def _eps(self) -> tuple[float, ...]:
+        """Small terms of the norms, as the folded form needs them."""
+
+    def switch_to_deploy(self) -> None:
+        """Replace all layers by the folded form, for inference; calling it twice is fine.
+
+        Raises:
+            TypeError: If a norm cannot be folded; the block is left as it was.
+        """
+        if self.deployed:
+            return
+        check_foldable(self)
+        layer, trained = self.shift_wise, any(p.requires_grad for p in self.parameters())
+        dtype = self.pointwise_conv1.weight.dtype
+        self.norm_eps = self._eps()
+        layer.switch_to_deploy()
+        folded = {name: t.to(dtype) for name, t in self._fold(self._tensors()).items()}
+        self.channels, self.num_active = layer.in_channels, layer.num_active
+        self.kernel_size, self.backend = layer.kernel_size, layer.backend
+        for name in [*self._modules, *self._parameters]:
+            delattr(self, name)
+        for name, tensor in folded.items():
+            if name in ARMS:
+                self.register_buffer(name, tensor)
+            else:
+                self.register_parameter(name, nn.Parameter(tensor, requires_grad=trained))
+        self.deployed = True
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """Weights and statistics by name, the shift-wise layer folded."""
+        layer = self.shift_wise
+        found = {f'shift_wise.{name}': getattr(layer, name) for name in ('channel_order', *ARMS)}
+        for name, module in self.named_modules():
+            for kind in _TENSORS:
+                if isinstance(tensor := getattr(module, kind, None), Tensor):
+                    found[f'{name}.{kind}'.lstrip('.')] = tensor
+        return found
+
+    def take_earlier_form(self, state_dict: MutableMapping[str, Tensor], prefix: str) -> None:
+        """Fold in a state dict what an earlier version of mmsw folded in part, for a folded block.
+
+        These files have the shift-wise layer folded beside norms and linear layers.
+
+        Args:
+            state_dict: State dict; changed in place.
+            prefix: What precedes the names of the block in it.
+
+        Raises:
+            StateDictError: If it is not complete, or damaged.
+        """
+        if not self.deployed or f'{prefix}shift_wise.{ARMS[0]}' not in state_dict:
+            return
+        keys = [key for key in state_dict if key.startswith(prefix)]
+        found = {key.removeprefix(prefix): state_dict[key] for key in keys}
+        order = 'shift_wise.channel_order'
+        check_channel_order(found.get(order), self.channels, prefix + order)
+        try:
+            folded = self._fold(found)
+        except (KeyError, RuntimeError) as error:
+            raise StateDictError(
+                f'block "{prefix[:-1]}" cannot be folded from the state dict: {error}'
+            ) from error
+        dtype = found['pointwise_conv1.weight'].dtype
+        for key in keys:
+            del state_dict[key]
+        state_dict.update({f'{prefix}{name}': t.to(dtype) for name, t in folded.items()})
+
+    def _load_from_state_dict(
+        self,
+        state_dict: dict,
+        prefix: str,
+        local_metadata: dict,
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        problem = newer_version(self, local_metadata)
+        if self.deployed and f'{prefix}shift_wise.paths.0.weight' in state_dict:
+            problem = (
+                'is folded, and the state dict has it in training form: load it into a network '
+                'that is not folded (deploy=False), then call switch_to_deploy()'
+            )
+        elif not self.deployed and f'{prefix}{ARMS[0]}' in state_dict:
+            problem = (
+                'is in training form, and the state dict has it folded: load it into a network '
+                'that is folded (deploy=True, or after switch_to_deploy())'
+            )
+        if problem:  # not among error_msgs: mmengine's loader would go on with random weights
+            raise StateDictError(f'block "{prefix[:-1]}" {problem}')
+        state_dict = dict(state_dict) if self.deployed else state_dict
+        self.take_earlier_form(state_dict, prefix)
+        super()._load_from_state_dict(
+            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        )
+
+    def extra_repr(self) -> str:
+        if not self.deployed:
+            return ''
+        return (
+            f'{self.channels}, kernel_size={self.kernel_size[0]}, '
+            f'num_active={self.num_active}, backend={self.backend!r}, deployed=True'
+        )
 
 
 class ShiftWiseBlockV1(ShiftWiseBlock):
@@ -83,6 +218,15 @@ class ShiftWiseBlockV1(ShiftWiseBlock):
         x = self.norm(self.shift_wise(x).permute(0, 2, 3, 1))
         x = self.pointwise_conv2(self.act(self.pointwise_conv1(x)))
         return x.permute(0, 3, 1, 2)
+
+    def _eps(self) -> tuple[float, ...]:
+        return (self.norm.eps,)
+
+    def _fold(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        return fold_v1(tensors)
+
+    def _run_folded(self, x: Tensor) -> Tensor:
+        return run_v1(self, x)
 
 
 class ShiftWiseBlockV2(ShiftWiseBlock):
@@ -102,6 +246,36 @@ class ShiftWiseBlockV2(ShiftWiseBlock):
         x = self.se(self.norm(self.shift_wise(x))).permute(0, 2, 3, 1)
         x = self.pointwise_conv2(self.grn(self.act(self.pointwise_conv1(x))))
         return self.norm2(x.permute(0, 3, 1, 2))
+
+    def _norms_to_fold(self) -> Iterator[tuple[str, nn.Module]]:
+        yield from super()._norms_to_fold()
+        yield from (('norm', self.norm), ('norm2', self.norm2))
+
+    def _eps(self) -> tuple[float, ...]:
+        return self.norm.eps, self.norm2.eps, self.grn.eps
+
+    def _fold(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        return fold_v2(tensors, self.norm_eps)
+
+    def _run_folded(self, x: Tensor) -> Tensor:
+        return run_v2(self, x)
+
+
+def check_foldable(net: nn.Module) -> None:
+    """See whether all norms of the blocks of a network can be folded.
+
+    Raises:
+        TypeError: If one cannot, with its name.
+    """
+    for name, block in net.named_modules():
+        if isinstance(block, ShiftWiseBlock) and not block.deployed:
+            for norm_name, norm in block.unfoldable_norms().items():
+                lack = ' without them' if isinstance(norm, _BatchNorm) else ''
+                raise TypeError(
+                    'only batch norms with running statistics can be folded: '
+                    f'{f"{name}.{norm_name}".lstrip(".")} is a {type(norm).__name__}{lack}; keep '
+                    'the training form'
+                )
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from mmsw.ops.ghost_channels import VERSIONS
 from mmsw.registration import register
 from mmsw.whole_number import whole_number, whole_numbers
 
-from .shiftwise_block import ShiftWiseBlockV1, ShiftWiseBlockV2
+from .shiftwise_block import ShiftWiseBlock, ShiftWiseBlockV1, ShiftWiseBlockV2, check_foldable
 
 _STRIDES = (4, 8, 16, 32)
 _MIN_DIM = 4  # the channel attention of v2 works on a quarter
@@ -293,17 +293,23 @@ class ShiftWiseNet(BaseModule):
             module.requires_grad_(False)
 
     def switch_to_deploy(self) -> ShiftWiseNet:
-        """Fold every shift-wise layer for inference, see :meth:`ShiftWiseConv2d.switch_to_deploy`.
+        """Fold all blocks for inference, see :mod:`mmsw.models.backbones.folded_block`.
 
         Outputs in evaluation mode stay the same up to float32 rounding. The network cannot be
         trained afterwards; calling it twice is fine.
 
         Returns:
             The network itself.
+
+        Raises:
+            TypeError: If a norm of a block cannot be folded, with its name; nothing is changed.
         """
-        for module in self.modules():
-            if isinstance(module, ShiftWiseConv2d):
+        check_foldable(self)
+        for module in list(self.modules()):
+            if isinstance(module, ShiftWiseBlock):
                 module.switch_to_deploy()
+            elif isinstance(module, LayerNorm2d):
+                module.channel_major = True
         return self
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:

@@ -292,12 +292,8 @@ class ShiftWiseConv2d(nn.Module):
         order = state_dict.get(key)
         if order is None:  # published checkpoints rely on the seed of the draw
             state_dict = {**state_dict, key: self.channel_order}
-        elif not _is_permutation(order, self.in_channels):
-            raise StateDictError(
-                f'{key} must be a permutation of {self.in_channels} channels, int64 '
-                f'[{self.in_channels}], got {order.dtype} {list(order.shape)}'
-            )
         else:
+            check_channel_order(order, self.in_channels, key)
             state_dict = {**state_dict, key: order.to(torch.int64).contiguous()}
         super()._load_from_state_dict(
             state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
@@ -320,26 +316,49 @@ def _check_channels(
         raise ValueError(f'num_paths must be at least 1, got {num_paths}')
 
 
+def check_channel_order(order: Tensor | None, channels: int, key: str) -> None:
+    """Refuse what is no order of the channels.
+
+    Raises:
+        StateDictError: If it is none.
+    """
+    if order is None or not _is_permutation(order, channels):
+        found = None if order is None else f'{order.dtype} {list(order.shape)}'
+        raise StateDictError(
+            f'{key} must be a permutation of {channels} channels, int64 [{channels}], got {found}'
+        )
+
+
 def _is_permutation(order: Tensor, channels: int) -> bool:
     if order.dtype not in (torch.int32, torch.int64) or tuple(order.shape) != (channels,):
         return False
     return order.is_meta or sorted(order.tolist()) == list(range(channels))
 
 
+def can_be_folded(norm: nn.Module) -> bool:
+    """Whether a norm is the same affine function for all samples in inference."""
+    return isinstance(norm, _BatchNorm) and norm.running_var is not None
+
+
+def affine_of(
+    mean: Tensor, variance: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+) -> tuple[Tensor, Tensor]:
+    """Scale and bias, in float64, of a batch norm in inference, from its tensors."""
+    scale = (variance.double() + eps).rsqrt()
+    if weight is not None:
+        scale = scale * weight.double()
+    shift = -mean.double() * scale
+    return scale, shift if bias is None else shift + bias.double()
+
+
 def _affine(norm: nn.Module) -> tuple[Tensor, Tensor]:
     """Scale and bias, in float64, of a batch norm in inference."""
-    if not isinstance(norm, _BatchNorm) or norm.running_var is None:
+    if not can_be_folded(norm):
         raise TypeError(
             f'only batch norms with running statistics can be folded, got {type(norm).__name__}; '
             'keep the training form'
         )
-    scale = (norm.running_var.double() + norm.eps).rsqrt()
-    if norm.affine:
-        scale = scale * norm.weight.double()
-    bias = -norm.running_mean.double() * scale
-    if norm.affine:
-        bias = bias + norm.bias.double()
-    return scale, bias
+    return affine_of(norm.running_mean, norm.running_var, norm.weight, norm.bias, norm.eps)
 
 
 def _square(value: int | Sequence[int], name: str) -> int:
