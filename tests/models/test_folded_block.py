@@ -191,6 +191,20 @@ def test_hooks_of_blocks_stay(net: ShiftWiseNet) -> None:
     assert seen == [1]
 
 
+def test_layers_outside_of_blocks_fold_too(net: ShiftWiseNet) -> None:
+    other = copy.deepcopy(net)
+    other.extra = ShiftWiseConv2d(8, 8, 5)
+    assert other.switch_to_deploy().extra.deployed
+
+
+def test_blocks_of_a_newer_version_are_refused(net: ShiftWiseNet) -> None:
+    other = folded(net)
+    state = other.state_dict()
+    state._metadata['stages.1.0']['version'] = 9
+    with pytest.raises(StateDictError, match=r'block "stages\.1\.0" has the version 9 of Shift'):
+        other.load_state_dict(state)
+
+
 def test_state_dict_round_trip(net: ShiftWiseNet) -> None:
     other = folded(net)
     file = io.BytesIO()

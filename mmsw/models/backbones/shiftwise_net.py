@@ -306,7 +306,7 @@ class ShiftWiseNet(BaseModule):
         """
         check_foldable(self)
         for module in list(self.modules()):
-            if isinstance(module, ShiftWiseBlock):
+            if isinstance(module, (ShiftWiseBlock, ShiftWiseConv2d)):
                 module.switch_to_deploy()
             elif isinstance(module, LayerNorm2d):
                 module.channel_major = True
