@@ -105,7 +105,9 @@ def test_values_that_are_no_numbers_are_those_of_torch(every_backend: str, dtype
     found = bias_gelu(x.clone(), torch.zeros(1))[0]
     mean = torch.zeros(1, x.shape[2])
     normed = norm_gelu(x.clone(), mean, mean + 1, torch.zeros(1), torch.zeros(1))
-    expected = nn.functional.gelu(x.double()).to(dtype)
+    # some builds of torch give NaN for infinity in float32
+    plain = x if every_backend == 'torch' else x.double()
+    expected = nn.functional.gelu(plain).to(dtype)
     torch.testing.assert_close(found, expected, rtol=0, atol=0, equal_nan=True)
     torch.testing.assert_close(normed, expected, rtol=0, atol=0, equal_nan=True)
 

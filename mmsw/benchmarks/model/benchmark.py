@@ -236,23 +236,8 @@ class _Run:
         place = f'{contender.name}, {group}'
         try:
             contender.put(self.device, DTYPES[group.dtype], self.layout)
-            foresight = self._foresight.setdefault(
-                (contender.name, group.threads, group.dtype, group.mode),
-                Foresight(lambda crop: self._probe(contender, group, crop), self.settings.limit),
-            )
-            time_needed, memory_needed = foresight(group.crop, group.batch)
-            if time_needed > self.settings.limit:
-                self.left_out.append(
-                    f'{place}: a call would take about {time_needed:.0f} s, more than the limit '
-                    f'of {self.settings.limit:g} s'
-                )
-                return None
-            free = free_memory(self.device)
-            if free is not None and memory_needed > _MEMORY_SHARE * free:
-                self.left_out.append(
-                    f'{place}: needs about {memory_needed / 2**30:.1f} GiB, '
-                    f'{free / 2**30:.1f} GiB are free'
-                )
+            if (too_much := self._too_much(contender, group)) is not None:
+                self.left_out.append(f'{place}: {too_much}')
                 return None
             call = self._call(contender, group, group.crop, group.batch)
             begin = time.perf_counter()
@@ -261,9 +246,9 @@ class _Run:
             if result is not None and not all(bool(map_.isfinite().all()) for map_ in result):
                 raise ArithmeticError('its maps have numbers that are not finite')
             del result
-            if estimate < _CHEAP:
+            if estimate < _CHEAP or self.device.type == 'cuda':
                 estimate = min(seconds(call, self.device) for _ in range(2))
-            foresight.learn(group.crop, group.batch, estimate, peak)
+            self._foresight_of(contender, group).learn(group.crop, group.batch, estimate, peak)
         except torch.cuda.OutOfMemoryError as error:
             self.left_out.append(f'{place}: {short(error)}')
         except Exception as error:  # a contender that fails must not cost the others' rows
@@ -274,6 +259,31 @@ class _Run:
         else:
             return call, estimate, peak, kinds
         return None
+
+    def _too_much(self, contender: Contender, group: _Group) -> str | None:
+        """Why a call is not begun.
+
+        A GPU has no forecast: small calls there take what a launch takes and what cuDNN tries out.
+        Who needs too much memory fails soon.
+        """
+        if self.device.type == 'cuda':
+            return None
+        time_needed, memory_needed = self._foresight_of(contender, group)(group.crop, group.batch)
+        if time_needed > self.settings.limit:
+            return (
+                f'a call would take about {time_needed:.0f} s, more than the limit of '
+                f'{self.settings.limit:g} s'
+            )
+        free = free_memory(self.device)
+        if free is not None and memory_needed > _MEMORY_SHARE * free:
+            return f'needs about {memory_needed / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free'
+        return None
+
+    def _foresight_of(self, contender: Contender, group: _Group) -> Foresight:
+        return self._foresight.setdefault(
+            (contender.name, group.threads, group.dtype, group.mode),
+            Foresight(lambda crop: self._probe(contender, group, crop), self.settings.limit),
+        )
 
     def _probe(self, contender: Contender, group: _Group, crop: int) -> tuple[float, int]:
         """Seconds and bytes of a call on one small image; the first call prepares things."""
