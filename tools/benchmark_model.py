@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import _clone  # before mmsw
 
 with _clone.toolboxes_needed():
-    from mmsw.apis.cli import run_reporting_errors
+    from mmsw.apis.cli import run_measurement
     from mmsw.benchmarks.model.benchmark import benchmark_model
 
 
@@ -62,15 +62,7 @@ Exit code: 0 done, 1 a contender failed or computed wrong numbers (see the repor
 def main(argv: Sequence[str] | None = None) -> int:
     """Run; returns the exit code."""
     args = parse_args(argv)
-
-    def run() -> int:
-        result = benchmark_model(**vars(args))
-        for problem in result['errors']:
-            print(f'error: {problem}', file=sys.stderr)
-        print(f'wrote benchmark.md and benchmark.json to {args.out}')
-        return 1 if result['errors'] else 0
-
-    return run_reporting_errors(run, also=(ImportError, ValueError, OSError))
+    return run_measurement(lambda: benchmark_model(**vars(args)), args.out)
 
 
 if __name__ == '__main__':

@@ -148,6 +148,27 @@ def run_benchmark(run: Callable[[], int], out: str) -> int:
         return 130
 
 
+def run_measurement(measure: Callable[[], dict], out: str) -> int:
+    """Run a benchmark that writes one report, and say what went wrong in it.
+
+    Args:
+        measure: Returns the report; its ``errors`` are lines.
+        out: Folder that it writes to, for the message.
+
+    Returns:
+        Exit code: 1 if the report has errors, 2 after an error that the user can act on.
+    """
+
+    def run() -> int:
+        errors = measure()['errors']
+        for problem in errors:
+            print(f'error: {problem}', file=sys.stderr)
+        print(f'wrote benchmark.md and benchmark.json to {out}')
+        return 1 if errors else 0
+
+    return run_reporting_errors(run, also=(ImportError, ValueError, OSError))
+
+
 def _message(error: Exception) -> str:
     """What an error says, in one line, without the traceback of a data loader's worker around it.
 

@@ -46,7 +46,7 @@ def shift_add(conv_out: Tensor, pattern: ShiftPattern, backend: str | None = Non
             f'conv_out must be [B, {channels}, H + {border}, W + {border}] with H, W >= 1 for '
             f'{pattern}, got {tuple(conv_out.shape)}'
         )
-    _check_dtype('conv_out', conv_out)
+    check_dtype('conv_out', conv_out)
     name = backend_for(backend, 'shift_add', conv_out, tables)
     if name == 'torch' and needs_plain_operators(backend):
         return torch_backend.trace_shift_add(conv_out, tables)
@@ -106,7 +106,7 @@ def shift_wise_conv2d(
     x, weight = _autocast(x, weight)
     if x.dtype != weight.dtype:
         raise TypeError(f'x and weight must have one dtype, got {x.dtype} and {weight.dtype}')
-    _check_dtype('x', x)
+    check_dtype('x', x)
     name = backend_for(backend, 'shift_wise_conv2d', x, tables)
     if _is_plain(name):
         return torch_backend.trace_shift_wise_conv2d(x, weight, tables, mask)
@@ -141,7 +141,7 @@ def cross_conv2d(
                 f'{name} is on {tensor.device}, the map on {x.device}; move one of them with .to()'
             )
     x, wide, tall = _autocast(x, wide, tall)
-    _check_dtype('x', x)
+    check_dtype('x', x)
     # One by one: with min(), torch 2.4 exports a program for maps of more than C rows only.
     if x.ndim != 4 or any(side < 1 for side in x.shape[1:]):
         raise ValueError(f'x must be [B, C, H, W] with C, H, W >= 1, got {list(x.shape)}')
@@ -186,7 +186,8 @@ def _check_tensor(name: str, tensor: Tensor, tables: PatternTables) -> None:
         )
 
 
-def _check_dtype(name: str, tensor: Tensor) -> None:
+def check_dtype(name: str, tensor: Tensor) -> None:
+    """Refuse what no backend takes, by name; raises ``TypeError``."""
     if tensor.dtype not in _DTYPES:
         raise TypeError(
             f'{name} must hold float32, float64, float16 or bfloat16, got {tensor.dtype}'

@@ -17,8 +17,7 @@ from torch import Tensor
 from .backends import backend_module, choose_backend, torch_backend
 from .backends.backend import Backend
 from .backends.call import Call
-
-_DTYPES = torch.float32, torch.float64, torch.float16, torch.bfloat16
+from .functional import check_dtype
 
 
 def bias_gelu(hidden: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
@@ -77,23 +76,20 @@ def norm_gelu(hidden: Tensor, mean: Tensor, rstd: Tensor, column: Tensor, bias: 
 
 
 def _check_hidden(hidden: Tensor) -> None:
-    _check_dtype('hidden', hidden)
+    _check_tensor('hidden', hidden)
     if hidden.ndim != 3:
         raise ValueError(f'hidden must be [B, K, P], got {list(hidden.shape)}')
 
 
-def _check_dtype(name: str, tensor: Tensor) -> None:
+def _check_tensor(name: str, tensor: Tensor) -> None:
     if not isinstance(tensor, Tensor):
         raise TypeError(f'{name} must be a Tensor, got {type(tensor).__name__}')
-    if tensor.dtype not in _DTYPES:
-        raise TypeError(
-            f'{name} must hold float32, float64, float16 or bfloat16, got {tensor.dtype}'
-        )
+    check_dtype(name, tensor)
 
 
 def _fitted(name: str, tensor: Tensor, hidden: Tensor, *shapes: tuple[int, ...]) -> Tensor:
     """What goes with a map, checked and in the type that is computed in."""
-    _check_dtype(name, tensor)
+    _check_tensor(name, tensor)
     if tensor.device != hidden.device:
         raise ValueError(
             f'{name} is on {tensor.device}, the map on {hidden.device}; move one of them with .to()'
