@@ -57,7 +57,13 @@ class BatchNormCheckHook(Hook):
 
 
 class _Check:
-    """Called before a batch norm; raises if an image gives it one value per channel."""
+    """Called before a batch norm; raises if an image gives it one value per channel.
+
+    Attributes:
+        for_one_position: Blocks may leave it out for larger maps, and run fused.
+    """
+
+    for_one_position = True
 
     def __init__(self, name: str, batch_size: int, where: str) -> None:
         self.name, self.batch_size, self.where = name, batch_size, where

@@ -18,6 +18,7 @@ from mmsw.models.layers import GlobalResponseNorm, ShiftWiseConv2d, SqueezeExcit
 from mmsw.models.layers.shiftwise_conv import can_be_folded, check_channel_order
 from mmsw.ops.pattern import newer_version
 
+from . import fused_block
 from .folded_block import ARMS, fold_v1, fold_v2, run_v1, run_v2
 
 _EXPANSION = 4
@@ -37,6 +38,8 @@ class ShiftWiseBlock(nn.Module, ABC):
         drop_path_rate: Probability of skipping the block for a sample.
         layer_scale_init_value: Initial layer scale; 0 or less for none.
         with_cp: Recompute the block in the backward pass to save memory.
+        fused: Run fused in training, see :mod:`~mmsw.models.backbones.fused_block`.
+        recompute: Of a fused block: recompute GELU in the backward pass to save memory.
         shift_wise: Keyword arguments of :class:`ShiftWiseConv2d`.
     """
 
@@ -46,6 +49,8 @@ class ShiftWiseBlock(nn.Module, ABC):
         drop_path_rate: float,
         layer_scale_init_value: float,
         with_cp: bool,
+        fused: bool,
+        recompute: bool,
         shift_wise: dict,
     ) -> None:
         super().__init__()
@@ -53,6 +58,7 @@ class ShiftWiseBlock(nn.Module, ABC):
         self.deployed = False
         self.drop_path = DropPath(drop_path_rate) if drop_path_rate > 0 else nn.Identity()
         self.with_cp = with_cp
+        self.fused, self.recompute = fused, recompute
         self.gamma = None
         if layer_scale_init_value > 0:
             self.gamma = nn.Parameter(torch.full((channels,), float(layer_scale_init_value)))
@@ -75,7 +81,12 @@ class ShiftWiseBlock(nn.Module, ABC):
         return self._residual(x)
 
     def _residual(self, x: Tensor) -> Tensor:
-        out = self.branch(x)
+        if self.fused and fused_block.may_fuse(self, x):
+            return self._run_fused(x)
+        return self.add_to(x, self.branch(x))
+
+    def add_to(self, x: Tensor, out: Tensor) -> Tensor:
+        """``x`` and what the branch makes of it, behind layer scale and stochastic depth."""
         if self.gamma is not None:
             out = out * self.gamma.view(1, -1, 1, 1)
         return x + self.drop_path(out)
@@ -93,6 +104,10 @@ class ShiftWiseBlock(nn.Module, ABC):
     @abstractmethod
     def _fold(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """Tensors of the folded form, float64, from those of :meth:`_tensors`."""
+
+    @abstractmethod
+    def _run_fused(self, x: Tensor) -> Tensor:
+        """The whole block, ``[B, C, H, W]`` to the same shape."""
 
     @abstractmethod
     def _run_folded(self, x: Tensor) -> Tensor:
@@ -225,6 +240,9 @@ class ShiftWiseBlockV1(ShiftWiseBlock):
     def _fold(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         return fold_v1(tensors)
 
+    def _run_fused(self, x: Tensor) -> Tensor:
+        return fused_block.run_v1(self, x)
+
     def _run_folded(self, x: Tensor) -> Tensor:
         return run_v1(self, x)
 
@@ -256,6 +274,9 @@ class ShiftWiseBlockV2(ShiftWiseBlock):
 
     def _fold(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         return fold_v2(tensors, self.norm_eps)
+
+    def _run_fused(self, x: Tensor) -> Tensor:
+        return fused_block.run_v2(self, x)
 
     def _run_folded(self, x: Tensor) -> Tensor:
         return run_v2(self, x)

@@ -57,7 +57,13 @@ class ShiftWiseNet(BaseModule):
             stages (with the downsampling before them); their norm statistics stay as well. Where
             fewer than k stages are built, all of them are frozen.
         norm_eval: Keep all batch norms of the backbone in evaluation mode while training.
-        with_cp: Recompute blocks in the backward pass to save memory.
+        with_cp: Recompute blocks in the backward pass to save memory. That costs time;
+            ``recompute`` saves less and costs little.
+        fused: Fuse the element-wise work of blocks in training, see
+            :mod:`mmsw.models.backbones.fused_block`. Results are the same to rounding. False calls
+            every layer by itself.
+        recompute: In training, do not keep the largest map of a fused block, the hidden units
+            behind GELU, but recompute it in the backward pass.
         norm_cfg: Norm of the branches, and of the block in v2. The layer norms of the published
             design (stem, downsampling, v1 block, outputs) are layer norms whatever it says.
         backend: Operator backend, see :func:`mmsw.ops.available_backends`.
@@ -114,6 +120,8 @@ class ShiftWiseNet(BaseModule):
         output_norm: bool = True,
         deploy: bool = False,
         pretrained: str | os.PathLike[str] | None = None,
+        fused: bool = True,
+        recompute: bool = False,
     ) -> None:
         super().__init__(init_cfg if pretrained is None else start_from(pretrained, init_cfg))
         self.depths, self.dims = self._arch(arch, version)
@@ -151,6 +159,7 @@ class ShiftWiseNet(BaseModule):
         )
         self.settings = dict(self._recorded_settings)  # a subclass may have others of this name
         block = dict(layer_scale_init_value=layer_scale_init_value, with_cp=with_cp)
+        block.update(fused=fused, recompute=recompute)
         operator.update(norm_cfg=norm_cfg, backend=backend)
         self._build(in_channels, drop_path_rate, block, operator)
         self._draw_weights()

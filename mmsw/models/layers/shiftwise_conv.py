@@ -209,17 +209,32 @@ class ShiftWiseConv2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[B, C, H, W]`` to the same shape."""
+        if not self.deployed:
+            x, *outputs = self.branches(x)
+            active, ghost = x[:, : self.num_active], x[:, self.num_active :]
+            norms = self.branch_norms()
+            h, v, i = (norm(out) for norm, out in zip(norms, outputs, strict=True))
+            return torch.cat([h + v + i + active, ghost], dim=1)
         x = x.index_select(1, self.channel_order)
         active, ghost = x[:, : self.num_active], x[:, self.num_active :]
-        if self.deployed:
-            active = cross_conv2d(
-                active, self.deploy_wide, self.deploy_tall, self.deploy_bias, self.backend
-            )
-        else:
-            weight, mask = self.merged_weight(), self._gradient_mask()
-            h, v, i = shift_wise_conv2d(active, weight, self.pattern, self.backend, mask)
-            active = self.norm_h(h) + self.norm_v(v) + self.norm_i(i) + active
-        return torch.cat([active, ghost], dim=1)
+        arms = self.deploy_wide, self.deploy_tall, self.deploy_bias
+        return torch.cat([cross_conv2d(active, *arms, self.backend), ghost], dim=1)
+
+    def branches(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The map with its channels in the order of the layer, and the outputs of the operator.
+
+        Returns:
+            ``[B, C, H, W]``, processed channels first, and the horizontal, vertical and identity
+            output of the ``C'`` processed channels, ``[B, C', H, W]``, before their norms.
+        """
+        x = x.index_select(1, self.channel_order)
+        weight, mask = self.merged_weight(), self._gradient_mask()
+        active = x[:, : self.num_active]
+        return x, *shift_wise_conv2d(active, weight, self.pattern, self.backend, mask)
+
+    def branch_norms(self) -> tuple[nn.Module, nn.Module, nn.Module]:
+        """Norms of the horizontal, vertical and identity output."""
+        return self.norm_h, self.norm_v, self.norm_i
 
     @torch.no_grad()
     def equivalent_kernels(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -233,9 +248,7 @@ class ShiftWiseConv2d(nn.Module):
             TypeError: If a branch norm is not a batch norm with running statistics.
         """
         kernels = assemble(self.merged_weight().double(), self.pattern.tables())
-        scales, biases = zip(
-            *(_affine(norm) for norm in (self.norm_h, self.norm_v, self.norm_i)), strict=True
-        )
+        scales, biases = zip(*(_affine(norm) for norm in self.branch_norms()), strict=True)
         wide, tall, small = (
             kernel * scale.view(-1, 1, 1) for kernel, scale in zip(kernels, scales, strict=True)
         )

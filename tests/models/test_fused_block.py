@@ -1,0 +1,294 @@
+"""Blocks that run fused in training, against their layers one by one."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from model_helpers import mini_net, prune_half, randomise_batch_norms, relative_error
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from mmsw.models import ShiftWiseNet
+from mmsw.models.backbones import fused_block
+from mmsw.models.backbones.shiftwise_block import ShiftWiseBlock
+from mmsw.ops.backends import cpp_backend, use_backend
+
+VERSIONS = ('v1', 'v2')
+KERNELS = (9, 7, 7, 5)
+needs_cpp = pytest.mark.skipif(
+    cpp_backend.unavailable_reason() is not None,
+    reason=f'cpp: {cpp_backend.unavailable_reason()}',
+)
+
+
+def trained_net(version: str, **kwargs) -> ShiftWiseNet:
+    torch.manual_seed(3)
+    net = mini_net(version=version, big_kernels=KERNELS, **kwargs)
+    if kwargs.get('norm_cfg') is None:
+        randomise_batch_norms(net)
+    for name, parameter in net.named_parameters():
+        if 'grn' in name or name.endswith('.norm.bias'):
+            nn.init.normal_(parameter, std=0.5)
+    prune_half(net)
+    return net.train()
+
+
+def blocks(net: nn.Module) -> list[ShiftWiseBlock]:
+    return [block for block in net.modules() if isinstance(block, ShiftWiseBlock)]
+
+
+def unfused(net: ShiftWiseNet) -> ShiftWiseNet:
+    net = copy.deepcopy(net)
+    for block in blocks(net):
+        block.fused = False
+    return net
+
+
+def weighted(map_: Tensor) -> Tensor:
+    """A loss; the square of a layer-normalised map hardly depends on anything."""
+    drawn = torch.randn(map_.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    return (map_ * drawn).sum()
+
+
+def step(net: ShiftWiseNet, x: Tensor, seed: int = 0) -> dict[str, Tensor]:
+    """Maps, gradients and buffers of a training step, by name."""
+    torch.manual_seed(seed)
+    dtype = next(net.parameters()).dtype
+    x = x.detach().to(dtype, copy=True).requires_grad_()
+    maps = net(x)
+    sum(map(weighted, maps)).backward()
+    found = {f'map {i}': map_.detach() for i, map_ in enumerate(maps)}
+    found |= {f'grad {n}': p.grad for n, p in net.named_parameters() if p.grad is not None}
+    found |= {n: b.clone() for n, b in net.named_buffers()}
+    net.zero_grad()
+    return found | {'grad x': x.grad}
+
+
+def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor], bound: float) -> None:
+    assert found.keys() == expected.keys()
+    # Biases before a batch norm have a gradient of zero, up to rounding: not relative to itself.
+    scale = max(grad.abs().max() for name, grad in expected.items() if name.startswith('grad'))
+    for name, tensor in found.items():
+        other = expected[name]
+        assert tensor.dtype == other.dtype, name
+        if not tensor.is_floating_point():
+            assert torch.equal(tensor, other), name
+        elif tensor.numel():
+            own = other.abs().max().clamp(min=float(scale) * 1e-4 if 'grad' in name else 1e-30)
+            assert ((tensor - other).abs().max() / own).item() < bound, name
+
+
+@pytest.fixture
+def x() -> Tensor:
+    return torch.randn(3, 3, 66, 43, generator=torch.Generator().manual_seed(7)).double()
+
+
+SETTINGS = {
+    'plain': {},
+    'dropped paths': dict(drop_path_rate=0.5),
+    'no layer scale': dict(layer_scale_init_value=0),
+    'statistics frozen': dict(norm_eval=True),
+    'stages frozen': dict(frozen_stages=2),
+    'cumulative average': dict(norm_cfg=dict(type='BN', momentum=None)),
+    'no affine': dict(norm_cfg=dict(type='BN', affine=False)),
+    'no statistics': dict(norm_cfg=dict(type='BN', track_running_stats=False)),
+    'SyncBN alone': dict(norm_cfg=dict(type='SyncBN')),
+    'group norm': dict(norm_cfg=dict(type='GN', num_groups=1)),
+    'no ghosts': dict(ghost_ratio=0.0),
+}
+
+
+@pytest.mark.parametrize('setting', SETTINGS)
+@pytest.mark.parametrize('version', VERSIONS)
+def test_step_equals_that_of_the_layers(version: str, setting: str, x: Tensor) -> None:
+    net = trained_net(version, **SETTINGS[setting])
+    for dtype, bound in ((torch.float64, 1e-9), (torch.float32, 2e-4)):
+        fused, exact = copy.deepcopy(net).to(dtype), unfused(net).to(dtype)
+        for seed in (1, 2):  # twice, for the statistics of later batches
+            found, expected = step(fused, x, seed), step(exact, x, seed)
+        assert_same(found, expected, bound)
+
+
+def calls_of(net: ShiftWiseNet, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What of the fused form runs from now on."""
+    calls: list[str] = []
+    for name in ('rows_of', 'hidden_layer'):
+        real = getattr(fused_block, name)
+        monkeypatch.setattr(
+            fused_block,
+            name,
+            lambda *args, name=name, real=real, **kwargs: [
+                calls.append(name),
+                real(*args, **kwargs),
+            ][1],
+        )
+    return calls
+
+
+@needs_cpp
+@pytest.mark.parametrize(
+    ('version', 'setting', 'sums'),
+    [('v1', 'plain', 1), ('v2', 'plain', 2), ('v2', 'SyncBN alone', 2), ('v2', 'group norm', 0)],
+)
+def test_what_runs_fused(version: str, setting: str, sums: int, x: Tensor, monkeypatch) -> None:
+    """Sums of rows need batch norms, the hidden layer does not; in evaluation layers are called."""
+    net = trained_net(version, **SETTINGS[setting])
+    calls = calls_of(net, monkeypatch)
+    net(x.float())
+    assert calls.count('hidden_layer') == len(blocks(net)) == 5
+    assert calls.count('rows_of') == 5 * sums
+    calls.clear()
+    with torch.no_grad():
+        net(x.float())
+    net.eval()(x.float())
+    with use_backend('torch'):
+        net.train()(x.float())
+        assert calls == ['hidden_layer'] * 5
+    calls.clear()
+    for block in blocks(net):
+        block.fused = False
+    net(x.float())
+    assert not calls
+
+
+def test_arguments_reach_the_blocks() -> None:
+    net = mini_net(fused=False, recompute=True)
+    assert {(block.fused, block.recompute) for block in blocks(net)} == {(False, True)}
+    assert {(block.fused, block.recompute) for block in blocks(mini_net())} == {(True, False)}
+
+
+@pytest.mark.parametrize('version', VERSIONS)
+def test_recomputation_is_exact_and_keeps_less(version: str, x: Tensor) -> None:
+    """Bytes that the graph keeps for the backward pass: each storage once, without parameters."""
+    net = trained_net(version)
+    recomputing = copy.deepcopy(net)
+    for block in blocks(recomputing):
+        block.recompute = True
+    found, expected = step(recomputing, x), step(net, x)
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+    kept = {'unfused': bytes_kept(unfused(net), x), 'fused': bytes_kept(net, x)}
+    kept['recomputing'] = bytes_kept(recomputing, x)
+    assert kept['recomputing'] < 0.75 * kept['fused'] < 0.75 * 0.8 * kept['unfused']
+
+
+def bytes_kept(net: ShiftWiseNet, x: Tensor) -> int:
+    own = {t.untyped_storage().data_ptr() for t in [*net.parameters(), *net.buffers()]}
+    storages = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            storages[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        maps = net(x.float())
+        return sum(storages.values()) if maps else 0
+
+
+@pytest.mark.parametrize(
+    'name',
+    ['shift_wise', 'shift_wise.norm_v', 'norm', 'se.up', 'pointwise_conv1', 'act', 'grn', 'norm2'],
+)
+def test_a_hook_on_a_layer_is_called(name: str, x: Tensor) -> None:
+    net = trained_net('v2')
+    block = net.stages[1][0]
+    expected = step(net, x)
+    seen = []
+    block.get_submodule(name).register_forward_hook(lambda *_: seen.append(1))
+    net = copy.deepcopy(net).double()
+    assert relative_error(step(net, x)['map 3'].float(), expected['map 3']) < 1e-5
+    assert seen == [1]
+
+
+def test_a_layer_of_another_kind_is_called(x: Tensor) -> None:
+    class Halved(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) / 2
+
+    class Half(nn.Module):
+        def forward(self, weight: Tensor) -> Tensor:
+            return weight / 2
+
+    net = trained_net('v2').double()
+    changed, parametrised = copy.deepcopy(net), copy.deepcopy(net)
+    changed.stages[2][1].pointwise_conv2.__class__ = Halved
+    parametrize.register_parametrization(
+        parametrised.stages[2][1].pointwise_conv2, 'weight', Half()
+    )
+    with torch.no_grad():
+        net.stages[2][1].pointwise_conv2.weight.mul_(0.5)
+    expected = step(net, x)
+    for other in (changed, parametrised):
+        assert relative_error(step(other, x)['map 3'], expected['map 3']) < 1e-12
+
+
+@pytest.mark.parametrize('version', VERSIONS)
+def test_gradients_of_gradients(version: str) -> None:
+    """Penalties on gradients differentiate a second time."""
+    net = trained_net(version).double()
+    found = []
+    for one in (net, unfused(net)):
+        x = torch.randn(2, 3, 40, 33, generator=torch.Generator().manual_seed(2)).double()
+        x.requires_grad_()
+        out = weighted(one(x)[2])
+        (grad,) = torch.autograd.grad(out, x, create_graph=True)
+        weight = one.stages[1][0].pointwise_conv1.weight
+        found.append(torch.autograd.grad(grad.square().sum(), [x, weight]))
+    for ours, exact in zip(*found, strict=True):
+        assert relative_error(ours, exact) < 1e-9
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize('version', VERSIONS)
+def test_mixed_precision(version: str, dtype: torch.dtype, x: Tensor) -> None:
+    """No further from the exact step than the layers are, of their types, pruned weights at zero."""
+    net = trained_net(version, norm_cfg=dict(type='BN'))
+    exact = step(unfused(net).double(), x)
+    errors = []
+    for one in (net, unfused(net)):
+        with torch.autocast('cpu', dtype):
+            found = step(copy.deepcopy(one), x)
+        errors.append(
+            {
+                name: relative_error(found[name].double(), exact[name])
+                for name in exact
+                if 'map' in name
+            }
+        )
+        errors[-1]['types'] = {name: tensor.dtype for name, tensor in found.items()}
+        for name, grad in found.items():
+            if name.endswith(('paths.0.weight', 'paths.1.weight')):
+                mask = dict(one.named_buffers())[
+                    name.removeprefix('grad ').replace('weight', 'mask')
+                ]
+                assert (grad[~mask] == 0).all()
+    assert errors[0].pop('types') == errors[1].pop('types')
+    assert all(error < 1.5 * errors[1][name] + 1e-3 for name, error in errors[0].items())
+
+
+def test_channels_last_and_single_positions(x: Tensor) -> None:
+    net = trained_net('v2').double()
+    expected = step(copy.deepcopy(net), x)
+    found = step(net.to(memory_format=torch.channels_last), x.to(memory_format=torch.channels_last))
+    assert_same(found, expected, 1e-11)
+    small = x[:, :, :17, :9]  # one position in the last stage
+    assert_same(step(copy.deepcopy(net), small), step(unfused(net), small), 1e-10)
+    with pytest.raises(ValueError, match='more than 1 value per channel'):
+        net(small[:1])
+
+
+def test_one_map_at_a_time(x: Tensor) -> None:
+    """Gradients of some parameters alone, and twice from one graph."""
+    net = trained_net('v2').double()
+    found = []
+    for one in (net, unfused(net)):
+        named = dict(one.named_parameters())
+        weights = [named['stages.1.0.se.up.weight'], named['stages.0.0.shift_wise.norm_h.weight']]
+        maps = one(x)
+        first = torch.autograd.grad(weighted(maps[3]), weights, retain_graph=True)
+        found.append([*first, *torch.autograd.grad(weighted(maps[1]), weights)])
+    for ours, exact in zip(*found, strict=True):
+        assert relative_error(ours, exact) < 1e-10
