@@ -285,32 +285,3 @@ def _overlap(length: int, margin: int, shift: int) -> tuple[int, int]:
     """Positions ``[first, last)`` of a map whose shifted read stays inside the conv output."""
     first = min(max(0, shift), length)
     return first, max(first, min(length, length + 2 * margin + shift))
-
-
-def row_moments(maps):
-    n, (batch, channels, positions) = len(maps), maps[0].shape
-    full = [F.pad(m.double(), (0, 0, 0, channels - m.shape[1])) for m in maps]
-    full = torch.stack(full)
-    mean = full.mean(-1)
-    centred = full - mean.unsqueeze(-1)
-    return mean, torch.einsum('ibcp,jbcp->ijbc', centred, centred) / positions
-
-
-def row_products(grad, maps, mean):
-    out = []
-    for m, mu in zip(maps, mean):
-        c = m.shape[1]
-        s = (grad[:, :c].double() * (m.double() - mu[:, :c, None])).sum(-1)
-        out.append(F.pad(s, (0, grad.shape[1] - c)))
-    return torch.stack([*out, grad.double().sum(-1)])
-
-
-def row_sums(maps, factors, channels):
-    outs = []
-    for own, count in zip(factors, channels):
-        out = own[-1, :, :count, None]
-        for m, f in zip(maps, own):
-            c = min(count, m.shape[1])
-            out = out + F.pad(f[:, :c, None] * m[:, :c].double(), (0, 0, 0, count - c))
-        outs.append(out.to(maps[0].dtype))
-    return outs
