@@ -11,6 +11,7 @@
 #include "grad_loops.h"
 #include "hidden_loops.h"
 #include "reduced_loops.h"
+#include "row_loops.h"
 #include "simd.h"
 
 namespace mmsw {
@@ -181,7 +182,11 @@ const InstructionSet& MMSW_KERNELS() {
                                   hidden_kernels<float, float>(),
                                   hidden_kernels<double, double>(),
                                   hidden_kernels<float, Half>(),
-                                  hidden_kernels<float, BFloat16>()};
+                                  hidden_kernels<float, BFloat16>(),
+                                  row_kernels<float, float>(),
+                                  row_kernels<double, double>(),
+                                  row_kernels<float, Half>(),
+                                  row_kernels<float, BFloat16>()};
   return set;
 }
 
