@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from torch import Tensor
@@ -95,3 +96,38 @@ class Backend(Protocol):
         self, grad: Tensor, x: Tensor, weight: Tensor | None, mean: Tensor, rstd: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Gradients of the map, of the weight and of the bias."""
+
+    def row_moments(self, maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Means of the rows of up to five maps, and the covariances of every two of them.
+
+        A row is one channel of one sample, at every position. Maps are ``[B, C, P]`` of one dtype.
+        The first one has the most channels; a later one with fewer counts as nothing beyond them.
+        This and the two below may be left to the other backends, and need no derivative.
+
+        Returns:
+            Means ``[n, B, C]`` and covariances ``[n, n, B, C]``, divided by P, both float64 and
+            zero where a map has no such row.
+        """
+
+    def row_products(self, grad: Tensor, maps: Sequence[Tensor], mean: Tensor) -> Tensor:
+        """Sums over the positions of ``grad * (map - mean)`` for each map, and last of ``grad``.
+
+        ``grad`` has the shape of the first map; ``mean`` is ``[n, B, C]``, float64.
+
+        Returns:
+            ``[n + 1, B, C]``, float64, zero where a map has no such row.
+        """
+
+    def row_sums(
+        self, maps: Sequence[Tensor], factors: Tensor, channels: Sequence[int]
+    ) -> list[Tensor]:
+        """Maps whose rows are sums of the rows of ``maps``: each times a factor, plus a number.
+
+        Args:
+            maps: n of them, as in :meth:`row_moments`.
+            factors: ``[m, n + 1, B, C]``, float64; the last one of each row is the number.
+            channels: How many of the C channels each of the m maps has.
+
+        Returns:
+            m maps ``[B, channels, P]``, contiguous, of the dtype of the first map.
+        """

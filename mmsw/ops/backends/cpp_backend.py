@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -88,6 +89,26 @@ def _contiguous(tensor: Tensor | None) -> Tensor | None:
 def _side_by_side(x: Tensor) -> Tensor:
     """A map whose positions are neighbours in memory."""
     return x if x.stride(2) == 1 else x.contiguous()
+
+
+if hasattr(torch.ops.mmsw_cpp, 'row_moments'):
+
+    def row_moments(maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """See :class:`~mmsw.ops.backends.backend.Backend`, here and below."""
+        return torch.ops.mmsw_cpp.row_moments(_with_rows(maps))
+
+    def row_products(grad: Tensor, maps: Sequence[Tensor], mean: Tensor) -> Tensor:
+        """Sums of products with a gradient."""
+        (grad,) = _with_rows([grad])
+        return torch.ops.mmsw_cpp.row_products(grad, _with_rows(maps), mean)
+
+    def row_sums(maps: Sequence[Tensor], factors: Tensor, channels: Sequence[int]) -> list[Tensor]:
+        """Maps that are sums of maps."""
+        return torch.ops.mmsw_cpp.row_sums(_with_rows(maps), factors, channels)
+
+    def _with_rows(maps: Sequence[Tensor]) -> list[Tensor]:
+        """The maps with positions that are neighbours in memory, as they are where possible."""
+        return [m if m.shape[2] < 2 or m.stride(2) == 1 else m.contiguous() for m in maps]
 
 
 ARITHMETIC = 'MMSW_CPP_ARITHMETIC'

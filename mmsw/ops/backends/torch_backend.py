@@ -15,7 +15,7 @@ Two facts about convolutions on the CPU shape this file:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -168,6 +168,52 @@ def channel_norm(
     return out.transpose(1, 2).contiguous()
 
 
+def row_moments(maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """See :class:`~mmsw.ops.backends.backend.Backend`; differentiable."""
+    means, centred = [], []
+    for one in maps:
+        wide = F.pad(_wide(one), (0, 0, 0, maps[0].shape[1] - one.shape[1]))
+        mean = wide.mean(2, keepdim=True, dtype=torch.float64)
+        means.append(mean.squeeze(2))
+        centred.append(wide - mean.to(wide.dtype))
+    pairs = {
+        (i, k): (centred[i] * centred[k]).mean(2, dtype=torch.float64)
+        for i in range(len(maps))
+        for k in range(i + 1)
+    }
+    covariance = [
+        torch.stack([pairs[max(i, k), min(i, k)] for k in range(len(maps))])
+        for i in range(len(maps))
+    ]
+    return torch.stack(means), torch.stack(covariance)
+
+
+def row_products(grad: Tensor, maps: Sequence[Tensor], mean: Tensor) -> Tensor:
+    """See :class:`~mmsw.ops.backends.backend.Backend`; differentiable."""
+    grad, channels = _wide(grad), grad.shape[1]
+    sums = []
+    for one, centre in zip(maps, mean, strict=True):
+        count = one.shape[1]
+        centred = _wide(one) - centre[:, :count, None].to(grad.dtype)
+        found = (grad[:, :count] * centred).sum(2, dtype=torch.float64)
+        sums.append(F.pad(found, (0, channels - count)))
+    return torch.stack([*sums, grad.sum(2, dtype=torch.float64)])
+
+
+def row_sums(maps: Sequence[Tensor], factors: Tensor, channels: Sequence[int]) -> list[Tensor]:
+    """See :class:`~mmsw.ops.backends.backend.Backend`; differentiable."""
+    wide = [_wide(one) for one in maps]
+    outs = []
+    for own, count in zip(factors.to(wide[0].dtype), channels, strict=True):
+        out = own[-1, :, :count, None].expand(-1, -1, maps[0].shape[2])
+        for scale, one in zip(own, wide, strict=False):
+            part = scale[:, : one.shape[1], None] * one
+            part = F.pad(part, (0, 0, 0, count - part.shape[1]))  # or cut where that is negative
+            out = out + part
+        outs.append(out.to(maps[0].dtype).contiguous())
+    return outs
+
+
 def trace_shift_add(conv_out: Tensor, pattern: PatternTables) -> Outputs:
     """The outputs of :func:`shift_add` in three convolutions, for exporters.
 
@@ -262,6 +308,10 @@ def _compute_dtype(tensor: Tensor) -> Tensor:
     if tensor.dtype == torch.float16 and tensor.device.type == 'cpu':
         return tensor.float()
     return tensor
+
+
+def _wide(map_: Tensor) -> Tensor:
+    return map_.to(_accumulate_dtype(map_.dtype))
 
 
 def _accumulate_dtype(dtype: torch.dtype) -> torch.dtype:

@@ -9,7 +9,6 @@
 #include <torch/csrc/autograd/autograd_not_implemented_fallback.h>
 #include <torch/library.h>
 
-#include <algorithm>
 #include <tuple>
 #include <type_traits>
 
@@ -43,13 +42,6 @@ Bits* values_of(const Tensor& map, const HiddenKernels<T, Bits>&) {
 template <typename S, typename T, typename Bits>
 const Bits* const_values_of(const Tensor& map, const HiddenKernels<T, Bits>&) {
   return reinterpret_cast<const Bits*>(map.const_data_ptr<S>());
-}
-
-template <typename Work>
-void for_each_row(const Tensor& hidden, Work work) {
-  constexpr int64_t values = 1 << 14;  // that a thread takes at once
-  const int64_t grain = std::max<int64_t>(1, values / hidden.size(2));
-  for_each(hidden.size(0) * hidden.size(1), grain, 0, [&](int64_t row, int) { work(row); });
 }
 
 // Autograd asks for it.

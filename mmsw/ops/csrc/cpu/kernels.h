@@ -107,6 +107,21 @@ struct ChannelKernels {
   void (*channel_norm_grad)(const ChannelBlock<T, S>& block);
 };
 
+constexpr int kMostMaps = 5;
+
+// The same row of `n` maps, 1 to kMostMaps, `count` positions of each. Values are computed in T.
+template <typename T, typename S>
+struct RowKernels {
+  // The means, and the covariances [n][n], divided by `count`.
+  void (*moments)(const S* const* rows, int64_t n, int64_t count, double* mean, double* covariance);
+  // sums[i] = the sum of grad * (rows[i] - mean[i]); sums[n] = the sum of grad.
+  void (*products)(const S* grad, const S* const* rows, int64_t n, int64_t count,
+                   const double* mean, double* sums);
+  // outs[j] = the sum over i of factors[j][i] * rows[i], plus factors[j][n], for j in [0, m).
+  void (*sums)(const S* const* rows, int64_t n, int64_t count, const T* factors, S* const* outs,
+               int64_t m);
+};
+
 // Neighbouring groups: the first one, and the map's tile row that it meets in tile row 0.
 struct GroupRun {
   int32_t group, row;
@@ -173,6 +188,10 @@ struct InstructionSet {
   ChannelKernels<double, double> channel_f64;
   ChannelKernels<float, Half> channel_f16;
   ChannelKernels<float, BFloat16> channel_bf16;
+  RowKernels<float, float> rows_f32;
+  RowKernels<double, double> rows_f64;
+  RowKernels<float, Half> rows_f16;
+  RowKernels<float, BFloat16> rows_bf16;
 };
 
 const InstructionSet& baseline_kernels();

@@ -12,10 +12,10 @@
 
 namespace mmsw {
 
-// A tensor as large as `like`, not filled. A large one asks for large pages: where its memory is
-// new, first touches of small pages would take a fifth of the time of the fused operator.
-inline at::Tensor new_map(const at::Tensor& like) {
-  at::Tensor map = at::empty(like.sizes(), like.options());
+// A tensor that is not filled. A large one asks for large pages: where its memory is new, first
+// touches of small pages would take a fifth of the time of the fused operator.
+inline at::Tensor new_map(at::IntArrayRef sizes, const at::TensorOptions& options) {
+  at::Tensor map = at::empty(sizes, options);
 #if defined(MADV_HUGEPAGE)
   constexpr uintptr_t page = 1 << 16, large = 1 << 20;  // `page` is at least one of the system's
   const auto begin = reinterpret_cast<uintptr_t>(map.mutable_data_ptr()),
@@ -26,5 +26,7 @@ inline at::Tensor new_map(const at::Tensor& like) {
 #endif
   return map;
 }
+
+inline at::Tensor new_map(const at::Tensor& like) { return new_map(like.sizes(), like.options()); }
 
 }  // namespace mmsw

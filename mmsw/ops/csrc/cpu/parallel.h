@@ -3,6 +3,7 @@
 #pragma once
 
 #include <ATen/Parallel.h>
+#include <ATen/core/Tensor.h>
 
 #include <algorithm>
 #include <atomic>
@@ -25,6 +26,14 @@ void for_each(int64_t items, int64_t grain, const Scratch& scratch, Work work) {
       }
     }
   });
+}
+
+// Runs work(row) for every row of a map [B, C, P] that is not empty.
+template <typename Work>
+void for_each_row(const at::Tensor& map, Work work) {
+  constexpr int64_t values = 1 << 14;  // that a thread takes at once
+  const int64_t grain = std::max<int64_t>(1, values / map.size(2));
+  for_each(map.size(0) * map.size(1), grain, 0, [&](int64_t row, int) { work(row); });
 }
 
 }  // namespace mmsw

@@ -12,6 +12,7 @@
 #include "grad_loops.h"
 #include "hidden_loops.h"
 #include "reduced_loops.h"
+#include "row_loops.h"
 #include "simd.h"
 
 namespace mmsw {
@@ -186,7 +187,11 @@ const InstructionSet& MMSW_KERNELS() {
                                   channel_kernels<float, float>(),
                                   channel_kernels<double, double>(),
                                   channel_kernels<float, Half>(),
-                                  channel_kernels<float, BFloat16>()};
+                                  channel_kernels<float, BFloat16>(),
+                                  row_kernels<float, float>(),
+                                  row_kernels<double, double>(),
+                                  row_kernels<float, Half>(),
+                                  row_kernels<float, BFloat16>()};
   return set;
 }
 
