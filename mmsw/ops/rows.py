@@ -25,10 +25,12 @@ from .backends import backend_module, choose_backend, torch_backend
 from .backends.backend import Backend
 from .backends.call import Call
 
+MOST_MAPS = 5  # that the compiled passes take
+
 
 def runs_rows(x: Tensor, backend: str | None = None) -> bool:
     """Whether a compiled library runs the passes of this file; elsewhere they gain nothing."""
-    return _backend(x, backend) is not None
+    return _backend(x, backend) is not torch_backend
 
 
 class Rows(NamedTuple):
@@ -96,7 +98,7 @@ def _backend(x: Tensor, backend: str | None) -> Backend:
 
 
 class _Moments(torch.autograd.Function):
-    """Its backward pass also does what :class:`_Combine` leaves to it, in one pass over the maps."""
+    """Its backward pass also does what :class:`_Combine` leaves to it, all in one pass."""
 
     @staticmethod
     def forward(
@@ -114,8 +116,10 @@ class _Moments(torch.autograd.Function):
         slopes = (grad_covariance + grad_covariance.transpose(0, 1)) / maps[0].shape[2]
         constant = grad_mean / maps[0].shape[2] - (slopes * mean).sum(1)
         run, parts = torch_backend, []
-        if not torch.is_grad_enabled():
+        if not torch.is_grad_enabled():  # it is not differentiated again
             run, parts = _backend(maps[0], ctx.backend), list(ctx.pending)
+            if len(parts) + len(maps) > MOST_MAPS:
+                run = torch_backend
         ctx.pending.clear()
         wanted = [i for i, asked in enumerate(ctx.needs_input_grad[2:]) if asked]
         factors = [torch.cat([slopes, constant.unsqueeze(1)], 1)[wanted]]
@@ -135,7 +139,10 @@ class _Combine(torch.autograd.Function):
     def forward(ctx: Any, *arguments: Any) -> Tensor:
         pending, backend, row_mean, scales, mean, added, *maps = arguments
         ctx.pending, ctx.backend = pending, backend
-        ctx.save_for_backward(row_mean, scales, *maps)
+        # Their own gradients need the maps no more.
+        weighs = any(ctx.needs_input_grad[2:5])
+        ctx.channels = [map_.shape[1] for map_ in maps]
+        ctx.save_for_backward(row_mean, scales, *(maps if weighs else []))
         constant = mean - (scales * row_mean).sum(0)
         factors = torch.cat([scales, constant.unsqueeze(0)])
         if added is not None:
@@ -149,18 +156,21 @@ class _Combine(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple:
         row_mean, scales, *maps = ctx.saved_tensors
         again = torch.is_grad_enabled()  # whether it is differentiated again
-        run = torch_backend if again else _backend(maps[0], ctx.backend)
+        run = torch_backend if again else _backend(grad, ctx.backend)
         grad = grad.contiguous()
-        part = grad.narrow(1, 0, maps[0].shape[1])
-        sums = run.row_products(part, maps, row_mean)
-        grad_scales, grad_mean = sums[:-1], sums[-1]
-        grads: list[Tensor | None] = [None] * len(maps)
+        part = grad.narrow(1, 0, ctx.channels[0])
+        grad_row_mean = grad_scales = grad_mean = None
+        if maps:
+            sums = run.row_products(part, maps, row_mean)
+            grad_scales, grad_mean = sums[:-1], sums[-1]
+            grad_row_mean = -scales * grad_mean
+        grads: list[Tensor | None] = [None] * len(ctx.channels)
         if again or ctx.pending is None:
-            for i, map_ in enumerate(maps):
+            for i, channels in enumerate(ctx.channels):
                 if ctx.needs_input_grad[6 + i]:
                     factors = torch.stack([scales[i], torch.zeros_like(scales[i])])
-                    grads[i] = run.row_sums([part], factors.unsqueeze(0), [map_.shape[1]])[0]
+                    grads[i] = run.row_sums([part], factors.unsqueeze(0), [channels])[0]
         elif ctx.needs_input_grad[2]:
             ctx.pending.append((part, scales))
         added = grad if ctx.needs_input_grad[5] else None
-        return None, None, -scales * grad_mean, grad_scales, grad_mean, added, *grads
+        return None, None, grad_row_mean, grad_scales, grad_mean, added, *grads

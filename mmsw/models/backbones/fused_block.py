@@ -63,15 +63,19 @@ def may_fuse(block: nn.Module, x: Tensor) -> bool:
 
 def run_v1(block: nn.Module, x: Tensor) -> Tensor:
     """A block of the first generation, ``[B, C, H, W]`` to the same shape."""
-    layer, norm = block.shift_wise, block.norm
-    with_rows = _takes_rows(block, x)
-    z = _summed(layer, x) if with_rows else layer(x).flatten(2)
-    y = _hidden(block, channel_norm(z, norm.weight, norm.bias, norm.eps))
-    if not with_rows:
+    layer, norm, linear2 = block.shift_wise, block.norm, block.pointwise_conv2
+    z = _summed(layer, x) if _takes_rows(block, x) else layer(x).flatten(2)
+    z = channel_norm(z, norm.weight, norm.bias, norm.eps)
+    if block.gamma is None or _may_underflow(x):
+        y = _hidden(block, z, linear2.weight, linear2.bias)
         return block.add_to(x, y.unflatten(2, x.shape[2:]))
+    # Scaling the weight instead of the map, the gradient of the layer scale needs no map.
+    y = _hidden(block, z, block.gamma.unsqueeze(1) * linear2.weight, block.gamma * linear2.bias)
     x_rows, y = _maps(x, y, dtype=_dtype(block, x, y))
-    factor = _factor(block, x_rows).expand(x.shape[:2])
-    return add_scaled(x_rows, y, factor, layer.backend).view(x.shape)
+    if isinstance(block.drop_path, nn.Identity):
+        return (x_rows + y).view(x.shape)
+    kept = block.drop_path(x_rows.new_ones(len(x), 1, 1)).squeeze(2).double()
+    return add_scaled(x_rows, y, kept.expand(x.shape[:2]), layer.backend).view(x.shape)
 
 
 def run_v2(block: nn.Module, x: Tensor) -> Tensor:
@@ -79,7 +83,8 @@ def run_v2(block: nn.Module, x: Tensor) -> Tensor:
     layer, grn = block.shift_wise, block.grn
     with_rows = _takes_rows(block, x, block.norm, block.norm2)
     z = _attended(block, x) if with_rows else block.se(block.norm(layer(x))).flatten(2)
-    y = _hidden(block, z, Response(grn.gamma, grn.beta, grn.eps))
+    response = Response(grn.gamma, grn.beta, grn.eps)
+    y = _hidden(block, z, block.pointwise_conv2.weight, block.pointwise_conv2.bias, response)
     if not with_rows:
         return block.add_to(x, block.norm2(y.unflatten(2, x.shape[2:])))
     x_rows, y = _maps(x, y, dtype=_dtype(block, x, y))
@@ -90,11 +95,24 @@ def run_v2(block: nn.Module, x: Tensor) -> Tensor:
     return rows.combine(scales, mean, x_rows).view(x.shape)
 
 
-def _hidden(block: nn.Module, z: Tensor, response: Response | None = None) -> Tensor:
-    """Both linear layers and what is between them, ``[B, C, P]`` to the same."""
-    linear1, linear2 = block.pointwise_conv1, block.pointwise_conv2
-    weights = linear1.weight, linear1.bias, linear2.weight, linear2.bias
-    return hidden_layer(z, *weights, response, block.recompute)
+def _hidden(
+    block: nn.Module,
+    z: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    response: Response | None = None,
+) -> Tensor:
+    """Both linear layers and what is between them, ``[B, C, P]`` to the same.
+
+    Args:
+        block: Whose first layer it is.
+        z: The map.
+        weight: Of the second layer, ``[C, K]``.
+        bias: Of the second layer.
+        response: Parameters of GRN.
+    """
+    first = block.pointwise_conv1
+    return hidden_layer(z, first.weight, first.bias, weight, bias, response, block.recompute)
 
 
 def _summed(layer: ShiftWiseConv2d, x: Tensor) -> Tensor:
@@ -185,6 +203,13 @@ def _count(norm: _BatchNorm, mean: Tensor, variance: Tensor, values: int) -> Non
     norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), share)
     unbiased = variance * (values / (values - 1))
     norm.running_var.lerp_(unbiased.to(norm.running_var.dtype), share)
+
+
+def _may_underflow(x: Tensor) -> bool:
+    """Whether a weight times a layer scale, 1e-6 at first, may be lost: float16 ends at 6e-8."""
+    kind = x.device.type
+    autocast = torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind)
+    return torch.float16 in (x.dtype, autocast)
 
 
 def _factor(block: nn.Module, x: Tensor) -> Tensor:
