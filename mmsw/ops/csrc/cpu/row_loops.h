@@ -77,7 +77,7 @@ struct FirstSums {
 // small, then of those sums.
 template <typename Sums, typename T, typename S, int N>
 MMSW_INLINE void sum_stretch(const S* const (&rows)[N], const T (&pivot)[N], int64_t at,
-                             int64_t end, double (&totals)[Sums::count]) {
+                             int64_t end, double* totals) {
   constexpr int ways = Sums::count <= 6 ? 2 : 1;  // so that no addition waits for the one before
   constexpr int64_t step = ways * lanes<T>;
   Vector<T> whole[Sums::count] = {};
@@ -109,8 +109,8 @@ MMSW_INLINE void sum_stretch(const S* const (&rows)[N], const T (&pivot)[N], int
 }
 
 // Whether the deviations vary at least about as much as they differ from zero.
-template <int N, int Count>
-MMSW_INLINE bool are_near(const double (&totals)[Count], int64_t count) {
+template <int N>
+MMSW_INLINE bool are_near(const double* totals, int64_t count) {
   bool near = true;
   for (int i = 0; i < N; ++i) {
     near &= totals[i] * totals[i] <= 0.75 * count * totals[N + i * (i + 3) / 2];
@@ -122,35 +122,35 @@ MMSW_INLINE bool are_near(const double (&totals)[Count], int64_t count) {
 // the covariance.
 template <typename T, typename S, int N>
 void row_moments(const S* const* all_rows, int64_t count, double* mean, double* covariance) {
-  using Sums = PairSums<T, N>;
   const S* rows[N];
   T pivot[N];
   const int64_t first = count < lanes<T> ? count : lanes<T>;
   MMSW_EACH {
     rows[i] = all_rows[i];
-    pivot[i] = static_cast<T>(sum_lanes<T>(load_last<T>(rows[i], first)) / first);
+    pivot[i] = sum_lanes<T>(load_last<T>(rows[i], first)) / first;
     mean[i] = 0;
   }
   double products[N * (N + 1) / 2] = {};
   for (int64_t at = 0; at < count; at += summed_stretch) {
     const int64_t end = at + summed_stretch < count ? at + summed_stretch : count;
+    using Sums = PairSums<T, N>;
     double totals[Sums::count];
     sum_stretch<Sums>(rows, pivot, at, end, totals);
     if (at == 0 && !are_near<N>(totals, end)) {
       MMSW_EACH pivot[i] = static_cast<T>(pivot[i] + totals[i] / end);
       sum_stretch<Sums>(rows, pivot, at, end, totals);
     }
-    const double size = end - at, weight = at * size / end;
+    const double size = end - at, part = 1 / size, share = size / end, weight = at * share;
     double apart[N];  // mean of the stretch minus the mean so far
-    MMSW_EACH apart[i] = pivot[i] + totals[i] / size - mean[i];
+    MMSW_EACH apart[i] = pivot[i] + totals[i] * part - mean[i];
     for (int i = 0, pair = 0; i < N; ++i) {
       for (int k = 0; k <= i; ++k, ++pair) {
-        products[pair] += totals[N + pair] - totals[i] * totals[k] / size;
+        products[pair] += totals[N + pair] - totals[i] * totals[k] * part;
         products[pair] += weight * apart[i] * apart[k];
       }
     }
     MMSW_EACH {
-      mean[i] += apart[i] * size / end;
+      mean[i] += apart[i] * share;
       pivot[i] = static_cast<T>(mean[i]);
     }
   }
