@@ -62,7 +62,7 @@ void run_step(const ChannelBlock<T, S>& block) {
 // values = map; first = its sums
 template <typename T, typename S, int Rows>
 struct Gather {
-  const ChannelBlock<T, S>& block;
+  const ChannelBlock<T, S> block;  // a copy, which no store can change
   int64_t channel;
 
   template <bool Whole>
@@ -83,7 +83,7 @@ struct Gather {
 // first, second = sums of the deviations from `mean` and of their squares
 template <typename T, typename S, int Rows>
 struct Deviate {
-  const ChannelBlock<T, S>& block;
+  const ChannelBlock<T, S> block;
   int64_t channel;
 
   template <bool>
@@ -105,7 +105,7 @@ struct Deviate {
 // out = (values - mean - first) * rstd * weight + bias
 template <typename T, typename S, int Rows>
 struct Normalise {
-  const ChannelBlock<T, S>& block;
+  const ChannelBlock<T, S> block;
   int64_t channel;
 
   template <bool Whole>
@@ -147,7 +147,7 @@ void channel_norm(const ChannelBlock<T, S>& block) {
 // map, and of its products with that map; sums = the block's share in the gradients of weight, bias
 template <typename T, typename S, int Rows>
 struct GatherGrad {
-  const ChannelBlock<T, S>& block;
+  const ChannelBlock<T, S> block;
   int64_t channel;
   Vector<T> by_weight[Rows] = {}, by_bias[Rows] = {};
 
@@ -183,7 +183,7 @@ struct GatherGrad {
 // out = (grads - first - values * second) * rstd
 template <typename T, typename S, int Rows>
 struct PassBack {
-  const ChannelBlock<T, S>& block;
+  const ChannelBlock<T, S> block;
   int64_t channel;
 
   template <bool Whole>

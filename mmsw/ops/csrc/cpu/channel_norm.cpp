@@ -48,7 +48,7 @@ struct Blocks {
   // The scratch of a block holds so many maps in T.
   template <typename T>
   static Blocks of(const Tensor& x, int64_t maps) {
-    constexpr int64_t most_bytes = 192 << 10, line = 16;  // positions in a line of the cache
+    constexpr int64_t most_bytes = 256 << 10, line = 16;  // positions in a line of the cache
     Blocks blocks{x.size(0), x.size(1), x.size(2), maps, 0, 0};
     const int64_t bytes = maps * blocks.channels * static_cast<int64_t>(sizeof(T));
     const int64_t most = std::max(line, most_bytes / bytes / line * line);

@@ -11,16 +11,28 @@ namespace {
 // So many vectors at once that no multiply-add waits for the one before.
 constexpr int gelu_vectors = MMSW_REGISTERS >= 32 ? 8 : 6;
 
+// Copies less than 2 * Most values; a call of memcpy would take longer than the rest of a short
+// row.
+template <int Most, typename S>
+MMSW_INLINE void copy_few(const S* from, int64_t count, S* to) {
+  if (count & Most) {
+    __builtin_memcpy(to, from, Most * sizeof(S));
+    from += Most;
+    to += Most;
+  }
+  if constexpr (Most > 1) copy_few<Most / 2>(from, count, to);
+}
+
 // Memory for the end of a row, which is shorter than a vector.
 template <typename S>
 struct End {
   S values[lanes<float>] = {};
-  int64_t bytes;
+  int64_t count;
 
-  MMSW_INLINE End(const S* from, int64_t count) : bytes(count * sizeof(S)) {
-    __builtin_memcpy(values, from, bytes);
+  MMSW_INLINE End(const S* from, int64_t count) : count(count) {
+    copy_few<lanes<float> / 2>(from, count, values);
   }
-  MMSW_INLINE void write(S* to) const { __builtin_memcpy(to, values, bytes); }
+  MMSW_INLINE void write(S* to) const { copy_few<lanes<float> / 2>(values, count, to); }
 };
 
 // out = GELU of in + bias, its squares to be added up.
