@@ -114,7 +114,7 @@ class _Moments(torch.autograd.Function):
         mean, *maps = ctx.saved_tensors
         # The slope of an entry of the covariance is the other map, centred, over P.
         slopes = (grad_covariance + grad_covariance.transpose(0, 1)) / maps[0].shape[2]
-        constant = grad_mean / maps[0].shape[2] - (slopes * mean).sum(1)
+        constant = grad_mean / maps[0].shape[2]
         run, parts = torch_backend, []
         if not torch.is_grad_enabled():  # it is not differentiated again
             run, parts = _backend(maps[0], ctx.backend), list(ctx.pending)
@@ -125,8 +125,10 @@ class _Moments(torch.autograd.Function):
         factors = [torch.cat([slopes, constant.unsqueeze(1)], 1)[wanted]]
         factors = [scales[wanted].unsqueeze(1) for _, scales in parts] + factors
         channels = [maps[i].shape[1] for i in wanted]
-        sums = run.row_sums([*(grad for grad, _ in parts), *maps], torch.cat(factors, 1), channels)
-        grads: list[Tensor | None] = [None] * len(maps)
+        maps = [*(grad for grad, _ in parts), *maps]
+        mean = F.pad(mean, (0, 0, 0, 0, len(parts), 0))
+        sums = run.row_sums(maps, mean, torch.cat(factors, 1), channels)
+        grads: list[Tensor | None] = [None] * (len(ctx.needs_input_grad) - 2)
         for i, grad in zip(wanted, sums, strict=True):
             grads[i] = grad
         return None, None, *grads
@@ -143,14 +145,15 @@ class _Combine(torch.autograd.Function):
         weighs = any(ctx.needs_input_grad[2:5])
         ctx.channels = [map_.shape[1] for map_ in maps]
         ctx.save_for_backward(row_mean, scales, *(maps if weighs else []))
-        constant = mean - (scales * row_mean).sum(0)
-        factors = torch.cat([scales, constant.unsqueeze(0)])
+        factors = torch.cat([scales, mean.unsqueeze(0)])
         if added is not None:
-            factors = F.pad(factors, (0, added.shape[1] - factors.shape[2]))
+            beyond = 0, added.shape[1] - factors.shape[2]
+            factors, row_mean = F.pad(factors, beyond), F.pad(row_mean, beyond)
             factors = torch.cat([torch.ones_like(factors[:1]), factors])
+            row_mean = torch.cat([torch.zeros_like(row_mean[:1]), row_mean])
             maps = [added, *maps]
-        channels = [maps[0].shape[1]]
-        return _backend(maps[0], backend).row_sums(maps, factors.unsqueeze(0), channels)[0]
+        run, channels = _backend(maps[0], backend), [maps[0].shape[1]]
+        return run.row_sums(maps, row_mean, factors.unsqueeze(0), channels)[0]
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple:
@@ -168,8 +171,9 @@ class _Combine(torch.autograd.Function):
         if again or ctx.pending is None:
             for i, channels in enumerate(ctx.channels):
                 if ctx.needs_input_grad[6 + i]:
-                    factors = torch.stack([scales[i], torch.zeros_like(scales[i])])
-                    grads[i] = run.row_sums([part], factors.unsqueeze(0), [channels])[0]
+                    zero = torch.zeros_like(scales[:1])
+                    factors = torch.cat([scales[i : i + 1], zero]).unsqueeze(0)
+                    grads[i] = run.row_sums([part], zero, factors, [channels])[0]
         elif ctx.needs_input_grad[2]:
             ctx.pending.append((part, scales))
         added = grad if ctx.needs_input_grad[5] else None

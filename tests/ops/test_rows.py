@@ -62,10 +62,12 @@ def exact_products(grad: Tensor, maps: list[Tensor], mean: Tensor) -> Tensor:
     return torch.einsum('bcp,ibcp->ibc', grad.double(), centred)
 
 
-def exact_sums(maps: list[Tensor], factors: Tensor, channels: list[int]) -> list[Tensor]:
-    mixed = (
-        torch.einsum('jibc,ibcp->jbcp', factors[:, :-1], padded(maps)) + factors[:, -1, ..., None]
-    )
+def exact_sums(
+    maps: list[Tensor], mean: Tensor, factors: Tensor, channels: list[int]
+) -> list[Tensor]:
+    inside = padded([torch.ones_like(m) for m in maps])
+    centred = (padded(maps) - mean[..., None]) * inside
+    mixed = torch.einsum('jibc,ibcp->jbcp', factors[:, :-1], centred) + factors[:, -1, ..., None]
     return [out[:, :count] for out, count in zip(mixed, channels, strict=True)]
 
 
@@ -92,8 +94,8 @@ def assert_exact(module: ModuleType, maps: list[Tensor], channels: list[int]) ->
     exact = exact_products(grad, maps, mean)
     assert_close(module.row_products(grad, maps, mean), exact, wide * most)
     factors = torch.randn(len(channels), len(maps) + 1, batch, count, dtype=torch.float64)
-    outs = module.row_sums(maps, factors, channels)
-    for out, exact in zip(outs, exact_sums(maps, factors, channels), strict=True):
+    outs = module.row_sums(maps, mean, factors, channels)
+    for out, exact in zip(outs, exact_sums(maps, mean, factors, channels), strict=True):
         assert out.dtype == dtype
         assert out.is_contiguous()
         assert out.shape == exact.shape
@@ -153,7 +155,7 @@ def test_maps_may_be_slices() -> None:
     results = [
         [
             *cpp_backend.row_moments(some),
-            *cpp_backend.row_sums(some, factors, [5, 2]),
+            *cpp_backend.row_sums(some, factors[0, :4], factors, [5, 2]),
             cpp_backend.row_products(given, some, factors[0, :4]),
         ]
         for some, given in ((maps, grad), (same, same_grad))
@@ -171,7 +173,7 @@ def test_what_is_no_number_stays_in_its_row(bad: float) -> None:
     maps[1][0, 1, 20] = bad
     mean, covariance = cpp_backend.row_moments(maps)
     factors = torch.ones(1, 3, 2, 3, dtype=torch.float64)
-    (out,) = cpp_backend.row_sums(maps, factors, [3])
+    (out,) = cpp_backend.row_sums(maps, 0 * factors[0, :2], factors, [3])
     hit = torch.zeros(2, 3, dtype=torch.bool)
     hit[0, 1] = True
     assert torch.equal(mean.isfinite(), ~torch.stack([hit & False, hit]))
@@ -188,7 +190,7 @@ def test_threads_and_repetition_change_no_bit(dtype: torch.dtype) -> None:
     mean = factors[0, :3]
 
     def run() -> list[Tensor]:
-        sums = cpp_backend.row_sums(maps, factors, [40, 30])
+        sums = cpp_backend.row_sums(maps, mean, factors, [40, 30])
         return [
             *cpp_backend.row_moments(maps),
             cpp_backend.row_products(grad, maps, mean),
@@ -215,7 +217,7 @@ def test_empty_maps(module: ModuleType, batch: int, channels: list[int]) -> None
     assert covariance.shape == (2, 2, batch, most)
     assert module.row_products(maps[0], maps, mean).shape == (3, batch, most)
     factors = torch.randn(2, 3, batch, most, dtype=torch.float64)
-    outs = module.row_sums(maps, factors, [most, 0])
+    outs = module.row_sums(maps, mean, factors, [most, 0])
     assert [tuple(out.shape) for out in outs] == [(batch, most, 5), (batch, 0, 5)]
 
 
@@ -227,7 +229,7 @@ def test_the_plain_form_is_differentiable() -> None:
     for function, inputs in (
         (lambda *m: torch_backend.row_moments(m), maps),
         (lambda g, c, *m: torch_backend.row_products(g, m, c), [grad, mean, *maps]),
-        (lambda f, *m: tuple(torch_backend.row_sums(m, f, [1, 2])), [factors, *maps]),
+        (lambda f, c, *m: tuple(torch_backend.row_sums(m, c, f, [1, 2])), [factors, mean, *maps]),
     ):
         assert torch.autograd.gradcheck(function, inputs)
         assert torch.autograd.gradgradcheck(function, inputs)
@@ -241,7 +243,7 @@ def test_opcheck() -> None:
     library = torch.ops.mmsw_cpp
     torch.library.opcheck(library.row_moments.default, (maps,))
     torch.library.opcheck(library.row_products.default, (maps[0], maps, mean))
-    torch.library.opcheck(library.row_sums.default, (maps, factors, [3, 1]))
+    torch.library.opcheck(library.row_sums.default, (maps, mean, factors, [3, 1]))
 
 
 @needs_cpp
@@ -264,7 +266,7 @@ def arguments() -> dict:
 
 def run_all(grad: Tensor, maps: list, mean: Tensor, factors: Tensor, channels: list) -> None:
     torch.ops.mmsw_cpp.row_products(grad, maps, mean)
-    torch.ops.mmsw_cpp.row_sums(maps, factors, channels)
+    torch.ops.mmsw_cpp.row_sums(maps, mean, factors, channels)
 
 
 def two_maps(*sizes: int, dtype: torch.dtype = torch.float32) -> list[Tensor]:

@@ -119,12 +119,13 @@ class Backend(Protocol):
         """
 
     def row_sums(
-        self, maps: Sequence[Tensor], factors: Tensor, channels: Sequence[int]
+        self, maps: Sequence[Tensor], mean: Tensor, factors: Tensor, channels: Sequence[int]
     ) -> list[Tensor]:
-        """Maps whose rows are sums of the rows of ``maps``: each times a factor, plus a number.
+        """Maps whose rows are sums over ``factor * (map - mean)``, plus a number.
 
         Args:
             maps: n of them, as in :meth:`row_moments`.
+            mean: ``[n, B, C]``, float64.
             factors: ``[m, n + 1, B, C]``, float64; the last one of each row is the number.
             channels: How many of the C channels each of the m maps has.
 

@@ -102,9 +102,11 @@ if hasattr(torch.ops.mmsw_cpp, 'row_moments'):
         (grad,) = _with_rows([grad])
         return torch.ops.mmsw_cpp.row_products(grad, _with_rows(maps), mean)
 
-    def row_sums(maps: Sequence[Tensor], factors: Tensor, channels: Sequence[int]) -> list[Tensor]:
+    def row_sums(
+        maps: Sequence[Tensor], mean: Tensor, factors: Tensor, channels: Sequence[int]
+    ) -> list[Tensor]:
         """Maps that are sums of maps."""
-        return torch.ops.mmsw_cpp.row_sums(_with_rows(maps), factors, channels)
+        return torch.ops.mmsw_cpp.row_sums(_with_rows(maps), mean, factors, channels)
 
     def _with_rows(maps: Sequence[Tensor]) -> list[Tensor]:
         """The maps with positions that are neighbours in memory, as they are where possible."""

@@ -200,9 +200,14 @@ def row_products(grad: Tensor, maps: Sequence[Tensor], mean: Tensor) -> Tensor:
     return torch.stack([*sums, grad.sum(2, dtype=torch.float64)])
 
 
-def row_sums(maps: Sequence[Tensor], factors: Tensor, channels: Sequence[int]) -> list[Tensor]:
+def row_sums(
+    maps: Sequence[Tensor], mean: Tensor, factors: Tensor, channels: Sequence[int]
+) -> list[Tensor]:
     """See :class:`~mmsw.ops.backends.backend.Backend`; differentiable."""
-    wide = [_wide(one) for one in maps]
+    wide = [
+        _wide(one) - centre[:, : one.shape[1], None].to(_accumulate_dtype(one.dtype))
+        for one, centre in zip(maps, mean, strict=True)
+    ]
     outs = []
     for own, count in zip(factors.to(wide[0].dtype), channels, strict=True):
         out = own[-1, :, :count, None].expand(-1, -1, maps[0].shape[2])

@@ -117,9 +117,10 @@ struct RowKernels {
   // sums[i] = the sum of grad * (rows[i] - mean[i]); sums[n] = the sum of grad.
   void (*products)(const S* grad, const S* const* rows, int64_t n, int64_t count,
                    const double* mean, double* sums);
-  // outs[j] = the sum over i of factors[j][i] * rows[i], plus factors[j][n], for j in [0, m).
-  void (*sums)(const S* const* rows, int64_t n, int64_t count, const T* factors, S* const* outs,
-               int64_t m);
+  // outs[j] = the sum over i of factors[j][i] * (rows[i] - pivots[i]), plus factors[j][n], for j in
+  // [0, m).
+  void (*sums)(const S* const* rows, int64_t n, int64_t count, const T* pivots, const T* factors,
+               S* const* outs, int64_t m);
 };
 
 // Neighbouring groups: the first one, and the map's tile row that it meets in tile row 0.

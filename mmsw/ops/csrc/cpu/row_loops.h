@@ -182,8 +182,8 @@ void row_products(const S* grad, const S* const* maps, int64_t count, const doub
 }
 
 template <typename T, typename S, int N>
-MMSW_INLINE void mix_stretch(const S* const (&rows)[N], const T* factors, int64_t at, int64_t end,
-                             S* out) {
+MMSW_INLINE void mix_stretch(const S* const (&rows)[N], const T (&pivot)[N], const T* factors,
+                             int64_t at, int64_t end, S* out) {
   const auto mixed = [&](const Vector<T>(&value)[N]) __attribute__((always_inline)) {
     Vector<T> sum = splat(factors[N]);
     MMSW_EACH sum += value[i] * factors[i];
@@ -191,25 +191,30 @@ MMSW_INLINE void mix_stretch(const S* const (&rows)[N], const T* factors, int64_
   };
   Vector<T> value[N];
   for (; at + lanes<T> <= end; at += lanes<T>) {
-    MMSW_EACH value[i] = load_wide(rows[i] + at);
+    MMSW_EACH value[i] = load_wide(rows[i] + at) - pivot[i];
     store_narrow(out + at, mixed(value));
   }
   if (at < end) {
-    MMSW_EACH value[i] = load_last<T>(rows[i], end);
+    MMSW_EACH value[i] = load_last<T>(rows[i], end) - pivot[i];
     store_last<T>(out, end, mixed(value));
   }
 }
 
 template <typename T, typename S, int N>
-void row_sums(const S* const* maps, int64_t count, const T* factors, S* const* outs, int64_t m) {
+void row_sums(const S* const* maps, int64_t count, const T* pivots, const T* factors,
+              S* const* outs, int64_t m) {
   const S* rows[N];
-  MMSW_EACH rows[i] = maps[i];
+  T pivot[N];
+  MMSW_EACH {
+    rows[i] = maps[i];
+    pivot[i] = pivots[i];
+  }
   for (int64_t at = 0; at < count; at += mixed_stretch) {
     const int64_t end = at + mixed_stretch < count ? at + mixed_stretch : count;
     for (int64_t j = 0; j < m; ++j) {
       T own[N + 1];
       for (int i = 0; i <= N; ++i) own[i] = factors[j * (N + 1) + i];
-      mix_stretch(rows, own, at, end, outs[j]);
+      mix_stretch(rows, pivot, own, at, end, outs[j]);
     }
   }
 }
@@ -244,9 +249,9 @@ void any_row_products(const S* grad, const S* const* rows, int64_t n, int64_t co
 }
 
 template <typename T, typename S>
-void any_row_sums(const S* const* rows, int64_t n, int64_t count, const T* factors, S* const* outs,
-                  int64_t m) {
-  MMSW_BY_COUNT(row_sums, rows, count, factors, outs, m)
+void any_row_sums(const S* const* rows, int64_t n, int64_t count, const T* pivots,
+                  const T* factors, S* const* outs, int64_t m) {
+  MMSW_BY_COUNT(row_sums, rows, count, pivots, factors, outs, m)
 }
 
 #undef MMSW_BY_COUNT

@@ -120,24 +120,35 @@ void run_row_products(const Tensor& grad, TensorList maps, const Tensor& mean, c
 }
 
 template <typename S>
-void run_row_sums(TensorList maps, const Tensor& factors, TensorList outs) {
+void run_row_sums(TensorList maps, const Tensor& mean, const Tensor& factors, TensorList outs) {
   using T = Computed<S>;
   const auto& kernels = row_kernels<S>();
   const auto in = rows_of<S>(maps, kernels);
   const auto out = new_rows_of<S>(outs, kernels);
   const int64_t n = maps.size(), channels = maps[0].size(1), positions = maps[0].size(2),
                 rows = maps[0].size(0) * channels;
-  const auto* from = factors.const_data_ptr<double>();
+  const auto *means = mean.const_data_ptr<double>(), *from = factors.const_data_ptr<double>();
   for_each_row(maps[0], [&](int64_t row) {
     const SameRow same(in, row / channels, row % channels);
     const SameRow to(out, row / channels, row % channels);
-    T own[kMostMaps * (kMostMaps + 1)], *next = own;
+    T pivots[kMostMaps], own[kMostMaps * (kMostMaps + 1)], *next = own;
+    double rounding[kMostMaps];  // of a pivot
+    for (int64_t i = 0; i < same.count; ++i) {
+      const double centre = means[same.map[i] * rows + row];
+      pivots[i] = static_cast<T>(centre);
+      rounding[i] = pivots[i] - centre;
+    }
     for (int64_t j = 0; j < to.count; ++j) {
       const double* factor = from + to.map[j] * (n + 1) * rows + row;
-      for (int64_t i = 0; i < same.count; ++i) *next++ = factor[same.map[i] * rows];
-      *next++ = factor[n * rows];
+      double number = factor[n * rows];
+      for (int64_t i = 0; i < same.count; ++i) {
+        const double scale = factor[same.map[i] * rows];
+        number += scale * rounding[i];
+        *next++ = static_cast<T>(scale);
+      }
+      *next++ = static_cast<T>(number);
     }
-    kernels.sums(same.rows, same.count, positions, own, to.rows, to.count);
+    kernels.sums(same.rows, same.count, positions, pivots, own, to.rows, to.count);
   });
 }
 
@@ -198,7 +209,8 @@ Tensor row_products(const Tensor& grad, TensorList maps, const Tensor& mean) {
   return sums;
 }
 
-std::vector<Tensor> row_sums(TensorList maps, const Tensor& factors, IntArrayRef channels) {
+std::vector<Tensor> row_sums(TensorList maps, const Tensor& mean, const Tensor& factors,
+                             IntArrayRef channels) {
   check_maps(maps);
   const int64_t batch = maps[0].size(0), most = maps[0].size(1), positions = maps[0].size(2),
                 count = channels.size();
@@ -208,12 +220,13 @@ std::vector<Tensor> row_sums(TensorList maps, const Tensor& factors, IntArrayRef
     TORCH_CHECK_VALUE(of_map >= 0 && of_map <= most, "channels must be from 0 to ", most, ", got ",
                       channels);
   }
-  const Tensor own = ready_numbers(factors, "factors", maps, count);
+  const Tensor means = ready_numbers(mean, "mean", maps, 0),
+               own = ready_numbers(factors, "factors", maps, count);
   std::vector<Tensor> outs;
   for (const int64_t of_map : channels) {
     outs.push_back(new_map({batch, of_map, positions}, maps[0].options()));
   }
-  if (maps[0].numel() > 0) MMSW_DISPATCH(maps[0], run_row_sums, maps, own, outs);
+  if (maps[0].numel() > 0) MMSW_DISPATCH(maps[0], run_row_sums, maps, means, own, outs);
   return outs;
 }
 
@@ -232,7 +245,8 @@ Tensor row_products_shape(const Tensor& grad, TensorList maps, const Tensor&) {
   return shape_of_sums(grad, {c10::SymInt(static_cast<int64_t>(maps.size()) + 1)});
 }
 
-std::vector<Tensor> row_sums_shape(TensorList maps, const Tensor&, IntArrayRef channels) {
+std::vector<Tensor> row_sums_shape(TensorList maps, const Tensor&, const Tensor&,
+                                   IntArrayRef channels) {
   std::vector<Tensor> outs;
   for (const int64_t of_map : channels) {
     outs.push_back(
@@ -247,7 +261,7 @@ TORCH_LIBRARY_FRAGMENT(mmsw_cpp, library) {
   };
   def("row_moments(Tensor[] maps) -> (Tensor mean, Tensor covariance)");
   def("row_products(Tensor grad, Tensor[] maps, Tensor mean) -> Tensor");
-  def("row_sums(Tensor[] maps, Tensor factors, int[] channels) -> Tensor[]");
+  def("row_sums(Tensor[] maps, Tensor mean, Tensor factors, int[] channels) -> Tensor[]");
 }
 
 TORCH_LIBRARY_IMPL(mmsw_cpp, CPU, library) {
