@@ -108,7 +108,7 @@ SETTINGS = {
 @pytest.mark.parametrize('version', VERSIONS)
 def test_step_equals_that_of_the_layers(version: str, setting: str, x: Tensor) -> None:
     net = trained_net(version, **SETTINGS[setting])
-    for dtype, bound in ((torch.float64, 1e-9), (torch.float32, 2e-4)):
+    for dtype, bound in ((torch.float64, 1e-9), (torch.float32, 1e-3)):
         fused, exact = copy.deepcopy(net).to(dtype), unfused(net).to(dtype)
         for seed in (1, 2):  # twice, for the statistics of later batches
             found, expected = step(fused, x, seed), step(exact, x, seed)
