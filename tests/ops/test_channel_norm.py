@@ -198,9 +198,8 @@ def test_weights_of_another_type(every_backend: str) -> None:
 
 
 @needs_cpp
-@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16], ids=str)
-def test_opcheck(dtype: torch.dtype) -> None:
-    x, weight, bias, grad = draw((2, 6, 20), dtype)
+def test_opcheck() -> None:
+    x, weight, bias, grad = draw((2, 6, 20), torch.bfloat16)
     weight, bias = weight.float(), bias.float()
     library = torch.ops.mmsw_cpp
     torch.library.opcheck(library.channel_norm.default, (x, weight, None, EPS))

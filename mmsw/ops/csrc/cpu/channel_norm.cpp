@@ -11,7 +11,6 @@
 #include <torch/library.h>
 
 #include <algorithm>
-#include <optional>
 #include <tuple>
 #include <type_traits>
 #include <vector>
@@ -24,8 +23,6 @@
 
 namespace mmsw {
 namespace {
-
-using MaybeTensor = std::optional<Tensor>;
 
 template <typename S>
 const auto& channel_kernels() {
@@ -191,22 +188,22 @@ void check_with(const Tensor& tensor, const char* name, const Tensor& x, IntArra
 }
 
 // `given`, checked, or as many times `value` as there are channels.
-Tensor of_channels(const MaybeTensor& given, const char* name, const Tensor& x, double value) {
+Tensor of_channels(const OptionalTensor& given, const char* name, const Tensor& x, double value) {
   if (!given.has_value()) return at::full({x.size(1)}, value, computed_options(x));
   check_with(*given, name, x, {x.size(1)});
   return *given;
 }
 
-void norm_to(const Tensor& out, const Tensor& x, const MaybeTensor& weight, const MaybeTensor& bias,
-             double eps, const Tensor& mean, const Tensor& rstd) {
+void norm_to(const Tensor& out, const Tensor& x, const OptionalTensor& weight,
+             const OptionalTensor& bias, double eps, const Tensor& mean, const Tensor& rstd) {
   const Tensor weights = of_channels(weight, "weight", x, 1),
                biases = of_channels(bias, "bias", x, 0);
   if (x.numel() > 0) MMSW_DISPATCH(x, run_norm, x, weights, biases, eps, out, mean, rstd);
 }
 
 // Returns the norm, and means and reciprocal deviations [B, P].
-std::tuple<Tensor, Tensor, Tensor> channel_norm(const Tensor& x, const MaybeTensor& weight,
-                                                const MaybeTensor& bias, double eps) {
+std::tuple<Tensor, Tensor, Tensor> channel_norm(const Tensor& x, const OptionalTensor& weight,
+                                                const OptionalTensor& bias, double eps) {
   check_positions(x, "x");
   const Tensor out = new_map(x);
   const Tensor mean = at::empty({x.size(0), x.size(2)}, computed_options(x)),
@@ -215,7 +212,7 @@ std::tuple<Tensor, Tensor, Tensor> channel_norm(const Tensor& x, const MaybeTens
   return {out, mean, rstd};
 }
 
-void channel_norm_in_place(Tensor& x, const MaybeTensor& weight, const MaybeTensor& bias,
+void channel_norm_in_place(Tensor& x, const OptionalTensor& weight, const OptionalTensor& bias,
                            double eps) {
   check_positions(x, "x");
   TORCH_CHECK_VALUE(x.is_contiguous(), "x must be contiguous, got strides ", x.strides());
@@ -225,8 +222,8 @@ void channel_norm_in_place(Tensor& x, const MaybeTensor& weight, const MaybeTens
 
 // Returns the gradients of the map, of the weight and of the bias.
 std::tuple<Tensor, Tensor, Tensor> channel_norm_grad(const Tensor& grad, const Tensor& x,
-                                                     const MaybeTensor& weight, const Tensor& mean,
-                                                     const Tensor& rstd) {
+                                                     const OptionalTensor& weight,
+                                                     const Tensor& mean, const Tensor& rstd) {
   check_positions(x, "x");
   check_fits(grad, "grad", x, x.sizes());
   check_positions(grad, "grad");
@@ -243,17 +240,17 @@ std::tuple<Tensor, Tensor, Tensor> channel_norm_grad(const Tensor& grad, const T
 // What compilers need to know.
 Tensor shape_of_map(const Tensor& x) { return at::empty_symint(x.sym_sizes(), x.options()); }
 
-std::tuple<Tensor, Tensor, Tensor> channel_norm_shape(const Tensor& x, const MaybeTensor&,
-                                                      const MaybeTensor&, double) {
+std::tuple<Tensor, Tensor, Tensor> channel_norm_shape(const Tensor& x, const OptionalTensor&,
+                                                      const OptionalTensor&, double) {
   const c10::SymDimVector sizes{x.sym_size(0), x.sym_size(2)};
   return {shape_of_map(x), at::empty_symint(sizes, computed_options(x)),
           at::empty_symint(sizes, computed_options(x))};
 }
 
-void channel_norm_in_place_shape(Tensor&, const MaybeTensor&, const MaybeTensor&, double) {}
+void channel_norm_in_place_shape(Tensor&, const OptionalTensor&, const OptionalTensor&, double) {}
 
 std::tuple<Tensor, Tensor, Tensor> channel_norm_grad_shape(const Tensor&, const Tensor& x,
-                                                           const MaybeTensor&, const Tensor&,
+                                                           const OptionalTensor&, const Tensor&,
                                                            const Tensor&) {
   return {shape_of_map(x), at::empty_symint({x.sym_size(1)}, computed_options(x)),
           at::empty_symint({x.sym_size(1)}, computed_options(x))};
