@@ -136,6 +136,14 @@ def test_a_mean_far_above_the_deviation_costs_no_digits(dtype: torch.dtype, posi
 
 
 @needs_cpp
+def test_the_start_of_a_long_row_may_lie_far_from_the_rest() -> None:
+    row = torch.randn(1, 1, 1 << 18)
+    row[..., 1024:] += 5000
+    _, covariance = cpp_backend.row_moments([row])
+    assert relative_error(covariance, exact_moments([row])[1]) < 4e-7
+
+
+@needs_cpp
 @pytest.mark.parametrize('value', [0.0, 0.1, -1e4])
 def test_a_constant_row_has_no_variance(value: float) -> None:
     row = torch.full((1, 2, 1100), value)
