@@ -25,8 +25,6 @@ from .backends import backend_module, choose_backend, torch_backend
 from .backends.backend import Backend
 from .backends.call import Call
 
-MOST_MAPS = 5  # that the compiled passes take
-
 
 def runs_rows(x: Tensor, backend: str | None = None) -> bool:
     """Whether a compiled library runs the passes of this file; elsewhere they gain nothing."""
@@ -42,14 +40,16 @@ class Rows(NamedTuple):
         covariance: ``[n, n, B, C]``, likewise: means over the positions of products of deviations
             from ``mean``.
         backend: Who runs the passes.
-        pending: Gradients on their way from the sums to the moments, which finish them.
+        carrier: Takes the gradient of the first sum to the moments: it has the shape of the sum.
+        carried: The weights of that sum.
     """
 
     maps: tuple[Tensor, ...]
     mean: Tensor
     covariance: Tensor
     backend: str | None
-    pending: list[tuple[Tensor, Tensor]]
+    carrier: Tensor
+    carried: list[Tensor]
 
     def combine(self, scales: Tensor, mean: Tensor, added: Tensor | None = None) -> Tensor:
         """``added + sum over maps of scales * (map - its mean) + mean``.
@@ -62,9 +62,11 @@ class Rows(NamedTuple):
         Returns:
             ``[B, C, P]``, or ``[B, D, P]``, of the dtype of the maps.
         """
-        return _Combine.apply(
-            self.pending, self.backend, self.mean, scales, mean, added, *self.maps
-        )
+        carrier = None if self.carried else self.carrier
+        if carrier is not None:
+            self.carried.append(scales.detach())
+        own = carrier, self.backend, self.mean, scales, mean, added
+        return _Combine.apply(*own, *self.maps)
 
 
 def rows_of(*maps: Tensor, backend: str | None = None) -> Rows:
@@ -74,9 +76,9 @@ def rows_of(*maps: Tensor, backend: str | None = None) -> Rows:
         maps: ``[B, C', P]`` with contiguous positions and any other strides, of one dtype.
         backend: See :func:`mmsw.ops.shift_wise_conv2d`.
     """
-    pending: list[tuple[Tensor, Tensor]] = []
-    mean, covariance = _Moments.apply(pending, backend, *maps)
-    return Rows(maps, mean, covariance, backend, pending)
+    carried: list[Tensor] = []
+    mean, covariance, carrier = _Moments.apply(carried, backend, *maps)
+    return Rows(maps, mean, covariance, backend, carrier, carried)
 
 
 def add_scaled(added: Tensor, x: Tensor, scale: Tensor, backend: str | None = None) -> Tensor:
@@ -98,50 +100,53 @@ def _backend(x: Tensor, backend: str | None) -> Backend:
 
 
 class _Moments(torch.autograd.Function):
-    """Its backward pass also does what :class:`_Combine` leaves to it, all in one pass."""
+    """Its backward pass also does the first sum's, so that all is one pass over the maps."""
 
     @staticmethod
     def forward(
-        ctx: Any, pending: list, backend: str | None, *maps: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        ctx.pending, ctx.backend = pending, backend
+        ctx: Any, carried: list[Tensor], backend: str | None, *maps: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        ctx.carried, ctx.backend = carried, backend
+        ctx.set_materialize_grads(False)
         mean, covariance = _backend(maps[0], backend).row_moments(maps)
         ctx.save_for_backward(mean, *maps)
-        return mean, covariance
+        return mean, covariance, maps[0].new_zeros(()).expand(maps[0].shape)
 
     @staticmethod
-    def backward(ctx: Any, grad_mean: Tensor, grad_covariance: Tensor) -> tuple:
+    def backward(
+        ctx: Any, grad_mean: Tensor | None, grad_covariance: Tensor | None, grad: Tensor | None
+    ) -> tuple:
         mean, *maps = ctx.saved_tensors
-        # The slope of an entry of the covariance is the other map, centred, over P.
-        slopes = (grad_covariance + grad_covariance.transpose(0, 1)) / maps[0].shape[2]
-        constant = grad_mean / maps[0].shape[2]
-        run, parts = torch_backend, []
-        if not torch.is_grad_enabled():  # it is not differentiated again
-            run, parts = _backend(maps[0], ctx.backend), list(ctx.pending)
-            if len(parts) + len(maps) > MOST_MAPS:
-                run = torch_backend
-        ctx.pending.clear()
+        positions = maps[0].shape[2]
         wanted = [i for i, asked in enumerate(ctx.needs_input_grad[2:]) if asked]
-        factors = [torch.cat([slopes, constant.unsqueeze(1)], 1)[wanted]]
-        factors = [scales[wanted].unsqueeze(1) for _, scales in parts] + factors
+        factors = mean.new_zeros(len(maps), len(maps) + 1, *mean.shape[1:])
+        if grad_covariance is not None:
+            # The slope of an entry of the covariance is the other map, centred, over P.
+            slopes = (grad_covariance + grad_covariance.transpose(0, 1)) / positions
+            factors = torch.cat([slopes, factors[:, -1:]], 1)
+        if grad_mean is not None:
+            constant = (grad_mean / positions).unsqueeze(1)
+            factors = torch.cat([factors[:, :-1], constant], 1)
+        run = torch_backend if torch.is_grad_enabled() else _backend(maps[0], ctx.backend)
         channels = [maps[i].shape[1] for i in wanted]
-        maps = [*(grad for grad, _ in parts), *maps]
-        mean = F.pad(mean, (0, 0, 0, 0, len(parts), 0))
-        sums = run.row_sums(maps, mean, torch.cat(factors, 1), channels)
+        if grad is not None:
+            factors = torch.cat([ctx.carried[0].unsqueeze(1), factors], 1)
+            maps, mean = [grad, *maps], F.pad(mean, (0, 0, 0, 0, 1, 0))
+        sums = run.row_sums(maps, mean, factors[wanted], channels)
         grads: list[Tensor | None] = [None] * (len(ctx.needs_input_grad) - 2)
-        for i, grad in zip(wanted, sums, strict=True):
-            grads[i] = grad
+        for i, found in zip(wanted, sums, strict=True):
+            grads[i] = found
         return None, None, *grads
 
 
 class _Combine(torch.autograd.Function):
-    """Without ``pending``, the weights do not come from moments of the maps."""
+    """Without a carrier, it finds all gradients of the maps by itself."""
 
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> Tensor:
-        pending, backend, row_mean, scales, mean, added, *maps = arguments
-        ctx.pending, ctx.backend = pending, backend
-        # Their own gradients need the maps no more.
+        carrier, backend, row_mean, scales, mean, added, *maps = arguments
+        ctx.carries, ctx.backend = carrier is not None, backend
+        # Without gradients for the weights, the maps are not needed again.
         weighs = any(ctx.needs_input_grad[2:5])
         ctx.channels = [map_.shape[1] for map_ in maps]
         ctx.save_for_backward(row_mean, scales, *(maps if weighs else []))
@@ -167,14 +172,15 @@ class _Combine(torch.autograd.Function):
             sums = run.row_products(part, maps, row_mean)
             grad_scales, grad_mean = sums[:-1], sums[-1]
             grad_row_mean = -scales * grad_mean
+        carries = ctx.carries and not again
         grads: list[Tensor | None] = [None] * len(ctx.channels)
-        if again or ctx.pending is None:
-            for i, channels in enumerate(ctx.channels):
-                if ctx.needs_input_grad[6 + i]:
-                    zero = torch.zeros_like(scales[:1])
-                    factors = torch.cat([scales[i : i + 1], zero]).unsqueeze(0)
-                    grads[i] = run.row_sums([part], zero, factors, [channels])[0]
-        elif ctx.needs_input_grad[2]:
-            ctx.pending.append((part, scales))
+        wanted = [i for i, asked in enumerate(ctx.needs_input_grad[6:]) if asked]
+        if wanted and not carries:
+            factors = torch.stack([scales, torch.zeros_like(scales)], 1)[wanted]
+            channels = [ctx.channels[i] for i in wanted]
+            found = run.row_sums([part], torch.zeros_like(scales[:1]), factors, channels)
+            for i, own in zip(wanted, found, strict=True):
+                grads[i] = own
+        carried = part if carries else None
         added = grad if ctx.needs_input_grad[5] else None
-        return None, None, grad_row_mean, grad_scales, grad_mean, added, *grads
+        return carried, None, grad_row_mean, grad_scales, grad_mean, added, *grads
