@@ -48,7 +48,7 @@ PUBLIC = {
     'mmsw.engine': 'DynamicSparsityHook LayerDepthDecayOptimWrapperConstructor SparsityReportHook',
     'mmsw.models': 'PooledNorm ShiftWiseConv2d ShiftWiseNet',
     'mmsw.ops': (
-        'BackendUnavailableError ShiftPattern available_backends bias_gelu cross_conv2d norm_gelu '
+        'BackendUnavailableError ShiftPattern available_backends bias_gelu cross_conv2d '
         'shift_add shift_wise_conv2d use_backend'
     ),
     'mmsw.sparsity': (

@@ -4,7 +4,7 @@ from mmsw.errors import BackendUnavailableError
 
 from .backends import available_backends, use_backend
 from .functional import cross_conv2d, shift_add, shift_wise_conv2d
-from .hidden_map import bias_gelu, norm_gelu
+from .hidden_map import bias_gelu
 from .pattern import ShiftPattern
 from .work import count_flops_of_operators
 
@@ -14,7 +14,6 @@ __all__ = [
     'available_backends',
     'bias_gelu',
     'cross_conv2d',
-    'norm_gelu',
     'shift_add',
     'shift_wise_conv2d',
     'use_backend',

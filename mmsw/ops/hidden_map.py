@@ -1,4 +1,4 @@
-"""One pass over the map of hidden units between two products: bias or norm, GELU, sum of squares.
+"""One pass over the map of hidden units between two products: bias, GELU, sum of squares.
 
 Maps are channel-major, ``[B, K, P]``: K hidden units at P positions. On the CPU the compiled
 library reads and writes the map once (``csrc/cpu/hidden_map.cpp``). Everywhere else, and where a
@@ -46,36 +46,6 @@ def bias_gelu(hidden: Tensor, bias: Tensor, backend: str | None = None) -> tuple
     batch, units, _ = hidden.shape
     bias = _fitted('bias', bias, hidden, (units,), (batch, units))
     return _backend(backend, 'bias_gelu', hidden, bias).bias_gelu(hidden, bias)
-
-
-def norm_gelu(hidden: Tensor, mean: Tensor, rstd: Tensor, column: Tensor, bias: Tensor) -> Tensor:
-    """GELU of ``rstd * (hidden - column * mean) + bias``: a layer norm behind a product.
-
-    With ``W' = W diag(w)`` and ``column`` the sums of its rows, that is the product of ``W`` with a
-    normalised map, computed from ``hidden``, the product of ``W'`` with the map itself.
-
-    Args:
-        hidden: ``[B, K, P]``, as in :func:`bias_gelu`.
-        mean: ``[B, P]``, per position.
-        rstd: ``[B, P]``, reciprocal standard deviations.
-        column: ``[K]``.
-        bias: ``[K]``.
-
-    Returns:
-        The map, of the dtype of ``hidden``.
-
-    Raises:
-        TypeError: If an argument holds no floating-point type that maps may have.
-        ValueError: If sizes or devices do not fit together.
-    """
-    _check_hidden(hidden)
-    batch, units, positions = hidden.shape
-    mean = _fitted('mean', mean, hidden, (batch, positions))
-    rstd = _fitted('rstd', rstd, hidden, (batch, positions))
-    column = _fitted('column', column, hidden, (units,))
-    bias = _fitted('bias', bias, hidden, (units,))
-    backend = _backend(None, 'norm_gelu', hidden, mean, rstd, column, bias)
-    return backend.norm_gelu(hidden, mean, rstd, column, bias)
 
 
 def _check_hidden(hidden: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""The one pass over the map of hidden units: bias or norm, GELU, sums of squares."""
+"""The one pass over the map of hidden units: bias, GELU, sums of squares."""
 
 import math
 from collections.abc import Callable
@@ -8,7 +8,7 @@ import torch
 from shift_wise_literal import relative_error
 from torch import Tensor, nn
 
-from mmsw.ops import bias_gelu, norm_gelu, use_backend
+from mmsw.ops import bias_gelu, use_backend
 from mmsw.ops.backends import cpp_backend
 
 ROUNDING = {
@@ -30,31 +30,21 @@ def exact_gelu(x: Tensor) -> Tensor:
 
 
 def draw(positions: int, dtype: torch.dtype, batch: int = 2, units: int = 3) -> list[Tensor]:
-    """A map, then what goes with it: mean, rstd, column, bias of units, bias of both."""
+    """A map, then a bias of its units and one of samples and units."""
     tables = torch.float64 if dtype == torch.float64 else torch.float32
-    rest = [
-        torch.randn(batch, positions, dtype=tables),
-        torch.rand(batch, positions, dtype=tables) + 0.5,
-        torch.randn(units, dtype=tables),
-        torch.randn(units, dtype=tables),
-        torch.randn(batch, units, dtype=tables),
-    ]
-    return [2 * torch.randn(batch, units, positions).to(dtype), *rest]
+    hidden = 2 * torch.randn(batch, units, positions).to(dtype)
+    return [hidden, torch.randn(units, dtype=tables), torch.randn(batch, units, dtype=tables)]
 
 
-def expected_of(hidden: Tensor, *rest: Tensor) -> list[Tensor]:
-    """Of both passes in float64: with both biases and with the norm."""
-    hidden, (mean, rstd, column, bias, biases) = hidden.double(), (t.double() for t in rest)
-    normalised = rstd[:, None] * (hidden - column[:, None] * mean[:, None]) + bias[:, None]
+def expected_of(hidden: Tensor, bias: Tensor, biases: Tensor) -> list[Tensor]:
+    """In float64, with either bias: the map, its sums."""
+    hidden, bias, biases = (t.double() for t in (hidden, bias, biases))
     plain, per_sample = exact_gelu(hidden + bias[:, None]), exact_gelu(hidden + biases[..., None])
-    sums = [mapped.square().sum(2) for mapped in (plain, per_sample)]
-    return [plain, sums[0], per_sample, sums[1], exact_gelu(normalised)]
+    return [plain, plain.square().sum(2), per_sample, per_sample.square().sum(2)]
 
 
-def found_of(hidden: Tensor, *rest: Tensor) -> list[Tensor]:
-    mean, rstd, column, bias, biases = rest
-    with_bias = bias_gelu(hidden.clone(), bias), bias_gelu(hidden.clone(), biases)
-    return [*with_bias[0], *with_bias[1], norm_gelu(hidden.clone(), mean, rstd, column, bias)]
+def found_of(hidden: Tensor, bias: Tensor, biases: Tensor) -> list[Tensor]:
+    return [*bias_gelu(hidden.clone(), bias), *bias_gelu(hidden.clone(), biases)]
 
 
 def assert_exact(dtype: torch.dtype, shapes: list[tuple[int, int, int]]) -> None:
@@ -62,7 +52,7 @@ def assert_exact(dtype: torch.dtype, shapes: list[tuple[int, int, int]]) -> None
         tensors = draw(positions, dtype, batch, units)
         found = found_of(*tensors)
         sums = torch.float64 if dtype == torch.float64 else torch.float32
-        assert [t.dtype for t in found] == [dtype, sums, dtype, sums, dtype]
+        assert [t.dtype for t in found] == [dtype, sums, dtype, sums]
         for index, (ours, exact) in enumerate(zip(found, expected_of(*tensors), strict=True)):
             bound = ROUNDING[sums if index in (1, 3) else dtype]
             assert relative_error(ours, exact) < bound, (positions, index)
@@ -103,13 +93,10 @@ def test_values_that_are_no_numbers_are_those_of_torch(every_backend: str, dtype
     values = [-math.inf, math.inf, math.nan, 0.0, -3e4, 3e4, torch.finfo(dtype).max]
     x = torch.tensor([values * 9], dtype=dtype)[None]
     found = bias_gelu(x.clone(), torch.zeros(1))[0]
-    mean = torch.zeros(1, x.shape[2])
-    normed = norm_gelu(x.clone(), mean, mean + 1, torch.zeros(1), torch.zeros(1))
     # some builds of torch give NaN for infinity in float32
     plain = x if every_backend == 'torch' else x.double()
     expected = nn.functional.gelu(plain).to(dtype)
     torch.testing.assert_close(found, expected, rtol=0, atol=0, equal_nan=True)
-    torch.testing.assert_close(normed, expected, rtol=0, atol=0, equal_nan=True)
 
 
 @needs_cpp
@@ -147,9 +134,8 @@ def test_sums_of_long_rows_do_not_lose_digits() -> None:
 
 @needs_cpp
 def test_the_compiled_pass_works_in_place() -> None:
-    hidden, mean, rstd, column, bias, _ = draw(33, torch.float32)
+    hidden, bias, _ = draw(33, torch.float32)
     assert bias_gelu(hidden, bias)[0] is hidden
-    assert norm_gelu(hidden, mean, rstd, column, bias) is hidden
     with torch.no_grad():  # parameters do not keep it from that
         version = hidden._version
         assert bias_gelu(hidden, nn.Parameter(bias))[0] is hidden
@@ -160,16 +146,13 @@ def test_the_compiled_pass_works_in_place() -> None:
 
 
 def test_any_strides(every_backend: str) -> None:
-    hidden, mean, rstd, column, bias, biases = draw(21, torch.float32)
+    hidden, bias, biases = draw(21, torch.float32)
     strided = [
         hidden.mT.contiguous().mT,
-        mean.t().contiguous().t(),
-        rstd.t().contiguous().t(),
-        column.repeat_interleave(2)[::2],
         bias.repeat_interleave(2)[::2],
         biases.t().contiguous().t(),
     ]
-    expected = expected_of(hidden, mean, rstd, column, bias, biases)
+    expected = expected_of(hidden, bias, biases)
     for ours, exact in zip(found_of(*strided), expected, strict=True):
         assert relative_error(ours, exact) < 3e-7
     kept = hidden[:, :1].expand(-1, 3, -1)  # rows that share their memory
@@ -181,7 +164,7 @@ def test_empty_maps(every_backend: str, shape: tuple[int, int, int]) -> None:
     batch, units, positions = shape
     hidden, *rest = draw(positions, torch.float32, batch, units)
     found = found_of(hidden, *rest)
-    assert [tuple(t.shape) for t in found] == [shape, shape[:2], shape, shape[:2], shape]
+    assert [tuple(t.shape) for t in found] == [shape, shape[:2], shape, shape[:2]]
     assert not found[1].any()
 
 
@@ -193,42 +176,31 @@ def test_what_goes_with_a_map_may_be_of_another_type(every_backend: str, hidden_
         assert relative_error(ours, exact) < ROUNDING[hidden_dtype]
 
 
-def functions_of_tensors() -> list[tuple[Callable, list[Tensor]]]:
-    hidden, mean, rstd, column, bias, biases = draw(5, torch.float64)
-    return [
-        (bias_gelu, [hidden, bias]),
-        (bias_gelu, [hidden, biases]),
-        (norm_gelu, [hidden, mean, rstd, column, bias]),
-    ]
-
-
 def test_gradients(every_backend: str) -> None:
-    for function, tensors in functions_of_tensors():
-        for wanted in range(len(tensors)):  # of one at a time: then the others are constants
+    hidden, bias, biases = draw(5, torch.float64)
+    for tensors in ([hidden, bias], [hidden, biases]):
+        for wanted in range(2):  # of one at a time: then the other is a constant
             inputs = [t.clone().requires_grad_(i == wanted) for i, t in enumerate(tensors)]
-            assert torch.autograd.gradcheck(function, inputs)
+            assert torch.autograd.gradcheck(bias_gelu, inputs)
             assert all(torch.equal(a, b) for a, b in zip(inputs, tensors, strict=True))
 
 
 @needs_cpp
 def test_opcheck() -> None:
-    hidden, mean, rstd, column, bias, biases = draw(7, torch.bfloat16)
-    library = torch.ops.mmsw_cpp
-    torch.library.opcheck(library.bias_gelu_.default, (hidden.clone(), biases))
-    torch.library.opcheck(library.norm_gelu_.default, (hidden, mean, rstd, column, bias))
+    hidden, _, biases = draw(7, torch.bfloat16)
+    torch.library.opcheck(torch.ops.mmsw_cpp.bias_gelu_.default, (hidden.clone(), biases))
 
 
-class Both(nn.Module):
-    def forward(self, hidden: Tensor, bias: Tensor, mean: Tensor, rstd: Tensor) -> list[Tensor]:
-        mapped, sums = bias_gelu(hidden + 0, bias)
-        return [mapped, sums, norm_gelu(hidden + 0, mean, rstd, bias, bias)]
+class Pass(nn.Module):
+    def forward(self, hidden: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+        return bias_gelu(hidden + 0, bias)
 
 
 def test_compiled_and_exported_programs_hold_plain_operators() -> None:
-    hidden, mean, rstd, _, bias, _ = draw(9, torch.float32)
-    given = hidden.clone(), bias, mean, rstd
+    hidden, bias, _ = draw(9, torch.float32)
+    given = hidden.clone(), bias
     with torch.no_grad():
-        expected = Both()(*given)
+        expected = Pass()(*given)
         graphs = []
 
         def keep(graph: torch.fx.GraphModule, example: list) -> Callable:
@@ -236,9 +208,9 @@ def test_compiled_and_exported_programs_hold_plain_operators() -> None:
             return graph.forward
 
         torch.compiler.reset()
-        compiled = torch.compile(Both(), fullgraph=True, backend=keep)(*given)
-        program = torch.export.export(Both(), given)
-        traced = torch.jit.trace(Both(), given)
+        compiled = torch.compile(Pass(), fullgraph=True, backend=keep)(*given)
+        program = torch.export.export(Pass(), given)
+        traced = torch.jit.trace(Pass(), given)
     for found in (compiled, program.module()(*given), traced(*given)):
         for ours, exact in zip(found, expected, strict=True):
             assert relative_error(ours, exact) < 3e-7
@@ -258,8 +230,7 @@ def test_transforms_of_functions_use_plain_operators() -> None:
 
 
 def test_shapes_without_values() -> None:
-    hidden, mean, rstd, column, bias, biases = (t.to('meta') for t in draw(6, torch.bfloat16))
-    found = found_of(hidden, mean, rstd, column, bias, biases)
+    found = found_of(*(t.to('meta') for t in draw(6, torch.bfloat16)))
     assert [(t.device.type, t.dtype) for t in found[:2]] == [
         ('meta', torch.bfloat16),
         ('meta', torch.float32),
@@ -268,7 +239,7 @@ def test_shapes_without_values() -> None:
 
 
 def test_a_named_backend_is_taken() -> None:
-    hidden, *_, bias, _ = draw(6, torch.float32)
+    hidden, bias, _ = draw(6, torch.float32)
     with use_backend('torch'):
         assert bias_gelu(hidden, bias)[0] is not hidden
     assert bias_gelu(hidden, bias, backend='torch')[0] is not hidden
@@ -287,13 +258,11 @@ def test_an_unknown_backend_is_refused(graded: bool) -> None:
 BAD = [
     (0, lambda t: t.long(), TypeError, r'hidden must hold float32, .* got torch\.int64'),
     (0, lambda t: t[0], ValueError, r'hidden must be \[B, K, P\], got \[3, 5\]'),
-    (1, lambda t: t.long(), TypeError, r'mean must hold float32, .* got torch\.int64'),
-    (1, lambda t: t[:, 1:], ValueError, r'mean must be \[2, 5\] for hidden \[2, 3, 5\], got \[2'),
-    (2, lambda t: t[0], ValueError, r'rstd must be \[2, 5\] for hidden \[2, 3, 5\], got \[5\]'),
-    (3, lambda t: t.tolist(), TypeError, 'column must be a Tensor, got list'),
-    (3, lambda t: t[:2], ValueError, r'column must be \[3\] for hidden \[2, 3, 5\], got \[2\]'),
-    (4, lambda t: t.to('meta'), ValueError, 'bias is on meta, the map on cpu; move one of them'),
-    (4, lambda t: t[:, None], ValueError, r'bias must be \[3\] for hidden .*, got \[3, 1\]'),
+    (1, lambda t: t.long(), TypeError, r'bias must hold float32, .* got torch\.int64'),
+    (1, lambda t: t.tolist(), TypeError, 'bias must be a Tensor, got list'),
+    (1, lambda t: t.to('meta'), ValueError, 'bias is on meta, the map on cpu; move one of them'),
+    (1, lambda t: t[:2], ValueError, r'bias must be \[3\] or \[2, 3\] for hidden .*, got \[2\]'),
+    (1, lambda t: t[:, None], ValueError, r'bias must be .* for hidden .*, got \[3, 1\]'),
 ]
 
 
@@ -301,22 +270,19 @@ BAD = [
 def test_what_does_not_fit_is_refused(
     every_backend: str, index: int, spoil: Callable, error: type[Exception], message: str
 ) -> None:
-    tensors = draw(5, torch.float32)[:5]
+    tensors = draw(5, torch.float32)[:2]
     tensors[index] = spoil(tensors[index])
     with pytest.raises(error, match=f'^{message}'):
-        norm_gelu(*tensors)
-    if index in (0, 4):
-        with pytest.raises(error, match='^' + message.replace(r'\[3\] for', r'\[3\] or .* for')):
-            bias_gelu(tensors[0], tensors[4])
+        bias_gelu(*tensors)
 
 
 @needs_cpp
 def test_the_operators_themselves_refuse_what_does_not_fit() -> None:
-    hidden, mean, rstd, column, bias, _ = draw(5, torch.float32)
+    hidden, bias, _ = draw(5, torch.float32)
     library = torch.ops.mmsw_cpp
     with pytest.raises(ValueError, match=r'^hidden must be \[B, K, P\] and contiguous, got'):
         library.bias_gelu_(hidden.mT, bias)
     with pytest.raises(TypeError, match=r'^bias must hold Float, got Double$'):
         library.bias_gelu_(hidden, bias.double())
-    with pytest.raises(ValueError, match=r'^mean does not fit hidden \[2, 3, 5\]'):
-        library.norm_gelu_(hidden, mean[:, 1:], rstd, column, bias)
+    with pytest.raises(ValueError, match=r'^bias does not fit hidden \[2, 3, 5\]'):
+        library.bias_gelu_(hidden, bias[1:])

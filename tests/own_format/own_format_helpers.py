@@ -12,6 +12,7 @@ from torch import Tensor
 
 DIM, CLASSES = 8, ('one', 'two', 'three')
 NAMES = ('converted', 'training', 'scope', 'folded')
+BLOCKS = {'blocks_v1': dict(version='v1', small_kernel=3), 'blocks_v2': dict(version='v2')}
 SCOPE = r'pointwise_conv1\.weight$|^head\.weight$'
 HOOKS = {
     'training': dict(

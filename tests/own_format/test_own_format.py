@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from own_format_helpers import END, HOOKS, NAMES, SAVED_AT, own_config, own_file
+from own_format_helpers import BLOCKS, END, HOOKS, NAMES, SAVED_AT, own_config, own_file
 from tiny_run import tiny_net
 from write_own_files import outputs, packed_masks, write
 
@@ -149,6 +149,22 @@ def test_folded_file_fills_a_folded_backbone(files: Files, expected: dict) -> No
     assert_close(outputs(init_model(cfg, files('folded'))), expected['folded_output'])
 
 
+@pytest.mark.parametrize('name', BLOCKS)
+@pytest.mark.parametrize('generation', range(2, FORMAT + 1), ids='v{}'.format, scope='module')
+def test_folded_blocks_fill_a_folded_backbone(
+    data_dir: Path, expected: dict, generation: int, name: str
+) -> None:
+    path = own_file(data_dir, name, generation)
+    contents = load_checkpoint_file(path)
+    record, state = read_record(contents, name), contents['state_dict']
+    assert not any('shift_wise' in key for key in state)
+    assert (record['format'], record['deploy']) == (generation, True)
+    assert record['backbone']['version'] == BLOCKS[name]['version']
+    net = ShiftWiseNet(**record['backbone'], deploy=True)
+    net.load_state_dict(state, strict=True)
+    np.testing.assert_allclose(outputs(net), expected[f'{name}_output'], rtol=1e-4, atol=1e-5)
+
+
 def test_what_the_files_say_of_themselves(files: Files, generation: int) -> None:
     for name in NAMES:
         contents = load_checkpoint_file(files(name))
@@ -172,7 +188,7 @@ def test_what_the_files_say_of_themselves(files: Files, generation: int) -> None
 def test_they_can_still_be_written(tmp_path: Path, plain_config_text: None) -> None:
     write(tmp_path)
     written = {path.name for path in tmp_path.iterdir()}
-    names = {own_file(tmp_path, name, FORMAT).name for name in NAMES}
+    names = {own_file(tmp_path, name, FORMAT).name for name in (*NAMES, *BLOCKS)}
     assert written == {*names, f'own_v{FORMAT}_expected.npz'}
 
 

@@ -7,7 +7,9 @@ those of its format again: they stand for the files that users have.
 - converted: what tools/convert_checkpoint.py writes;
 - training: a training run after 2 of 4 iterations, with DynamicSparsityHook;
 - scope: the same with masks on ordinary layers (``scope=``), single weights pruned;
-- folded: the weights of the training file after ``switch_to_deploy()``.
+- folded: the weights of the training file after ``switch_to_deploy()``, which folded the shift-wise
+  layers alone when the files of formats 1 and 2 were written;
+- blocks_v1, blocks_v2: a backbone of each generation whose blocks are folded whole.
 
 ``expected`` has, by file: ``NAME_output``, what the network makes of ``picture()``; for runs also
 the masks (``NAME_masks``, packed bits), and the same after the run went on to its end
@@ -27,7 +29,7 @@ import torch
 from torch import nn
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # as pytest has it
-from own_format_helpers import DIM, HOOKS, SAVED_AT, own_config, own_file, picture
+from own_format_helpers import BLOCKS, DIM, HOOKS, SAVED_AT, own_config, own_file, picture
 from tiny_run import tiny_net
 
 from mmsw.apis import build_runner, init_model
@@ -54,6 +56,28 @@ def packed_masks(model: nn.Module) -> np.ndarray:
     return np.packbits(torch.cat([found[name].flatten() for name in sorted(found)]).numpy())
 
 
+@torch.no_grad()
+def folded_backbone(**settings) -> nn.Module:
+    """A folded backbone in which no tensor of any layer is that of a layer left out."""
+    torch.manual_seed(0)
+    net = tiny_net(**settings).eval()
+    for tensor in net.state_dict().values():
+        if tensor.is_floating_point() and tensor.ndim == 1:
+            tensor.uniform_(0.5, 1.5)
+        elif tensor.is_floating_point():
+            tensor.mul_(10)
+    for stage in net.stages:
+        for path in stage[0].shift_wise.paths:
+            path.set_mask(torch.rand(len(path.weight), 1, 1, 1) > 0.3)
+    return net.switch_to_deploy()
+
+
+def write_folded(net: nn.Module, path: Path) -> None:
+    """Write a folded network as a file."""
+    record = {'mmsw': network_record(net)}
+    save_checkpoint_file({'meta': record, 'state_dict': net.state_dict()}, path)
+
+
 def write(folder: Path) -> None:
     """Write all files into an existing folder."""
     expected = {}
@@ -78,9 +102,12 @@ def write(folder: Path) -> None:
         assert (expected[f'{name}_masks'] != expected[f'{name}_end_masks']).any()
 
     model = init_model(own_config(''), own_file(folder, 'training', FORMAT), deploy=True)
-    folded = {'meta': {'mmsw': network_record(model)}, 'state_dict': model.state_dict()}
-    save_checkpoint_file(folded, own_file(folder, 'folded', FORMAT))
+    write_folded(model, own_file(folder, 'folded', FORMAT))
     expected['folded_output'] = outputs(model)
+    for name, settings in BLOCKS.items():
+        net = folded_backbone(**settings)
+        write_folded(net, own_file(folder, name, FORMAT))
+        expected[f'{name}_output'] = outputs(net)
 
     torch.manual_seed(0)
     net = tiny_net(output_norm=False).eval()

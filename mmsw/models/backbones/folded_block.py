@@ -26,9 +26,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmsw.models.layers.norms import may_be_split, normalise_channels, scaled
+from mmsw.models.layers.norms import may_be_split, scaled
 from mmsw.models.layers.shiftwise_conv import affine_of
 from mmsw.ops import cross_conv2d
+from mmsw.ops.channel_norm import channel_norm
 from mmsw.ops.hidden_map import bias_gelu
 from mmsw.ops.joined_samples import by_row, join, map_of, rows_of, samples_together, separate
 
@@ -100,7 +101,7 @@ def fold_v2(block: Tensors, eps: tuple[float, ...]) -> dict[str, Tensor]:
 
 def run_v1(block: nn.Module, x: Tensor) -> Tensor:
     """Forward pass of a folded block of the first generation, ``[B, C, H, W]`` to the same."""
-    z = normalise_channels(_operator(block, x), block.norm_eps[0], in_place=True)
+    z = channel_norm(_operator(block, x), eps=block.norm_eps[0], keep=False)
     together = _samples_together(z)
     out = _shifted(block, x, together)
     for piece, start in _pieces(join(z, together)):

@@ -308,8 +308,6 @@ class ShiftWiseNet(BaseModule):
         for module in list(self.modules()):
             if isinstance(module, (ShiftWiseBlock, ShiftWiseConv2d)):
                 module.switch_to_deploy()
-            elif isinstance(module, LayerNorm2d):
-                module.channel_major = True
         return self
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:

@@ -7,35 +7,26 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmsw.ops.backends import needs_plain_operators
-
-_POSITIONS = 2048  # of a map that are normalised in one go: they stay in the cache
+from mmsw.ops.channel_norm import channel_norm
 
 
 class LayerNorm2d(nn.LayerNorm):
-    """Layer normalisation over the channels of an NCHW map.
+    """Layer normalisation over the channels of an NCHW map, which stays as it lies in memory.
 
     Args:
         num_channels: Channels C.
         eps: Added to the variance.
-
-    Attributes:
-        channel_major: Work on the map as it lies in memory, for inference. Otherwise the result
-            lies in memory with the channels last.
     """
-
-    channel_major = False
 
     def __init__(self, num_channels: int, eps: float = 1e-6) -> None:
         super().__init__(num_channels, eps=eps)
 
     def forward(self, x: Tensor) -> Tensor:
         """``[B, C, H, W]`` to the same shape."""
-        if self.channel_major:
-            weight, bias = self.weight.unsqueeze(1), self.bias.unsqueeze(1)
-            return normalise_channels(x.flatten(2), self.eps, weight, bias).view(x.shape)
-        x = F.layer_norm(
-            x.permute(0, 2, 3, 1), self.normalized_shape, self.weight, self.bias, self.eps
-        )
+        if x.stride(1) != 1:
+            return channel_norm(x.flatten(2), self.weight, self.bias, self.eps).view(x.shape)
+        x = x.permute(0, 2, 3, 1)  # the channels lie side by side
+        x = F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
         return x.permute(0, 3, 1, 2)
 
 
@@ -58,41 +49,6 @@ class GlobalResponseNorm(nn.Module):
         response = torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True)
         response = response / (response.mean(dim=-1, keepdim=True) + self.eps)
         return x * (self.gamma * response + 1) + self.beta
-
-
-def normalise_channels(
-    x: Tensor,
-    eps: float,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    in_place: bool = False,
-) -> Tensor:
-    """Layer normalisation over the channels of a map as it lies in memory.
-
-    Args:
-        x: ``[B, C, P]``.
-        eps: Added to the variance.
-        weight: ``[C, 1]``, or ``None`` for ones.
-        bias: ``[C, 1]``; together with ``weight``.
-        in_place: The map may be overwritten.
-    """
-    if not may_be_split(x):
-        x = x - x.mean(1, keepdim=True)
-        x = x * _reciprocal_deviation(x, eps)
-        return x if weight is None else x * weight + bias
-    out = x if in_place else torch.empty_like(x)
-    for source, target in zip(x.split(_POSITIONS, 2), out.split(_POSITIONS, 2), strict=True):
-        torch.sub(source, source.mean(1, keepdim=True), out=target)
-        target.mul_(_reciprocal_deviation(target, eps))
-        if weight is not None:
-            target.mul_(weight).add_(bias)
-    return out
-
-
-def _reciprocal_deviation(centred: Tensor, eps: float) -> Tensor:
-    wide = torch.promote_types(centred.dtype, torch.float32)
-    variance = centred.to(wide).square().mean(1, keepdim=True)
-    return (variance + eps).rsqrt().to(centred.dtype)
 
 
 def scaled(x: Tensor, factor: Tensor) -> Tensor:

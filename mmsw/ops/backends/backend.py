@@ -65,7 +65,7 @@ class Backend(Protocol):
     def bias_gelu(self, hidden: Tensor, bias: Tensor, keep: bool = False) -> tuple[Tensor, Tensor]:
         """See :func:`mmsw.ops.bias_gelu`; ``bias`` is in the type that is computed in.
 
-        ``hidden`` may be overwritten unless it is to be kept. This and the two below may be left to
+        ``hidden`` may be overwritten unless it is to be kept. This and those below may be left to
         the other backends, and need no derivative.
         """
 
@@ -77,7 +77,21 @@ class Backend(Protocol):
         ``factor`` is ``[B, K]``, as are the sums over the positions. ``grad`` may be overwritten.
         """
 
-    def norm_gelu(
-        self, hidden: Tensor, mean: Tensor, rstd: Tensor, column: Tensor, bias: Tensor
+    def channel_norm(
+        self, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, keep: bool = True
     ) -> Tensor:
-        """See :func:`mmsw.ops.norm_gelu`."""
+        """See :func:`mmsw.ops.channel_norm.channel_norm`.
+
+        ``weight`` and ``bias`` are in the type that is computed in. A backend with this function
+        has the two below as well; of ``torch``, this one is differentiable instead.
+        """
+
+    def channel_norm_statistics(
+        self, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The norm, never in place, and means and reciprocal deviations ``[B, P]``."""
+
+    def channel_norm_grad(
+        self, grad: Tensor, x: Tensor, weight: Tensor | None, mean: Tensor, rstd: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Gradients of the map, of the weight and of the bias."""

@@ -53,14 +53,41 @@ if hasattr(torch.ops.mmsw_cpp, 'gelu_grad_'):  # a library that was built before
         rest = (tensor.contiguous() for tensor in (hidden, bias, factor))
         return grad, torch.ops.mmsw_cpp.gelu_grad_(grad, *rest)
 
-    def norm_gelu(
-        hidden: Tensor, mean: Tensor, rstd: Tensor, column: Tensor, bias: Tensor
+
+if hasattr(torch.ops.mmsw_cpp, 'channel_norm'):  # likewise
+
+    def channel_norm(
+        x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, keep: bool = True
     ) -> Tensor:
-        """Layer norm behind a product, and GELU."""
-        hidden = hidden.contiguous()
-        rest = (tensor.contiguous() for tensor in (mean, rstd, column, bias))
-        torch.ops.mmsw_cpp.norm_gelu_(hidden, *rest)
-        return hidden
+        """Layer norm over the channels."""
+        if keep:
+            return channel_norm_statistics(x, weight, bias, eps)[0]
+        x = x.contiguous()
+        torch.ops.mmsw_cpp.channel_norm_(x, _contiguous(weight), _contiguous(bias), eps)
+        return x
+
+    def channel_norm_statistics(
+        x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The same with means and reciprocal deviations."""
+        x, weight, bias = _side_by_side(x), _contiguous(weight), _contiguous(bias)
+        return torch.ops.mmsw_cpp.channel_norm(x, weight, bias, eps)
+
+    def channel_norm_grad(
+        grad: Tensor, x: Tensor, weight: Tensor | None, mean: Tensor, rstd: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The pass back."""
+        grad, x = _side_by_side(grad), _side_by_side(x)
+        return torch.ops.mmsw_cpp.channel_norm_grad(grad, x, _contiguous(weight), mean, rstd)
+
+
+def _contiguous(tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else tensor.contiguous()
+
+
+def _side_by_side(x: Tensor) -> Tensor:
+    """A map whose positions are neighbours in memory."""
+    return x if x.stride(2) == 1 else x.contiguous()
 
 
 ARITHMETIC = 'MMSW_CPP_ARITHMETIC'

@@ -160,11 +160,12 @@ def gelu_grad(grad: Tensor, hidden: Tensor, bias: Tensor, factor: Tensor) -> tup
     return grad_wide.to(grad.dtype), grad_wide.sum(-1)
 
 
-def norm_gelu(hidden: Tensor, mean: Tensor, rstd: Tensor, column: Tensor, bias: Tensor) -> Tensor:
+def channel_norm(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, keep: bool = True
+) -> Tensor:
     """See :class:`~mmsw.ops.backends.backend.Backend`; out of place, differentiable."""
-    centred = hidden.to(mean.dtype) - column.unsqueeze(-1) * mean.unsqueeze(-2)
-    normalised = rstd.unsqueeze(-2) * centred
-    return F.gelu(normalised + bias.unsqueeze(-1)).to(hidden.dtype)
+    out = F.layer_norm(x.transpose(1, 2), x.shape[1:2], weight, bias, eps)
+    return out.transpose(1, 2).contiguous()
 
 
 def trace_shift_add(conv_out: Tensor, pattern: PatternTables) -> Outputs:

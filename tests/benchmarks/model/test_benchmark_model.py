@@ -232,7 +232,7 @@ def test_a_wrong_block_would_be_noticed(version):
         ('mmsw_cpp::shift_wise_conv2d_grad_input', [], OPERATOR),
         ('mmsw::cross_conv2d', [], OPERATOR),
         ('mmsw_cpp::bias_gelu', [], ACTIVATION),
-        ('mmsw_cpp::norm_gelu', [], ACTIVATION),
+        ('mmsw_cpp::channel_norm_grad', [], NORMS),
         ('aten::_softmax_backward_data', [], ACTIVATION),
         ('aten::native_layer_norm_backward', [], NORMS),
         ('aten::cudnn_batch_norm', [], NORMS),

@@ -1,5 +1,5 @@
-// One pass over a row of a map of hidden units: what comes before GELU, GELU itself, and the sum of
-// squares; and the pass back. A row holds one unit of one sample at every position.
+// One pass over a row of a map of hidden units: bias, GELU, and the sum of squares; and the pass
+// back. A row holds one unit of one sample at every position.
 #pragma once
 
 #include "copy_loops.h"
@@ -11,59 +11,42 @@ namespace {
 // So many vectors at once that no multiply-add waits for the one before.
 constexpr int gelu_vectors = MMSW_REGISTERS >= 32 ? 8 : 6;
 
+// Copies less than 2 * Most values; a call of memcpy would take longer than the rest of a short
+// row.
+template <int Most, typename S>
+MMSW_INLINE void copy_few(const S* from, int64_t count, S* to) {
+  if (count & Most) {
+    __builtin_memcpy(to, from, Most * sizeof(S));
+    from += Most;
+    to += Most;
+  }
+  if constexpr (Most > 1) copy_few<Most / 2>(from, count, to);
+}
+
 // Memory for the end of a row, which is shorter than a vector.
 template <typename S>
 struct End {
   S values[lanes<float>] = {};
-  int64_t bytes;
+  int64_t count;
 
-  MMSW_INLINE End(const S* from, int64_t count) : bytes(count * sizeof(S)) {
-    __builtin_memcpy(values, from, bytes);
+  MMSW_INLINE End(const S* from, int64_t count) : count(count) {
+    copy_few<lanes<float> / 2>(from, count, values);
   }
-  MMSW_INLINE void write(S* to) const { __builtin_memcpy(to, values, bytes); }
+  MMSW_INLINE void write(S* to) const { copy_few<lanes<float> / 2>(values, count, to); }
 };
 
-// What comes before GELU.
-template <typename T>
-struct AddBias {
-  T bias;
-  template <typename Value>
-  MMSW_INLINE Value operator()(Value value, int64_t) const {
-    return value + bias;
-  }
-  MMSW_INLINE Floats end(Floats value, int64_t, int64_t) const { return value + bias; }
-};
-
-template <typename T>
-struct Normalise {
-  const T *mean, *rstd;  // per position
-  T column, bias;
-  MMSW_INLINE double operator()(double value, int64_t at) const {
-    return rstd[at] * (value - column * mean[at]) + bias;
-  }
-  MMSW_INLINE Floats operator()(Floats value, int64_t at) const {
-    return load(rstd + at) * (value - column * load(mean + at)) + bias;
-  }
-  MMSW_INLINE Floats end(Floats value, int64_t at, int64_t rest) const {
-    const End<float> means(mean + at, rest), rstds(rstd + at, rest);
-    return Normalise{means.values, rstds.values, column, bias}(value, 0);
-  }
-};
-
-// out = GELU of before(in), its squares to be added up.
-template <typename S, typename Before>
+// out = GELU of in + bias, its squares to be added up.
+template <typename S>
 struct Forward {
   const S* in;
   S* out;
-  Before before;
+  float bias;
 
   template <int Count>
   MMSW_INLINE void run(int64_t at, Floats (&sums)[2]) const {
     Floats x[Count];
 #pragma GCC unroll 8
-    for (int i = 0; i < Count; ++i) {
-      x[i] = before(load_wide(in + at + i * lanes<float>), at + i * lanes<float>);
-    }
+    for (int i = 0; i < Count; ++i) x[i] = load_wide(in + at + i * lanes<float>) + bias;
     gelu<false>(x, x);
 #pragma GCC unroll 8
     for (int i = 0; i < Count; ++i) {
@@ -74,7 +57,7 @@ struct Forward {
 
   MMSW_INLINE Floats end(int64_t at, int64_t rest) const {
     End<S> some(in + at, rest);
-    Floats x[] = {before.end(load_wide(some.values), at, rest)};
+    Floats x[] = {load_wide(some.values) + bias};
     gelu<false>(x, x);
     store_narrow(some.values, x[0]);
     some.write(out + at);
@@ -137,29 +120,18 @@ MMSW_INLINE double run_row(int64_t count, const Pass& pass) {
   return total;
 }
 
-template <typename S, typename Before>
-MMSW_INLINE double gelu_row(const S* in, S* out, int64_t count, const Before& before) {
-  return run_row<gelu_vectors>(count, Forward<S, Before>{in, out, before});
-}
-
-template <typename Before>
-MMSW_INLINE double gelu_row(const double* in, double* out, int64_t count, const Before& before) {
-  double total = 0;
-  for (int64_t at = 0; at < count; ++at) {
-    out[at] = gelu(before(in[at], at));
-    total += out[at] * out[at];
-  }
-  return total;
-}
-
 template <typename T, typename S>
 T bias_gelu(const S* in, S* out, int64_t count, T bias) {
-  return static_cast<T>(gelu_row(in, out, count, AddBias<T>{bias}));
-}
-
-template <typename T, typename S>
-void norm_gelu(S* row, int64_t count, const T* mean, const T* rstd, T column, T bias) {
-  gelu_row(row, row, count, Normalise<T>{mean, rstd, column, bias});
+  if constexpr (sizeof(S) == sizeof(double)) {
+    double total = 0;
+    for (int64_t at = 0; at < count; ++at) {
+      out[at] = gelu(in[at] + bias);
+      total += out[at] * out[at];
+    }
+    return total;
+  } else {
+    return static_cast<T>(run_row<gelu_vectors>(count, Forward<S>{in, out, bias}));
+  }
 }
 
 template <typename T, typename S>
@@ -179,7 +151,7 @@ T gelu_grad(const S* in, S* grad, int64_t count, T bias, T factor) {
 
 template <typename T, typename S>
 constexpr HiddenKernels<T, S> hidden_kernels() {
-  return {bias_gelu<T, S>, norm_gelu<T, S>, gelu_grad<T, S>};
+  return {bias_gelu<T, S>, gelu_grad<T, S>};
 }
 
 }  // namespace

@@ -73,23 +73,6 @@ void run_bias_gelu(const Tensor& hidden, const Tensor& bias, const Tensor& out,
 }
 
 template <typename S>
-void run_norm_gelu(const Tensor& hidden, const Tensor& mean, const Tensor& rstd,
-                   const Tensor& column, const Tensor& bias) {
-  const auto& kernels = hidden_kernels<S>();
-  const int64_t units = hidden.size(1), positions = hidden.size(2);
-  auto* map = values_of<S>(hidden, kernels);
-  const auto *means = mean.const_data_ptr<Computed<S>>(),
-             *rstds = rstd.const_data_ptr<Computed<S>>(),
-             *columns = column.const_data_ptr<Computed<S>>(),
-             *biases = bias.const_data_ptr<Computed<S>>();
-  for_each_row(hidden, [&](int64_t row) {
-    const int64_t at = row / units * positions, unit = row % units;
-    kernels.norm_gelu(map + row * positions, positions, means + at, rstds + at, columns[unit],
-                      biases[unit]);
-  });
-}
-
-template <typename S>
 void run_gelu_grad(const Tensor& grad, const Tensor& hidden, const Tensor& bias,
                    const Tensor& factor, const Tensor& sums) {
   const auto& kernels = hidden_kernels<S>();
@@ -166,18 +149,6 @@ Tensor gelu_grad(Tensor& grad, const Tensor& hidden, const Tensor& bias, const T
   return sums;
 }
 
-void norm_gelu(Tensor& hidden, const Tensor& mean, const Tensor& rstd, const Tensor& column,
-               const Tensor& bias) {
-  check_hidden(hidden);
-  const int64_t batch = hidden.size(0), units = hidden.size(1), positions = hidden.size(2);
-  check_with(mean, "mean", hidden, mean.sizes() == IntArrayRef({batch, positions}));
-  check_with(rstd, "rstd", hidden, rstd.sizes() == IntArrayRef({batch, positions}));
-  check_with(column, "column", hidden, column.sizes() == IntArrayRef({units}));
-  check_with(bias, "bias", hidden, bias.sizes() == IntArrayRef({units}));
-  if (hidden.numel() > 0) MMSW_DISPATCH(hidden, run_norm_gelu, hidden, mean, rstd, column, bias);
-  count_change(hidden);
-}
-
 // What compilers need to know.
 Tensor shape_of_sums(const Tensor& hidden) {
   return at::empty_symint({hidden.sym_size(0), hidden.sym_size(1)},
@@ -190,8 +161,6 @@ std::tuple<Tensor, Tensor> bias_gelu_shape(const Tensor& hidden, const Tensor&) 
   return {at::empty_like(hidden), shape_of_sums(hidden)};
 }
 
-void norm_gelu_shape(Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&) {}
-
 Tensor gelu_grad_shape(Tensor& grad, const Tensor&, const Tensor&, const Tensor&) {
   return shape_of_sums(grad);
 }
@@ -202,27 +171,24 @@ TORCH_LIBRARY_FRAGMENT(mmsw_cpp, library) {
   };
   def("bias_gelu(Tensor hidden, Tensor bias) -> (Tensor, Tensor)");
   def("bias_gelu_(Tensor(a!) hidden, Tensor bias) -> Tensor");
-  def("norm_gelu_(Tensor(a!) hidden, Tensor mean, Tensor rstd, Tensor column, Tensor bias) -> ()");
   def("gelu_grad_(Tensor(a!) grad, Tensor hidden, Tensor bias, Tensor factor) -> Tensor");
 }
 
 TORCH_LIBRARY_IMPL(mmsw_cpp, CPU, library) {
   library.impl("bias_gelu", &bias_gelu);
   library.impl("bias_gelu_", &bias_gelu_in_place);
-  library.impl("norm_gelu_", &norm_gelu);
   library.impl("gelu_grad_", &gelu_grad);
 }
 
 TORCH_LIBRARY_IMPL(mmsw_cpp, Meta, library) {
   library.impl("bias_gelu", &bias_gelu_shape);
   library.impl("bias_gelu_", &bias_gelu_in_place_shape);
-  library.impl("norm_gelu_", &norm_gelu_shape);
   library.impl("gelu_grad_", &gelu_grad_shape);
 }
 
 // No derivatives.
 TORCH_LIBRARY_IMPL(mmsw_cpp, Autograd, library) {
-  for (const char* name : {"bias_gelu", "bias_gelu_", "norm_gelu_", "gelu_grad_"}) {
+  for (const char* name : {"bias_gelu", "bias_gelu_", "gelu_grad_"}) {
     library.impl(name, torch::autograd::autogradNotImplementedFallback());
   }
 }

@@ -36,6 +36,7 @@ template <typename S, typename Computed, typename Bits,
           CopyKernels<Computed, Bits> InstructionSet::* Copies>
 struct StoredAs {
   using T = Computed;
+  using Raw = Bits;  // the same as S to the compiled loops
   static void widen(const S* in, int64_t in_stride, int64_t height, int64_t width, T* out,
                     int64_t out_stride) {
     (instruction_set->*Copies).widen(bits(in), in_stride, height, width, out, out_stride);
@@ -77,5 +78,7 @@ struct Stored<c10::BFloat16>
 
 template <typename S>
 using Computed = typename Stored<S>::T;
+template <typename S>
+using Raw = typename Stored<S>::Raw;
 
 }  // namespace mmsw

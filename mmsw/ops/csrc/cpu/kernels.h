@@ -79,10 +79,32 @@ struct HiddenKernels {
   // out = gelu(in + bias), the same row or another one; returns the sum of the squares of that,
   // before it is rounded to S.
   T (*bias_gelu)(const S* in, S* out, int64_t count, T bias);
-  // row = gelu(rstd * (row - column * mean) + bias), with a mean and an rstd for each position.
-  void (*norm_gelu)(S* row, int64_t count, const T* mean, const T* rstd, T column, T bias);
   // grad = (grad + factor * gelu(x)) * gelu'(x) for x = in + bias; returns the sum of that.
   T (*gelu_grad)(const S* in, S* grad, int64_t count, T bias, T factor);
+};
+
+// Neighbouring positions of a sample, whose layer norm over the channels is taken. Strides are
+// those between channels and count elements. What is kept in T has room for `width` positions,
+// whole vectors.
+template <typename T, typename S>
+struct ChannelBlock {
+  int64_t channels, positions, width;
+  const S *in, *grad;  // the map; the gradient of its norm, for the pass back
+  int64_t in_stride, grad_stride;
+  S* out;  // the norm, or the gradient of the map
+  int64_t out_stride;
+  const T *weight, *bias;           // [channels]
+  T eps;                            // added to the variance
+  T *mean, *rstd, *first, *second;  // per position; the last two are scratch
+  T *values, *grads;                // scratch, [channels][width]
+  T* sums;                          // [2][channels]: gradients of weight and bias
+};
+
+template <typename T, typename S>
+struct ChannelKernels {
+  void (*channel_norm)(const ChannelBlock<T, S>& block);  // writes `out`, `mean` and `rstd`
+  // Reads `mean` and `rstd`, zeros beyond the positions; writes `out` and `sums`.
+  void (*channel_norm_grad)(const ChannelBlock<T, S>& block);
 };
 
 // Neighbouring groups: the first one, and the map's tile row that it meets in tile row 0.
@@ -147,6 +169,10 @@ struct InstructionSet {
   HiddenKernels<double, double> hidden_f64;
   HiddenKernels<float, Half> hidden_f16;
   HiddenKernels<float, BFloat16> hidden_bf16;
+  ChannelKernels<float, float> channel_f32;
+  ChannelKernels<double, double> channel_f64;
+  ChannelKernels<float, Half> channel_f16;
+  ChannelKernels<float, BFloat16> channel_bf16;
 };
 
 const InstructionSet& baseline_kernels();

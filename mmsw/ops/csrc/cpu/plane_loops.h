@@ -7,6 +7,7 @@
 // rows of a tile, so that multiply-adds and not loads are the limit.
 #pragma once
 
+#include "channel_loops.h"
 #include "copy_loops.h"
 #include "grad_loops.h"
 #include "hidden_loops.h"
@@ -181,7 +182,11 @@ const InstructionSet& MMSW_KERNELS() {
                                   hidden_kernels<float, float>(),
                                   hidden_kernels<double, double>(),
                                   hidden_kernels<float, Half>(),
-                                  hidden_kernels<float, BFloat16>()};
+                                  hidden_kernels<float, BFloat16>(),
+                                  channel_kernels<float, float>(),
+                                  channel_kernels<double, double>(),
+                                  channel_kernels<float, Half>(),
+                                  channel_kernels<float, BFloat16>()};
   return set;
 }
 
