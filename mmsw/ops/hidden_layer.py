@@ -18,9 +18,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .backends import backend_module, choose_backend, needs_plain_operators
+from .backends import backend_module, check_backend, choose_backend, needs_plain_operators
 from .backends.backend import Backend
 from .backends.call import Call
+from .joined_samples import by_row, join, map_of, rows_of, samples_together, separate
+
+_PARTS = 8  # of a map that are multiplied one after the other, so that no third one is in memory
 
 
 class Response(NamedTuple):
@@ -45,6 +48,7 @@ def hidden_layer(
     bias2: Tensor | None = None,
     response: Response | None = None,
     recompute: bool = False,
+    backend: str | None = None,
 ) -> Tensor:
     """Linear layer, GELU, response norm, linear layer, at every position of a map.
 
@@ -59,13 +63,18 @@ def hidden_layer(
         bias2: ``[D]`` or ``None``.
         response: The response norm, or ``None`` for none.
         recompute: Compute GELU again in the backward pass: one map of ``[B, K, P]`` less is kept.
+        backend: A name of :func:`~mmsw.ops.available_backends`, which runs the passes over the map
+            of hidden units; ``None`` or ``'auto'`` chooses. One that lacks them leaves them to
+            another.
 
     Returns:
         ``[B, D, P]``.
 
     Raises:
-        ValueError: If sizes do not fit together.
+        ValueError: If sizes do not fit together, or the backend is unknown.
+        BackendUnavailableError: If the named backend cannot run.
     """
+    check_backend(backend)
     _check(x, weight1, bias1, weight2, bias2, response)
     dtype = x.dtype
     device_type = x.device.type
@@ -78,7 +87,7 @@ def hidden_layer(
     if device_type == 'meta' or torch.compiler.is_compiling() or needs_plain_operators(None):
         return _plain(*tensors, eps)
     with torch.autocast(device_type, enabled=False):  # the casts are done
-        return _HiddenLayer.apply(*tensors, eps, recompute)
+        return _HiddenLayer.apply(*tensors, eps, recompute, backend)
 
 
 def _check(
@@ -125,43 +134,39 @@ def _plain(
 
 
 class _Responses(NamedTuple):
-    """What the response norm makes of the norms of a map, ``[B, K]`` but for ``mean``."""
+    """What the response norm makes of the norms of a map: ``[G, K, S]``, see :func:`join`."""
 
     norm: Tensor
-    mean: Tensor  # [B, 1], eps added
+    mean: Tensor  # [G, 1, S], eps added
     factor: Tensor
 
     @classmethod
     def of(cls, norm: Tensor, gamma: Tensor, eps: float) -> _Responses:
         mean = norm.mean(dim=1, keepdim=True) + eps
-        return cls(norm, mean, gamma * (norm / mean) + 1)
+        return cls(norm, mean, gamma.unsqueeze(1) * (norm / mean) + 1)
 
     def grads(self, grad_factor: Tensor, gamma: Tensor) -> tuple[Tensor, Tensor]:
         """Gradient of ``gamma``, and the gradient of the map over the map."""
-        grad_gamma = (grad_factor * (self.norm / self.mean)).sum(0)
-        grad = grad_factor * gamma / self.mean
+        grad_gamma = (grad_factor * (self.norm / self.mean)).sum((0, 2))
+        grad = grad_factor * gamma.unsqueeze(1) / self.mean
         mean_grad = (grad * self.norm).sum(1, keepdim=True) / (self.mean * self.norm.shape[1])
         by_norm = (grad - mean_grad) / self.norm
         return grad_gamma, torch.where(self.norm > 0, by_norm, 0.0)
 
 
-def _backend(function: str, x: Tensor) -> Backend:
-    return backend_module(choose_backend(None, Call(function, x.device, x.dtype)))
-
-
-def _every_sample(weight: Tensor, x: Tensor) -> Tensor:
-    """A weight as ``torch.bmm`` wants it, which does not copy it."""
-    return weight.expand(x.shape[0], *weight.shape[-2:])
-
-
 class _HiddenLayer(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> Tensor:
-        *tensors, eps, recompute = arguments
+        *tensors, eps, recompute, backend = arguments
         x, weight1, weight2, bias1, bias2, gamma, beta = tensors
-        hidden = torch.bmm(_every_sample(weight1, x), x)
+        # Maps are joined from here on, [G, K, S * P]; with a norm each sample has rows of its own.
+        together = samples_together(x)
+        ctx.eps, ctx.together, ctx.rows = eps, together, 1 if gamma is None else together
+        ctx.backend = _backend(backend, x)
         needs_grad = any(ctx.needs_input_grad)
-        mapped, squares = _backend('bias_gelu', x).bias_gelu(hidden, bias1, keep=needs_grad)
+        x = join(x, together)
+        hidden = torch.bmm(_every_sample(weight1, x), x)
+        mapped, squares = _bias_gelu(ctx, hidden, bias1, keep=needs_grad)
         norm, bias = None, bias2
         scaled = mapped
         if gamma is not None:
@@ -169,31 +174,31 @@ class _HiddenLayer(torch.autograd.Function):
             factor = _Responses.of(norm, gamma, eps).factor
             shift = weight2.to(beta.dtype) @ beta
             bias = shift if bias2 is None else shift + bias2
-            if _scales_weight(weight2, x):
-                weight2 = (weight2 * factor.unsqueeze(1)).to(x.dtype)
+            if _scales_weight(weight2, x, together):
+                weight2 = (weight2 * factor.mT).to(x.dtype)
             else:
-                scaled = (mapped * factor.unsqueeze(2)).to(x.dtype)
-        ctx.eps = eps
+                scaled = _times(mapped, factor).to(x.dtype)
         if needs_grad:
             ctx.save_for_backward(*tensors, hidden, None if recompute else mapped, norm)
         weight2 = _every_sample(weight2, x)
         if bias is None:
-            return torch.bmm(weight2, scaled)
-        return torch.baddbmm(bias.to(x.dtype).unsqueeze(-1), weight2, scaled)
+            return separate(torch.bmm(weight2, scaled), together)
+        out = torch.baddbmm(bias.to(x.dtype).unsqueeze(-1), weight2, scaled)
+        return separate(out, together)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple:
         find = _plain_grads if torch.is_grad_enabled() else _grads  # differentiated again or not
         with torch.autocast(grad.device.type, enabled=False):
-            return (*find(ctx, grad), None, None)
+            return (*find(ctx, grad), None, None, None)
 
 
 def _grads(ctx: Any, grad: Tensor) -> list[Tensor | None]:
     """Gradients of the tensors."""
     x, weight1, weight2, bias1, _, gamma, beta, hidden, mapped, norm = ctx.saved_tensors
-    backend, grad = _backend('gelu_grad', x), grad.contiguous()
+    x, grad = join(x, ctx.together), join(grad, ctx.together).contiguous()
     if mapped is None:
-        mapped = backend.bias_gelu(hidden, bias1, keep=True)[0]
+        mapped = _bias_gelu(ctx, hidden, bias1, keep=True)[0]
     grad_bias2 = grad.sum((0, 2), dtype=bias1.dtype)
     grad_gamma = grad_beta = None
     if gamma is None:
@@ -202,51 +207,96 @@ def _grads(ctx: Any, grad: Tensor) -> list[Tensor | None]:
         by_map = torch.zeros_like(hidden[..., 0], dtype=bias1.dtype)
     else:
         responses = _Responses.of(norm, gamma, ctx.eps)
-        through = _through_weight if _scales_weight(weight2, x) else _through_map
+        scales_weight = _scales_weight(weight2, x, ctx.together)
+        through = _through_weight if scales_weight else _through_map
         grad_hidden, grad_weight2, grad_factor = through(grad, mapped, weight2, responses.factor)
         grad_gamma, by_map = responses.grads(grad_factor, gamma)
         grad_beta = grad_bias2 @ weight2.to(beta.dtype)
-        grad_weight2 = (grad_weight2 + torch.outer(grad_bias2, beta)).to(x.dtype)
+        grad_weight2 = grad_weight2.to(beta.dtype).addr_(grad_bias2, beta).to(x.dtype)
     del mapped
-    grad_hidden, sums = backend.gelu_grad(grad_hidden, hidden, bias1, by_map)
+    grad_hidden, grad_bias1 = _gelu_grad(ctx, grad_hidden, hidden, bias1, by_map)
     wants_x, wants_weight1 = ctx.needs_input_grad[:2]
     grad_x = torch.bmm(_every_sample(weight1.mT, x), grad_hidden) if wants_x else None
     grad_weight1 = _weight_grad(grad_hidden, x) if wants_weight1 else None
-    vectors = sums.sum(0), grad_bias2, grad_gamma, grad_beta
-    grads = grad_x, grad_weight1, grad_weight2, *vectors
+    if wants_x:
+        grad_x = separate(grad_x, ctx.together)
+    grads = grad_x, grad_weight1, grad_weight2, grad_bias1, grad_bias2, grad_gamma, grad_beta
     wanted = ctx.needs_input_grad[: len(grads)]
     return [found if asked else None for found, asked in zip(grads, wanted, strict=True)]
 
 
-def _scales_weight(weight2: Tensor, x: Tensor) -> bool:
+def _backend(name: str | None, x: Tensor) -> Backend:
+    """Who runs both passes over the hidden map."""
+    return backend_module(choose_backend(name, Call('gelu_grad', x.device, x.dtype)))
+
+
+def _bias_gelu(ctx: Any, hidden: Tensor, bias: Tensor, keep: bool) -> tuple[Tensor, Tensor]:
+    """The map after GELU, and its sums of squares ``[G, K, S]``."""
+    rows = rows_of(hidden, ctx.rows), by_row(bias, ctx.rows)
+    mapped, squares = ctx.backend.bias_gelu(*rows, keep=keep)
+    return map_of(mapped, ctx.rows), squares.unflatten(1, (-1, ctx.rows))
+
+
+def _gelu_grad(
+    ctx: Any, grad: Tensor, hidden: Tensor, bias: Tensor, by_map: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The gradient before GELU, and that of the bias."""
+    rows = rows_of(grad, ctx.rows), rows_of(hidden, ctx.rows), by_row(bias, ctx.rows)
+    found, sums = ctx.backend.gelu_grad(*rows, by_map.flatten(1))
+    return map_of(found, ctx.rows), sums.sum(0).unflatten(0, (-1, ctx.rows)).sum(1)
+
+
+def _every_sample(weight: Tensor, x: Tensor) -> Tensor:
+    """A weight as ``torch.bmm`` wants it, which does not copy it."""
+    return weight.expand(x.shape[0], *weight.shape[-2:])
+
+
+def _by_sample(x: Tensor, factor: Tensor) -> Tensor:
+    """A joined map as ``[G, K, S, P]``, for a factor ``[G, K, S]``."""
+    return x.unflatten(2, (factor.shape[2], x.shape[2] // factor.shape[2]))
+
+
+def _times(x: Tensor, factor: Tensor) -> Tensor:
+    return (_by_sample(x, factor) * factor.unsqueeze(3)).flatten(2)
+
+
+def _scales_weight(weight2: Tensor, x: Tensor, together: int) -> bool:
     """Whether a weight for each sample is smaller than the map of its hidden units."""
-    return weight2.shape[0] <= x.shape[2]
+    return together == 1 and weight2.shape[0] <= x.shape[2]
 
 
 def _through_weight(
     grad: Tensor, mapped: Tensor, weight2: Tensor, factor: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of the map, of the weight and of the factor where the weight is scaled."""
-    scaled = (weight2 * factor.unsqueeze(1)).to(grad.dtype)
-    grad_hidden = torch.bmm(scaled.mT, grad)
     grad_scaled = torch.bmm(grad, mapped.mT).to(factor.dtype)
-    grad_factor = (grad_scaled * weight2).sum(1)
-    return grad_hidden, grad_scaled.mul_(factor.unsqueeze(1)).sum(0), grad_factor
+    grad_factor = (grad_scaled * weight2).sum(1).unsqueeze(2)
+    grad_weight2 = grad_scaled.mul_(factor.mT).sum(0)
+    del grad_scaled
+    scaled = (weight2 * factor.mT).to(grad.dtype)
+    return torch.bmm(scaled.mT, grad), grad_weight2, grad_factor
 
 
 def _through_map(
     grad: Tensor, mapped: Tensor, weight2: Tensor, factor: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The same where the map is scaled."""
-    scaled = (mapped * factor.unsqueeze(2)).to(grad.dtype)
-    grad_scaled = torch.bmm(_every_sample(weight2.mT, grad), grad)
-    grad_factor = (grad_scaled * mapped.to(factor.dtype)).sum(2)
-    grad_hidden = (grad_scaled * factor.unsqueeze(2)).to(grad.dtype)
-    return grad_hidden, _weight_grad(grad, scaled), grad_factor
+    grad_weight2 = _weight_grad(grad, _times(mapped, factor).to(grad.dtype))
+    grad_hidden = torch.bmm(_every_sample(weight2.mT, grad), grad)
+    apart = _by_sample(grad_hidden, factor)
+    parts = zip(apart.chunk(_PARTS, 1), _by_sample(mapped, factor).chunk(_PARTS, 1), strict=True)
+    grad_factor = torch.cat([(a.to(factor.dtype) * b).sum(3) for a, b in parts], 1)
+    apart.mul_(factor.unsqueeze(3))
+    return grad_hidden, grad_weight2, grad_factor
 
 
 def _weight_grad(grad: Tensor, x: Tensor) -> Tensor:
-    """``sum over samples of grad @ x.T``, without a weight for each sample where that is large."""
+    """``sum over samples of grad @ x.T``."""
+    if grad.is_cpu and grad.dtype in (torch.float32, torch.float64):
+        total = grad.new_zeros(grad.shape[1], x.shape[1])
+        for one, other in zip(grad, x, strict=True):
+            total.addmm_(one, other.mT)
+        return total
     if min(grad.shape[1], x.shape[1]) <= x.shape[2]:
         return torch.bmm(grad, x.mT).sum(0)
     return grad.transpose(0, 1).flatten(1) @ x.transpose(0, 1).flatten(1).mT

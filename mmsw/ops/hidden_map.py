@@ -20,7 +20,7 @@ from .backends.call import Call
 from .functional import check_dtype
 
 
-def bias_gelu(hidden: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+def bias_gelu(hidden: Tensor, bias: Tensor, backend: str | None = None) -> tuple[Tensor, Tensor]:
     """GELU of ``hidden + bias``, and the sum of its squares over the positions.
 
     The sums are those of the values before they are rounded to half precision. They do not depend
@@ -30,6 +30,8 @@ def bias_gelu(hidden: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
         hidden: ``[B, K, P]``, float32, float64, float16 or bfloat16. It may be overwritten where no
             gradient is wanted.
         bias: ``[K]`` or ``[B, K]``, any of these types.
+        backend: A name of :func:`~mmsw.ops.available_backends`; ``None`` or ``'auto'`` chooses. One
+            that lacks the pass leaves it to another.
 
     Returns:
         The map, of the dtype of ``hidden``, and its sums of squares ``[B, K]``, float32 (float64
@@ -37,12 +39,13 @@ def bias_gelu(hidden: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
 
     Raises:
         TypeError: If an argument holds no such type.
-        ValueError: If sizes or devices do not fit together.
+        ValueError: If sizes or devices do not fit together, or the backend is unknown.
+        BackendUnavailableError: If the named backend cannot run.
     """
     _check_hidden(hidden)
     batch, units, _ = hidden.shape
     bias = _fitted('bias', bias, hidden, (units,), (batch, units))
-    return _backend('bias_gelu', hidden, bias).bias_gelu(hidden, bias)
+    return _backend(backend, 'bias_gelu', hidden, bias).bias_gelu(hidden, bias)
 
 
 def _check_hidden(hidden: Tensor) -> None:
@@ -72,10 +75,9 @@ def _fitted(name: str, tensor: Tensor, hidden: Tensor, *shapes: tuple[int, ...])
     return tensor.to(torch.float64 if hidden.dtype == torch.float64 else torch.float32)
 
 
-def _backend(function: str, *tensors: Tensor) -> Backend:
+def _backend(name: str | None, function: str, *tensors: Tensor) -> Backend:
     """Who runs a pass: ``torch`` wherever a gradient is wanted or a compiler traces."""
-    graded = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
-    if graded or torch.compiler.is_compiling():
-        return torch_backend
     hidden = tensors[0]
-    return backend_module(choose_backend(None, Call(function, hidden.device, hidden.dtype)))
+    name = choose_backend(name, Call(function, hidden.device, hidden.dtype))
+    graded = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+    return torch_backend if graded or torch.compiler.is_compiling() else backend_module(name)

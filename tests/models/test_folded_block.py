@@ -22,7 +22,7 @@ from mmsw.errors import StateDictError
 from mmsw.models import ShiftWiseConv2d, ShiftWiseNet
 from mmsw.models.backbones import folded_block
 from mmsw.models.backbones.shiftwise_block import ShiftWiseBlock
-from mmsw.ops import use_backend
+from mmsw.ops import bias_gelu, joined_samples, use_backend
 
 VERSIONS = ('v1', 'v2')
 
@@ -107,7 +107,9 @@ def test_norms_without_affine_terms_fold() -> None:
 
 def test_wide_blocks_scale_the_map(monkeypatch: pytest.MonkeyPatch, net: ShiftWiseNet) -> None:
     monkeypatch.setattr(folded_block, '_MOST_SCALED_WEIGHTS', 0)
-    assert worst_error(net, folded(net), torch.randn(2, 3, 40, 64)) < 2e-5
+    image = torch.randn(2, 3, 40, 64)
+    for found, wanted in zip(folded(net)(image), net(image), strict=True):  # with gradients
+        assert relative_error(found, wanted) < 2e-5
 
 
 def test_every_layer_may_have_an_order_of_its_own(version: str) -> None:
@@ -160,6 +162,38 @@ def test_autocast(net: ShiftWiseNet) -> None:
         with torch.autocast('cpu', torch.bfloat16):
             found = other(image)
     assert all(relative_error(f.float(), w) < 0.1 for f, w in zip(found, wanted, strict=True))
+
+
+def test_samples_of_small_maps_are_joined(
+    net: ShiftWiseNet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Any batch and size, beside one product for each sample."""
+    other = folded(net)
+    for batch, height, width in ((5, 40, 64), (2, 96, 64), (1, 40, 64), (3, 30, 7)):
+        image = torch.randn(batch, 3, height, width)
+        assert worst_error(net, other, image) < 2e-5
+        with monkeypatch.context() as patch, torch.no_grad():
+            found = other(image)
+            patch.setattr(joined_samples, '_MANY_POSITIONS', 0)
+            for joined, apart in zip(found, other(image), strict=True):
+                assert joined.is_contiguous()
+                assert relative_error(joined, apart) < 1e-5
+
+
+def test_blocks_take_the_backend_that_they_name(
+    net: ShiftWiseNet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other, seen = folded(net), []
+
+    def pass_of(*args) -> tuple[Tensor, Tensor]:
+        seen.append(args[-1])
+        return bias_gelu(*args)
+
+    monkeypatch.setattr(folded_block, 'bias_gelu', pass_of)
+    for block in blocks_of(other):
+        block.backend = 'torch'
+    assert worst_error(net, other, torch.randn(2, 3, 40, 64)) < 2e-5
+    assert set(seen) == {'torch'}
 
 
 def test_plain_operators(net: ShiftWiseNet) -> None:
@@ -296,14 +330,38 @@ def test_the_last_norm_of_a_network_is_looked_at_before_the_first_is_folded() ->
     assert set(net.state_dict()) == before
 
 
-def test_exported_for_any_batch_and_size(version: str) -> None:
-    other = trained_net(version, out_indices=(0,)).switch_to_deploy()
+OTHER_SIZES = (3, 3, 80, 65), (2, 3, 128, 100), (4, 3, 64, 64)
+
+
+@pytest.fixture(scope='module')
+def short_net(version: str) -> ShiftWiseNet:
+    """Folded, one block per stage; of v1 the first stage alone, for time. Not to be changed."""
+    arch = dict(depths=[1] * 4, dims=[8, 12, 16, 20])
+    stages = (0,) if version == 'v1' else (0, 1, 2, 3)
+    return trained_net(version, arch=arch, out_indices=stages).switch_to_deploy()
+
+
+def test_exported_for_any_batch_and_size(short_net: ShiftWiseNet) -> None:
     dims = {0: torch.export.Dim('b', max=64), 2: torch.export.Dim('h', min=64, max=512)}
     dims[3] = torch.export.Dim('w', min=64, max=512)
-    program = torch.export.export(other, (torch.randn(2, 3, 64, 96),), dynamic_shapes=(dims,))
+    program = torch.export.export(short_net, (torch.randn(2, 3, 64, 96),), dynamic_shapes=(dims,))
     assert not [node for node in program.graph.nodes if 'mmsw' in str(node.target)]
-    for shape in ((1, 3, 80, 65), (3, 3, 128, 100)):
-        assert worst_error(other, program.module(), torch.randn(shape)) < 2e-5
+    for shape in (*OTHER_SIZES, (1, 3, 64, 96)):
+        assert worst_error(short_net, program.module(), torch.randn(shape)) < 2e-5
+
+
+def test_compiled_for_any_batch_and_size(short_net: ShiftWiseNet) -> None:
+    graphs = []
+
+    def keep(graph: torch.fx.GraphModule, example: list) -> Callable:
+        graphs.append(graph)
+        return graph.forward
+
+    torch.compiler.reset()
+    compiled = torch.compile(short_net, fullgraph=True, dynamic=True, backend=keep)
+    for shape in ((2, 3, 64, 96), *OTHER_SIZES):
+        assert worst_error(short_net, compiled, torch.randn(shape)) < 2e-5
+    assert len(graphs) == 1
 
 
 def test_traced(version: str) -> None:

@@ -1,13 +1,18 @@
 """Two linear layers with GELU and a response norm between them, with a gradient of their own."""
 
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 import torch
 from shift_wise_literal import relative_error
 from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from mmsw.errors import BackendUnavailableError
 from mmsw.models.layers import GlobalResponseNorm
+from mmsw.ops import backends, joined_samples
 from mmsw.ops.backends import cpp_backend, torch_backend
 from mmsw.ops.hidden_layer import Response, hidden_layer
 
@@ -39,6 +44,7 @@ class Fused(Unfused):
     """The same in one."""
 
     recompute = False
+    backend = None
 
     def forward(self, x: Tensor) -> Tensor:
         grn, linear1, linear2 = self.response, self.linear1, self.linear2
@@ -51,8 +57,17 @@ class Fused(Unfused):
             linear2.bias,
             response,
             self.recompute,
+            self.backend,
         )
         return out.unflatten(2, x.shape[2:])
+
+
+@pytest.fixture(params=['joined', 'apart'])
+def samples(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """One product for all samples of a batch, or one for each, whatever the size of the map."""
+    limit = {'joined': 1 << 20, 'apart': 0}[request.param]
+    monkeypatch.setattr(joined_samples, '_MANY_POSITIONS', limit)
+    return request.param
 
 
 def pair(channels: int, response: bool, dtype: torch.dtype) -> tuple[Unfused, Fused]:
@@ -73,7 +88,9 @@ def results(module: nn.Module, x: Tensor, grad: Tensor) -> list[Tensor]:
 
 @pytest.mark.parametrize('response', [True, False], ids=['response', 'plain'])
 @pytest.mark.parametrize('positions', [MANY, FEW])
-def test_equals_the_layers_one_by_one(every_backend: str, positions: int, response: bool) -> None:
+def test_equals_the_layers_one_by_one(
+    every_backend: str, samples: str, positions: int, response: bool
+) -> None:
     for dtype, bound in ((torch.float32, 2e-6), (torch.float64, 1e-13)):
         unfused, fused = pair(6, response, dtype)
         x, grad = torch.randn(2, 2, 6, positions, 2, dtype=torch.float64).to(dtype).double()
@@ -84,7 +101,9 @@ def test_equals_the_layers_one_by_one(every_backend: str, positions: int, respon
 
 @pytest.mark.parametrize('response', [True, False], ids=['response', 'plain'])
 @pytest.mark.parametrize('positions', [4, 1])
-def test_gradients_of_any_order(every_backend: str, positions: int, response: bool) -> None:
+def test_gradients_of_any_order(
+    every_backend: str, samples: str, positions: int, response: bool
+) -> None:
     shapes = (2, 2, positions), (5, 2), (5,), (3, 5), (3,), *([(5,)] * 2 if response else [])
     tensors = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
 
@@ -113,14 +132,21 @@ def test_the_pass_back_with_every_instruction_set(instructions: str, dtype: torc
         assert relative_error(sums, expected[1]) < min(bound, 4e-7) * max(1, scale)
 
 
-def test_half_precision_inside_autocast(every_backend: str) -> None:
-    unfused, fused = pair(6, True, torch.float32)
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize('response', [True, False], ids=['response', 'plain'])
+def test_half_precision_inside_autocast(
+    every_backend: str, samples: str, response: bool, dtype: torch.dtype
+) -> None:
+    unfused, fused = pair(6, response, torch.float32)
     x, grad = torch.randn(2, 2, 6, 5, 8)
     exact = results(unfused, x, grad)
     single = unfused.float()
-    with torch.autocast('cpu', dtype=torch.bfloat16):
+    with torch.autocast('cpu', dtype=dtype):
         ours, theirs = results(fused, x, grad), results(single, x, grad)
-    assert ours[0].dtype == theirs[0].dtype == torch.bfloat16
+        assert fused(x.to(dtype)).dtype == single(x.to(dtype)).dtype == dtype
+        double = torch.randn(1, 6, 2, 2, dtype=torch.float64)  # autocast leaves it alone
+        assert fused.double()(double).dtype == single.double()(double).dtype == torch.float64
+    assert ours[0].dtype == theirs[0].dtype == dtype
     for found, other, target in zip(ours, theirs, exact, strict=True):
         assert found.dtype == other.dtype
         assert relative_error(found, target) < 2 * relative_error(other, target) + 5e-3
@@ -139,6 +165,47 @@ def test_recomputation_keeps_one_map_less_and_changes_no_bit(every_backend: str)
         kept.append(sizes.count(2 * 24 * 40))
     assert kept == [2, 1]
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+class CountMaps(TorchDispatchMode):
+    """How many maps of a size operators have made and are in memory at once, at most."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size, self.most, self.found = size, 0, {}
+
+    def alive(self) -> int:
+        return sum(not storage.expired() for storage in self.found.values())
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        results = function(*args, **(kwargs or {}))
+        for tensor in results if isinstance(results, tuple) else [results]:
+            if isinstance(tensor, Tensor) and tensor.untyped_storage().nbytes() >= self.size:
+                storage = StorageWeakRef(tensor.untyped_storage())
+                self.found = {k: v for k, v in self.found.items() if not v.expired()}
+                self.found.setdefault(storage.cdata, storage)
+        self.most = max(self.most, self.alive())
+        return results
+
+
+@needs_cpp
+@pytest.mark.parametrize('response', [True, False], ids=['response', 'plain'])
+@pytest.mark.parametrize('positions', [200, 2])
+def test_three_hidden_maps_are_in_memory_at_most(
+    samples: str, positions: int, response: bool
+) -> None:
+    """Between the passes one or two of them, and nothing else as large."""
+    _, fused = pair(6, response, torch.float32)
+    x = torch.randn(64, 6, positions, 1, requires_grad=True)
+    for fused.recompute in (False, True):
+        with CountMaps(x.nbytes * 4) as maps:
+            out = fused(x)
+            assert maps.alive() == 2 - fused.recompute
+            assert maps.most <= 3
+            maps.most = 0
+            out.sum().backward()
+        assert maps.most == 3
+        assert maps.alive() == 0
 
 
 def test_units_that_are_silent_have_gradients(every_backend: str) -> None:
@@ -182,6 +249,45 @@ def test_compiled_and_exported_programs_hold_plain_operators() -> None:
     for text in (graphs[0].code, program.graph_module.code):
         assert 'gelu' in text
         assert 'mmsw' not in text
+
+
+def test_the_backend_that_is_named_runs_both_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, fused = pair(3, True, torch.float32)
+    x, grad = torch.randn(2, 2, 3, 4, 4)
+    called = []
+
+    def passes(name: str) -> dict[str, Callable]:
+        def told(function: str) -> Callable:
+            run = getattr(torch_backend, function)
+            return lambda *args, **kwargs: called.append((name, function)) or run(*args, **kwargs)
+
+        return {function: told(function) for function in ('bias_gelu', 'gelu_grad')}
+
+    common = {'NEEDS_CHECK': False, 'refuses': lambda call: None}
+    common['unavailable_reason'] = lambda: None
+    for name, own in (('auto-takes', passes('auto-takes')), ('named', passes('named'))):
+        monkeypatch.setitem(backends._MODULES, name, SimpleNamespace(**common, **own))
+    monkeypatch.setitem(backends._MODULES, 'lacking', SimpleNamespace(**common))
+    fastest = {'auto-takes': backends._MODULES['auto-takes'], **backends._MODULES}
+    monkeypatch.setattr(backends, '_MODULES', fastest)
+    monkeypatch.setattr(backends, '_chosen', {})
+    for backend, runs in (('named', 'named'), ('lacking', 'auto-takes'), (None, 'auto-takes')):
+        called.clear()
+        fused.backend = backend
+        results(fused, x, grad)
+        assert called == [(runs, 'bias_gelu'), (runs, 'gelu_grad')]
+
+
+def test_a_backend_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, fused = pair(3, True, torch.float32)
+    x = torch.randn(1, 3, 2, 2)
+    fused.backend = 'fast'
+    with pytest.raises(ValueError, match=r"^backend: unknown backend 'fast'; known are"):
+        fused(x)
+    fused.backend = 'cpp'
+    monkeypatch.setattr(cpp_backend, 'unavailable_reason', lambda: 'it was not built')
+    with pytest.raises(BackendUnavailableError, match="backend 'cpp' cannot run here: it was not"):
+        fused(x)
 
 
 def test_empty_batches_and_any_strides(every_backend: str) -> None:

@@ -242,6 +242,17 @@ def test_a_named_backend_is_taken() -> None:
     hidden, bias, _ = draw(6, torch.float32)
     with use_backend('torch'):
         assert bias_gelu(hidden, bias)[0] is not hidden
+    assert bias_gelu(hidden, bias, backend='torch')[0] is not hidden
+    if cpp_backend.unavailable_reason() is None:
+        with use_backend('torch'):
+            assert bias_gelu(hidden, bias, backend='cpp')[0] is hidden
+
+
+@pytest.mark.parametrize('graded', [True, False])
+def test_an_unknown_backend_is_refused(graded: bool) -> None:
+    hidden, *_, bias, _ = draw(6, torch.float32)
+    with pytest.raises(ValueError, match=r"^backend: unknown backend 'fast'; known are"):
+        bias_gelu(hidden.requires_grad_(graded), bias, backend='fast')
 
 
 BAD = [

@@ -31,10 +31,11 @@ from mmsw.models.layers.shiftwise_conv import affine_of
 from mmsw.ops import cross_conv2d
 from mmsw.ops.channel_norm import channel_norm
 from mmsw.ops.hidden_map import bias_gelu
+from mmsw.ops.joined_samples import by_row, join, map_of, rows_of, samples_together, separate
 
 ARMS = ('deploy_wide', 'deploy_tall', 'deploy_bias')
-# Up to this many hidden channels the factors of the response norm go into the weights: maps with
-# few channels have many positions. Beyond, a map is smaller than the weights.
+# Up to this many hidden channels the factors of the response norm go into the weights where a
+# program is to hold for any size: maps with few channels have many positions.
 _MOST_SCALED_WEIGHTS = 1024
 # Positions of a hidden map that is worked on in one go on the CPU, over all samples of a batch, and
 # the fewest of a sample.
@@ -101,11 +102,13 @@ def fold_v2(block: Tensors, eps: tuple[float, ...]) -> dict[str, Tensor]:
 def run_v1(block: nn.Module, x: Tensor) -> Tensor:
     """Forward pass of a folded block of the first generation, ``[B, C, H, W]`` to the same."""
     z = channel_norm(_operator(block, x), eps=block.norm_eps[0], keep=False)
-    out = _shifted(block, x)
-    for piece, start in _pieces(z):
-        hidden, _ = bias_gelu(_product(block.expand_weight, piece), block.expand_bias)
+    together = _samples_together(z)
+    out = _shifted(block, x, together)
+    for piece, start in _pieces(join(z, together)):
+        hidden = _product(block.expand_weight, piece)
+        hidden, _ = bias_gelu(hidden, block.expand_bias, block.backend)
         out = _add_product(out, start, block.reduce_weight, hidden)
-    return out.view(x.shape)
+    return separate(out, together).view(x.shape)
 
 
 def run_v2(block: nn.Module, x: Tensor) -> Tensor:
@@ -114,28 +117,36 @@ def run_v2(block: nn.Module, x: Tensor) -> Tensor:
     squeezed = F.linear(z.mean(2), block.squeeze_weight, block.squeeze_bias).relu()
     attention = F.linear(squeezed, block.excite_weight, block.excite_bias).sigmoid()
     z = scaled(z, attention.unsqueeze(2))
-    found = [
-        (start, *bias_gelu(_product(block.expand_weight, piece), block.expand_bias))
-        for piece, start in _pieces(z)
-    ]
-    norms = sum(squares for _, _, squares in found).sqrt()
-    factor = block.response * (norms / (norms.mean(1, keepdim=True) + block.norm_eps[2])) + 1
-    factor, weight = factor.to(block.reduce_weight.dtype), block.reduce_weight
-    scales_weight = factor.shape[1] <= _MOST_SCALED_WEIGHTS
+    together = _samples_together(z)
+    bias, weight = by_row(block.expand_bias, together), block.reduce_weight
+    pieces = _pieces(z) if together == 1 else [(join(z, together), 0)]
+    found = []  # first positions, rows of the hidden map, sums of squares
+    for piece, start in pieces:
+        rows = rows_of(_product(block.expand_weight, piece), together)
+        found.append((start, *bias_gelu(rows, bias, block.backend)))
+    norms = sum(squares for _, _, squares in found).sqrt().unflatten(1, (-1, together))
+    response = norms / (norms.mean(1, keepdim=True) + block.norm_eps[2])
+    factor = (block.response.unsqueeze(1) * response + 1).to(weight.dtype)
+    scales_weight = together == 1 and _scales_weight(weight, z)
     if scales_weight:
-        weight = weight * factor.unsqueeze(1)
-    out = _shifted(block, x)
-    for start, hidden, _ in found:
+        weight = weight * factor.mT
+    out = _shifted(block, x, together)
+    for start, rows, _ in found:
         if not scales_weight:
-            hidden = scaled(hidden, factor.unsqueeze(2).to(hidden.dtype))
-        out = _add_product(out, start, weight, hidden)
-    return out.view(x.shape)
+            rows = scaled(rows, factor.flatten(1).unsqueeze(2).to(rows.dtype))
+        out = _add_product(out, start, weight, map_of(rows, together))
+    return separate(out, together).view(x.shape)
 
 
 def _operator(block: nn.Module, x: Tensor) -> Tensor:
     """The cross convolution and all norms behind it, ``[B, C, P]``."""
     arms = block.deploy_wide, block.deploy_tall, block.deploy_bias
     return cross_conv2d(x, *arms, block.backend).flatten(2)
+
+
+def _samples_together(z: Tensor) -> int:
+    """How many samples a product takes: one wherever the map may not be split, see there."""
+    return samples_together(z) if may_be_split(z) else 1
 
 
 def _pieces(z: Tensor) -> list[tuple[Tensor, int]]:
@@ -153,14 +164,21 @@ def _pieces(z: Tensor) -> list[tuple[Tensor, int]]:
     ]
 
 
+def _scales_weight(weight: Tensor, z: Tensor) -> bool:
+    """Whether a second weight for each sample is smaller than the hidden map."""
+    if may_be_split(z):
+        return weight.shape[0] <= z.shape[2]
+    return weight.shape[1] <= _MOST_SCALED_WEIGHTS
+
+
 def _product(weight: Tensor, x: Tensor) -> Tensor:
     """``weight [K, C]`` or ``[B, K, C]`` times ``x [B, C, P]``."""
     return torch.bmm(weight.expand(x.shape[0], -1, -1), x)
 
 
-def _shifted(block: nn.Module, x: Tensor) -> Tensor:
-    """``x`` and the bias behind the last product, a copy: ``[B, C, P]``."""
-    return (x + block.reduce_bias.view(-1, 1, 1)).contiguous().flatten(2)
+def _shifted(block: nn.Module, x: Tensor, together: int) -> Tensor:
+    """``x`` and the bias behind the last product, a copy: ``[B, C, P]``, joined."""
+    return (join(x.flatten(2), together) + block.reduce_bias.unsqueeze(1)).contiguous()
 
 
 def _add_product(out: Tensor, start: int, weight: Tensor, hidden: Tensor) -> Tensor:
