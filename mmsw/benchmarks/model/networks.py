@@ -17,6 +17,7 @@ from mmsw.models.backbones import ShiftWiseNet
 from mmsw.wording import short
 
 from .convnext import ConvNeXt
+from .exported import EXPORTED, Start
 
 EVAL, TRAINING = 'eval', 'training step'
 MODES = (EVAL, TRAINING)
@@ -34,12 +35,16 @@ class Form(NamedTuple):
         make: The network in this form, from the network, which it leaves as it is.
         modes: What the form is for, of ``MODES``.
         main: Whether a quick run has it.
+        start: What is called instead of the network in this form, for images of one size.
+        packages: What that needs.
     """
 
     name: str
     make: Callable[[nn.Module], nn.Module]
     modes: Sequence[str] = MODES
     main: bool = True
+    start: Start | None = None
+    packages: Sequence[str] = ()
 
 
 TRAINING_FORM = Form('', lambda network: network)
@@ -53,14 +58,14 @@ class Network:
         name: Name in the table.
         build: Builds it with random weights; raises ``ImportError`` where a package is missing.
         forms: How it can run, the training form first.
-        main: Whether a quick run has it.
+        main: In which modes a quick run has it.
         source: Whose code it is.
     """
 
     name: str
     build: Callable[[], nn.Module]
     forms: Sequence[Form] = (TRAINING_FORM,)
-    main: bool = True
+    main: Sequence[str] = MODES
     source: str = 'mmsw'
 
 
@@ -68,7 +73,7 @@ def networks() -> list[Network]:
     """All that are compared: this project's, then what a user would pick instead."""
     own = [
         Network(f'SW-{arch[0].upper()} {version}', partial(_own, arch, version), OWN_FORMS, main)
-        for arch, main in (('tiny', True), ('small', False))
+        for arch, main in (('tiny', MODES), ('small', ()))
         for version in ('v1', 'v2')
     ]
     return [*own, _convnext(), *(_of_toolboxes(*entry) for entry in _OTHERS), _replknet()]
@@ -82,19 +87,27 @@ def folded(network: nn.Module) -> nn.Module:
     return network
 
 
-def recomputed(network: ShiftWiseNet) -> ShiftWiseNet:
-    """A copy that recomputes its blocks in the backward pass."""
+def with_blocks(network: ShiftWiseNet, **attributes: bool) -> ShiftWiseNet:
+    """A copy whose blocks have other attributes."""
     network = copy.deepcopy(network)
     for stage in network.stages:
         for block in stage:
-            block.with_cp = True
+            for name, value in attributes.items():
+                setattr(block, name, value)
     return network
 
 
+NOT_FUSED = ', not fused'
 OWN_FORMS = (
     TRAINING_FORM,
     Form(', folded', folded, (EVAL,)),
-    Form(', blocks recomputed', recomputed, (TRAINING,), main=False),
+    Form(NOT_FUSED, partial(with_blocks, fused=False), (TRAINING,)),
+    Form(', hidden maps recomputed', partial(with_blocks, recompute=True), (TRAINING,)),
+    Form(', blocks recomputed', partial(with_blocks, with_cp=True), (TRAINING,), main=False),
+    *(
+        Form(f', folded, {name}', folded, (EVAL,), False, start, packages)
+        for name, (start, packages) in EXPORTED.items()
+    ),
 )
 
 
@@ -153,7 +166,7 @@ def _replknet() -> Network:
         )
 
     forms = (TRAINING_FORM, Form(', re-parameterised', folded, (EVAL,)))
-    return Network('RepLKNet-31B', build, forms, source='mmpretrain')
+    return Network('RepLKNet-31B', build, forms, (EVAL,), 'mmpretrain')
 
 
 _OTHERS: Sequence[tuple[str, Sequence[str], str, dict[str, Any]]] = (
@@ -173,7 +186,7 @@ def _of_toolboxes(
     name: str, packages: Sequence[str], kind: str, settings: dict[str, Any]
 ) -> Network:
     build = partial(_imported, packages, kind, **settings)
-    return Network(name, build, source=' or '.join(packages))
+    return Network(name, build, main=(EVAL,), source=' or '.join(packages))
 
 
 def _imported(packages: Sequence[str], kind: str, **settings: Any) -> nn.Module:
