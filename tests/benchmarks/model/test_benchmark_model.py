@@ -73,20 +73,29 @@ def tiny_networks() -> list[Network]:
 
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tiny networks, few samples of each, and a small product for the rate."""
+    """Tiny networks, few samples of each, a small product for the rate, and no profiled probes."""
     monkeypatch.setattr(model_benchmark, 'networks', tiny_networks)
     make_small(monkeypatch, model_benchmark, least=2)
+    monkeypatch.setattr(model_benchmark, 'peak_memory', lambda call, device: (call(), 2**20))
 
 
 @pytest.fixture
-def unprofiled(tiny: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As ``tiny``, without torch's profiler, which takes longer than all the rest."""
+def uncounted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every network has a million multiply-adds: counting takes longer than the rest."""
+    monkeypatch.setattr(
+        'mmsw.benchmarks.model.contender.complexity', lambda *_: SimpleNamespace(macs_dense=10**6)
+    )
+
+
+@pytest.fixture
+def bare(tiny: None, uncounted: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As ``tiny``, without torch's profiler and the picture as well."""
 
     def inspected(call: Callable[[], object], device: torch.device) -> tuple:
         return call(), 2**20, dict.fromkeys(KINDS, 1 / len(KINDS))
 
     monkeypatch.setattr(model_benchmark, 'inspected', inspected)
-    monkeypatch.setattr(model_benchmark, 'peak_memory', lambda call, device: (call(), 2**20))
+    monkeypatch.setattr('mmsw.benchmarks.model.report.draw', lambda result, path: None)
 
 
 def test_a_run_writes_whole_reports(tiny, tmp_path, capsys):
@@ -147,7 +156,7 @@ def test_a_run_writes_whole_reports(tiny, tmp_path, capsys):
     assert '- ConvNeXt-T: plain torch' in text
 
 
-def test_quick_takes_the_main_ones(unprofiled, tmp_path):
+def test_quick_takes_the_main_ones(bare, tmp_path):
     quick = model_benchmark.PRESETS['quick']
     assert (quick.crops, quick.batches, quick.modes) == ((512,), (1,), (EVAL, TRAINING))
     default = model_benchmark.PRESETS['default']
@@ -166,7 +175,7 @@ def test_quick_takes_the_main_ones(unprofiled, tmp_path):
     ]
 
 
-def test_only_some_in_half_precision_with_channels_last(unprofiled, tmp_path, capsys):
+def test_only_some_in_half_precision_with_channels_last(bare, tmp_path, capsys):
     chosen = ['--only', 'v1, FOLDED', '--dtype', 'float32', 'bfloat16', '--channels-last']
     sizes = ['--crop', '32', '--batch', '1', '--out', str(tmp_path)]
     assert call_tool(TOOL, *chosen, *sizes) == 0
@@ -184,7 +193,7 @@ def test_only_some_in_half_precision_with_channels_last(unprofiled, tmp_path, ca
     assert_nobody_of_a_name(TOOL, "SW-T v1', 'SW-T v1, folded'", tmp_path, capsys)
 
 
-def test_who_is_too_slow_or_too_large_is_left_out_and_named(unprofiled, tmp_path, monkeypatch):
+def test_who_is_too_slow_or_too_large_is_left_out_and_named(bare, tmp_path, monkeypatch):
     sizes = dict(crops=[256], batches=[1], modes=[EVAL], only=['ConvNeXt'])
     result = model_benchmark.benchmark_model(tmp_path, limit=1e-6, **sizes)
     (line,) = result['left_out']
@@ -197,7 +206,7 @@ def test_who_is_too_slow_or_too_large_is_left_out_and_named(unprofiled, tmp_path
     assert '## Left out' in (tmp_path / 'benchmark.md').read_text(encoding='utf-8')
 
 
-def test_a_form_with_other_maps_is_an_error_and_no_row(unprofiled, tmp_path, monkeypatch, capsys):
+def test_a_form_with_other_maps_is_an_error_and_no_row(bare, tmp_path, monkeypatch, capsys):
     def spoilt(network: nn.Module) -> nn.Module:
         made = contestants.folded(network)
         with torch.no_grad():
@@ -217,7 +226,7 @@ def test_a_form_with_other_maps_is_an_error_and_no_row(unprofiled, tmp_path, mon
     assert len(result['errors']) == 1
 
 
-def test_both_generations_agree_in_every_form():
+def test_both_generations_agree_in_every_form(uncounted):
     for network in tiny_networks()[:2]:
         found = {one.form.name: one for one in contenders_of(network, network.forms, [64])}
         assert found[''].deviation is None
@@ -234,7 +243,7 @@ def test_both_generations_agree_in_every_form():
             assert getattr(own, attribute, not value) is not value
 
 
-def test_a_form_with_other_gradients_is_an_error():
+def test_a_form_with_other_gradients_is_an_error(uncounted):
     def spoilt(network: nn.Module) -> nn.Module:
         made = copy.deepcopy(network)
         made.norm3.weight.register_hook(lambda grad: 2 * grad)
@@ -254,7 +263,7 @@ def exported(*starts: tuple[str, Start, Sequence[str]]) -> Network:
     return Network('SW-T v1', tiny_networks()[0].build, forms)
 
 
-def test_what_cannot_be_exported_is_left_out_and_named_once(unprofiled, tmp_path):
+def test_what_cannot_be_exported_is_left_out_and_named_once(bare, tmp_path):
     def refuse(network: nn.Module, images: Tensor) -> None:
         raise RuntimeError('no compiler is\nhere')
 
@@ -293,7 +302,7 @@ def exported_contender(*start: object) -> tuple[Contender, Tensor]:
     return contender, torch.randn(1, 3, 64, 64)
 
 
-def test_the_program_of_a_folded_network():
+def test_the_program_of_a_folded_network(uncounted):
     contender, images = exported_contender('torch.export', *EXPORTED['torch.export'])
     before = contender.deviation
     (found,) = contender.started(images)()
@@ -315,7 +324,7 @@ def test_torch_compile_gets_the_folded_network_and_one_size(monkeypatch):
 
 
 @pytest.mark.parametrize('name', RUNTIMES)
-def test_other_runtimes_give_the_same_maps(name):
+def test_other_runtimes_give_the_same_maps(uncounted, name):
     start, packages = EXPORTED[name]
     for package in packages:
         pytest.importorskip(package, reason=f'runtimes: {package} is not installed')
