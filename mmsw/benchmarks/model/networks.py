@@ -24,7 +24,8 @@ MODES = (EVAL, TRAINING)
 CONVNEXT = 'ConvNeXt-T'
 _TOOLBOXES = ('mmseg', 'mmdet')  # both have the same ResNet and Swin Transformer
 _ALL_MAPS = (0, 1, 2, 3)
-_CALIBRATED_CROP = 128
+_CALIBRATED_CROP = 256
+_LAYER_SCALE = 0.3
 
 
 class Form(NamedTuple):
@@ -112,10 +113,11 @@ OWN_FORMS = (
 
 
 def enliven(network: nn.Module, seed: int) -> nn.Module:
-    """Draw weights, norms and layer scales so that every block adds as much as its map has.
+    """Draw weights, norms and layer scales so that every block adds a part of what its map has.
 
     A fresh block hardly adds to its map, so a wrong one would not be noticed. Batch norms get the
-    statistics of random images, without which maps would grow from block to block.
+    statistics of a random image, without which maps would grow from block to block. They grow a
+    little on images of another size; blocks that added more would make rounding errors grow, too.
     """
     generator = torch.Generator().manual_seed(seed)
     state = {**dict(network.named_parameters()), **dict(network.named_buffers())}
@@ -130,13 +132,15 @@ def enliven(network: nn.Module, seed: int) -> nn.Module:
                 drawn = 0.2 * drawn - 0.1
             else:
                 drawn += 0.5
+                if name.endswith('.gamma') and not name.endswith('grn.gamma'):
+                    drawn *= _LAYER_SCALE
             tensor.copy_(drawn)
         norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
         kept = [norm.momentum for norm in norms]
         for norm in norms:
             norm.momentum = 1.0
         network.train()
-        network(torch.randn(2, 3, _CALIBRATED_CROP, _CALIBRATED_CROP, generator=generator))
+        network(torch.randn(1, 3, _CALIBRATED_CROP, _CALIBRATED_CROP, generator=generator))
         network.eval()
         for norm, momentum in zip(norms, kept, strict=True):
             norm.momentum = momentum
