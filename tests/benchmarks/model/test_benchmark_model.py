@@ -353,12 +353,13 @@ def test_a_wrong_block_would_be_noticed(version):
 
 
 def test_rounding_errors_stay_small_in_a_deep_network_on_images_of_another_size():
-    arch = dict(depths=[1, 1, 18, 1], dims=[8, 8, 16, 16])
+    arch = dict(depths=[1, 1, 18, 1], dims=[8, 8, 64, 8])
     network = enliven(ShiftWiseNet(arch, big_kernels=(51, 49, 47, 13)), seed=0).switch_to_deploy()
-    images = torch.randn(1, 3, 512, 512)
+    images = torch.randn(1, 3, 224, 224)
+    other = images * (1 + 1e-6 * torch.randn_like(images))
     with torch.no_grad():
-        pairs = zip(network(images), network(images * (1 + 1e-6)), strict=True)
-        assert max(float((one - two).abs().max() / one.abs().max()) for one, two in pairs) < 2e-4
+        pairs = zip(network(other), network(images), strict=True)
+        assert max(float((one - two).abs().max() / two.abs().max()) for one, two in pairs) < 1e-4
 
 
 @pytest.mark.parametrize(
