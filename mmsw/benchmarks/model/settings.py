@@ -50,6 +50,6 @@ class ModelSettings(TimingSettings):
 PRESETS = {
     'default': ModelSettings(),
     'quick': ModelSettings(
-        crops=(512,), batches=(1,), limit=4.0, rounds=7, least=2, budget=1.5, main=True
+        crops=(512,), batches=(1,), limit=6.0, rounds=7, least=2, budget=1.5, main=True
     ),
 }
