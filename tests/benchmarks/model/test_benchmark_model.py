@@ -383,6 +383,8 @@ def test_rounding_errors_stay_small_in_a_deep_network_on_images_of_another_size(
         ('aten::native_layer_norm_backward', [], NORMS),
         ('aten::cudnn_batch_norm', [], NORMS),
         ('aten::linalg_vector_norm', [], NORMS),
+        ('mmsw_cpp::row_products', [], NORMS),
+        ('mmsw_cpp::row_sums', [], NORMS),
         ('aten::add_', [], ELEMENTWISE),
         ('aten::sum', [], ELEMENTWISE),
         ('aten::expand', [], OTHER),
