@@ -26,7 +26,7 @@ NAMES = {
     'pycocotools': 'pycocotools, to read annotations as mmdet does',
     'cv2': 'OpenCV, to read pictures back',
     'cpp': 'the compiled backend for CPUs',
-    'runtimes': 'onnx, onnxruntime and openvino, for rows of the operator benchmark',
+    'runtimes': 'onnx, onnxscript, onnxruntime and openvino, for rows of the benchmarks',
     'taichi': 'the taichi backend',
     'cuda': 'the cuda backend on a GPU',
     'nvcc': 'the CUDA compiler',

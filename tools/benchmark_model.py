@@ -42,7 +42,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument(
         '--limit', type=float, metavar='SECONDS',
-        help='who takes longer for a call is left out (20, with --quick 4)',
+        help='who takes longer for a call is left out (20, with --quick 6)',
     )  # fmt: skip
     parser.add_argument(
         '--channels-last', action='store_true', help='store maps and weights with channels last'

@@ -19,6 +19,8 @@ _COPY_NUMBERS = 32 * 2**20
 _SHORT = 0.02  # seconds: shorter calls run once untimed before each sample, for warm caches
 _SAMPLE = 0.001  # seconds: shorter calls are repeated within a sample
 _MAX_REPEAT = 50
+_CPUINFO = Path('/proc/cpuinfo')
+_BFLOAT16 = (('avx512_bf16', 'AVX512_BF16'), ('amx_bf16', 'AMX'), ('bf16', 'BF16'))
 
 
 def synchronize(device: torch.device) -> None:
@@ -145,6 +147,19 @@ def measure(
     return samples
 
 
+def timing_of(times: Sequence[float]) -> dict[str, float]:
+    """What a report says of samples in seconds; the spread is the interquartile range / median."""
+    median = statistics.median(times)
+    quarter = statistics.quantiles(times, n=4, method='inclusive') if len(times) > 1 else [0.0] * 3
+    return dict(
+        median_ms=median * 1e3,
+        min_ms=min(times) * 1e3,
+        max_ms=max(times) * 1e3,
+        spread=(quarter[2] - quarter[0]) / median,
+        samples=len(times),
+    )
+
+
 class MachineRates:
     """The two scales of the floor as calls that are timed among the contenders."""
 
@@ -182,6 +197,7 @@ def machine(device: torch.device) -> dict[str, object]:
         python=platform.python_version(),
         torch=torch.__version__,
         cpu_capability=torch.backends.cpu.get_cpu_capability(),
+        bfloat16_instructions=_bfloat16_instructions(),
         device=str(device),
     )
     if hasattr(os, 'getloadavg'):
@@ -229,13 +245,27 @@ def use_threads(number: int) -> Iterator[None]:
 
 
 def _cpu_model() -> str:
+    return _cpuinfo('model name') or platform.processor() or platform.machine()
+
+
+def _bfloat16_instructions() -> str:
+    """What the processor multiplies bfloat16 numbers with, by name."""
+    flags = set((_cpuinfo('flags') or _cpuinfo('Features')).split())
+    if not flags:
+        return 'unknown'
+    return ', '.join(name for flag, name in _BFLOAT16 if flag in flags) or 'none'
+
+
+def _cpuinfo(key: str) -> str:
+    """What Linux says of the first processor; ``''`` where it says nothing."""
     try:
-        for line in Path('/proc/cpuinfo').read_text(encoding='utf-8').splitlines():
-            if line.startswith('model name'):
-                return line.split(':', 1)[1].strip()
+        for line in _CPUINFO.read_text(encoding='utf-8').splitlines():
+            name, _, value = line.partition(':')
+            if name.strip() == key:
+                return value.strip()
     except OSError:
         pass
-    return platform.processor() or platform.machine()
+    return ''
 
 
 @contextmanager

@@ -12,7 +12,6 @@ from mmsw.whole_file import write_text
 from .comparison import Group
 from .runs import AnyRun, Failure, Run, finished, result_of
 
-NONE = '–'
 AnyGroup = TypeVar('AnyGroup', bound=Group)
 
 

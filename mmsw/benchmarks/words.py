@@ -6,6 +6,7 @@ import statistics
 import sys
 from collections.abc import Iterable, Sequence
 
+NONE = '–'
 _STEADY = 1.5  # highest over lowest rate of a machine that does nothing else
 
 
@@ -22,7 +23,7 @@ def threads_text(number: int) -> str:
 def number(value: float | None, unit: str = '') -> str:
     """A figure with three digits or so, or a dash."""
     if value is None:
-        return '–'
+        return NONE
     digits = 0 if value >= 1000 else 1 if value >= 100 else 2
     return f'{value:.{digits}f}{unit}'
 

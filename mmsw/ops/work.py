@@ -1,6 +1,9 @@
 """Multiply-adds of the operators in their cross form: one rule for whoever counts.
 
-A tap that meets padding counts like any other, and so does one that a mask has set to zero.
+A tap that meets padding counts like any other, and so does one that a mask has set to zero. A
+channel of the folded form that has one tap in all is a ghost channel, which passes unchanged: it
+counts one multiply-add for each position. Where the taps have no values (while a program is traced,
+compiled or run on tensors without data) such a channel counts like the others.
 ``torch.utils.flop_counter`` gets the rule for every operator, whoever registered it: two operations
 for each multiply-add, one for each addition of ``shift_add``.
 """
@@ -11,6 +14,7 @@ import math
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils.flop_counter import flop_registry, shape_wrapper
 
 from .assemble import arm_taps
@@ -40,31 +44,50 @@ def arm_blocks(taps: int, small_kernel: int) -> int:
     return -(-taps // small_kernel)
 
 
+def folded_taps(wide: Tensor, tall: Tensor) -> int:
+    """Multiply-adds per position of the folded form of all channels.
+
+    Args:
+        wide: Arm ``[C, taps, N]`` along the rows.
+        tall: Arm ``[C, taps, N]`` along the columns.
+    """
+    channels, side = wide.shape[0], wide.shape[2]
+    whole = (arm_blocks(wide.shape[1], side) + arm_blocks(tall.shape[1], side)) * side**2
+    ghosts = _ghost_channels(wide, tall)
+    return (channels - ghosts) * whole + ghosts
+
+
+def _ghost_channels(wide: Tensor, tall: Tensor) -> int:
+    """Channels with one tap; 0 where the taps have no values."""
+    with torch.no_grad():
+        found = (sum((arm != 0).flatten(1).sum(1) for arm in (wide, tall)) == 1).sum()
+    return int(found) if type(found) is Tensor and not found.is_meta else 0
+
+
 def count_flops_of_operators() -> None:
     """Tell ``torch.utils.flop_counter`` about every operator that is there; once is enough."""
     for name, formula in _FORMULAS.items():
         packets = (getattr(getattr(torch.ops, space), name, None) for space in _NAMESPACES)
         for packet in filter(None, packets):
             # register_flop_formula of torch 2.4 would register the overloads, which nobody looks up
-            flop_registry[packet] = shape_wrapper(formula)
+            flop_registry[packet] = formula
 
 
-# The formulas get shapes in place of tensors: those of an operator, the pattern, and some names.
+# The formulas get the arguments of an operator: its tensors, the pattern, and some names. Those in
+# shape_wrapper get shapes in place of tensors.
 
 
+@shape_wrapper
 def _of_map(map_shape: torch.Size, *rest: Any, out_shape: Any, **kwargs: Any) -> int:
     big, small = [part for part in rest if isinstance(part, int)][-2:]
     return 2 * math.prod(map_shape) * cross_taps(big, small)
 
 
-def _of_cross(
-    x: torch.Size, wide: torch.Size, tall: torch.Size, *rest: Any, out_shape: Any, **kwargs: Any
-) -> int:
-    side = wide[2]
-    blocks = arm_blocks(wide[1], side) + arm_blocks(tall[1], side)
-    return 2 * math.prod(x) * blocks * side**2
+def _of_cross(x: Tensor, wide: Tensor, tall: Tensor, *rest: Any, **kwargs: Any) -> int:
+    return 2 * (x.numel() // x.shape[1]) * folded_taps(wide, tall)
 
 
+@shape_wrapper
 def _of_added(*arguments: Any, out_shape: Any, **kwargs: Any) -> int:
     """Additions: a group goes once into either arm and some go into the identity, R times."""
     tables = next(i for i, part in enumerate(arguments) if isinstance(part, int)) - 2

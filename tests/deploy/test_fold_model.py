@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 from pathlib import Path
 
 import pytest
@@ -55,14 +56,14 @@ def enliven(model: nn.Module) -> None:
                 param.uniform_(0.5, 1.5)
 
 
-def predictions(model: nn.Module, scope: str) -> BaseDataElement:
-    torch.manual_seed(1)
+def predictions(model: nn.Module, scope: str, seed: int = 1) -> BaseDataElement:
+    torch.manual_seed(seed)
     kind = 'SegDataSample' if scope == 'mmseg' else 'DetDataSample'
     structures = pytest.importorskip(f'{scope}.structures', reason=f'{scope}: not installed')
     sample = getattr(structures, kind)(
         metainfo=dict(
             img_shape=(64, 64), ori_shape=(64, 64), pad_shape=(64, 64), batch_input_shape=(64, 64),
-            scale_factor=(1.0, 1.0), img_id=0,
+            scale_factor=(1.0, 1.0), img_id=seed,
         )
     )  # fmt: skip
     image = torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8)
@@ -122,6 +123,13 @@ def test_a_segmentor_predicts_the_same_labels():
     assert all(torch.equal(state[name], value) for name, value in model.state_dict().items())
 
 
+def assert_same_boxes(found: BaseDataElement, expected: BaseDataElement) -> None:
+    assert len(found) == len(expected) > 0
+    assert torch.equal(found.labels, expected.labels)
+    torch.testing.assert_close(found.scores, expected.scores, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(found.bboxes, expected.bboxes, atol=1e-2, rtol=1e-4)
+
+
 def test_a_detector_with_norms_in_its_pyramid():
     pytest.importorskip('mmdet', reason='mmdet: not installed')
     model = built(RETINANET, {'model.neck.norm_cfg.type': 'BN'})
@@ -130,10 +138,7 @@ def test_a_detector_with_norms_in_its_pyramid():
     assert norms
     report = fold_model(model)
     found = predictions(model, 'mmdet').pred_instances
-    assert len(found) == len(expected) > 0
-    assert torch.equal(found.labels, expected.labels)
-    torch.testing.assert_close(found.scores, expected.scores, atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(found.bboxes, expected.bboxes, atol=1e-2, rtol=1e-4)
+    assert_same_boxes(found, expected)
     assert len(report.folded) == len(norms)
     assert all(name.startswith('neck.') for name in report.folded)
     assert (report.dropped, report.kept, norms_in(model)) == ((), {}, [])
@@ -151,16 +156,48 @@ def test_norms_of_two_stage_heads_that_stay_are_named():
     expected = predictions(model, 'mmdet').pred_instances
     report = fold_model(model)
     found = predictions(model, 'mmdet').pred_instances
-    assert len(found) == len(expected) > 0
-    assert torch.equal(found.labels, expected.labels)
-    torch.testing.assert_close(found.scores, expected.scores, atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(found.bboxes, expected.bboxes, atol=1e-2, rtol=1e-4)
+    assert_same_boxes(found, expected)
     assert (found.masks != expected.masks).float().mean() < 1e-3
     assert report.kept == {
         f'roi_head.mask_head.convs.{index}.gn': 'GroupNorm, its statistics are those of each image'
         for index in range(2)
     }
     assert 'stays: roi_head.mask_head.convs.0.gn (GroupNorm' in str(report)
+
+
+def average_precisions(samples: list[BaseDataElement], truth: list[BaseDataElement]) -> dict:
+    """COCO's figures of predictions, where others of the same images are the truth."""
+    from mmdet.evaluation import CocoMetric
+    from mmdet.structures.mask import encode_mask_results
+
+    metric = CocoMetric(metric=['bbox', 'segm'])
+    metric.dataset_meta = dict(classes=[str(label) for label in range(10)])
+    for sample, true in zip(samples, truth, strict=True):
+        known = true.pred_instances
+        masks = encode_mask_results(known.masks)
+        instances = [
+            dict(bbox=box, bbox_label=label, ignore_flag=0, mask=mask)
+            for box, label, mask in zip(
+                known.bboxes.tolist(), known.labels.tolist(), masks, strict=True
+            )
+        ]
+        metric.process({}, [sample.to_dict() | dict(instances=instances)])
+    return metric.evaluate(len(samples))
+
+
+def test_average_precision_stays(monkeypatch):
+    pytest.importorskip('mmdet', reason='mmdet: not installed')
+    module = importlib.import_module('mmdet.evaluation.metrics.coco_metric')
+    monkeypatch.setattr(module, 'round', lambda value, digits: value, raising=False)
+    options = {'model.neck.in_channels': [8, 8, 8, 8], 'model.test_cfg.rcnn.score_thr': 0.0}
+    model = built(MASK_RCNN, options, backbone=TINY | dict(norm_cfg=dict(type='BN')))
+    truth = [predictions(model, 'mmdet', seed) for seed in range(2)]
+    expected = average_precisions(truth, truth)
+    fold_model(model)
+    found = average_precisions([predictions(model, 'mmdet', s) for s in range(2)], truth)
+    # a box of the truth that has an empty mask is found by nobody
+    assert min(expected['coco/bbox_mAP'], expected['coco/segm_mAP']) > 0.8
+    assert found == pytest.approx(expected, abs=5e-5)
 
 
 class Head(BaseModule):

@@ -3,11 +3,13 @@
 import importlib.util
 import io
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import pytest
 import torch
 from shift_wise_literal import relative_error
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmsw.analysis.complexity.operator_work import layer_work
@@ -51,6 +53,25 @@ def test_flops_of_a_layer_and_its_gradients(every_backend: str) -> None:
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         folded(x)
     assert counter.get_total_flops() == 2 * layer_work(folded, 2, 9, 7)[0]
+
+
+@pytest.mark.parametrize('version', ['v1', 'v2'])
+def test_flops_of_a_folded_block(version: str) -> None:
+    """Ghost channels count one multiply-add for each position, like in ``complexity``."""
+    arch = dict(depths=[1, 1, 1, 1], dims=[16, 8, 8, 8])
+    net = ShiftWiseNet(arch, version, out_indices=(0,)).eval().switch_to_deploy()
+    block = net.stages[0][0]
+    ghosts = 16 - block.num_active
+    assert ghosts > 0
+    counts = []
+    for mode in (nullcontext(), FakeTensorMode(allow_non_fake_inputs=True)):
+        with mode, FlopCounterMode(display=False) as counter, torch.no_grad():
+            block(torch.zeros(2, 16, 9, 7))
+        found = counter.get_flop_counts()['Global'].items()
+        counts += [count for op, count in found if 'cross_conv' in str(op)]
+    known, unknown = counts
+    assert known == 2 * layer_work(block, 2, 9, 7)[0]
+    assert unknown * block.num_active == 16 * (known - 2 * ghosts * 2 * 9 * 7)
 
 
 def test_flops_of_the_second_step(every_backend: str) -> None:

@@ -66,7 +66,8 @@ def layer_work(
     its arms are cut into blocks from their first tap, as the ``cpp`` backend does. The naive count
     is that of the small convolutions, once per path, pruned or not: ``C' * nk * N * N`` for each
     of the ``(H + 2e) * (W + 2e)`` positions of their output; the folded form counts as one path.
-    A folded block passes its ghost channels through a kernel of one tap, which is one block each.
+    A folded block passes its ghost channels through a kernel of one tap, which is one multiply-add
+    for each position.
 
     Args:
         layer: The layer, in its training or its folded form; or a folded block.
@@ -78,17 +79,18 @@ def layer_work(
     if layer.deployed:
         big, n, num_paths = layer.kernel_size[0], layer.deploy_wide.shape[2], 1
         arms = (layer.deploy_wide, layer.deploy_tall)
-        dense = layer.num_active * sum(arm_blocks(arm.shape[1], n) for arm in arms)
-        dense += len(layer.deploy_wide) - layer.num_active
-        used = sum(_blocks_of_arm(arm) for arm in arms)
+        ghosts = len(layer.deploy_wide) - layer.num_active
+        dense = layer.num_active * sum(arm_blocks(arm.shape[1], n) for arm in arms) * n**2 + ghosts
+        # a ghost's only tap is in one block
+        used = (sum(_blocks_of_arm(arm) for arm in arms) - ghosts) * n**2 + ghosts
     else:
         big, n = layer.pattern.big_kernel, layer.pattern.small_kernel
         num_paths = len(layer.paths)
-        dense = layer.num_active * cross_taps(big, n) // n**2
-        used = used_blocks(layer.kept_filters(), layer.pattern)
+        dense = layer.num_active * cross_taps(big, n)
+        used = used_blocks(layer.kept_filters(), layer.pattern) * n**2
     filters = num_paths * layer.num_active * num_groups(big, n)
     naive = small_conv_work(filters, n, batch, height, width)
-    return dense * n**2 * positions, used * n**2 * positions, naive
+    return dense * positions, used * positions, naive
 
 
 def _blocks_of_arm(arm: Tensor) -> int:

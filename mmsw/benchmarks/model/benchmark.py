@@ -6,10 +6,11 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from mmsw.wording import short
 
@@ -22,15 +23,16 @@ from ..measure import (
     seconds,
     use_threads,
 )
-from ..sizes import chosen_device
+from ..onnx_runtimes import missing
+from ..sizes import chosen_device, chosen_settings
 from ..words import say, threads_text
-from .contender import Contender, contenders_of
+from .contender import Contender, NotStartedError, contenders_of
 from .foresight import Foresight
 from .kinds import inspected
-from .networks import EVAL, MODES, Network, networks
+from .networks import EVAL, MODES, Form, Network, networks
 from .report import write_report
 from .rows import compare, make_row
-from .settings import DTYPES, NAMED, PRESETS, ModelSettings
+from .settings import DTYPES, PRESETS, ModelSettings
 
 _CHEAP = 0.5  # seconds: calls below are timed again, with warm caches, for the estimate
 _MEMORY_SHARE = 0.8  # of the free memory that a call may take
@@ -96,21 +98,13 @@ def benchmark_model(
         ValueError: If an argument cannot be honoured, or no contender has such a name.
         OSError: If the folder cannot be written.
     """
-    if preset not in PRESETS:
-        raise ValueError(f'preset must be one of {sorted(PRESETS)}, got {preset!r}')
     target = chosen_device(device, threads)
     if tf32 and target.type != 'cuda':
         raise ValueError('tf32 has no effect on cpu; leave it out')
-    given = dict(zip(NAMED, (crops, batches, threads, modes, dtypes, only, limit), strict=True))
-    settings = replace(
-        PRESETS[preset],
-        **{
-            name: value if name == 'limit' else tuple(value)
-            for name, value in given.items()
-            if value is not None
-        },
-    )
-    settings.check()
+    settings = chosen_settings(
+        PRESETS, preset, crops=crops, batches=batches, threads=threads, modes=modes, dtypes=dtypes,
+        only=only, limit=limit,
+    )  # fmt: skip
     os.makedirs(out, exist_ok=True)  # an unusable folder is found out before the work
     run = _Run(settings, target, channels_last)
     with _gpu_settings(target, tf32) as backends:
@@ -173,14 +167,7 @@ class _Run:
     def _build(self, contestants: Sequence[Network]) -> list[Contender]:
         found: list[Contender] = []
         for network in contestants:
-            forms = [form for form in network.forms if set(form.modes) & set(self.settings.modes)]
-            names = [network.name + form.name for form in forms]
-            self.names += names
-            if self.settings.only:
-                forms = [form for form, name in zip(forms, names, strict=True)
-                         if self.settings.takes(name)]  # fmt: skip
-            elif self.settings.main:
-                forms = [form for form in forms if network.main and form.main]
+            forms = self._forms(network)
             if not forms:
                 continue
             say(f'building {network.name}')
@@ -195,15 +182,42 @@ class _Run:
             except Exception as error:  # a network that fails must not cost the others' rows
                 self._fail(f'{network.name}: {short(error)}')
         if not found and not self.errors and not self.left_out:
-            raise ValueError(
-                f'only must be parts of names of {self.names}, got {list(self.settings.only)}'
-            )
+            raise self.settings.nobody(self.names)
         return found
+
+    def _forms(self, network: Network) -> list[Form]:
+        """Those of a network that are in the run."""
+        settings, found = self.settings, []
+        for form in network.forms:
+            modes = set(form.modes) & set(settings.modes)
+            if not modes:
+                continue
+            name = network.name + form.name
+            self.names.append(name)
+            if (
+                settings.main
+                and not settings.only
+                and not (form.main and modes & set(network.main))
+            ):
+                continue
+            if not settings.takes(name):
+                continue
+            if why := missing(form.packages):
+                line = f'{form.name.rpartition(", ")[2]}: {why}'
+                if line not in self.left_out:
+                    self.left_out.append(line)
+                continue
+            found.append(form)
+        return found
+
+    def _takes_part(self, contender: Contender, mode: str) -> bool:
+        quick = self.settings.main and not self.settings.only
+        return mode in contender.form.modes and (not quick or mode in contender.network.main)
 
     def _measure(self, group: _Group, contenders: list[Contender], rates: MachineRates) -> None:
         ready = []
         for contender in contenders:
-            if group.mode not in contender.form.modes:
+            if not self._takes_part(contender, group.mode):
                 continue
             if prepared := self._prepared(contender, group):
                 ready.append((contender, *prepared))
@@ -230,6 +244,8 @@ class _Run:
                 f'  {contender.name:<28} {row["median_ms"]:10.1f} ms '
                 f'{row["ratio"]:7.2f} x floor  n={len(times)}'
             )
+        if any(contender.form.start for contender, *_ in ready):
+            torch.compiler.reset()  # its limit on sizes is for all groups together
 
     def _prepared(self, contender: Contender, group: _Group) -> tuple | None:
         """The call, its rough seconds, its peak of memory and its kinds of work; or who is out."""
@@ -239,7 +255,12 @@ class _Run:
             if (too_much := self._too_much(contender, group)) is not None:
                 self.left_out.append(f'{place}: {too_much}')
                 return None
-            call = self._call(contender, group, group.crop, group.batch)
+            images = self._images(group, group.crop, group.batch)
+            call = (
+                contender.started(images)
+                if contender.form.start
+                else contender.call(images, group.mode)
+            )
             begin = time.perf_counter()
             result, peak, kinds = inspected(call, self.device)
             estimate = time.perf_counter() - begin
@@ -251,6 +272,8 @@ class _Run:
             self._foresight_of(contender, group).learn(group.crop, group.batch, estimate, peak)
         except torch.cuda.OutOfMemoryError as error:
             self.left_out.append(f'{place}: {short(error)}')
+        except NotStartedError as error:
+            self.left_out.append(f'{place}: {error}')
         except Exception as error:  # a contender that fails must not cost the others' rows
             if group.dtype == 'float32':
                 self._fail(f'{place}: {short(error)}')
@@ -287,15 +310,14 @@ class _Run:
 
     def _probe(self, contender: Contender, group: _Group, crop: int) -> tuple[float, int]:
         """Seconds and bytes of a call on one small image; the first call prepares things."""
-        call = self._call(contender, group, crop, 1)
+        call = contender.call(self._images(group, crop, 1), group.mode)
         _, peak = peak_memory(call, self.device)
         return seconds(call, self.device), peak
 
-    def _call(self, contender: Contender, group: _Group, crop: int, batch: int):
+    def _images(self, group: _Group, crop: int, batch: int) -> Tensor:
         generator = torch.Generator().manual_seed(0)
         images = torch.randn(batch, 3, crop, crop, generator=generator)
-        images = images.to(self.device, DTYPES[group.dtype], memory_format=self.layout)
-        return contender.call(images, group.mode)
+        return images.to(self.device, DTYPES[group.dtype], memory_format=self.layout)
 
     def _fail(self, problem: str) -> None:
         self.errors.append(problem)

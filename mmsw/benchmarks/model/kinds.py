@@ -21,7 +21,7 @@ _RULES = [
     (kind, re.compile(pattern))
     for kind, pattern in (
         (ACTIVATION, 'gelu|relu|sigmoid|silu|threshold|clamp_min|softmax|tanh|hardswish'),
-        (NORMS, 'norm'),
+        (NORMS, 'norm|^row_(moments|products|sums)'),
         (OPERATOR, 'shift_wise|shift_add|cross_conv|depthwise'),
         (PRODUCTS, r'conv|attention|linear|matmul|^(add|b|baddb)?mm_?$'),
         (

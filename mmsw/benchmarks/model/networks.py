@@ -17,13 +17,15 @@ from mmsw.models.backbones import ShiftWiseNet
 from mmsw.wording import short
 
 from .convnext import ConvNeXt
+from .exported import EXPORTED, Start
 
 EVAL, TRAINING = 'eval', 'training step'
 MODES = (EVAL, TRAINING)
 CONVNEXT = 'ConvNeXt-T'
 _TOOLBOXES = ('mmseg', 'mmdet')  # both have the same ResNet and Swin Transformer
 _ALL_MAPS = (0, 1, 2, 3)
-_CALIBRATED_CROP = 128
+_CALIBRATED_CROP = 256
+_LAYER_SCALE = 0.3
 
 
 class Form(NamedTuple):
@@ -34,12 +36,16 @@ class Form(NamedTuple):
         make: The network in this form, from the network, which it leaves as it is.
         modes: What the form is for, of ``MODES``.
         main: Whether a quick run has it.
+        start: What is called instead of the network in this form, for images of one size.
+        packages: What that needs.
     """
 
     name: str
     make: Callable[[nn.Module], nn.Module]
     modes: Sequence[str] = MODES
     main: bool = True
+    start: Start | None = None
+    packages: Sequence[str] = ()
 
 
 TRAINING_FORM = Form('', lambda network: network)
@@ -53,14 +59,14 @@ class Network:
         name: Name in the table.
         build: Builds it with random weights; raises ``ImportError`` where a package is missing.
         forms: How it can run, the training form first.
-        main: Whether a quick run has it.
+        main: In which modes a quick run has it.
         source: Whose code it is.
     """
 
     name: str
     build: Callable[[], nn.Module]
     forms: Sequence[Form] = (TRAINING_FORM,)
-    main: bool = True
+    main: Sequence[str] = MODES
     source: str = 'mmsw'
 
 
@@ -68,7 +74,7 @@ def networks() -> list[Network]:
     """All that are compared: this project's, then what a user would pick instead."""
     own = [
         Network(f'SW-{arch[0].upper()} {version}', partial(_own, arch, version), OWN_FORMS, main)
-        for arch, main in (('tiny', True), ('small', False))
+        for arch, main in (('tiny', MODES), ('small', ()))
         for version in ('v1', 'v2')
     ]
     return [*own, _convnext(), *(_of_toolboxes(*entry) for entry in _OTHERS), _replknet()]
@@ -82,27 +88,36 @@ def folded(network: nn.Module) -> nn.Module:
     return network
 
 
-def recomputed(network: ShiftWiseNet) -> ShiftWiseNet:
-    """A copy that recomputes its blocks in the backward pass."""
+def with_blocks(network: ShiftWiseNet, **attributes: bool) -> ShiftWiseNet:
+    """A copy whose blocks have other attributes."""
     network = copy.deepcopy(network)
     for stage in network.stages:
         for block in stage:
-            block.with_cp = True
+            for name, value in attributes.items():
+                setattr(block, name, value)
     return network
 
 
+NOT_FUSED = ', not fused'
 OWN_FORMS = (
     TRAINING_FORM,
     Form(', folded', folded, (EVAL,)),
-    Form(', blocks recomputed', recomputed, (TRAINING,), main=False),
+    Form(NOT_FUSED, partial(with_blocks, fused=False), (TRAINING,)),
+    Form(', hidden maps recomputed', partial(with_blocks, recompute=True), (TRAINING,)),
+    Form(', blocks recomputed', partial(with_blocks, with_cp=True), (TRAINING,), main=False),
+    *(
+        Form(f', folded, {name}', folded, (EVAL,), False, start, packages)
+        for name, (start, packages) in EXPORTED.items()
+    ),
 )
 
 
 def enliven(network: nn.Module, seed: int) -> nn.Module:
-    """Draw weights, norms and layer scales so that every block adds as much as its map has.
+    """Draw weights, norms and layer scales so that every block adds a part of what its map has.
 
     A fresh block hardly adds to its map, so a wrong one would not be noticed. Batch norms get the
-    statistics of random images, without which maps would grow from block to block.
+    statistics of a random image, without which maps would grow from block to block. They grow a
+    little on images of another size; blocks that added more would make rounding errors grow, too.
     """
     generator = torch.Generator().manual_seed(seed)
     state = {**dict(network.named_parameters()), **dict(network.named_buffers())}
@@ -117,13 +132,15 @@ def enliven(network: nn.Module, seed: int) -> nn.Module:
                 drawn = 0.2 * drawn - 0.1
             else:
                 drawn += 0.5
+                if name.endswith('.gamma') and not name.endswith('grn.gamma'):
+                    drawn *= _LAYER_SCALE
             tensor.copy_(drawn)
         norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
         kept = [norm.momentum for norm in norms]
         for norm in norms:
             norm.momentum = 1.0
         network.train()
-        network(torch.randn(2, 3, _CALIBRATED_CROP, _CALIBRATED_CROP, generator=generator))
+        network(torch.randn(1, 3, _CALIBRATED_CROP, _CALIBRATED_CROP, generator=generator))
         network.eval()
         for norm, momentum in zip(norms, kept, strict=True):
             norm.momentum = momentum
@@ -153,7 +170,7 @@ def _replknet() -> Network:
         )
 
     forms = (TRAINING_FORM, Form(', re-parameterised', folded, (EVAL,)))
-    return Network('RepLKNet-31B', build, forms, source='mmpretrain')
+    return Network('RepLKNet-31B', build, forms, (EVAL,), 'mmpretrain')
 
 
 _OTHERS: Sequence[tuple[str, Sequence[str], str, dict[str, Any]]] = (
@@ -173,7 +190,7 @@ def _of_toolboxes(
     name: str, packages: Sequence[str], kind: str, settings: dict[str, Any]
 ) -> Network:
     build = partial(_imported, packages, kind, **settings)
-    return Network(name, build, source=' or '.join(packages))
+    return Network(name, build, main=(EVAL,), source=' or '.join(packages))
 
 
 def _imported(packages: Sequence[str], kind: str, **settings: Any) -> nn.Module:

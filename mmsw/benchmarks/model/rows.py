@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Mapping, Sequence
 
+from ..measure import timing_of
 from ..words import threads_text
 from .contender import Contender
-from .networks import CONVNEXT
+from .networks import CONVNEXT, NOT_FUSED
 from .settings import DTYPES
 
 Row = dict
@@ -33,21 +33,17 @@ def make_row(
         kinds: Share of each kind of work in the time of the operators.
     """
     crop, batch = setting['crop'], setting['batch']
-    median = statistics.median(times)
-    quarter = statistics.quantiles(times, n=4, method='inclusive') if len(times) > 1 else [0.0] * 3
+    timing = timing_of(times)
+    median = timing['median_ms'] / 1e3
     arithmetic = batch * contender.multiply_adds(crop, setting['mode'])
     return dict(
         setting,
         name=contender.name,
         network=contender.network.name,
         source=contender.network.source,
-        median_ms=median * 1e3,
-        min_ms=min(times) * 1e3,
-        max_ms=max(times) * 1e3,
-        spread=(quarter[2] - quarter[0]) / median,
-        samples=len(times),
+        **timing,
         images_per_s=batch / median,
-        peak_bytes=peak,
+        peak_bytes=peak if kinds else None,  # torch has seen nothing
         weight_bytes=contender.numbers * DTYPES[setting['dtype']].itemsize,
         multiply_adds=arithmetic,
         matmul_per_s=rate,
@@ -59,20 +55,25 @@ def make_row(
 
 
 def compare(rows: Sequence[Row]) -> None:
-    """Add what each row takes beside ConvNeXt-T and beside its own training form.
+    """Add what each row takes beside others, as shares of theirs.
 
-    ``over_convnext`` and ``over_training_form`` are the times over theirs; ``None`` in their own
-    rows, and where they have none of the setting.
+    ``over_convnext``, ``over_training_form``, ``over_not_fused`` (and ``peak_over_not_fused``, of
+    the memory) are beside ConvNeXt-T and the network's own forms in the same setting,
+    ``over_float32`` is beside itself in float32. ``None`` where there is no such other row.
     """
-    times = {(setting_of(row), row['name']): row['median_ms'] for row in rows}
+    found = {(setting_of(row), row['name']): row for row in rows}
     for row in rows:
-        for key, other in (
-            ('over_convnext', CONVNEXT),
-            ('over_training_form', row['network']),
+        here, single = setting_of(row), setting_of(row | dict(dtype='float32'))
+        not_fused = here, row['network'] + NOT_FUSED
+        for key, what, place in (
+            ('over_convnext', 'median_ms', (here, CONVNEXT)),
+            ('over_training_form', 'median_ms', (here, row['network'])),
+            ('over_not_fused', 'median_ms', not_fused),
+            ('peak_over_not_fused', 'peak_bytes', not_fused),
+            ('over_float32', 'median_ms', (single, row['name'])),
         ):
-            base = times.get((setting_of(row), other))
-            same = base is None or row['name'] == other
-            row[key] = None if same else row['median_ms'] / base
+            other = found.get(place, row)
+            row[key] = None if other is row else row[what] / other[what]
 
 
 def setting_of(row: Row) -> tuple:

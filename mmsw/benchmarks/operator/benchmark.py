@@ -22,14 +22,15 @@ from ..measure import (
     seconds,
     use_threads,
 )
-from ..sizes import chosen_device
+from ..processes import clock
+from ..sizes import chosen_device, chosen_settings
 from ..words import say
 from .cases import Case, OperatorShape, stage_shapes
 from .contenders import contenders
 from .job import BOTH, FORWARD, Job
 from .report import write_report
 from .rows import make_row, type_name
-from .settings import FEW_SPARSITIES, NAMED, PRESETS, BenchmarkSettings
+from .settings import FEW_SPARSITIES, PRESETS, BenchmarkSettings
 
 _CHEAP = 0.5  # seconds: calls below are run a second time to measure memory with warm caches
 _RATE_SAMPLES = 3
@@ -95,15 +96,11 @@ def benchmark_ops(
         ValueError: If an argument cannot be honoured, or no contender has such a name.
         OSError: If the folder cannot be written.
     """
-    if preset not in PRESETS:
-        raise ValueError(f'preset must be one of {sorted(PRESETS)}, got {preset!r}')
     target = chosen_device(device, threads)
-    given = dict(zip(NAMED, (versions, crops, batches, threads, sparsities, only), strict=True))
-    settings = replace(
-        PRESETS[preset],
-        **{name: tuple(values) for name, values in given.items() if values is not None},
-    )
-    settings.check()
+    settings = chosen_settings(
+        PRESETS, preset, versions=versions, crops=crops, batches=batches, threads=threads,
+        sparsities=sparsities, only=only,
+    )  # fmt: skip
     if shapes is None:
         shapes = [
             shape
@@ -164,9 +161,7 @@ class _Run:
             )
         )  # fmt: skip
         if not self.rows and self.settings.only and not self.errors:
-            raise ValueError(
-                f'only must be parts of names of {list(self.names)}, got {list(self.settings.only)}'
-            )
+            raise self.settings.nobody(self.names)
         return dict(
             machine=about,
             settings=dict(
@@ -302,7 +297,7 @@ class _Run:
             size = self._size(group)
             near = min(known, key=lambda pair: abs(pair[0] - size))
             total += near[1] * max(1.0, size / near[0])
-        return f' (about {_clock(total)} left)'
+        return f' (about {clock(total)} left)'
 
 
 def usable_backends(device: torch.device) -> tuple[list[str], dict[str, str]]:
@@ -321,8 +316,3 @@ def usable_backends(device: torch.device) -> tuple[list[str], dict[str, str]]:
         else:
             usable.append(name)
     return usable, others
-
-
-def _clock(total: float) -> str:
-    minutes, rest = divmod(round(total), 60)
-    return f'{minutes} min {rest} s' if minutes else f'{rest} s'

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
-from mmsw.json_file import write_json
-from mmsw.whole_file import write_text, write_whole
+from mmsw.whole_file import write_whole
 
+from ..timing_report import opening, write_files
 from ..words import number, rate_line, table, threads_text
 from . import gpu_model
 from .contenders import SLAK, SLAK_TRANSPOSED, SLICES
@@ -17,38 +16,19 @@ from .plot import draw
 from .summary import Row, comparisons, setting, summary, title
 
 
-def write_report(result: dict, out: str | os.PathLike[str]) -> list[Path]:
-    """Write ``benchmark.json``, ``benchmark.md`` and, with matplotlib, ``benchmark.png``.
-
-    Args:
-        result: What :func:`~mmsw.benchmarks.operator.benchmark.benchmark_ops` returns.
-        out: Folder; existing files of these names are replaced, each of them whole or not at all.
-
-    Returns:
-        The files.
-    """
+def write_report(result: dict, out: str | os.PathLike[str]) -> None:
+    """Write what :func:`~mmsw.benchmarks.operator.benchmark.benchmark_ops` returns to a folder."""
     result = result | dict(summary=summary(result['rows']))
-    folder = Path(out)
-    text, figures, plot = (folder / f'benchmark.{ending}' for ending in ('md', 'json', 'png'))
-    write_text(text, markdown(result))
-    write_json(figures, 'benchmark_ops', result)
-    try:
-        import matplotlib.figure  # noqa: F401
-    except ImportError:
-        return [text, figures]
-    write_whole(plot, lambda temporary: draw(result, temporary))
-    return [text, figures, plot]
+    write_files(
+        result, out, 'benchmark_ops', markdown(result),
+        lambda plot: write_whole(plot, lambda temporary: draw(result, temporary)),
+    )  # fmt: skip
 
 
 def markdown(result: dict) -> str:
     """The whole report as Markdown."""
     rows: list[Row] = result['rows']
-    lines = ['# Operator benchmark', '']
-    lines += [f'- {key}: {value}' for key, value in result['machine'].items()]
-    lines += [f'- duration: {result["seconds"]} s', *_rate_lines(rows)]
-    for head, found in (('Errors', result['errors']), ('Left out', result['left_out'])):
-        if found:
-            lines += ['', f'## {head}', '', *(f'- {item}' for item in found)]
+    lines = opening('Operator benchmark', result, _rate_lines(rows))
     if result['unavailable']:
         lines += ['', '## Backends that are not in this run', '']
         lines += [f'- {name}: {reason}' for name, reason in result['unavailable'].items()]

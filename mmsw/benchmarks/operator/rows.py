@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Sequence
 
 import torch
 
+from ..measure import timing_of
 from .job import Job
 
 
@@ -24,8 +24,7 @@ def make_row(
         sweep: Whether the row belongs to the sweep over the sparsity.
     """
     shape, case = job.case.shape, job.case
-    median = statistics.median(times)
-    quarter = statistics.quantiles(times, n=4, method='inclusive') if len(times) > 1 else [0.0] * 3
+    timing = timing_of(times)
     arithmetic, moved = job.arithmetic() / matmul, job.moved_bytes() / copy
     floor = max(arithmetic, moved)
     return dict(
@@ -46,11 +45,7 @@ def make_row(
         sparsity=case.sparsity,
         name=job.name,
         kind=job.kind,
-        median_ms=median * 1e3,
-        min_ms=min(times) * 1e3,
-        max_ms=max(times) * 1e3,
-        spread=(quarter[2] - quarter[0]) / median,
-        samples=len(times),
+        **timing,
         multiply_adds=job.arithmetic(),
         moved_bytes=job.moved_bytes(),
         matmul_per_s=matmul,
@@ -58,7 +53,7 @@ def make_row(
         arithmetic_floor_ms=arithmetic * 1e3,
         bytes_floor_ms=moved * 1e3,
         floor_ms=floor * 1e3,
-        ratio=median / floor,
+        ratio=timing['median_ms'] / 1e3 / floor,
     )
 
 

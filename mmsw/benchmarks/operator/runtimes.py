@@ -1,12 +1,10 @@
 """The same cross form in onnxruntime and OpenVINO: depthwise convolutions, three, or two folded.
 
-Both are optional. Each runs one ONNX model per shape, with as many threads as torch has, on the
-memory of torch's tensors: nothing is copied but what the runtime copies by itself.
+Each runs one ONNX model per shape, see :mod:`mmsw.benchmarks.onnx_runtimes`.
 """
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
@@ -15,21 +13,20 @@ from torch import Tensor
 from mmsw.ops import cross_conv2d
 from mmsw.ops.assemble import assemble
 
+from ..onnx_runtimes import RUNTIMES, Infer, missing
 from .cases import Case, Tensors
 from .job import FOLDED, FORWARD, RUNTIME, Job
 
 _OPSET = 17
 Kernel = tuple[Tensor, bool]  # taps [C, taps, N], and whether they run along the columns
-Infer = Callable[[], None]
 
 
 def jobs(case: Case, folded_arms: tuple[Tensor, Tensor]) -> Iterator[Job | str]:
     """A row per runtime and form, or why it is not there."""
     wide, tall, small = assemble(case.weight, case.pattern.tables())
-    for name, (start, packages) in _RUNTIMES.items():
-        missing = [package for package in packages if not _is_there(package)]
-        if missing:
-            yield f'{name}: not installed; for its rows, pip install {" ".join(missing)}'
+    for name, (start, packages) in RUNTIMES.items():
+        if why := missing(packages):
+            yield f'{name}: {why}'
             continue
         yield Job(
             name, RUNTIME, FORWARD, case,
@@ -91,47 +88,3 @@ def _model(x: Tensor, kernels: Sequence[Kernel], folded: bool) -> bytes:
     model.ir_version = 8  # of that opset: what older runtimes read
     checker.check_model(model)
     return model.SerializeToString()
-
-
-def _start_onnxruntime(model: bytes, x: Tensor, outputs: Tensors) -> Infer:
-    import numpy
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.inter_op_num_threads = 1
-    # its threads would wait at full speed while the next contender is timed
-    options.add_session_config_entry('session.intra_op.allow_spinning', '0')
-    session = onnxruntime.InferenceSession(model, options, providers=['CPUExecutionProvider'])
-    binding = session.io_binding()
-    kind = ('cpu', 0, numpy.float32)
-    binding.bind_input('x', *kind, list(x.shape), x.data_ptr())
-    for found, out in zip(session.get_outputs(), outputs, strict=True):
-        binding.bind_output(found.name, *kind, list(out.shape), out.data_ptr())
-    return lambda: session.run_with_iobinding(binding)
-
-
-def _start_openvino(model: bytes, x: Tensor, outputs: Tensors) -> Infer:
-    import openvino
-
-    core = openvino.Core()
-    options = {
-        'INFERENCE_NUM_THREADS': torch.get_num_threads(),
-        'NUM_STREAMS': 1,
-        'INFERENCE_PRECISION_HINT': 'f32',
-    }
-    request = core.compile_model(core.read_model(model), 'CPU', options).create_infer_request()
-    request.set_input_tensor(openvino.Tensor(x.numpy(), shared_memory=True))
-    for index, out in enumerate(outputs):
-        request.set_output_tensor(index, openvino.Tensor(out.numpy(), shared_memory=True))
-    return request.infer
-
-
-_RUNTIMES = {
-    'onnxruntime': (_start_onnxruntime, ('onnx', 'onnxruntime')),
-    'OpenVINO': (_start_openvino, ('onnx', 'openvino')),
-}
-
-
-def _is_there(package: str) -> bool:
-    return importlib.util.find_spec(package) is not None

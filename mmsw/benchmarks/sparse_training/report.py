@@ -7,8 +7,9 @@ from typing import Any
 
 from .. import report as shared
 from ..comparison import Spread
-from ..report import NONE, device_text, notes, progress_text, table_of
+from ..report import device_text, notes, progress_text, table_of
 from ..runs import Failure
+from ..words import NONE
 from .operator_time import operator_of
 from .plan import DENSE, SparsityRun, SparsitySettings
 from .summary import Cell, conclusions, inexact, make_cells, unequal_conditions

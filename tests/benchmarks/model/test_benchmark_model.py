@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
-import json
-from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
-from torch import nn
+from study_helpers import ROOT, call_tool
+from timing_helpers import (
+    assert_bad_arguments_are_named,
+    assert_nobody_of_a_name,
+    assert_whole_report,
+    make_small,
+    result_in,
+)
+from torch import Tensor, nn
 from torch.autograd import DeviceType
 
+from mmsw.benchmarks.measure import machine
 from mmsw.benchmarks.model import benchmark as model_benchmark
 from mmsw.benchmarks.model import networks as contestants
-from mmsw.benchmarks.model.contender import contenders_of
+from mmsw.benchmarks.model.contender import Contender, NotStartedError, contenders_of
 from mmsw.benchmarks.model.convnext import ConvNeXt
+from mmsw.benchmarks.model.exported import EXPORTED, Start
 from mmsw.benchmarks.model.foresight import Foresight
 from mmsw.benchmarks.model.kinds import (
     ACTIVATION,
@@ -31,12 +43,16 @@ from mmsw.benchmarks.model.kinds import (
 )
 from mmsw.benchmarks.model.networks import EVAL, OWN_FORMS, TRAINING, Form, Network, enliven
 from mmsw.benchmarks.model.report import markdown
+from mmsw.benchmarks.onnx_runtimes import RUNTIMES
 from mmsw.models.backbones import ShiftWiseNet
 
+TOOL = ROOT / 'tools/benchmark_model.py'
 CPU, CUDA = torch.device('cpu'), torch.device('cuda')
 TINY = dict(
     arch=dict(depths=[1, 1, 1, 1], dims=[8, 8, 16, 16]), big_kernels=(7, 7, 7, 5), num_reps=1
 )
+
+FORMS = [form for form in OWN_FORMS if form.start is None]  # exporting takes seconds
 
 
 def tiny_networks() -> list[Network]:
@@ -47,51 +63,53 @@ def tiny_networks() -> list[Network]:
         raise ImportError('nothing is not installed')
 
     return [
-        Network('SW-T v1', lambda: own('v1'), OWN_FORMS),
-        Network('SW-S v2', lambda: own('v2'), OWN_FORMS, main=False),
+        Network('SW-T v1', lambda: own('v1'), FORMS),
+        Network('SW-S v2', lambda: own('v2'), FORMS, main=()),
         Network('ConvNeXt-T', lambda: ConvNeXt((1, 1, 1, 1), (4, 4, 8, 8)), source='plain torch'),
+        Network('Simple', lambda: ConvNeXt((1, 1, 1, 1), (4, 4, 4, 4)), main=(EVAL,)),
         Network('Other', missing, source='nothing'),
     ]
 
 
 @pytest.fixture
-def tool(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    folder = Path(__file__).parents[3] / 'tools'
-    monkeypatch.syspath_prepend(str(folder))
-    spec = importlib.util.spec_from_file_location('benchmark_model', folder / 'benchmark_model.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tiny networks, few samples of each, a small product for the rate, and no profiled probes."""
+    monkeypatch.setattr(model_benchmark, 'networks', tiny_networks)
+    make_small(monkeypatch, model_benchmark, least=2)
+    monkeypatch.setattr(model_benchmark, 'peak_memory', lambda call, device: (call(), 2**20))
 
 
 @pytest.fixture
-def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tiny networks, few samples of each, and a small product for the rate."""
-    monkeypatch.setattr(model_benchmark, 'networks', tiny_networks)
-    for name, preset in model_benchmark.PRESETS.items():
-        small = model_benchmark.replace(preset, rounds=2, least=2, budget=0.001)
-        monkeypatch.setitem(model_benchmark.PRESETS, name, small)
-    monkeypatch.setattr('mmsw.benchmarks.measure._MATMUL_SIDE', 32)
-    monkeypatch.setattr('mmsw.benchmarks.measure._COPY_NUMBERS', 1000)
+def uncounted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every network has a million multiply-adds: counting takes longer than the rest."""
+    monkeypatch.setattr(
+        'mmsw.benchmarks.model.contender.complexity', lambda *_: SimpleNamespace(macs_dense=10**6)
+    )
 
 
-def result_in(folder: Path) -> dict:
-    return json.loads((folder / 'benchmark.json').read_text(encoding='utf-8'))
+@pytest.fixture
+def bare(tiny: None, uncounted: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As ``tiny``, without torch's profiler and the picture as well."""
+
+    def inspected(call: Callable[[], object], device: torch.device) -> tuple:
+        return call(), 2**20, dict.fromkeys(KINDS, 1 / len(KINDS))
+
+    monkeypatch.setattr(model_benchmark, 'inspected', inspected)
+    monkeypatch.setattr('mmsw.benchmarks.model.report.draw', lambda result, path: None)
 
 
-def test_a_run_writes_whole_reports(tool, tiny, tmp_path, capsys):
+def test_a_run_writes_whole_reports(tiny, tmp_path, capsys):
     out = tmp_path / 'new' / 'folder'
     before = torch.get_num_threads()
     sizes = ['--crop', '64', '--batch', '2', '--threads', '1', '--only', 'v1', 'Conv', 'Other']
-    assert tool.main(['--out', str(out), *sizes]) == 0
+    assert call_tool(TOOL, '--out', str(out), *sizes) == 0
     assert torch.get_num_threads() == before
     progress = capsys.readouterr().err
     assert '[1/2] eval, crop 64, batch 2, float32, 1 thread' in progress
     assert 'x floor  n=' in progress
 
     result = result_in(out)
-    assert result['format'] == 'mmsw.benchmark_model/1'
-    assert result['machine']['torch'] == torch.__version__
+    assert_whole_report(out, 'benchmark_model', markdown(result))
     assert result['left_out'] == ['Other: nothing is not installed']
     assert result['errors'] == []
     rows = {(row['name'], row['mode']): row for row in result['rows']}
@@ -100,6 +118,8 @@ def test_a_run_writes_whole_reports(tool, tiny, tmp_path, capsys):
         ('SW-T v1, folded', EVAL),
         ('ConvNeXt-T', EVAL),
         ('SW-T v1', TRAINING),
+        ('SW-T v1, not fused', TRAINING),
+        ('SW-T v1, hidden maps recomputed', TRAINING),
         ('SW-T v1, blocks recomputed', TRAINING),
         ('ConvNeXt-T', TRAINING),
     ]
@@ -122,32 +142,43 @@ def test_a_run_writes_whole_reports(tool, tiny, tmp_path, capsys):
     base = rows['ConvNeXt-T', EVAL]
     assert folded['over_convnext'] == folded['median_ms'] / base['median_ms']
     assert (base['over_convnext'], base['over_training_form']) == (None, None)
+    trained, not_fused = rows['SW-T v1', TRAINING], rows['SW-T v1, not fused', TRAINING]
+    assert trained['over_not_fused'] == trained['median_ms'] / not_fused['median_ms']
+    assert trained['peak_over_not_fused'] == trained['peak_bytes'] / not_fused['peak_bytes']
+    assert not_fused['over_not_fused'] is None
+    assert folded['over_not_fused'] is None
 
-    text = (out / 'benchmark.md').read_text(encoding='utf-8')
-    assert text == markdown(result)
+    text = markdown(result)
+    heads = [line for line in text.splitlines() if line.startswith('| network')]
+    assert ['/ not fused | peak / not fused' in head for head in heads] == [False, True]
+    assert not [head for head in heads if '/ float32' in head]
     assert '## training step: crop 64, batch 2, float32, 1 thread' in text
     assert '- ConvNeXt-T: plain torch' in text
-    files = {'benchmark.json', 'benchmark.md'}
-    if importlib.util.find_spec('matplotlib'):
-        files.add('benchmark.png')
-        assert (out / 'benchmark.png').read_bytes().startswith(b'\x89PNG')
-    assert {path.name for path in out.iterdir()} == files
 
 
-def test_quick_takes_the_main_ones(tool, tiny, tmp_path):
+def test_quick_takes_the_main_ones(bare, tmp_path):
     quick = model_benchmark.PRESETS['quick']
     assert (quick.crops, quick.batches, quick.modes) == ((512,), (1,), (EVAL, TRAINING))
     default = model_benchmark.PRESETS['default']
     assert (default.crops, default.batches) == ((224, 512), (1, 8))
-    assert tool.main(['--quick', '--crop', '32', '--mode', 'eval', '--out', str(tmp_path)]) == 0
-    names = [row['name'] for row in result_in(tmp_path)['rows']]
-    assert names == ['SW-T v1', 'SW-T v1, folded', 'ConvNeXt-T']
+    assert call_tool(TOOL, '--quick', '--crop', '64', '--out', str(tmp_path)) == 0
+    names = [(row['name'], row['mode']) for row in result_in(tmp_path)['rows']]
+    assert names == [
+        ('SW-T v1', EVAL),
+        ('SW-T v1, folded', EVAL),
+        ('ConvNeXt-T', EVAL),
+        ('Simple', EVAL),
+        ('SW-T v1', TRAINING),
+        ('SW-T v1, not fused', TRAINING),
+        ('SW-T v1, hidden maps recomputed', TRAINING),
+        ('ConvNeXt-T', TRAINING),
+    ]
 
 
-def test_only_some_in_half_precision_with_channels_last(tool, tiny, tmp_path, capsys):
+def test_only_some_in_half_precision_with_channels_last(bare, tmp_path, capsys):
     chosen = ['--only', 'v1, FOLDED', '--dtype', 'float32', 'bfloat16', '--channels-last']
     sizes = ['--crop', '32', '--batch', '1', '--out', str(tmp_path)]
-    assert tool.main([*chosen, *sizes]) == 0
+    assert call_tool(TOOL, *chosen, *sizes) == 0
     result = result_in(tmp_path)
     assert result['settings']['channels_last'] is True
     assert [(row['name'], row['dtype']) for row in result['rows']] == [
@@ -156,14 +187,13 @@ def test_only_some_in_half_precision_with_channels_last(tool, tiny, tmp_path, ca
     ]
     single, half = result['rows']
     assert half['weight_bytes'] == single['weight_bytes'] / 2
-    capsys.readouterr()
-    assert tool.main(['--only', 'nobody', *sizes[:-1], str(tmp_path / 'other')]) == 2
-    error = capsys.readouterr().err.splitlines()[-1]
-    assert error.startswith("error: only must be parts of names of ['SW-T v1', 'SW-T v1, folded'")
-    assert not list((tmp_path / 'other').iterdir())
+    assert (single['over_float32'], half['deviation']) == (None, single['deviation'])
+    assert half['over_float32'] == half['median_ms'] / single['median_ms']
+    assert '| / float32 |' in (tmp_path / 'benchmark.md').read_text(encoding='utf-8')
+    assert_nobody_of_a_name(TOOL, "SW-T v1', 'SW-T v1, folded'", tmp_path, capsys)
 
 
-def test_who_is_too_slow_or_too_large_is_left_out_and_named(tiny, tmp_path, monkeypatch):
+def test_who_is_too_slow_or_too_large_is_left_out_and_named(bare, tmp_path, monkeypatch):
     sizes = dict(crops=[256], batches=[1], modes=[EVAL], only=['ConvNeXt'])
     result = model_benchmark.benchmark_model(tmp_path, limit=1e-6, **sizes)
     (line,) = result['left_out']
@@ -176,7 +206,7 @@ def test_who_is_too_slow_or_too_large_is_left_out_and_named(tiny, tmp_path, monk
     assert '## Left out' in (tmp_path / 'benchmark.md').read_text(encoding='utf-8')
 
 
-def test_a_form_with_other_maps_is_an_error_and_no_row(tool, tiny, tmp_path, monkeypatch, capsys):
+def test_a_form_with_other_maps_is_an_error_and_no_row(bare, tmp_path, monkeypatch, capsys):
     def spoilt(network: nn.Module) -> nn.Module:
         made = contestants.folded(network)
         with torch.no_grad():
@@ -186,21 +216,127 @@ def test_a_form_with_other_maps_is_an_error_and_no_row(tool, tiny, tmp_path, mon
     network = Network('SW-T v2', lambda: ShiftWiseNet(**TINY), (Form(', folded', spoilt, (EVAL,)),))
     monkeypatch.setattr(model_benchmark, 'networks', lambda: [network, tiny_networks()[2]])
     arguments = ['--crop', '32', '--batch', '1', '--mode', 'eval', '--out', str(tmp_path)]
-    assert tool.main(arguments) == 1
-    assert 'error: SW-T v2, folded: ArithmeticError: its maps dev' in capsys.readouterr().err
+    assert call_tool(TOOL, *arguments) == 1
+    assert (
+        'error: SW-T v2, folded: ArithmeticError: its maps or gradients dev'
+        in capsys.readouterr().err
+    )
     result = result_in(tmp_path)
     assert [row['name'] for row in result['rows']] == ['ConvNeXt-T']
     assert len(result['errors']) == 1
 
 
-def test_both_generations_agree_folded():
+def test_both_generations_agree_in_every_form(uncounted):
     for network in tiny_networks()[:2]:
-        plain, folded, recomputed = contenders_of(network, network.forms, [64])
-        assert plain.deviation is None
-        assert 0 < folded.deviation < 1e-4
-        assert recomputed.deviation == 0
-        assert all(block.with_cp for stage in recomputed.module.stages for block in stage)
-        assert not plain.module.stages[0][0].with_cp
+        found = {one.form.name: one for one in contenders_of(network, network.forms, [64])}
+        assert found[''].deviation is None
+        assert 0 < found[', folded'].deviation < 1e-4
+        for name, attribute, value in (
+            (', not fused', 'fused', False),
+            (', hidden maps recomputed', 'recompute', True),
+            (', blocks recomputed', 'with_cp', True),
+        ):
+            assert found[name].deviation < 1e-4
+            blocks = [block for stage in found[name].module.stages for block in stage]
+            assert {getattr(block, attribute) for block in blocks} == {value}
+            own = found[''].module.stages[0][0]
+            assert getattr(own, attribute, not value) is not value
+
+
+def test_a_form_with_other_gradients_is_an_error(uncounted):
+    def spoilt(network: nn.Module) -> nn.Module:
+        made = copy.deepcopy(network)
+        made.norm3.weight.register_hook(lambda grad: 2 * grad)
+        return made
+
+    base = tiny_networks()[0]
+    found = contenders_of(base, [Form(', spoilt', spoilt, (TRAINING,))], [64])
+    assert 'SW-T v1, spoilt: ArithmeticError: its maps or gradients deviate' in str(next(found))
+
+
+def exported(*starts: tuple[str, Start, Sequence[str]]) -> Network:
+    """A network that is exported in some ways."""
+    forms = [
+        Form(f', folded, {name}', contestants.folded, (EVAL,), False, start, packages)
+        for name, start, packages in starts
+    ]
+    return Network('SW-T v1', tiny_networks()[0].build, forms)
+
+
+def test_what_cannot_be_exported_is_left_out_and_named_once(bare, tmp_path):
+    def refuse(network: nn.Module, images: Tensor) -> None:
+        raise RuntimeError('no compiler is\nhere')
+
+    def wrong(network: nn.Module, images: Tensor) -> Callable[[], list[Tensor]]:
+        return lambda: [map_ + 1 for map_ in network(images)]
+
+    def right(network: nn.Module, images: Tensor) -> Callable[[], list[Tensor]]:
+        return lambda: list(network(images))
+
+    forms = (
+        ('a', refuse, ()),
+        ('b', wrong, ()),
+        ('c', right, ('no_such_package',)),
+        ('d', right, ()),
+    )
+    result = model_benchmark.benchmark_model(
+        tmp_path, crops=[32], batches=[1], threads=[1], contestants=[exported(*forms)] * 2
+    )
+    place = 'eval, crop 32, batch 1, float32, 1 thread'
+    assert result['left_out'] == [
+        'c: not installed; for its rows, pip install no_such_package',
+        *[f'SW-T v1, folded, a, {place}: RuntimeError: no compiler is here'] * 2,
+    ]
+    problem = f'SW-T v1, folded, b, {place}: ArithmeticError: its maps'
+    assert [error.startswith(problem) for error in result['errors']] == [True, True]
+    assert [row['name'] for row in result['rows']] == ['SW-T v1, folded, d'] * 2
+    assert 0 < result['rows'][0]['deviation'] < 1e-4
+
+
+def exported_contender(*start: object) -> tuple[Contender, Tensor]:
+    """One that is exported, of a network with one map, and images for it."""
+    network = exported(start)
+    build = partial(ShiftWiseNet, version='v2', out_indices=(0,), **TINY)
+    network = replace(network, build=lambda: enliven(build(), seed=0))
+    (contender,) = contenders_of(network, network.forms, [64])
+    return contender, torch.randn(1, 3, 64, 64)
+
+
+def test_the_program_of_a_folded_network(uncounted):
+    contender, images = exported_contender('torch.export', *EXPORTED['torch.export'])
+    before = contender.deviation
+    (found,) = contender.started(images)()
+    assert found.shape == (1, 8, 16, 16)
+    assert before < contender.deviation < 2e-4
+
+
+def test_torch_compile_gets_the_folded_network_and_one_size(monkeypatch):
+    asked = []
+
+    def compiled(network: nn.Module, **options: bool) -> nn.Module:
+        asked.append(options)
+        return network
+
+    monkeypatch.setattr(torch, 'compile', compiled)
+    network = tiny_networks()[0].build()
+    run = EXPORTED['torch.compile'][0](network, torch.randn(1, 3, 32, 32))
+    assert (len(run()), asked) == (4, [dict(dynamic=False)])
+
+
+@pytest.mark.parametrize('name', RUNTIMES)
+def test_other_runtimes_give_the_same_maps(uncounted, name):
+    start, packages = EXPORTED[name]
+    for package in packages:
+        pytest.importorskip(package, reason=f'runtimes: {package} is not installed')
+    contender, images = exported_contender(name, start, packages)
+    call = contender.started(images)
+    assert contender.deviation < 1e-4
+    first = call()[0].clone()
+    images.normal_()
+    assert not torch.equal(call()[0], first)
+    contender.put(CPU, torch.float64, torch.contiguous_format)
+    with pytest.raises(NotStartedError, match=r'runs float32 on the CPU, got torch\.float64'):
+        contender.started(images.double())
 
 
 @pytest.mark.parametrize('version', ['v1', 'v2'])
@@ -214,6 +350,16 @@ def test_a_wrong_block_would_be_noticed(version):
         network.stages[3][0].shift_wise.paths[0].weight.mul_(1.5)
         after = network(images)[-1]
     assert (after - before).abs().max() > 0.01 * before.abs().max()
+
+
+def test_rounding_errors_stay_small_in_a_deep_network_on_images_of_another_size():
+    arch = dict(depths=[1, 1, 18, 1], dims=[8, 8, 64, 8])
+    network = enliven(ShiftWiseNet(arch, big_kernels=(51, 49, 47, 13)), seed=0).switch_to_deploy()
+    images = torch.randn(1, 3, 224, 224)
+    other = images * (1 + 1e-6 * torch.randn_like(images))
+    with torch.no_grad():
+        pairs = zip(network(other), network(images), strict=True)
+        assert max(float((one - two).abs().max() / two.abs().max()) for one, two in pairs) < 1e-4
 
 
 @pytest.mark.parametrize(
@@ -237,6 +383,8 @@ def test_a_wrong_block_would_be_noticed(version):
         ('aten::native_layer_norm_backward', [], NORMS),
         ('aten::cudnn_batch_norm', [], NORMS),
         ('aten::linalg_vector_norm', [], NORMS),
+        ('mmsw_cpp::row_products', [], NORMS),
+        ('mmsw_cpp::row_sums', [], NORMS),
         ('aten::add_', [], ELEMENTWISE),
         ('aten::sum', [], ELEMENTWISE),
         ('aten::expand', [], OTHER),
@@ -269,6 +417,21 @@ def test_shares_on_a_gpu_are_of_the_kernels_that_operators_start():
     found = shares_of(events, CPU)
     assert (found[PRODUCTS], found[ACTIVATION], found[OTHER]) == (0.25, 0.125, 0.625)
     assert shares_of([], CPU) == {}
+
+
+@pytest.mark.parametrize(
+    ('text', 'found'),
+    [
+        ('model name\t: A\nflags\t\t: fpu avx2 avx512_bf16 amx_bf16\n', 'AVX512_BF16, AMX'),
+        ('flags\t\t: fpu avx2\n', 'none'),
+        ('Features\t: fp asimd bf16\n', 'BF16'),
+        ('processor\t: 0\n', 'unknown'),
+    ],
+)
+def test_bfloat16_instructions_are_named(tmp_path, monkeypatch, text, found):
+    (tmp_path / 'cpuinfo').write_text(text)
+    monkeypatch.setattr('mmsw.benchmarks.measure._CPUINFO', tmp_path / 'cpuinfo')
+    assert machine(CPU)['bfloat16_instructions'] == found
 
 
 def test_foresight_probes_larger_images_only_while_they_are_cheap():
@@ -329,26 +492,15 @@ def test_backbones_of_the_toolboxes_give_four_maps(monkeypatch):
         assert [map_.shape[-1] for map_ in maps] == [16, 8, 4, 2]
 
 
-def test_bad_arguments_are_named(tool, tmp_path, capsys):
-    for arguments, message in (
-        (['--device', 'tpu'], "device must be cpu or cuda, got 'tpu'"),
-        (['--crop', '100'], 'crops must be positive multiples of 32, got 100'),
-        (['--batch', '0'], 'batches must be at least 1, got 0'),
-        (['--threads', '0'], 'processors here, got 0'),
-        (['--mode', 'test'], "modes must be of ('eval', 'training step'), got 'test'"),
-        (['--dtype', 'int8'], "dtypes must be of ('float32', 'bfloat16', 'float16'), got 'int8'"),
-        (['--limit', '-1'], 'limit must be a positive number of seconds, got -1.0'),
-        (['--tf32'], 'tf32 has no effect on cpu; leave it out'),
-    ):
-        assert tool.main(['--out', str(tmp_path / 'none'), *arguments]) == 2
-        error = capsys.readouterr().err
-        assert error.startswith('error: ')
-        assert message in error
-        assert error.count('\n') == 1
-    assert not (tmp_path / 'none').exists()
-    (tmp_path / 'file').touch()
-    assert tool.main(['--out', str(tmp_path / 'file'), '--quick']) == 2
-    assert 'file' in capsys.readouterr().err
+def test_bad_arguments_are_named(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    cases = {
+        '--mode test': "modes must be of ('eval', 'training step'), got 'test'",
+        '--dtype int8': "dtypes must be of ('float32', 'bfloat16', 'float16'), got 'int8'",
+        '--limit -1': 'limit must be a positive number of seconds, got -1.0',
+        '--tf32': 'tf32 has no effect on cpu; leave it out',
+    }
+    assert_bad_arguments_are_named(TOOL, cases, tmp_path, capsys)
     with pytest.raises(ValueError, match='preset must be one of'):
         model_benchmark.benchmark_model(tmp_path, preset='fast')
 
