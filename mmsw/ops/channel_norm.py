@@ -26,6 +26,7 @@ def channel_norm(
     bias: Tensor | None = None,
     eps: float = 1e-6,
     keep: bool = True,
+    backend: str | None = None,
 ) -> Tensor:
     """Layer norm over the channels at every position of a map.
 
@@ -36,6 +37,7 @@ def channel_norm(
         eps: Added to the variance.
         keep: Whether ``x`` has to stay as it is. Otherwise it may be overwritten where no gradient
             is wanted.
+        backend: As in :func:`mmsw.ops.bias_gelu`.
 
     Returns:
         ``[B, C, P]``, contiguous, of the dtype of ``x``; float32 inside ``torch.autocast`` on a
@@ -43,19 +45,20 @@ def channel_norm(
 
     Raises:
         TypeError: If an argument holds no such type.
-        ValueError: If sizes or devices do not fit together.
+        ValueError: If sizes or devices do not fit together, or the backend is unknown.
+        BackendUnavailableError: If the named backend cannot run.
     """
     if not torch.jit.is_tracing():  # sizes are no numbers there
         _check(x, weight, bias)
-    backend = _backend(x)
-    if backend is torch_backend:
+    run = _backend(x, backend)
+    if run is torch_backend:
         return torch_backend.channel_norm(x, weight, bias, eps)
     wide = torch.float64 if x.dtype == torch.float64 else torch.float32
     weight, bias = (None if tensor is None else tensor.to(wide) for tensor in (weight, bias))
     tensors = x, weight, bias
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
-        return _ChannelNorm.apply(*tensors, eps)
-    return backend.channel_norm(*tensors, eps, keep)
+        return _ChannelNorm.apply(*tensors, eps, backend)
+    return run.channel_norm(*tensors, eps, keep)
 
 
 def _check(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> None:
@@ -76,30 +79,35 @@ def _check(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> None:
             raise ValueError(f'x must be [B, C, P], got {list(x.shape)}')
 
 
-def _backend(x: Tensor) -> Backend:
+def _backend(x: Tensor, name: str | None) -> Backend:
     if x.device.type == 'meta' or torch.compiler.is_compiling() or needs_plain_operators(None):
         return torch_backend
-    return backend_module(choose_backend(None, Call('channel_norm', x.device, x.dtype)))
+    return backend_module(choose_backend(name, Call('channel_norm', x.device, x.dtype)))
 
 
 class _ChannelNorm(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        eps: float,
+        backend: str | None,
     ) -> Tensor:
-        out, mean, rstd = _backend(x).channel_norm_statistics(x, weight, bias, eps)
+        out, mean, rstd = _backend(x, backend).channel_norm_statistics(x, weight, bias, eps)
         ctx.save_for_backward(x, weight, bias, mean, rstd)
-        ctx.eps = eps
+        ctx.eps, ctx.backend = eps, backend
         return out
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple:
         if torch.is_grad_enabled():  # it is differentiated again
-            return (*_plain_grads(ctx, grad), None)
+            return (*_plain_grads(ctx, grad), None, None)
         x, weight, _, mean, rstd = ctx.saved_tensors
-        grads = _backend(x).channel_norm_grad(grad, x, weight, mean, rstd)
+        grads = _backend(x, ctx.backend).channel_norm_grad(grad, x, weight, mean, rstd)
         wanted = ctx.needs_input_grad
-        return (*(found if wanted[i] else None for i, found in enumerate(grads)), None)
+        return (*(found if wanted[i] else None for i, found in enumerate(grads)), None, None)
 
 
 def _plain_grads(ctx: Any, grad: Tensor) -> list[Tensor | None]:

@@ -144,8 +144,6 @@ def test_what_runs_fused(version: str, setting: str, sums: int, x: Tensor, monke
     assert calls.count('hidden_layer') == len(blocks(net)) == 5
     assert calls.count('rows_of') == 5 * sums
     calls.clear()
-    with torch.no_grad():
-        net(x.float())
     net.eval()(x.float())
     with use_backend('torch'):
         net.train()(x.float())
@@ -228,6 +226,17 @@ def test_a_layer_of_another_kind_is_called(x: Tensor) -> None:
     expected = step(net, x)
     for other in (changed, parametrised):
         assert relative_error(step(other, x)['map 3'], expected['map 3']) < 1e-12
+
+
+@pytest.mark.parametrize('version', VERSIONS)
+def test_without_gradients_the_same_bits(version: str, x: Tensor) -> None:
+    """Reentrant checkpoints run a part without gradients first, and compute it anew with them."""
+    net = trained_net(version)
+    again = copy.deepcopy(net)
+    with torch.no_grad():
+        maps = again(x.float())
+    for found, expected in zip(maps, net(x.float()), strict=True):
+        assert torch.equal(found, expected)
 
 
 @pytest.mark.parametrize('version', VERSIONS)

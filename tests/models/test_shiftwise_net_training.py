@@ -107,7 +107,7 @@ def test_recomputation_equals_plain(version, momentum, norm) -> None:
     for stage in saving.stages:
         for block in stage:
             block.with_cp = True
-            block.drop_path.register_forward_hook(lambda *_: recomputed.append(1))
+            block.shift_wise.paths[0].register_forward_hook(lambda *_: recomputed.append(1))
     outputs = []
     for net in (plain, saving):
         x = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(5)).requires_grad_()
@@ -140,7 +140,7 @@ def test_recomputation_leaves_norms_without_statistics_alone() -> None:
 def test_with_cp_argument_reaches_the_blocks() -> None:
     net = mini_net(big_kernels=SHORT_KERNELS, with_cp=True)
     calls = []
-    net.stages[0][0].drop_path.register_forward_hook(lambda *_: calls.append(1))
+    net.stages[0][0].shift_wise.paths[0].register_forward_hook(lambda *_: calls.append(1))
     net.eval()
     net(torch.randn(1, 3, 64, 64))
     with torch.no_grad():

@@ -101,7 +101,7 @@ def fold_v2(block: Tensors, eps: tuple[float, ...]) -> dict[str, Tensor]:
 
 def run_v1(block: nn.Module, x: Tensor) -> Tensor:
     """Forward pass of a folded block of the first generation, ``[B, C, H, W]`` to the same."""
-    z = channel_norm(_operator(block, x), eps=block.norm_eps[0], keep=False)
+    z = channel_norm(_operator(block, x), eps=block.norm_eps[0], keep=False, backend=block.backend)
     together = _samples_together(z)
     out = _shifted(block, x, together)
     for piece, start in _pieces(join(z, together)):

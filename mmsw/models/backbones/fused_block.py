@@ -47,11 +47,11 @@ _PASSED_OVER = {
 def may_fuse(block: nn.Module, x: Tensor) -> bool:
     """Whether a block may run fused: in training, outside of compilers, and nobody would notice.
 
-    A layer that somebody has hooked, replaced or parametrised must be called itself.
+    A layer that somebody has hooked, replaced or parametrised must be called itself. Gradients may
+    be off: recomputed parts run without them at first, and must give the same bits twice.
     """
     return (
         block.training
-        and torch.is_grad_enabled()
         and not x.is_meta
         and x.numel() > 0
         and not torch.compiler.is_compiling()
@@ -65,7 +65,7 @@ def run_v1(block: nn.Module, x: Tensor) -> Tensor:
     """A block of the first generation, ``[B, C, H, W]`` to the same shape."""
     layer, norm, linear2 = block.shift_wise, block.norm, block.pointwise_conv2
     z = _summed(layer, x) if _takes_rows(block, x) else layer(x).flatten(2)
-    z = channel_norm(z, norm.weight, norm.bias, norm.eps)
+    z = channel_norm(z, norm.weight, norm.bias, norm.eps, backend=layer.backend)
     if block.gamma is None or _may_underflow(x):
         y = _hidden(block, z, linear2.weight, linear2.bias)
         return block.add_to(x, y.unflatten(2, x.shape[2:]))
@@ -73,7 +73,7 @@ def run_v1(block: nn.Module, x: Tensor) -> Tensor:
     y = _hidden(block, z, block.gamma.unsqueeze(1) * linear2.weight, block.gamma * linear2.bias)
     x_rows, y = _maps(x, y, dtype=_dtype(block, x, y))
     if isinstance(block.drop_path, nn.Identity):
-        return (x_rows + y).view(x.shape)
+        return (x_rows + block.drop_path(y)).view(x.shape)
     kept = block.drop_path(x_rows.new_ones(len(x), 1, 1)).squeeze(2).double()
     return add_scaled(x_rows, y, kept.expand(x.shape[:2]), layer.backend).view(x.shape)
 
@@ -112,7 +112,8 @@ def _hidden(
         response: Parameters of GRN.
     """
     first = block.pointwise_conv1
-    return hidden_layer(z, first.weight, first.bias, weight, bias, response, block.recompute)
+    tensors = z, first.weight, first.bias, weight, bias, response
+    return hidden_layer(*tensors, recompute=block.recompute, backend=block.shift_wise.backend)
 
 
 def _summed(layer: ShiftWiseConv2d, x: Tensor) -> Tensor:
