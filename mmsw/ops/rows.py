@@ -117,22 +117,25 @@ class _Moments(torch.autograd.Function):
         ctx: Any, grad_mean: Tensor | None, grad_covariance: Tensor | None, grad: Tensor | None
     ) -> tuple:
         mean, *maps = ctx.saved_tensors
-        positions = maps[0].shape[2]
+        again = torch.is_grad_enabled()  # whether it is differentiated again
         wanted = [i for i, asked in enumerate(ctx.needs_input_grad[2:]) if asked]
-        factors = mean.new_zeros(len(maps), len(maps) + 1, *mean.shape[1:])
-        if grad_covariance is not None:
-            # The slope of an entry of the covariance is the other map, centred, over P.
-            slopes = (grad_covariance + grad_covariance.transpose(0, 1)) / positions
-            factors = torch.cat([slopes, factors[:, -1:]], 1)
-        if grad_mean is not None:
-            constant = (grad_mean / positions).unsqueeze(1)
-            factors = torch.cat([factors[:, :-1], constant], 1)
-        run = torch_backend if torch.is_grad_enabled() else _backend(maps[0], ctx.backend)
         channels = [maps[i].shape[1] for i in wanted]
+        positions = maps[0].shape[2]
+        zero = torch.zeros_like(mean)
+        # The slope of an entry of the covariance is the other map, centred, over P.
+        slopes = zero.unsqueeze(0).expand(len(maps), *mean.shape)
+        if grad_covariance is not None:
+            slopes = (grad_covariance + grad_covariance.transpose(0, 1)) / positions
+        constant = zero if grad_mean is None else grad_mean / positions
+        factors = [slopes, constant.unsqueeze(1)]
         if grad is not None:
-            factors = torch.cat([ctx.carried[0].unsqueeze(1), factors], 1)
-            maps, mean = [grad, *maps], F.pad(mean, (0, 0, 0, 0, 1, 0))
-        sums = run.row_sums(maps, mean, factors[wanted], channels)
+            factors = [ctx.carried[0].unsqueeze(1), *factors]
+            maps, mean = [grad, *maps], torch.cat([zero[:1], mean])
+        factors = torch.cat(factors, 1)
+        if len(wanted) < len(factors):
+            factors = factors[wanted]
+        run = torch_backend if again else _backend(maps[0], ctx.backend)
+        sums = run.row_sums(maps, mean, factors, channels)
         grads: list[Tensor | None] = [None] * (len(ctx.needs_input_grad) - 2)
         for i, found in zip(wanted, sums, strict=True):
             grads[i] = found

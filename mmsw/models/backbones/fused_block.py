@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmsw.models.layers import GlobalResponseNorm, ShiftWiseConv2d, SqueezeExcitation
+from mmsw.models.layers.batch_norms import batch_norms
 from mmsw.ops.backends import needs_plain_operators
 from mmsw.ops.channel_norm import channel_norm
 from mmsw.ops.hidden_layer import Response, hidden_layer
@@ -89,7 +90,7 @@ def run_v2(block: nn.Module, x: Tensor) -> Tensor:
         return block.add_to(x, block.norm2(y.unflatten(2, x.shape[2:])))
     x_rows, y = _maps(x, y, dtype=_dtype(block, x, y))
     rows = rows_of(y, backend=layer.backend)
-    scale, shift = _batch_norm(block.norm2, rows.mean[0], rows.covariance[0, 0], y.shape[2])
+    scale, shift = batch_norms([block.norm2], rows.mean, rows.covariance[0], y.shape[2])
     factor = _factor(block, x_rows)
     scales, mean = (factor * scale).expand_as(rows.mean), factor * (scale * rows.mean[0] + shift)
     return rows.combine(scales, mean, x_rows).view(x.shape)
@@ -120,90 +121,58 @@ def _summed(layer: ShiftWiseConv2d, x: Tensor) -> Tensor:
     """The layer without its cat: branch norms and the sum with the input, ``[B, C, P]``."""
     entry, *branches = _maps(*layer.branches(x))
     rows = rows_of(*branches, backend=layer.backend)
-    weights, offset = _branch_norms(layer, rows, rows.mean.shape[2], 0)
-    mean = (weights.unsqueeze(1) * rows.mean).sum(0) + offset
-    return rows.combine(weights.unsqueeze(1).expand_as(rows.mean), mean, entry)
+    weights, offset = _branch_norms(layer, rows, 0)
+    weights = weights.unsqueeze(1)
+    mean = (weights * rows.mean).sum(0) + offset
+    return rows.combine(weights.expand_as(rows.mean), mean, entry)
 
 
 def _attended(block: nn.Module, x: Tensor) -> Tensor:
     """The shift-wise layer, the norm behind it and the attention, ``[B, C, P]``."""
     layer = block.shift_wise
     rows = rows_of(*_maps(*layer.branches(x)), backend=layer.backend)
-    positions, channels = rows.maps[0].shape[2], rows.maps[0].shape[1]
-    weights, offset = _branch_norms(layer, rows, channels, 1)
-    weights = torch.cat([torch.ones_like(weights[:1]), weights])  # the input itself
-    mean = (weights.unsqueeze(1) * rows.mean).sum(0) + offset
-    variance = torch.einsum('ic,jc,ijbc->bc', weights, weights, rows.covariance)
-    scale, shift = _batch_norm(block.norm, mean, variance, positions)
+    weights, offset = _branch_norms(layer, rows, 1)
+    weights = weights.unsqueeze(1)
+    mean = (weights * rows.mean).sum(0) + offset
+    variance = ((rows.covariance * weights).sum(1) * weights).sum(0)
+    scale, shift = batch_norms([block.norm], mean[None], variance[None], rows.maps[0].shape[2])
     mean = scale * mean + shift
     down, up = block.se.down, block.se.up
-    squeezed = F.linear(mean, down.weight.double().flatten(1), down.bias.double()).relu()
-    attention = F.linear(squeezed, up.weight.double().flatten(1), up.bias.double()).sigmoid()
-    return rows.combine(weights.unsqueeze(1) * (scale * attention), mean * attention)
+    squeezed = mean.to(down.weight.dtype)
+    with torch.autocast(x.device.type, enabled=False):
+        squeezed = F.linear(squeezed, down.weight.flatten(1), down.bias).relu()
+        attention = F.linear(squeezed, up.weight.flatten(1), up.bias).sigmoid().double()
+    return rows.combine(weights * (scale * attention), mean * attention)
 
 
-def _branch_norms(
-    layer: ShiftWiseConv2d, rows: Rows, channels: int, first: int
-) -> tuple[Tensor, Tensor]:
-    """Factors of the three branches, ``[3, C]``, and the sum of their shifts, ``[C]``.
+def _branch_norms(layer: ShiftWiseConv2d, rows: Rows, others: int) -> tuple[Tensor, Tensor]:
+    """Factors of all maps, and the sum of the shifts of the norms, ``[C]``.
 
     Args:
         layer: Whose norms they are.
-        rows: The branches are three maps of it, with moments.
-        channels: C; beyond those of the branches, factors and shifts are zero.
-        first: Which map is the first of them.
+        rows: Some maps that are summed as they are, and the three branches.
+        others: How many those are.
+
+    Returns:
+        ``[n, C]``, one for the other maps, and zero beyond the channels of the branches; ``[C]``.
     """
     active = layer.num_active
-    found = [
-        _batch_norm(
-            norm,
-            rows.mean[i, :, :active],
-            rows.covariance[i, i, :, :active],
-            rows.maps[0].shape[2],
-        )
-        for i, norm in enumerate(layer.branch_norms(), first)
-    ]
-    weights, shifts = (
-        F.pad(torch.stack(v), (0, channels - active)) for v in zip(*found, strict=True)
+    mean = rows.mean[others:, :, :active]
+    variance = rows.covariance.diagonal().permute(2, 0, 1)[others:, :, :active]
+    scales, shifts = batch_norms(layer.branch_norms(), mean, variance, rows.maps[0].shape[2])
+    beyond = rows.mean.shape[2] - active
+    if not (others or beyond):
+        return scales, shifts.sum(0)
+    return F.pad(scales, (0, beyond, others, 0)) + _ones(scales, others, beyond), F.pad(
+        shifts.sum(0), (0, beyond)
     )
-    return weights, shifts.sum(0)
 
 
-def _batch_norm(
-    norm: _BatchNorm, mean: Tensor, variance: Tensor, positions: int
-) -> tuple[Tensor, Tensor]:
-    """Scale and shift ``[C]`` of a batch norm in this pass; it counts the batch.
-
-    Args:
-        norm: In training or in evaluation mode.
-        mean: Of every row of its map, ``[B, C]``, float64.
-        variance: Likewise, biased.
-        positions: Of a row.
-    """
-    counts = norm.training and norm.track_running_stats
-    if norm.training or norm.running_mean is None:
-        values = len(mean) * positions
-        variance = variance.mean(0) + mean.var(0, unbiased=False)
-        mean = mean.mean(0)
-        if counts and norm.running_mean is not None:
-            _count(norm, mean.detach(), variance.detach(), values)
-    else:
-        mean, variance = norm.running_mean.double(), norm.running_var.double()
-    scale = (variance + norm.eps).rsqrt()
-    if norm.weight is not None:
-        scale = scale * norm.weight.double()
-    shift = -mean * scale
-    return scale, shift if norm.bias is None else shift + norm.bias.double()
-
-
-@torch.no_grad()
-def _count(norm: _BatchNorm, mean: Tensor, variance: Tensor, values: int) -> None:
-    """Let running statistics follow those of a batch, as the layer does."""
-    norm.num_batches_tracked.add_(1)
-    share = 1 / float(norm.num_batches_tracked) if norm.momentum is None else norm.momentum
-    norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), share)
-    unbiased = variance * (values / (values - 1))
-    norm.running_var.lerp_(unbiased.to(norm.running_var.dtype), share)
+def _ones(scales: Tensor, others: int, beyond: int) -> Tensor:
+    """One for the other maps, zero for the branches."""
+    ones = scales.new_zeros(others + len(scales), scales.shape[1] + beyond)
+    ones[:others] = 1
+    return ones
 
 
 def _may_underflow(x: Tensor) -> bool:
