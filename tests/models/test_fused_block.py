@@ -84,6 +84,19 @@ def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor], bound: fl
             assert (tensor - other).abs().max().item() < bound * scale, name
 
 
+@pytest.fixture(autouse=True)
+def sums_for_small_maps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fused_block, 'LEAST_VALUES', 0)
+
+
+def test_small_maps_take_the_layers(x: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    net = trained_net('v2')
+    calls = calls_of(net, monkeypatch)
+    net(x.float())
+    assert calls == ['hidden_layer'] * 5
+
+
 @pytest.fixture
 def x() -> Tensor:
     return torch.randn(3, 3, 66, 43, generator=torch.Generator().manual_seed(7)).double()

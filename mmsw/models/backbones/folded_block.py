@@ -183,7 +183,9 @@ def _shifted(block: nn.Module, x: Tensor, together: int) -> Tensor:
 
 def _add_product(out: Tensor, start: int, weight: Tensor, hidden: Tensor) -> Tensor:
     """Add ``weight @ hidden`` to a map from a position on, in place where it can be."""
-    if torch.is_autocast_enabled(out.device.type) or out.dtype != hidden.dtype:
+    # Autocast knows no meta tensors.
+    in_place = not out.is_meta and not torch.is_autocast_enabled(out.device.type)
+    if not in_place or out.dtype != hidden.dtype:
         return out + _product(weight, hidden)
     length = hidden.shape[2]
     part = out if length == out.shape[2] else out.narrow(2, start, length)

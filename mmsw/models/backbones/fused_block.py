@@ -8,9 +8,9 @@ to rounding, from the same parameters and buffers:
 2. the two linear layers with GELU and GRN are one function (:mod:`mmsw.ops.hidden_layer`);
 3. the second norm, layer scale, stochastic depth and the residual are one weighted sum again.
 
-The weighted sums are compiled for the CPU. Where no compiled library runs them, and where a norm is
-no batch norm over the samples of this process (SyncBN asks the others, GN has other groups), the
-layers themselves do 1 and 3.
+The weighted sums are compiled for the CPU. The layers themselves do 1 and 3 where no compiled
+library runs them, where maps are small, and where a norm is no batch norm over the samples of this
+process (SyncBN asks the others, GN has other groups).
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ from mmsw.ops.channel_norm import channel_norm
 from mmsw.ops.hidden_layer import Response, hidden_layer
 from mmsw.ops.rows import Rows, add_scaled, rows_of, runs_rows
 
+# Of a map: below, the sums' work on small tensors takes more time than the maps.
+LEAST_VALUES = 1 << 18
 # Layers that are not called when a block runs fused; the norms are besides.
 _PASSED_OVER = {
     'shift_wise': ShiftWiseConv2d,
@@ -239,7 +241,8 @@ def _takes_rows(block: nn.Module, x: Tensor, *norms: nn.Module) -> bool:
     """Whether weighted sums do the work of the branch norms and of some others."""
     layer = block.shift_wise
     return (
-        x[0, 0].numel() > 1  # a norm may refuse one value per sample, as a hook may
+        x.numel() >= LEAST_VALUES
+        and x[0, 0].numel() > 1  # a norm may refuse one value per sample, as a hook may
         and all(map(_is_batch_norm, (*layer.branch_norms(), *norms)))
         and runs_rows(x, layer.backend)
     )
