@@ -7,8 +7,9 @@ from typing import Any
 
 from .. import report as shared
 from ..comparison import REFERENCE, Row, compare, conclude, paired_difference
-from ..report import NONE, device_text, notes, progress_text, table, table_of, unequal
+from ..report import device_text, notes, progress_text, table, table_of, unequal
 from ..runs import Failure, finished
+from ..words import NONE
 from .networks import Network
 from .plan import TransferRun, TransferSettings
 
