@@ -14,7 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .backends import backend_module, choose_backend, needs_plain_operators, torch_backend
+from .backends import (
+    backend_module,
+    choose_backend,
+    needs_plain_grads,
+    needs_plain_operators,
+    torch_backend,
+)
 from .backends.backend import Backend
 from .backends.call import Call
 from .functional import check_dtype
@@ -57,7 +63,7 @@ def channel_norm(
     weight, bias = (None if tensor is None else tensor.to(wide) for tensor in (weight, bias))
     tensors = x, weight, bias
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
-        return _ChannelNorm.apply(*tensors, eps, backend)
+        return _ChannelNorm.apply(*tensors, eps, run)
     return run.channel_norm(*tensors, eps, keep)
 
 
@@ -93,29 +99,35 @@ class _ChannelNorm(torch.autograd.Function):
         weight: Tensor | None,
         bias: Tensor | None,
         eps: float,
-        backend: str | None,
+        backend: Backend,
     ) -> Tensor:
-        out, mean, rstd = _backend(x, backend).channel_norm_statistics(x, weight, bias, eps)
+        out, mean, rstd = backend.channel_norm_statistics(x, weight, bias, eps)
         ctx.save_for_backward(x, weight, bias, mean, rstd)
         ctx.eps, ctx.backend = eps, backend
         return out
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple:
-        if torch.is_grad_enabled():  # it is differentiated again
+        if needs_plain_grads(grad):
             return (*_plain_grads(ctx, grad), None, None)
         x, weight, _, mean, rstd = ctx.saved_tensors
-        grads = _backend(x, ctx.backend).channel_norm_grad(grad, x, weight, mean, rstd)
+        grads = ctx.backend.channel_norm_grad(grad, x, weight, mean, rstd)
         wanted = ctx.needs_input_grad
         return (*(found if wanted[i] else None for i, found in enumerate(grads)), None, None)
 
 
 def _plain_grads(ctx: Any, grad: Tensor) -> list[Tensor | None]:
-    """Gradients of the plain form, which can be differentiated again."""
-    tensors = ctx.saved_tensors[:3]
+    """Gradients of the definition: the third derivative of torch's own layer norm is wrong."""
+    x, weight, bias = tensors = ctx.saved_tensors[:3]
     wanted = [i for i in range(3) if ctx.needs_input_grad[i]]
-    out = torch_backend.channel_norm(*tensors, ctx.eps)
-    found = torch.autograd.grad(out, [tensors[i] for i in wanted], grad, create_graph=True)
+    again = torch.is_grad_enabled()
+    with torch.enable_grad():
+        centred = x.to(torch.promote_types(x.dtype, torch.float32))
+        centred = centred - centred.mean(1, keepdim=True)
+        out = centred * (centred.square().mean(1, keepdim=True) + ctx.eps).rsqrt()
+        out = out if weight is None else out * weight.unsqueeze(1)
+        out = (out if bias is None else out + bias.unsqueeze(1)).to(x.dtype)
+    found = torch.autograd.grad(out, [tensors[i] for i in wanted], grad, create_graph=again)
     grads: list[Tensor | None] = [None] * 3
     for i, value in zip(wanted, found, strict=True):
         grads[i] = value

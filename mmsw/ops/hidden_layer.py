@@ -18,7 +18,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .backends import backend_module, check_backend, choose_backend, needs_plain_operators
+from .backends import (
+    backend_module,
+    check_backend,
+    choose_backend,
+    needs_plain_grads,
+    needs_plain_operators,
+)
 from .backends.backend import Backend
 from .backends.call import Call
 from .joined_samples import by_row, join, map_of, rows_of, samples_together, separate
@@ -188,7 +194,7 @@ class _HiddenLayer(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple:
-        find = _plain_grads if torch.is_grad_enabled() else _grads  # differentiated again or not
+        find = _plain_grads if needs_plain_grads(grad) else _grads
         with torch.autocast(grad.device.type, enabled=False):
             return (*find(ctx, grad), None, None, None)
 
@@ -204,7 +210,7 @@ def _grads(ctx: Any, grad: Tensor) -> list[Tensor | None]:
     if gamma is None:
         grad_weight2 = _weight_grad(grad, mapped)
         grad_hidden = torch.bmm(_every_sample(weight2.mT, x), grad)
-        by_map = torch.zeros_like(hidden[..., 0], dtype=bias1.dtype)
+        by_map = hidden.new_zeros(hidden.shape[:2], dtype=bias1.dtype)
     else:
         responses = _Responses.of(norm, gamma, ctx.eps)
         scales_weight = _scales_weight(weight2, x, ctx.together)
@@ -306,8 +312,10 @@ def _plain_grads(ctx: Any, grad: Tensor) -> list[Tensor | None]:
     """Gradients of the plain form, which can be differentiated again."""
     tensors = ctx.saved_tensors[:7]
     wanted = [i for i in range(7) if ctx.needs_input_grad[i]]
-    out = _plain(*tensors, ctx.eps)
-    found = torch.autograd.grad(out, [tensors[i] for i in wanted], grad, create_graph=True)
+    again = torch.is_grad_enabled()
+    with torch.enable_grad():
+        out = _plain(*tensors, ctx.eps)
+    found = torch.autograd.grad(out, [tensors[i] for i in wanted], grad, create_graph=again)
     grads: list[Tensor | None] = [None] * 7
     for i, value in zip(wanted, found, strict=True):
         grads[i] = value

@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .backends import backend_module, choose_backend, torch_backend
+from .backends import backend_module, choose_backend, needs_plain_grads, torch_backend
 from .backends.backend import Backend
 from .backends.call import Call
 
@@ -117,7 +117,7 @@ class _Moments(torch.autograd.Function):
         ctx: Any, grad_mean: Tensor | None, grad_covariance: Tensor | None, grad: Tensor | None
     ) -> tuple:
         mean, *maps = ctx.saved_tensors
-        again = torch.is_grad_enabled()  # whether it is differentiated again
+        plain = needs_plain_grads(grad_mean, grad_covariance, grad)
         wanted = [i for i, asked in enumerate(ctx.needs_input_grad[2:]) if asked]
         channels = [maps[i].shape[1] for i in wanted]
         positions = maps[0].shape[2]
@@ -134,7 +134,7 @@ class _Moments(torch.autograd.Function):
         factors = torch.cat(factors, 1)
         if len(wanted) < len(factors):
             factors = factors[wanted]
-        run = torch_backend if again else _backend(maps[0], ctx.backend)
+        run = torch_backend if plain else _backend(maps[0], ctx.backend)
         sums = run.row_sums(maps, mean, factors, channels)
         grads: list[Tensor | None] = [None] * (len(ctx.needs_input_grad) - 2)
         for i, found in zip(wanted, sums, strict=True):
@@ -149,7 +149,7 @@ class _Combine(torch.autograd.Function):
     def forward(ctx: Any, *arguments: Any) -> Tensor:
         carrier, backend, row_mean, scales, mean, added, *maps = arguments
         ctx.carries, ctx.backend = carrier is not None, backend
-        # Without gradients for the weights, the maps are not needed again.
+        # Without gradients for the weights, the maps are not needed plain.
         weighs = any(ctx.needs_input_grad[2:5])
         ctx.channels = [map_.shape[1] for map_ in maps]
         ctx.save_for_backward(row_mean, scales, *(maps if weighs else []))
@@ -166,16 +166,17 @@ class _Combine(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple:
         row_mean, scales, *maps = ctx.saved_tensors
-        again = torch.is_grad_enabled()  # whether it is differentiated again
-        run = torch_backend if again else _backend(grad, ctx.backend)
+        plain = needs_plain_grads(grad)
+        run = torch_backend if plain else _backend(grad, ctx.backend)
         grad = grad.contiguous()
-        part = grad.narrow(1, 0, ctx.channels[0])
+        channels = ctx.channels[0]
+        part = grad if grad.shape[1] == channels else grad.narrow(1, 0, channels)
         grad_row_mean = grad_scales = grad_mean = None
         if maps:
             sums = run.row_products(part, maps, row_mean)
             grad_scales, grad_mean = sums[:-1], sums[-1]
             grad_row_mean = -scales * grad_mean
-        carries = ctx.carries and not again
+        carries = ctx.carries and not plain
         grads: list[Tensor | None] = [None] * len(ctx.channels)
         wanted = [i for i, asked in enumerate(ctx.needs_input_grad[6:]) if asked]
         if wanted and not carries:

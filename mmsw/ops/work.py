@@ -65,7 +65,12 @@ def _ghost_channels(wide: Tensor, tall: Tensor) -> int:
 
 
 def count_flops_of_operators() -> None:
-    """Tell ``torch.utils.flop_counter`` about every operator that is there; once is enough."""
+    """Tell ``torch.utils.flop_counter`` about every operator that is there; once is enough.
+
+    Products that add onto a tensor in place are of torch, but it does not count them.
+    """
+    for product in (torch.ops.aten.addmm_, torch.ops.aten.baddbmm_):
+        flop_registry.setdefault(product, _of_added_product)
     for name, formula in _FORMULAS.items():
         packets = (getattr(getattr(torch.ops, space), name, None) for space in _NAMESPACES)
         for packet in filter(None, packets):
@@ -85,6 +90,13 @@ def _of_map(map_shape: torch.Size, *rest: Any, out_shape: Any, **kwargs: Any) ->
 
 def _of_cross(x: Tensor, wide: Tensor, tall: Tensor, *rest: Any, **kwargs: Any) -> int:
     return 2 * (x.numel() // x.shape[1]) * folded_taps(wide, tall)
+
+
+@shape_wrapper
+def _of_added_product(
+    onto: torch.Size, first: torch.Size, second: torch.Size, *rest: Any, **kwargs: Any
+) -> int:
+    return 2 * math.prod(onto) * first[-1]
 
 
 @shape_wrapper

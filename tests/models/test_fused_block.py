@@ -12,7 +12,7 @@ from torch.nn.utils import parametrize
 
 from mmsw.models import ShiftWiseNet
 from mmsw.models.backbones import fused_block
-from mmsw.models.backbones.shiftwise_block import ShiftWiseBlock
+from mmsw.models.backbones.shiftwise_block import ShiftWiseBlock, ShiftWiseBlockV2
 from mmsw.ops.backends import cpp_backend, use_backend
 
 VERSIONS = ('v1', 'v2')
@@ -319,3 +319,92 @@ def test_one_map_at_a_time(x: Tensor) -> None:
         found.append([*first, *torch.autograd.grad(weighted(maps[1]), weights)])
     for ours, exact in zip(*found, strict=True):
         assert relative_error(ours, exact) < 1e-10
+
+
+class Twice(ShiftWiseBlockV2):
+    def branch(self, x: Tensor) -> Tensor:
+        return 2 * super().branch(x)
+
+
+class Shifted(nn.Module):
+    """Has what a layer norm has, and is none."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight, self.bias = (nn.Parameter(torch.rand(channels)) for _ in range(2))
+        self.eps, self.normalized_shape = 1e-6, (channels,)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.weight + self.bias
+
+
+def own_forward(layer: nn.Module) -> None:
+    before = layer.forward
+    layer.forward = lambda x: 1.5 * before(x)
+
+
+def without_bias(block: ShiftWiseBlock) -> None:
+    for name in ('pointwise_conv1', 'pointwise_conv2', 'se.down', 'se.up'):
+        block.get_submodule(name).register_parameter('bias', None)
+
+
+CHANGES = {
+    'subclass': ('v2', lambda block: setattr(block, '__class__', Twice)),
+    'drop path': ('v2', lambda block: setattr(block, 'drop_path', nn.Dropout2d(0.5))),
+    'norm of v1': ('v1', lambda block: setattr(block, 'norm', Shifted(24))),
+    'RMS norm': ('v1', lambda block: setattr(block, 'norm', nn.RMSNorm(24))),
+    'own forward': ('v2', lambda block: own_forward(block.norm2)),
+    'own forward of v1': ('v1', lambda block: own_forward(block.act)),
+    'no bias': ('v2', without_bias),
+    'no bias behind': ('v1', lambda b: b.pointwise_conv2.register_parameter('bias', None)),
+    'not counted': ('v2', lambda block: setattr(block.norm, 'num_batches_tracked', None)),
+    'norm in evaluation': ('v2', lambda block: block.shift_wise.norm_v.eval()),
+}
+
+
+@pytest.mark.parametrize('change', CHANGES)
+def test_changed_blocks_run_as_they_are(change: str, x: Tensor) -> None:
+    version, apply = CHANGES[change]
+    net = trained_net(version)
+    apply(net.stages[1][0])
+    net.double()
+    state = copy.deepcopy(net.state_dict())
+    results = []
+    for fused in (True, False):
+        net.load_state_dict(state)
+        for block in blocks(net):
+            block.fused = fused
+        results.append(step(net, x))
+    assert_same(*results, 1e-9)
+
+
+def test_global_hooks_see_every_layer(x: Tensor) -> None:
+    net = trained_net('v2')
+    counts = []
+    for one in (net, unfused(net)):
+        seen: list[str] = []
+        handle = nn.modules.module.register_module_forward_hook(
+            lambda layer, *_, seen=seen: seen.append(type(layer).__name__)
+        )
+        one(x.float())
+        handle.remove()
+        counts.append(sorted(seen))
+    assert counts[0] == counts[1]
+
+
+def test_a_map_of_another_width_is_refused() -> None:
+    block = trained_net('v2').stages[0][0]
+    with pytest.raises((RuntimeError, IndexError)):
+        block(torch.randn(2, 17, 9, 9))
+
+
+@pytest.mark.parametrize('version', VERSIONS)
+def test_batched_gradients(version: str) -> None:
+    block = trained_net(version).stages[0][0].double()
+    x = torch.randn(2, 16, 5, 4, dtype=torch.float64, requires_grad=True)
+    out = block(x)
+    grads = torch.randn(3, *out.shape, dtype=torch.float64)
+    (found,) = torch.autograd.grad(out, x, grads, is_grads_batched=True, retain_graph=True)
+    for one, grad in zip(found, grads, strict=True):
+        (expected,) = torch.autograd.grad(out, x, grad, retain_graph=True)
+        assert relative_error(one, expected) < 1e-9

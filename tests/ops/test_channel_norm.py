@@ -318,3 +318,23 @@ def test_the_operators_themselves_refuse_what_does_not_fit() -> None:
         library.channel_norm_grad(grad, x, weight, mean[:, 1:], rstd)
     with pytest.raises(ValueError, match=r'^grad must be \[2, 3, 5\], got \[2, 2, 5\]'):
         library.channel_norm_grad(grad[:, 1:], x, weight, mean, rstd)
+
+
+def test_third_derivatives() -> None:
+    """Those of torch's own layer norm are wrong."""
+    x = torch.randn(1, 4, 2, dtype=torch.float64, requires_grad=True)
+
+    def slope(x: torch.Tensor) -> torch.Tensor:
+        (grad,) = torch.autograd.grad(channel_norm(x).pow(3).sum(), x, create_graph=True)
+        return grad
+
+    assert torch.autograd.gradgradcheck(slope, x)
+
+
+def test_the_pass_back_keeps_its_backend() -> None:
+    x = torch.randn(2, 5, 9, requires_grad=True)
+    (expected,) = torch.autograd.grad(channel_norm(x).square().sum(), x)
+    loss = channel_norm(x).pow(2).sum()
+    with torch.autograd.forward_ad.dual_level():
+        (found,) = torch.autograd.grad(loss, x)
+    assert torch.allclose(found, expected, atol=1e-5)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from ..sizes import TimingSettings
-from .networks import MODES
+from .networks import EVAL, MODES
 
 DTYPES = {'float32': torch.float32, 'bfloat16': torch.bfloat16, 'float16': torch.float16}
 
@@ -43,6 +43,8 @@ class ModelSettings(TimingSettings):
             for value in getattr(self, name):
                 if value not in known:
                     raise ValueError(f'{name} must be of {known}, got {value!r}')
+        if EVAL not in self.modes and 'float32' not in self.dtypes:
+            raise ValueError(f'a training step is measured in float32, got dtypes {self.dtypes}')
         if not 0 < self.limit < float('inf'):
             raise ValueError(f'limit must be a positive number of seconds, got {self.limit}')
 

@@ -129,7 +129,7 @@ def run_v2(block: nn.Module, x: Tensor) -> Tensor:
     factor = (block.response.unsqueeze(1) * response + 1).to(weight.dtype)
     scales_weight = together == 1 and _scales_weight(weight, z)
     if scales_weight:
-        weight = weight * factor.mT
+        weight = weight * factor.transpose(1, 2)  # TorchScript's exporter knows no mT
     out = _shifted(block, x, together)
     for start, rows, _ in found:
         if not scales_weight:

@@ -16,12 +16,13 @@ process (SyncBN asks the others, GN has other groups).
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
 
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
+from mmcv.cnn.bricks import DropPath
 from torch import Tensor, nn
+from torch.nn.modules import module
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmsw.models.layers import GlobalResponseNorm, ShiftWiseConv2d, SqueezeExcitation
@@ -45,6 +46,13 @@ _PASSED_OVER = {
     'grn': GlobalResponseNorm,
     'pointwise_conv2': nn.Linear,
 }
+_WITH_BIAS = ('pointwise_conv1', 'se.down', 'se.up')
+_GLOBAL_HOOKS = (
+    module._global_forward_hooks,
+    module._global_forward_pre_hooks,
+    module._global_backward_hooks,
+    module._global_backward_pre_hooks,
+)
 
 
 def may_fuse(block: nn.Module, x: Tensor) -> bool:
@@ -57,10 +65,11 @@ def may_fuse(block: nn.Module, x: Tensor) -> bool:
         block.training
         and not x.is_meta
         and x.numel() > 0
+        and x.ndim == 4
         and not torch.compiler.is_compiling()
         and not needs_plain_operators(None)
-        and all(_may_pass_over(*entry) for entry in _passed_over(block))
-        and block.act.approximate == 'none'
+        and not any(_GLOBAL_HOOKS)
+        and _is_as_built(block, x.shape[1])
     )
 
 
@@ -203,21 +212,33 @@ def _maps(*maps: Tensor, dtype: torch.dtype | None = None) -> list[Tensor]:
     return [map_.flatten(2).to(dtype) for map_ in maps]
 
 
-def _passed_over(block: nn.Module) -> Iterator[tuple[nn.Module, type]]:
+def _is_as_built(block: nn.Module, channels: int) -> bool:
+    """Whether all layers that are passed over are those of the design, and wait for nobody."""
     layers = dict(block.named_modules())
-    if isinstance(block.norm, nn.LayerNorm):
-        yield block.norm, nn.LayerNorm
-    for name, kind in _PASSED_OVER.items():
-        if name in layers:
-            yield layers[name], kind
-
-
-def _may_pass_over(layer: nn.Module, kind: type) -> bool:
-    return type(layer) is kind and not _is_hooked(layer)
+    kinds = {name: kind for name, kind in _PASSED_OVER.items() if name in layers}
+    if 'grn' not in layers:
+        kinds['norm'] = nn.LayerNorm  # of the first generation
+        if getattr(block.norm, 'normalized_shape', None) != (channels,):
+            return False
+    biased = [name for name in _WITH_BIAS if name in layers]
+    if 'grn' not in layers:
+        biased.append('pointwise_conv2')
+    return (
+        block.shift_wise.in_channels == channels
+        and all(
+            type(layers[name]) is kind and not _is_hooked(layers[name])
+            for name, kind in kinds.items()
+        )
+        and type(block.drop_path) in (DropPath, nn.Identity)
+        and not _is_hooked(block.drop_path)
+        and all(layers[name].bias is not None for name in biased)
+        and all(layers[name].groups == 1 for name in ('se.down', 'se.up') if name in layers)
+        and block.act.approximate == 'none'
+    )
 
 
 def _is_hooked(layer: nn.Module) -> bool:
-    """Whether a hook wants to be called, other than for maps of one position."""
+    """Whether something wants to be called with a layer, other than for maps of one position."""
     hooks = (
         layer._forward_hooks,
         layer._forward_pre_hooks,
@@ -225,7 +246,8 @@ def _is_hooked(layer: nn.Module) -> bool:
         layer._backward_pre_hooks,
     )
     found = (hook for some in hooks for hook in some.values())
-    return not all(getattr(hook, 'for_one_position', False) for hook in found)
+    wanted = not all(getattr(hook, 'for_one_position', False) for hook in found)
+    return wanted or 'forward' in vars(layer)
 
 
 def _is_batch_norm(norm: nn.Module) -> bool:

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from mmsw.ops.backends import needs_plain_grads
+
 Affine = Sequence[Tensor | None]  # weight and bias of one norm after the other
 
 
@@ -40,7 +42,7 @@ def batch_norms(
         return _affine(centre.unsqueeze(0), total.unsqueeze(0), affine, eps)[:2]
     scale, shift, centre, total = _OfBatch.apply(eps, mean, variance, *affine)
     for norm, own_centre, own_total in zip(norms, centre, total, strict=True):
-        if norm.training and norm.track_running_stats and norm.running_mean is not None:
+        if norm.training and norm.track_running_stats:
             _count(norm, own_centre, own_total, mean.shape[1] * positions)
     return scale, shift
 
@@ -48,8 +50,13 @@ def batch_norms(
 @torch.no_grad()
 def _count(norm: _BatchNorm, mean: Tensor, variance: Tensor, values: int) -> None:
     """Let running statistics follow those of a batch, as the layer does."""
-    norm.num_batches_tracked.add_(1)
-    share = 1 / float(norm.num_batches_tracked) if norm.momentum is None else norm.momentum
+    share = 0.0 if norm.momentum is None else norm.momentum
+    if norm.num_batches_tracked is not None:
+        norm.num_batches_tracked.add_(1)
+        if norm.momentum is None:
+            share = 1 / float(norm.num_batches_tracked)
+    if norm.running_mean is None:
+        return
     norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), share)
     unbiased = variance * (values / (values - 1))
     norm.running_var.lerp_(unbiased.to(norm.running_var.dtype), share)
@@ -97,7 +104,7 @@ class _OfBatch(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_scale: Tensor, grad_shift: Tensor, *_: Tensor) -> tuple:
         mean, variance, centre, rstd, scale, weight, *affine = ctx.saved_tensors
-        if torch.is_grad_enabled():  # it is differentiated again
+        if needs_plain_grads(grad_scale, grad_shift):
             return None, *_plain_grads(ctx, mean, variance, affine, [grad_scale, grad_shift])
         samples = mean.shape[1]
         grad_scale = grad_scale - centre * grad_shift
@@ -120,9 +127,11 @@ def _plain_grads(
     """Gradients of the plain form, which can be differentiated again."""
     tensors = [mean, variance, *affine]
     wanted = [i for i, asked in enumerate(ctx.needs_input_grad[1:]) if asked]
-    out = _affine(*_statistics(mean, variance), affine, ctx.eps)[:2]
+    again = torch.is_grad_enabled()
+    with torch.enable_grad():
+        out = _affine(*_statistics(mean, variance), affine, ctx.eps)[:2]
     found = torch.autograd.grad(
-        out, [tensors[i] for i in wanted], grads, create_graph=True, allow_unused=True
+        out, [tensors[i] for i in wanted], grads, create_graph=again, allow_unused=True
     )
     results: list[Tensor | None] = [None] * len(tensors)
     for i, grad in zip(wanted, found, strict=True):

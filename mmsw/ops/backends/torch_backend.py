@@ -164,7 +164,7 @@ def channel_norm(
     x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, keep: bool = True
 ) -> Tensor:
     """See :class:`~mmsw.ops.backends.backend.Backend`; out of place, differentiable."""
-    out = F.layer_norm(x.transpose(1, 2), x.shape[1:2], weight, bias, eps)
+    out = F.layer_norm(x.transpose(1, 2), (plain_number(x.shape[1]),), weight, bias, eps)
     return out.transpose(1, 2).contiguous()
 
 
@@ -194,10 +194,15 @@ def row_products(grad: Tensor, maps: Sequence[Tensor], mean: Tensor) -> Tensor:
     sums = []
     for one, centre in zip(maps, mean, strict=True):
         count = one.shape[1]
-        centred = _wide(one) - centre[:, :count, None].to(grad.dtype)
-        found = (grad[:, :count] * centred).sum(2, dtype=torch.float64)
+        centred = _wide(one) - _first(centre, count).unsqueeze(2).to(grad.dtype)
+        found = (_first(grad, count) * centred).sum(2, dtype=torch.float64)
         sums.append(F.pad(found, (0, channels - count)))
     return torch.stack([*sums, grad.sum(2, dtype=torch.float64)])
+
+
+def _first(rows: Tensor, channels: int) -> Tensor:
+    """``[B, C, ...]`` without the last channels."""
+    return rows if rows.shape[1] == channels else rows.narrow(1, 0, channels)
 
 
 def row_sums(
@@ -205,14 +210,14 @@ def row_sums(
 ) -> list[Tensor]:
     """See :class:`~mmsw.ops.backends.backend.Backend`; differentiable."""
     wide = [
-        _wide(one) - centre[:, : one.shape[1], None].to(_accumulate_dtype(one.dtype))
+        _wide(one) - _first(centre, one.shape[1]).unsqueeze(2).to(_accumulate_dtype(one.dtype))
         for one, centre in zip(maps, mean, strict=True)
     ]
     outs = []
     for own, count in zip(factors.to(wide[0].dtype), channels, strict=True):
-        out = own[-1, :, :count, None].expand(-1, -1, maps[0].shape[2])
+        out = _first(own[-1], count).unsqueeze(2).expand(-1, -1, maps[0].shape[2])
         for scale, one in zip(own, wide, strict=False):
-            part = scale[:, : one.shape[1], None] * one
+            part = _first(scale, one.shape[1]).unsqueeze(2) * one
             part = F.pad(part, (0, 0, 0, count - part.shape[1]))  # or cut where that is negative
             out = out + part
         outs.append(out.to(maps[0].dtype).contiguous())

@@ -152,9 +152,13 @@ void run_row_sums(TensorList maps, const Tensor& mean, const Tensor& factors, Te
   });
 }
 
-void check_maps(TensorList maps) {
+void check_some(TensorList maps) {
   TORCH_CHECK_VALUE(!maps.empty() && maps.size() <= kMostMaps, "maps must be 1 to ", kMostMaps,
                     ", got ", maps.size());
+}
+
+void check_maps(TensorList maps) {
+  check_some(maps);
   for (size_t i = 0; i < maps.size(); ++i) {
     const Tensor &map = maps[i], &first = maps[0];
     const std::string name = "maps[" + std::to_string(i) + "]";
@@ -237,6 +241,7 @@ Tensor shape_of_sums(const Tensor& map, std::vector<c10::SymInt> sizes) {
 }
 
 std::tuple<Tensor, Tensor> row_moments_shape(TensorList maps) {
+  check_some(maps);
   const c10::SymInt n(static_cast<int64_t>(maps.size()));
   return {shape_of_sums(maps[0], {n}), shape_of_sums(maps[0], {n, n})};
 }
@@ -247,6 +252,7 @@ Tensor row_products_shape(const Tensor& grad, TensorList maps, const Tensor&) {
 
 std::vector<Tensor> row_sums_shape(TensorList maps, const Tensor&, const Tensor&,
                                    IntArrayRef channels) {
+  check_some(maps);
   std::vector<Tensor> outs;
   for (const int64_t of_map : channels) {
     outs.push_back(
