@@ -74,8 +74,12 @@ def networks() -> list[Network]:
     """All that are compared: this project's, then what a user would pick instead."""
     own = [
         Network(f'SW-{arch[0].upper()} {version}', partial(_own, arch, version), OWN_FORMS, main)
-        for arch, main in (('tiny', MODES), ('small', ()))
-        for version in ('v1', 'v2')
+        for arch, version, main in (
+            ('tiny', 'v1', (EVAL,)),
+            ('tiny', 'v2', MODES),
+            ('small', 'v1', ()),
+            ('small', 'v2', ()),
+        )
     ]
     return [*own, _convnext(), *(_of_toolboxes(*entry) for entry in _OTHERS), _replknet()]
 
