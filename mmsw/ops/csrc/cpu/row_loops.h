@@ -249,8 +249,8 @@ void any_row_products(const S* grad, const S* const* rows, int64_t n, int64_t co
 }
 
 template <typename T, typename S>
-void any_row_sums(const S* const* rows, int64_t n, int64_t count, const T* pivots,
-                  const T* factors, S* const* outs, int64_t m) {
+void any_row_sums(const S* const* rows, int64_t n, int64_t count, const T* pivots, const T* factors,
+                  S* const* outs, int64_t m) {
   MMSW_BY_COUNT(row_sums, rows, count, pivots, factors, outs, m)
 }
 
