@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mmsw.analysis.complexity import complexity
+from mmsw.errors import MmswError
 from mmsw.wording import short
 
 from .networks import EVAL, TRAINING, Form, Network
@@ -85,7 +86,7 @@ class Contender:
         self.module.to(device=device, dtype=dtype, memory_format=layout)
 
 
-class NotStartedError(Exception):
+class NotStartedError(MmswError):
     """An exported form that cannot be had here; the message says why."""
 
 

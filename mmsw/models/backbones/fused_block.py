@@ -84,7 +84,7 @@ def run_v1(block: nn.Module, x: Tensor) -> Tensor:
     # Scaling the weight instead of the map, the gradient of the layer scale needs no map.
     y = _hidden(block, z, block.gamma.unsqueeze(1) * linear2.weight, block.gamma * linear2.bias)
     x_rows, y = _maps(x, y, dtype=_dtype(block, x, y))
-    if isinstance(block.drop_path, nn.Identity):
+    if isinstance(block.drop_path, nn.Identity) or not _sums_pay(block, x):
         return (x_rows + block.drop_path(y)).view(x.shape)
     kept = block.drop_path(x_rows.new_ones(len(x), 1, 1)).squeeze(2).double()
     return add_scaled(x_rows, y, kept.expand(x.shape[:2]), layer.backend).view(x.shape)
@@ -261,10 +261,13 @@ def _is_batch_norm(norm: nn.Module) -> bool:
 
 def _takes_rows(block: nn.Module, x: Tensor, *norms: nn.Module) -> bool:
     """Whether weighted sums do the work of the branch norms and of some others."""
-    layer = block.shift_wise
     return (
-        x.numel() >= LEAST_VALUES
+        _sums_pay(block, x)
         and x[0, 0].numel() > 1  # a norm may refuse one value per sample, as a hook may
-        and all(map(_is_batch_norm, (*layer.branch_norms(), *norms)))
-        and runs_rows(x, layer.backend)
+        and all(map(_is_batch_norm, (*block.shift_wise.branch_norms(), *norms)))
     )
+
+
+def _sums_pay(block: nn.Module, x: Tensor) -> bool:
+    """Whether weighted sums of maps of this size are compiled, and faster than layers."""
+    return x.numel() >= LEAST_VALUES and runs_rows(x, block.shift_wise.backend)
