@@ -9,6 +9,7 @@ once.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
@@ -17,13 +18,13 @@ from torch import Tensor
 from .backends import (
     backend_module,
     choose_backend,
-    needs_plain_grads,
     needs_plain_operators,
     torch_backend,
 )
 from .backends.backend import Backend
 from .backends.call import Call
 from .functional import check_dtype
+from .plain_grads import needs_plain_grads, plain_grads
 
 
 def channel_norm(
@@ -109,26 +110,19 @@ class _ChannelNorm(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple:
         if needs_plain_grads(grad):
-            return (*_plain_grads(ctx, grad), None, None)
+            form = functools.partial(_definition, ctx.eps)
+            wanted = ctx.needs_input_grad[:3]
+            return (*plain_grads(form, ctx.saved_tensors[:3], wanted, grad), None, None)
         x, weight, _, mean, rstd = ctx.saved_tensors
         grads = ctx.backend.channel_norm_grad(grad, x, weight, mean, rstd)
         wanted = ctx.needs_input_grad
         return (*(found if wanted[i] else None for i, found in enumerate(grads)), None, None)
 
 
-def _plain_grads(ctx: Any, grad: Tensor) -> list[Tensor | None]:
-    """Gradients of the definition: the third derivative of torch's own layer norm is wrong."""
-    x, weight, bias = tensors = ctx.saved_tensors[:3]
-    wanted = [i for i in range(3) if ctx.needs_input_grad[i]]
-    again = torch.is_grad_enabled()
-    with torch.enable_grad():
-        centred = x.to(torch.promote_types(x.dtype, torch.float32))
-        centred = centred - centred.mean(1, keepdim=True)
-        out = centred * (centred.square().mean(1, keepdim=True) + ctx.eps).rsqrt()
-        out = out if weight is None else out * weight.unsqueeze(1)
-        out = (out if bias is None else out + bias.unsqueeze(1)).to(x.dtype)
-    found = torch.autograd.grad(out, [tensors[i] for i in wanted], grad, create_graph=again)
-    grads: list[Tensor | None] = [None] * 3
-    for i, value in zip(wanted, found, strict=True):
-        grads[i] = value
-    return grads
+def _definition(eps: float, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+    """The norm written out: the third derivative of torch's own layer norm is wrong."""
+    centred = x.to(torch.promote_types(x.dtype, torch.float32))
+    centred = centred - centred.mean(1, keepdim=True)
+    out = centred * (centred.square().mean(1, keepdim=True) + eps).rsqrt()
+    out = out if weight is None else out * weight.unsqueeze(1)
+    return (out if bias is None else out + bias.unsqueeze(1)).to(x.dtype)

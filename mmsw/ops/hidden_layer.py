@@ -12,6 +12,7 @@ With ``y = gelu(weight1 @ x + bias1)``, ``n`` the L2 norms of the rows of ``y`` 
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import torch
@@ -22,12 +23,12 @@ from .backends import (
     backend_module,
     check_backend,
     choose_backend,
-    needs_plain_grads,
     needs_plain_operators,
 )
 from .backends.backend import Backend
 from .backends.call import Call
-from .joined_samples import by_row, join, map_of, rows_of, samples_together, separate
+from .joined_samples import by_row, join, map_of, rows_by_sample, samples_together, separate
+from .plain_grads import needs_plain_grads, plain_grads
 
 _PARTS = 8  # of a map that are multiplied one after the other, so that no third one is in memory
 
@@ -194,9 +195,12 @@ class _HiddenLayer(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple:
-        find = _plain_grads if needs_plain_grads(grad) else _grads
         with torch.autocast(grad.device.type, enabled=False):
-            return (*find(ctx, grad), None, None, None)
+            if not needs_plain_grads(grad):
+                return (*_grads(ctx, grad), None, None, None)
+            form = functools.partial(_plain, eps=ctx.eps)
+            tensors, wanted = ctx.saved_tensors[:7], ctx.needs_input_grad[:7]
+            return (*plain_grads(form, tensors, wanted, grad), None, None, None)
 
 
 def _grads(ctx: Any, grad: Tensor) -> list[Tensor | None]:
@@ -238,7 +242,7 @@ def _backend(name: str | None, x: Tensor) -> Backend:
 
 def _bias_gelu(ctx: Any, hidden: Tensor, bias: Tensor, keep: bool) -> tuple[Tensor, Tensor]:
     """The map after GELU, and its sums of squares ``[G, K, S]``."""
-    rows = rows_of(hidden, ctx.rows), by_row(bias, ctx.rows)
+    rows = rows_by_sample(hidden, ctx.rows), by_row(bias, ctx.rows)
     mapped, squares = ctx.backend.bias_gelu(*rows, keep=keep)
     return map_of(mapped, ctx.rows), squares.unflatten(1, (-1, ctx.rows))
 
@@ -247,7 +251,7 @@ def _gelu_grad(
     ctx: Any, grad: Tensor, hidden: Tensor, bias: Tensor, by_map: Tensor
 ) -> tuple[Tensor, Tensor]:
     """The gradient before GELU, and that of the bias."""
-    rows = rows_of(grad, ctx.rows), rows_of(hidden, ctx.rows), by_row(bias, ctx.rows)
+    rows = rows_by_sample(grad, ctx.rows), rows_by_sample(hidden, ctx.rows), by_row(bias, ctx.rows)
     found, sums = ctx.backend.gelu_grad(*rows, by_map.flatten(1))
     return map_of(found, ctx.rows), sums.sum(0).unflatten(0, (-1, ctx.rows)).sum(1)
 
@@ -306,17 +310,3 @@ def _weight_grad(grad: Tensor, x: Tensor) -> Tensor:
     if min(grad.shape[1], x.shape[1]) <= x.shape[2]:
         return torch.bmm(grad, x.mT).sum(0)
     return grad.transpose(0, 1).flatten(1) @ x.transpose(0, 1).flatten(1).mT
-
-
-def _plain_grads(ctx: Any, grad: Tensor) -> list[Tensor | None]:
-    """Gradients of the plain form, which can be differentiated again."""
-    tensors = ctx.saved_tensors[:7]
-    wanted = [i for i in range(7) if ctx.needs_input_grad[i]]
-    again = torch.is_grad_enabled()
-    with torch.enable_grad():
-        out = _plain(*tensors, ctx.eps)
-    found = torch.autograd.grad(out, [tensors[i] for i in wanted], grad, create_graph=again)
-    grads: list[Tensor | None] = [None] * 7
-    for i, value in zip(wanted, found, strict=True):
-        grads[i] = value
-    return grads

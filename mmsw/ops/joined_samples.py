@@ -31,13 +31,13 @@ def separate(x: Tensor, together: int) -> Tensor:
     return x[0].unflatten(1, (together, -1)).transpose(0, 1).contiguous()
 
 
-def rows_of(x: Tensor, together: int) -> Tensor:
+def rows_by_sample(x: Tensor, together: int) -> Tensor:
     """A joined map with a row for each unit of each sample, ``[B / S, K * S, P]``."""
     return x if together == 1 else x.unflatten(2, (together, -1)).flatten(1, 2)
 
 
 def map_of(rows: Tensor, together: int) -> Tensor:
-    """The joined map of :func:`rows_of`."""
+    """The joined map of :func:`rows_by_sample`."""
     return rows if together == 1 else rows.unflatten(1, (-1, together)).flatten(2)
 
 

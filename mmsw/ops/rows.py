@@ -21,9 +21,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .backends import backend_module, choose_backend, needs_plain_grads, torch_backend
+from .backends import backend_module, choose_backend, torch_backend
 from .backends.backend import Backend
 from .backends.call import Call
+from .plain_grads import needs_plain_grads
 
 
 def runs_rows(x: Tensor, backend: str | None = None) -> bool:
@@ -62,6 +63,7 @@ class Rows(NamedTuple):
         Returns:
             ``[B, C, P]``, or ``[B, D, P]``, of the dtype of the maps.
         """
+        # The gradient of one sum travels with that of the moments; other sums find their own.
         carrier = None if self.carried else self.carrier
         if carrier is not None:
             self.carried.append(scales.detach())

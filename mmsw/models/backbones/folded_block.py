@@ -31,7 +31,7 @@ from mmsw.models.layers.shiftwise_conv import affine_of
 from mmsw.ops import cross_conv2d
 from mmsw.ops.channel_norm import channel_norm
 from mmsw.ops.hidden_map import bias_gelu
-from mmsw.ops.joined_samples import by_row, join, map_of, rows_of, samples_together, separate
+from mmsw.ops.joined_samples import by_row, join, map_of, rows_by_sample, samples_together, separate
 
 ARMS = ('deploy_wide', 'deploy_tall', 'deploy_bias')
 # Up to this many hidden channels the factors of the response norm go into the weights where a
@@ -122,7 +122,7 @@ def run_v2(block: nn.Module, x: Tensor) -> Tensor:
     pieces = _pieces(z) if together == 1 else [(join(z, together), 0)]
     found = []  # first positions, rows of the hidden map, sums of squares
     for piece, start in pieces:
-        rows = rows_of(_product(block.expand_weight, piece), together)
+        rows = rows_by_sample(_product(block.expand_weight, piece), together)
         found.append((start, *bias_gelu(rows, bias, block.backend)))
     norms = sum(squares for _, _, squares in found).sqrt().unflatten(1, (-1, together))
     response = norms / (norms.mean(1, keepdim=True) + block.norm_eps[2])

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmsw.ops.backends import needs_plain_grads
+from mmsw.ops.plain_grads import needs_plain_grads, plain_grads
 
 Affine = Sequence[Tensor | None]  # weight and bias of one norm after the other
 
@@ -105,7 +105,12 @@ class _OfBatch(torch.autograd.Function):
     def backward(ctx: Any, grad_scale: Tensor, grad_shift: Tensor, *_: Tensor) -> tuple:
         mean, variance, centre, rstd, scale, weight, *affine = ctx.saved_tensors
         if needs_plain_grads(grad_scale, grad_shift):
-            return None, *_plain_grads(ctx, mean, variance, affine, [grad_scale, grad_shift])
+            tensors, wanted = [mean, variance, *affine], ctx.needs_input_grad[1:]
+
+            def form(mean: Tensor, variance: Tensor, *affine: Tensor | None) -> tuple[Tensor, ...]:
+                return _affine(*_statistics(mean, variance), affine, ctx.eps)[:2]
+
+            return None, *plain_grads(form, tensors, wanted, grad_scale, grad_shift)
         samples = mean.shape[1]
         grad_scale = grad_scale - centre * grad_shift
         grad_rstd = grad_scale if weight is None else grad_scale * weight
@@ -119,21 +124,3 @@ class _OfBatch(torch.autograd.Function):
                 if ctx.needs_input_grad[3 + i]:
                     grads[i] = row.to(affine[i].dtype)
         return None, grad_mean, grad_total.unsqueeze(1).expand_as(variance), *grads
-
-
-def _plain_grads(
-    ctx: Any, mean: Tensor, variance: Tensor, affine: Affine, grads: list[Tensor]
-) -> list[Tensor | None]:
-    """Gradients of the plain form, which can be differentiated again."""
-    tensors = [mean, variance, *affine]
-    wanted = [i for i, asked in enumerate(ctx.needs_input_grad[1:]) if asked]
-    again = torch.is_grad_enabled()
-    with torch.enable_grad():
-        out = _affine(*_statistics(mean, variance), affine, ctx.eps)[:2]
-    found = torch.autograd.grad(
-        out, [tensors[i] for i in wanted], grads, create_graph=again, allow_unused=True
-    )
-    results: list[Tensor | None] = [None] * len(tensors)
-    for i, grad in zip(wanted, found, strict=True):
-        results[i] = grad
-    return results

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor
 from torch.autograd import forward_ad
 
 from mmsw.errors import BackendUnavailableError, UnknownBackendError
@@ -161,16 +160,6 @@ def needs_plain_operators(name: str | None) -> bool:
     if ask is None:  # torch < 2.7 does not tell exporting from compiling
         return name in (None, 'auto')
     return ask()
-
-
-def needs_plain_grads(*grads: Tensor | None) -> bool:
-    """Whether a gradient is differentiated again, or is a batch of them, or is transformed."""
-    if torch.is_grad_enabled() or needs_plain_operators(None):
-        return True
-    functions = torch._C._functorch
-    kinds = functions.is_batchedtensor, functions.is_legacy_batchedtensor
-    given = [grad for grad in grads if grad is not None]
-    return any(is_kind(grad) for is_kind in kinds for grad in given)
 
 
 def backend_module(name: str) -> Backend:

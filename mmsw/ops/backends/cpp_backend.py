@@ -88,29 +88,26 @@ def _contiguous(tensor: Tensor | None) -> Tensor | None:
 
 def _side_by_side(x: Tensor) -> Tensor:
     """A map whose positions are neighbours in memory."""
-    return x if x.stride(2) == 1 else x.contiguous()
+    return x if x.shape[2] < 2 or x.stride(2) == 1 else x.contiguous()
 
 
 if hasattr(torch.ops.mmsw_cpp, 'row_moments'):
 
     def row_moments(maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """See :class:`~mmsw.ops.backends.backend.Backend`, here and below."""
-        return torch.ops.mmsw_cpp.row_moments(_with_rows(maps))
+        return torch.ops.mmsw_cpp.row_moments([*map(_side_by_side, maps)])
 
     def row_products(grad: Tensor, maps: Sequence[Tensor], mean: Tensor) -> Tensor:
         """Sums of products with a gradient."""
-        (grad,) = _with_rows([grad])
-        return torch.ops.mmsw_cpp.row_products(grad, _with_rows(maps), mean)
+        maps = [*map(_side_by_side, maps)]
+        return torch.ops.mmsw_cpp.row_products(_side_by_side(grad), maps, mean)
 
     def row_sums(
         maps: Sequence[Tensor], mean: Tensor, factors: Tensor, channels: Sequence[int]
     ) -> list[Tensor]:
         """Maps that are sums of maps."""
-        return torch.ops.mmsw_cpp.row_sums(_with_rows(maps), mean, factors, channels)
-
-    def _with_rows(maps: Sequence[Tensor]) -> list[Tensor]:
-        """The maps with positions that are neighbours in memory, as they are where possible."""
-        return [m if m.shape[2] < 2 or m.stride(2) == 1 else m.contiguous() for m in maps]
+        maps = [*map(_side_by_side, maps)]
+        return torch.ops.mmsw_cpp.row_sums(maps, mean, factors, channels)
 
 
 ARITHMETIC = 'MMSW_CPP_ARITHMETIC'
