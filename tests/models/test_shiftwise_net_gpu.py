@@ -5,7 +5,14 @@ import copy
 import numpy as np
 import pytest
 import torch
-from model_helpers import MINI, SHORT_KERNELS, mini_net, prune_half, relative_error
+from model_helpers import (
+    MINI,
+    SHORT_KERNELS,
+    mini_net,
+    prune_half,
+    randomise_batch_norms,
+    relative_error,
+)
 from torch import Tensor
 
 from mmsw.models import ShiftWiseNet
@@ -46,9 +53,12 @@ def test_golden_features(version, deployed, data_dir) -> None:
         assert relative_error(feature.cpu(), expected) < 2e-5, index
 
 
+@pytest.mark.parametrize(
+    'form', [{}, {'fused': False}, {'recompute': True}, {'with_cp': True}], ids=str
+)
 @pytest.mark.parametrize('version', VERSIONS)
-def test_a_training_step_equals_the_one_of_the_cpu(version) -> None:
-    net = mini_net(version=version, big_kernels=SHORT_KERNELS).double()
+def test_a_training_step_equals_the_one_of_the_cpu(version, form) -> None:
+    net = mini_net(version=version, big_kernels=SHORT_KERNELS, **form).double()
     prune_half(net)
     on_gpu = copy.deepcopy(net).float().cuda()
     x = torch.randn(2, 3, 64, 64)
@@ -85,6 +95,20 @@ def test_mixed_precision_keeps_the_zeros(dtype) -> None:
     for name, layer in net.named_modules():
         if hasattr(layer, 'set_mask'):
             assert not layer.weight[~layer.mask].any(), name
+
+
+@pytest.mark.parametrize('size', [(64, 96), (224, 224)], ids=str)
+@pytest.mark.parametrize('version', VERSIONS)
+def test_the_folded_network_equals_the_trained_one(version, size) -> None:
+    net = mini_net(version=version).cuda().eval()
+    randomise_batch_norms(net)
+    x = torch.randn(3, 3, *size, device='cuda')
+    folded = copy.deepcopy(net)
+    folded.switch_to_deploy()
+    with torch.no_grad():
+        expected = copy.deepcopy(net).double()(x.double())
+        for found, wanted in zip(folded(x), expected, strict=True):
+            assert relative_error(found, wanted) < 2e-5
 
 
 def test_compiled_network() -> None:
