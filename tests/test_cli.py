@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 import mmsw
 from mmsw.apis import UsageError
-from mmsw.apis.cli import run_reporting_errors
+from mmsw.apis.cli import run_measurement, run_reporting_errors
 from mmsw.checkpoint import CheckpointError
 from mmsw.datasets import DataError
 from mmsw.engine.hooks import SparsityLostError
@@ -96,6 +96,14 @@ class Sick(Dataset):
 
     def __getitem__(self, index: int) -> int:
         raise DataError(f'image {index} is sick')
+
+
+def test_a_stopped_measurement_is_no_traceback(capsys) -> None:
+    def measure() -> dict:
+        raise KeyboardInterrupt
+
+    assert run_measurement(measure, 'report') == 130
+    assert capsys.readouterr().err == '\ninterrupted; no report was written to report\n'
 
 
 def test_error_of_a_data_loaders_worker_is_one_line(capsys) -> None:

@@ -156,7 +156,8 @@ def run_measurement(measure: Callable[[], dict], out: str) -> int:
         out: Folder that it writes to, for the message.
 
     Returns:
-        Exit code: 1 if the report has errors, 2 after an error that the user can act on.
+        Exit code: 1 if the report has errors, 2 after an error that the user can act on, 130 if
+        stopped.
     """
 
     def run() -> int:
@@ -166,7 +167,11 @@ def run_measurement(measure: Callable[[], dict], out: str) -> int:
         print(f'wrote benchmark.md and benchmark.json to {out}')
         return 1 if errors else 0
 
-    return run_reporting_errors(run, also=(ImportError, ValueError, OSError))
+    try:
+        return run_reporting_errors(run, also=(ImportError, ValueError, OSError))
+    except KeyboardInterrupt:
+        print(f'\ninterrupted; no report was written to {out}', file=sys.stderr)
+        return 130
 
 
 def _message(error: Exception) -> str:
