@@ -1,5 +1,5 @@
-# RetinaNet (one stage, boxes only) on the small shift-wise network of the demonstration, on your own
-# images with a COCO annotation file: minutes on two CPU cores. It starts from scratch, or with
+# RetinaNet (one stage, boxes only) on the small shift-wise network of the demonstration, on your
+# own images with a COCO annotation file: minutes on two CPU cores. It starts from scratch, or with
 # --pretrained from the checkpoint of the demonstration, work_dirs/demo/pretrained_sparse.pth. What
 # else to write or to type: see own_mask_rcnn_sw_t.py.
 _base_ = [

@@ -1,5 +1,5 @@
-# RetinaNet (one stage, boxes only), SW-T v2, on your own images with a COCO annotation file. What to
-# write or to type: see own_mask_rcnn_sw_t.py.
+# RetinaNet (one stage, boxes only), SW-T v2, on your own images with a COCO annotation file. What
+# to write or to type: see own_mask_rcnn_sw_t.py.
 _base_ = [
     '_base_/models/retinanet_shiftwise.py',
     '_base_/datasets/own_coco.py',

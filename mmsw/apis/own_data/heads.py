@@ -51,9 +51,9 @@ def _set_weights(head: dict, before: int, number: int) -> None:
     """Equal weights of the classes, and one for no class, as heads of queries have them."""
     for key, loss in head.items():
         weights = loss.get('class_weight') if key.startswith('loss_') else None
-        if isinstance(weights, (list, tuple)) and len(weights) == before + 1:
-            if len(set(weights[:-1])) == 1:
-                loss['class_weight'] = [*[weights[0]] * number, weights[-1]]
+        of_all = isinstance(weights, (list, tuple)) and len(weights) == before + 1
+        if of_all and len(set(weights[:-1])) == 1:
+            loss['class_weight'] = [*[weights[0]] * number, weights[-1]]
 
 
 def drop_mask_heads(model: dict) -> None:

@@ -38,7 +38,7 @@ def fill_schedule(cfg: Config, own: OwnData, images: int | None) -> None:
     if loop.get('val_interval', 0) is None:
         loop.val_interval = evaluation_interval(length)
     interval = loop.get('val_interval', length)
-    _fill_schedulers(cfg.get('param_scheduler'), length)
+    _fill_schedulers(cfg, length)
     hooks = cfg.get('default_hooks') or {}
     _fill(hooks.get('checkpoint'), 'interval', interval)
     _fill(hooks.get('logger'), 'interval', log_interval(interval))
@@ -96,9 +96,20 @@ def log_interval(interval: int) -> int:
     return next(number for number in range(most, 0, -1) if interval % number == 0)
 
 
-def _fill_schedulers(schedulers: Any, length: int) -> None:
+def _fill_schedulers(cfg: Config, length: int) -> None:
+    """Ends of the schedulers; a run of a few iterations has no warm-up."""
+    schedulers = cfg.get('param_scheduler')
+    if not isinstance(schedulers, (list, tuple)):
+        return
     warm_up = min(_LONGEST_WARM_UP, max(2, round(_WARM_UP * length)))
-    for scheduler in schedulers if isinstance(schedulers, (list, tuple)) else ():
-        is_warm_up = component_name(scheduler.get('type')) in _WARM_UPS
+    if warm_up >= length:
+        warm_up = 0
+        schedulers = [item for item in schedulers if not _is_open_warm_up(item)]
+        cfg.param_scheduler = schedulers
+    for scheduler in schedulers:
         _fill(scheduler, 'begin', warm_up)
-        _fill(scheduler, 'end', warm_up if is_warm_up else length)
+        _fill(scheduler, 'end', warm_up if _is_open_warm_up(scheduler) else length)
+
+
+def _is_open_warm_up(scheduler: dict) -> bool:
+    return component_name(scheduler.get('type')) in _WARM_UPS and scheduler.get('end', 0) is None

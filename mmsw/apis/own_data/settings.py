@@ -121,8 +121,8 @@ def read_settings(given: Any) -> OwnData:
     lacking = [key for key in _REQUIRED if given.get(key) in (None, '')]
     if lacking == ['val']:
         raise UsageError(
-            'own_data.val is empty: name the validation images, or hold out a share of the training '
-            'images, for instance own_data.val=0.2'
+            'own_data.val is empty: name the validation images, or hold out a share of the '
+            'training images, for instance own_data.val=0.2'
         )
     if lacking:
         raise UsageError(f'own_data lacks {", ".join(lacking)}')
