@@ -34,8 +34,7 @@ def coco_content(
         size = dict(height=image.height, width=image.width)
         listed.append(dict(id=index + 1, file_name=str(image.name), **size))
         for item in image.objects:
-            if item.label not in numbers:
-                left_out.note(item.label, 'object of a class that is not asked for')
+            if item.label not in numbers:  # it means no class
                 continue
             try:
                 content = _annotation(item, image.height, image.width)

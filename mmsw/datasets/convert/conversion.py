@@ -16,11 +16,11 @@ import numpy as np
 from mmsw.errors import DataError, UnfitError, UsageError
 from mmsw.json_file import read_json, write_json
 
-from .annotated import AnnotatedImage, Found, Progress
+from .annotated import IGNORE, AnnotatedImage, Found, Progress
 from .coco import read_coco
 from .coco_file import coco_content, write_coco
 from .colors import read_colors
-from .label_map_files import IGNORED, class_values, drawn_labels, write_labels
+from .label_map_files import IGNORED, class_values, drawn_labels, is_background, write_labels
 from .labelme import read_labelme
 from .parts import PARTS, divide
 from .pictures import Pictures
@@ -124,6 +124,7 @@ def convert(request: Request, progress: Progress) -> Converted:
     if request.crowds_as_objects:
         for item in (item for image in found.images for item in image.objects):
             item.crowd = False
+    _keep_asked(found)
     divide(found.images, request.split, request.seed)
     _name_apart(found)
     converted = Converted(found, targets)
@@ -174,6 +175,18 @@ def _checked(request: Request) -> tuple[str, ...]:
         if not request.force:
             raise UsageError(f'--out {out} exists: name another folder, or replace it with --force')
     return tuple(item for item in ('coco', 'label-maps') if item in (request.to or legal[:1]))
+
+
+def _keep_asked(found: Found) -> None:
+    """Leave out objects of classes that are not asked for; what means no class is kept."""
+    for image in found.images:
+        kept = []
+        for item in image.objects:
+            if item.label in found.classes or item.label == IGNORE or is_background(item.label):
+                kept.append(item)
+            else:
+                found.left_out.note(item.label, 'object of a class that is not asked for')
+        image.objects = kept
 
 
 def _name_apart(found: Found) -> None:

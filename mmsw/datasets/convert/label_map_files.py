@@ -27,7 +27,7 @@ def drawn_labels(
 
     Args:
         image: With outlines.
-        numbers: Value of each class; other objects are left out.
+        numbers: Value of each class; other objects mean the background.
         background: Value of pixels without an object.
         left_out: Told about objects that cannot be drawn.
 
@@ -39,9 +39,7 @@ def drawn_labels(
     labels = np.full((image.height, image.width), background, np.uint8)
     found = []
     for item in image.objects:
-        if item.label not in numbers:
-            left_out.note(item.label, 'object of a class that is not asked for')
-        elif item.outline is None:
+        if item.outline is None:
             left_out.skip(image.name, 'object that has a box but no outline')
         else:
             try:
@@ -49,7 +47,7 @@ def drawn_labels(
             except UnfitError as reason:
                 left_out.skip(image.name, reason)
                 continue
-            found.append((area_of(rle), numbers[item.label], rle))
+            found.append((area_of(rle), numbers.get(item.label, background), rle))
     for area, number, rle in sorted(found, key=lambda entry: -entry[0]):
         if not area:
             left_out.skip(image.name, 'object whose outline holds no pixel')

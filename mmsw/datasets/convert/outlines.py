@@ -64,9 +64,11 @@ def encoded(outline: list[list[float]] | dict, height: int, width: int) -> dict:
     counts = counts.encode() if isinstance(counts, str) else counts
     found = dict(size=[height, width], counts=counts)
     try:
-        mask.decode(found)
+        pixels = int(mask.decode(found).sum())
     except (ValueError, TypeError) as error:
         raise UnfitError('the counts of its mask are damaged') from error
+    if pixels != area_of(found):  # they end too early
+        raise UnfitError('the counts of its mask are damaged')
     return found
 
 

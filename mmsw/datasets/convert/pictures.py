@@ -135,7 +135,5 @@ def check_size(stated: tuple[int, int], found: tuple[int, int]) -> None:
     if stated == found:
         return
     if stated == found[::-1]:
-        raise UnfitError(
-            'the annotation is for the picture as it lies before its EXIF data turn it'
-        )
+        raise UnfitError('the annotation is for the picture before its EXIF data turn it')
     raise UnfitError('the annotation states another size than the picture has')
