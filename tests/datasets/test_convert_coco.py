@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,14 @@ from convert_helpers import (
     save_json,
     save_picture,
 )
+from mmengine.config import Config
+from mmengine.registry import DATASETS, DefaultScope
 from pycocotools import mask
+from torch import nn
 
+from mmsw.apis import register_toolbox
+from mmsw.apis.checks.masks import check_masks
+from mmsw.datasets.coco_annotations import explain_outline
 from mmsw.errors import DataError
 
 SHAPE = HEIGHT, WIDTH
@@ -201,3 +208,60 @@ def test_files_that_are_none(content: str, message: str, tmp_path: Path) -> None
     with pytest.raises(DataError, match=message):
         converted('coco', tmp_path / 'in', tmp_path / 'out')
     assert sorted(item.name for item in tmp_path.iterdir()) == ['in']
+
+
+OUTLINES = {
+    'polygons': [[SQUARE]],
+    'parts': [[SQUARE, [20, 2, 25, 2, 25, 8]]],
+    'uncompressed': [uncompressed(ring())],
+    'compressed': [compressed(ring())],
+    'crowd': [uncompressed(ring()), [SQUARE]],
+}
+
+
+@pytest.mark.parametrize('kind', OUTLINES)
+def test_exports_train_as_they_are(kind: str, tmp_path: Path) -> None:
+    """Folders in names, ids with gaps, and each form of masks; mmdet's own data set reads them."""
+    register_toolbox(Config(dict(default_scope='mmdet')))
+    save_picture(tmp_path / 'sub' / 'a.jpg')
+    things = [
+        thing(index, 9, 7, item, iscrowd=int(kind == 'crowd' and not index))
+        for index, item in enumerate(OUTLINES[kind])
+    ]
+    save_coco(tmp_path / '_annotations.coco.json', [image(9, 'sub/a.jpg')], things)
+    pipeline = [
+        dict(type='LoadValidImageFromFile'),
+        dict(type='LoadValidAnnotations', with_bbox=True, with_mask=True),
+    ]
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        dataset = DATASETS.build(
+            dict(
+                type='CocoDataset', data_root=str(tmp_path), ann_file='_annotations.coco.json',
+                data_prefix=dict(img=''), metainfo=dict(classes=('b', 'a')), pipeline=pipeline,
+            )
+        )  # fmt: skip
+    check_masks(dataset, nn.Module(), 'train_dataloader')
+    sample = dataset[0]
+    areas = [int(item.sum()) for item in sample['gt_masks'].masks]
+    expected = {'polygons': [100], 'parts': [114], 'crowd': [ring().sum(), 100]}
+    assert areas == expected.get(kind, [ring().sum()])
+    assert sample['gt_bboxes_labels'].tolist() == [0] * len(things)
+    assert sample['gt_ignore_flags'].tolist() == [kind == 'crowd', False][: len(things)]
+
+
+@pytest.mark.parametrize(
+    ('outline', 'message'),
+    [
+        (SQUARE, 'one list of numbers, expected are polygons, .*convert_dataset.py coco FILE'),
+        (dict(size=[5, 5], counts=[25]), 'a mask 5 pixels wide and 5 high in an image 30 and 20'),
+        (dict(size=list(SHAPE), counts=[3, 4]), 'counts add up to 7 pixels, but 30 x 20 are 600'),
+        (dict(size=list(SHAPE), counts=''), 'a segmentation without counts: export it again'),
+        (dict(size=list(SHAPE)), None),  # mmdet leaves these out
+        ([[1, 1, 2, 2]], None),
+        ([], None),
+    ],
+)
+def test_outlines_that_mmdet_does_not_load(outline: object, message: str | None) -> None:
+    problem = explain_outline(outline, SHAPE)
+    assert (problem is None) == (message is None)
+    assert message is None or re.search(message, problem)
