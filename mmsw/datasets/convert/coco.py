@@ -128,7 +128,7 @@ class _Reader:
 
     def _image(self, item: dict, objects: list[dict]) -> AnnotatedImage:
         name = clean_name(str(item['file_name']))
-        picture = self.pictures.find([name], self.path.parent, self.part or '')
+        picture = self.pictures.find([name], self.path.parent, self.part)
         if picture is None:
             raise UnfitError('its picture is not there')
         height, width = size_of(picture)

@@ -149,7 +149,7 @@ def _masks(source: Path, suffix: str, pictures: Pictures) -> dict[Path, PurePosi
 def _image(
     mask: Path, name: PurePosixPath, part: str | None, pictures: Pictures, numbers: np.ndarray
 ) -> AnnotatedImage:
-    picture = pictures.find([name], mask.parent, part or '')
+    picture = pictures.find([name], mask.parent, part)
     if picture is None:
         raise UnfitError('its picture is not there')
     height, width = size_of(picture)

@@ -22,7 +22,7 @@ from .coco_file import coco_content, write_coco
 from .colors import read_colors
 from .label_map_files import IGNORED, class_values, drawn_labels, is_background, write_labels
 from .labelme import read_labelme
-from .parts import PARTS, divide
+from .parts import PARTS, check_shares, divide
 from .pictures import Pictures
 from .voc import read_voc
 
@@ -125,6 +125,7 @@ def convert(request: Request, progress: Progress) -> Converted:
         for item in (item for image in found.images for item in image.objects):
             item.crowd = False
     _keep_asked(found)
+    _check_outlines(found, targets)
     divide(found.images, request.split, request.seed)
     _name_apart(found)
     converted = Converted(found, targets)
@@ -156,6 +157,7 @@ def _checked(request: Request) -> tuple[str, ...]:
             raise UsageError(f'{path} does not exist')
     if source.is_file() and kind != 'coco':
         raise UsageError(f'{source} is a file, expected a folder')
+    check_shares(request.split)
     legal = TARGETS[kind]
     for target in request.to:
         if target not in legal:
@@ -187,6 +189,15 @@ def _keep_asked(found: Found) -> None:
             else:
                 found.left_out.note(item.label, 'object of a class that is not asked for')
         image.objects = kept
+
+
+def _check_outlines(found: Found, targets: tuple[str, ...]) -> None:
+    objects = [item for image in found.images for item in image.objects]
+    if 'label-maps' in targets and objects and all(item.outline is None for item in objects):
+        raise DataError(
+            f'none of the {len(objects)} objects has an outline, only boxes, from which no label '
+            'map can be drawn: make COCO JSON for a detector, with --to coco'
+        )
 
 
 def _name_apart(found: Found) -> None:

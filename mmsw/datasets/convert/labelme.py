@@ -84,7 +84,7 @@ def _image(
     if wanted and (path.parent / given['imagePath'].replace('\\', '/')).is_file():
         picture = (path.parent / given['imagePath'].replace('\\', '/')).resolve()
     else:
-        picture = pictures.find(names, path.parent, part or '')
+        picture = pictures.find(names, path.parent, part)
     content = None if picture else _embedded(given)
     height, width = size_of(picture or content)
     stated = given.get('imageHeight'), given.get('imageWidth')

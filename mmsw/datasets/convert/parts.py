@@ -41,6 +41,18 @@ def listed_parts(source: Path, kind: str) -> dict[str, str]:
     return found
 
 
+def check_shares(shares: Sequence[float] | None) -> None:
+    """Raise a :class:`UsageError` if these are no shares of training, validation and testing."""
+    if shares is None:
+        return
+    if not 2 <= len(shares) <= 3 or min(shares) <= 0 or abs(sum(shares) - 1) > 1e-6:
+        given = ' '.join(f'{share:g}' for share in shares)
+        raise UsageError(
+            f'--split {given}: expected are two or three shares above 0 that add up to 1, for '
+            'instance --split 0.8 0.2'
+        )
+
+
 def divide(images: Sequence[AnnotatedImage], shares: Sequence[float] | None, seed: int) -> None:
     """Give every image a part, in place.
 
@@ -50,18 +62,12 @@ def divide(images: Sequence[AnnotatedImage], shares: Sequence[float] | None, see
         seed: For drawing which image is for what.
 
     Raises:
-        UsageError: If the shares are no shares, or the source has parts already.
+        UsageError: If the source has parts already, or too few images.
     """
     if shares is None:
         for image in images:
             image.part = image.part or 'train'
         return
-    if not 2 <= len(shares) <= 3 or min(shares) <= 0 or abs(sum(shares) - 1) > 1e-6:
-        given = ' '.join(f'{share:g}' for share in shares)
-        raise UsageError(
-            f'--split {given}: expected are two or three shares above 0 that add up to 1, for '
-            'instance --split 0.8 0.2'
-        )
     already = sorted({image.part for image in images if image.part})
     if already:
         raise UsageError(

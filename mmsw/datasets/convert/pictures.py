@@ -10,6 +10,8 @@ from pathlib import Path, PurePosixPath
 
 from mmsw.errors import UnfitError
 
+from .parts import part_of
+
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
 _ORIENTATION = 0x0112
 _QUARTER_TURNS = range(5, 9)
@@ -63,14 +65,17 @@ class Pictures:
                 if path in names.get(key.lower(), ()):
                     names[key.lower()].remove(path)
 
-    def find(self, names: Iterable[PurePosixPath | str], near: Path, hint: str = '') -> Path | None:
+    def find(
+        self, names: Iterable[PurePosixPath | str], near: Path, part: str | None
+    ) -> Path | None:
         """The picture of the first name that there is.
 
         Args:
             names: Paths or the ends of paths. Their letters may be large or small, and their
                 endings may be missing or others.
             near: Folder that a relative path may begin in.
-            hint: Name of a folder to prefer where several pictures have the name.
+            part: Of the data set; where several pictures have the name, the one in a folder of
+                the part is taken.
 
         Returns:
             The file; ``None`` if there is none.
@@ -78,29 +83,31 @@ class Pictures:
         Raises:
             UnfitError: If several pictures have the name.
         """
-        for name in map(PurePosixPath, names):
+        for name in names:
             if name.suffix.lower() in SUFFIXES and (near / name).is_file():
                 return near / name
-        for name in map(PurePosixPath, names):
+        for name in names:
             known = name.suffix.lower() in SUFFIXES
             found = self._by_name.get(name.name.lower(), ()) if known else ()
             found = found or self._by_stem.get((name.stem if known else name.name).lower(), ())
             if found:
-                return _only(found, name, hint)
+                return _only(found, name, part)
         return None
 
 
-def _only(found: list[Path], name: PurePosixPath, hint: str) -> Path:
-    """The one whose folders are most like those of the name, then one in the folder of the hint."""
-    for wanted in (name.parent.parts, (hint,) if hint else ()):
-        if len(found) > 1 and wanted:
-            shared = [_shared(path, wanted) for path in found]
-            found = [
-                path for path, number in zip(found, shared, strict=True) if number == max(shared)
-            ]
+def _only(found: list[Path], name: PurePosixPath, part: str | None) -> Path:
+    """The one whose folders are most like those of the name, then the one of the part."""
+    most = max(_shared(path, name.parent.parts) for path in found)
+    found = [path for path in found if _shared(path, name.parent.parts) == most]
+    found = [path for path in found if _part_of_folders(path) == part] or found
     if len(found) > 1:
         raise UnfitError(f'{len(found)} pictures have this name')
     return found[0]
+
+
+def _part_of_folders(path: Path) -> str | None:
+    """What the innermost folder that is called so is for."""
+    return next(filter(None, map(part_of, reversed(path.parent.parts))), None)
 
 
 def _shared(path: Path, wanted: tuple[str, ...]) -> int:

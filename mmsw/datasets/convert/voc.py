@@ -92,7 +92,7 @@ def _image(
         raise UnfitError('the file is no annotation of Pascal VOC')
     # First the name of the XML file, since programs copy files with old names inside.
     names = [name.parent / path.stem, clean_name(root.findtext('filename') or path.stem)]
-    picture = pictures.find(names, path.parent, part or '')
+    picture = pictures.find(names, path.parent, part)
     if picture is None:
         raise UnfitError('its picture is not there')
     height, width = size_of(picture)
