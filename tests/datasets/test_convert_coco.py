@@ -171,11 +171,13 @@ def test_what_cannot_be_used_is_named(tmp_path: Path) -> None:
     things = [thing(index, 1, 3, item) for index, item in enumerate(wrong)]
     things += [
         thing(20, 1, 3, [], bbox=None),
+        thing(20, 1, 3, [], bbox=[1, 2, float('nan'), 4]),
+        thing(20, 1, 3, dict(size=['x', 3], counts=[3])),
         thing(21, 1, 99, [SQUARE]),
         thing(22, 99, 3, [SQUARE]),
         thing(23, 1, 3, [SQUARE]),
     ]
-    images = [image(1, 'a.jpg'), image(2, 'gone.jpg'), image(3, 'same.jpg')]
+    images = [image(1, 'a.jpg'), image(2, 'gone.jpg'), image(3, 'same.jpg'), image(3, 'b.jpg')]
     save_coco(source / 'a.json', images, things)
     found = converted('coco', source, tmp_path / 'out', to=['coco']).found
     assert {reason: len(names) for reason, names in found.left_out.skipped.items()} == {
@@ -184,7 +186,9 @@ def test_what_cannot_be_used_is_named(tmp_path: Path) -> None:
         'the counts of its mask are damaged': 1,
         'its mask has no counts and size': 1,
         'its outline is neither polygons nor a mask': 2,
-        'object without a box and an outline': 1,
+        'object without a box and an outline': 2,
+        "damaged object (ValueError: invalid literal for int() with base 10: 'x')": 1,
+        'its id belongs to another image as well': 1,
         'object of a category that is not listed': 1,
         'annotation of an image that is not listed': 1,
         'its picture is not there': 1,

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from mmsw.errors import DataError, UnfitError
+from mmsw.wording import short
 
 from .annotated import AnnotatedImage, AnnotatedObject, Found, LeftOut, Progress
 from .outlines import box_of, checked_outline, encoded
 from .parts import part_of
 from .pictures import Pictures, check_size, clean_name, files_below, size_of
 
+_DAMAGE = (TypeError, ValueError, OverflowError)  # numbers that are none
 _KEYS = ('images', 'annotations', 'categories')
 
 
@@ -121,9 +124,13 @@ class _Reader:
         for index, item in enumerate(self.content['images']):
             progress('read', index + 1, total)
             try:
-                found.append(self._image(item, objects[item['id']]))
+                if item['id'] not in objects:
+                    raise UnfitError('its id belongs to another image as well')
+                found.append(self._image(item, objects.pop(item['id'])))
             except UnfitError as reason:
                 self.left_out.skip(item['file_name'], reason)
+            except _DAMAGE as error:
+                self.left_out.skip(item['file_name'], f'damaged entry ({short(error)})')
         return found
 
     def _image(self, item: dict, objects: list[dict]) -> AnnotatedImage:
@@ -140,6 +147,8 @@ class _Reader:
                 image.objects.append(self._object(given, height, width))
             except UnfitError as reason:
                 self.left_out.skip(name, reason)
+            except _DAMAGE as error:
+                self.left_out.skip(name, f'damaged object ({short(error)})')
         return image
 
     def _object(self, given: dict, height: int, width: int) -> AnnotatedObject:
@@ -161,5 +170,5 @@ def _is_box(value: Any) -> bool:
     return (
         isinstance(value, list)
         and len(value) == 4
-        and all(isinstance(number, (int, float)) for number in value)
+        and all(isinstance(item, (int, float)) and math.isfinite(item) for item in value)
     )

@@ -15,7 +15,7 @@ from mmsw.wording import listed
 from .annotated import AnnotatedImage, Found, LeftOut, Progress
 from .label_map_files import is_background
 from .parts import listed_parts, part_of
-from .pictures import Pictures, check_size, files_below, size_of
+from .pictures import Pictures, check_size, files_below, opened, size_of
 
 TABLES = ('labelmap.txt', 'class_dict.csv', 'label_colors.txt')
 _FOLDER = 'SegmentationClass'
@@ -162,13 +162,8 @@ def _image(
 
 
 def _labels(mask: Path, numbers: np.ndarray) -> np.ndarray:
-    from PIL import Image  # as in mmcv
-
-    try:
-        with Image.open(mask) as picture:
-            colors = np.asarray(picture.convert('RGB'), dtype=np.uint32)
-    except Exception as error:  # whatever a decoder raises
-        raise UnfitError('the mask cannot be read') from error
+    with opened(mask) as picture:
+        colors = np.asarray(picture.convert('RGB'), dtype=np.uint32)
     codes = colors[..., 0] << 16 | colors[..., 1] << 8 | colors[..., 2]
     labels = numbers[codes]
     unknown = codes[labels == _UNKNOWN]

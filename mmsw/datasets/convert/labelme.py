@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 import json
 import math
 from collections.abc import Sequence
@@ -25,7 +24,7 @@ from .annotated import (
 )
 from .outlines import box_of, encoded, from_mask
 from .parts import part_of
-from .pictures import Pictures, check_size, clean_name, files_below, size_of
+from .pictures import Pictures, check_size, clean_name, files_below, opened, size_of
 
 _FORMATS = {'JPEG': '.jpg', 'PNG': '.png', 'BMP': '.bmp', 'TIFF': '.tif', 'WEBP': '.webp'}
 _CORNERS_OF_CIRCLE = 64
@@ -112,9 +111,7 @@ def _embedded(given: dict) -> bytes:
 
 
 def _suffix_of(content: bytes) -> str:
-    from PIL import Image  # as in mmcv
-
-    with Image.open(io.BytesIO(content)) as picture:
+    with opened(content) as picture:
         return _FORMATS.get(picture.format, '.png')
 
 
@@ -186,12 +183,10 @@ def _outline(shape: dict, height: int, width: int) -> list[float] | dict:
 
 def _drawn(shape: dict, corner: np.ndarray, height: int, width: int) -> dict:
     """A mask that stands as a picture in the file, with its place in the image."""
-    from PIL import Image  # as in mmcv
-
     try:
-        with Image.open(io.BytesIO(base64.b64decode(shape['mask']))) as picture:
+        with opened(base64.b64decode(shape['mask'])) as picture:
             drawn = np.asarray(picture.convert('L')) > 0
-    except Exception as error:  # whatever a decoder raises
+    except (UnfitError, KeyError, TypeError, ValueError) as error:
         raise UnfitError('shape of the type mask without a picture that can be read') from error
     whole = np.zeros((height, width), bool)
     left, top = (max(int(number), 0) for number in corner)

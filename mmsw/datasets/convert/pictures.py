@@ -6,7 +6,9 @@ import io
 import os
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from mmsw.errors import UnfitError
 
@@ -120,20 +122,34 @@ def _shared(path: Path, wanted: tuple[str, ...]) -> int:
     return number
 
 
+@contextmanager
+def opened(picture: Path | bytes) -> Iterator[Any]:
+    """A picture of Pillow, of any size.
+
+    Raises:
+        UnfitError: If it is no picture, also while it is read inside.
+    """
+    from PIL import Image  # as in mmcv
+
+    most, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # pictures of satellites are large
+    try:
+        with Image.open(io.BytesIO(picture) if isinstance(picture, bytes) else picture) as image:
+            yield image
+    except Exception as error:  # whatever a decoder raises
+        raise UnfitError('the picture cannot be read') from error
+    finally:
+        Image.MAX_IMAGE_PIXELS = most
+
+
 def size_of(picture: Path | bytes) -> tuple[int, int]:
     """Height and width of a picture, turned as its EXIF data say; only its header is read.
 
     Raises:
         UnfitError: If it is no picture.
     """
-    from PIL import Image  # as in mmcv
-
-    try:
-        with Image.open(io.BytesIO(picture) if isinstance(picture, bytes) else picture) as opened:
-            width, height = opened.size
-            turn = opened.getexif().get(_ORIENTATION)
-    except Exception as error:  # whatever a decoder raises
-        raise UnfitError('the picture cannot be read') from error
+    with opened(picture) as image:
+        width, height = image.size
+        turn = image.getexif().get(_ORIENTATION)
     return (width, height) if turn in _QUARTER_TURNS else (height, width)
 
 
