@@ -1,0 +1,144 @@
+"""A report about data as text."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from mmsw.wording import listed
+
+from .finding import ERROR, Finding
+from .statistics import SIZES, Statistics
+
+_MOST_CLASSES = 60  # rows of a table
+
+
+def as_text(
+    config: str,
+    loaders: Sequence[Statistics],
+    same: dict[str, str],
+    findings: Sequence[Finding],
+) -> str:
+    """The report in lines: figures of every loader, then what was found."""
+    lines = [f'data of {config}']
+    for item in loaders:
+        lines += ['', *_loader(item)]
+    lines += [f'\n{name}: the data of {other}' for name, other in same.items()]
+    lines.append('')
+    lines += [str(item) for item in findings]
+    errors = sum(item.level == ERROR for item in findings)
+    warnings = len(findings) - errors
+    lines.append(f'{_number(errors, "error")}, {_number(warnings, "warning")}')
+    return '\n'.join(lines)
+
+
+def _loader(found: Statistics) -> Iterator[str]:
+    kinds = listed(list(Counter(found.kinds)))
+    yield f'{found.name}: {_number(found.images, "image")} ({kinds}), {found.read} read'
+    if found.headers:
+        yield f'  sizes     {_sizes(found)}'
+        formats = Counter(f'{item.format} {item.mode}' for item in found.headers)
+        loaded = f'; loaded as {_counted(found.loaded)}' if found.loaded else ''
+        yield f'  files     {_counted(formats)}{loaded}'
+        turned = Counter(item.orientation for item in found.headers if item.orientation != 1)
+        if turned:
+            kinds = listed([str(item) for item in sorted(turned)], 8)
+            yield f'  EXIF      {sum(turned.values())} are to be shown turned (orientation {kinds})'
+    if found.label_headers:
+        yield f'  labels    {_counted(found.label_headers)}'
+    if found.labels.maps:
+        yield from _label_table(found)
+    if found.objects.images:
+        yield from _object_table(found)
+    for reason, count in found.dropped.items():
+        if count:
+            yield f'  left out: {count} {reason}'
+
+
+def _label_table(found: Statistics) -> Iterator[str]:
+    labels, total = found.labels, max(1, int(found.labels.pixels.sum()))
+    rows = [
+        (name, f'{labels.pixels[index] / total:.2%}', str(labels.with_label[index]))
+        for index, name in enumerate(found.classes[:255])
+    ]
+    rest = [label for label in np.flatnonzero(labels.pixels) if label >= len(found.classes)]
+    rows = _shortened(rows)
+    rows += [
+        (
+            f'{_kind(label, labels.ignored)} ({label})',
+            f'{labels.pixels[label] / total:.2%}',
+            str(labels.with_label[label]),
+        )
+        for label in rest[:20]
+    ]
+    yield from _table(('class', 'pixels', 'label maps'), rows)
+
+
+def _kind(label: int, ignored: set[int]) -> str:
+    if not ignored:  # labels may mean anything
+        return 'label'
+    return 'ignored' if label in ignored else 'no class'
+
+
+def _object_table(found: Statistics) -> Iterator[str]:
+    objects = found.objects
+    boxes = bool(objects.sizes)
+    rows = []
+    for index, name in enumerate(found.classes):
+        sizes = objects.sizes.get(index, (0, 0, 0)) if boxes else ()
+        rows.append(
+            (name, *map(str, (objects.per_class[index], objects.with_class[index], *sizes)))
+        )
+    head = ('class', 'objects', 'images', *SIZES) if boxes else ('class', 'labels', 'images')
+    yield from _table(head, _shortened(rows))
+    if boxes:
+        yield '  (sizes by box: small below 32 x 32 pixels, large from 96 x 96)'
+    if objects.empty:
+        yield f'  {objects.empty} of {objects.images} images have no object'
+    if objects.crowds:
+        yield f'  {objects.crowds} objects are ignored (crowds)'
+
+
+def _shortened(rows: list[tuple]) -> list[tuple]:
+    if len(rows) <= _MOST_CLASSES:
+        return rows
+    rest = len(rows) - _MOST_CLASSES
+    return [*rows[:_MOST_CLASSES], (f'... and {rest} more', *[''] * (len(rows[0]) - 1))]
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    table = [head, *rows]
+    widths = [max(len(row[column]) for row in table) for column in range(len(head))]
+    for row in table:
+        cells = [row[0].ljust(widths[0])]
+        cells += [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+        yield f'  {"  ".join(cells)}'.rstrip()
+
+
+def _sizes(found: Statistics) -> str:
+    sizes = found.sizes
+    if len(sizes) == 1:
+        width, height = next(iter(sizes))
+        text = f'all {width} x {height}'
+    else:
+        sides = [
+            sorted(getattr(item, side) for item in found.headers) for side in ('width', 'height')
+        ]
+        width, height = (
+            f'{side[0]} to {side[-1]} (median {int(np.median(side))})' for side in sides
+        )
+        text = f'{len(sizes)} sizes: width {width}, height {height}'
+    seen = len(found.headers)
+    return text if seen == found.images else f'{text}, in the {seen} headers that were read'
+
+
+def _counted(counts: Counter) -> str:
+    if len(counts) == 1:
+        return next(iter(counts))
+    return listed([f'{key} ({count})' for key, count in counts.most_common()], 6)
+
+
+def _number(count: int, noun: str) -> str:
+    return f'{count:,} {noun}{"" if count == 1 else "s"}'
