@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import partial
 from logging import Logger
 from typing import Any
@@ -53,7 +53,7 @@ def data_checks(
     logger: Logger,
     metrics: Iterable[Any] = (),
     compares: bool = True,
-) -> list[Callable[[], None]]:
+) -> list[partial]:
     """The checks that read no image and no label map, in the order to call them in.
 
     Args:

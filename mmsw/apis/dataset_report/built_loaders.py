@@ -19,7 +19,9 @@ from mmsw.errors import MmswError
 from mmsw.wording import short
 
 from ..checks.before_run import data_checks
+from ..checks.built_datasets import label_loaders, leaves
 from ..checks.datasets import explained_errors
+from ..checks.masks import check_masks
 from ..data import LOADERS
 from ..model_building import build_model
 from ..valid_loaders import with_valid_loaders
@@ -110,7 +112,15 @@ def _checked(cfg: Config, name: str, model: nn.Module, findings: list[Finding]) 
             check()
         except MmswError as error:
             findings.append(Finding(ERROR, name, CHECK, str(error)))
+            if check.func is check_masks:  # it is told; what else there is can be read
+                _without_masks(dataset)
     return dataset
+
+
+def _without_masks(dataset: Any) -> None:
+    for leaf in leaves(dataset):
+        for item in label_loaders(leaf):
+            item.loader.with_mask = False
 
 
 def _metrics(cfg: Config, name: str) -> list[dict]:

@@ -15,7 +15,8 @@ class Finding:
         level: ``'error'`` for what would end or mislead a training, else ``'warning'``.
         loader: Key of the data loader, or what else it is about.
         kind: A few words that stay the same, for programs.
-        message: What is wrong, and what to do.
+        message: What is wrong.
+        cure: What to do, where the message does not say it.
         files: Examples.
     """
 
@@ -23,8 +24,15 @@ class Finding:
     loader: str
     kind: str
     message: str
+    cure: str = ''
     files: list[str] = field(default_factory=list)
 
-    def __str__(self) -> str:
+    def line(self, with_cure: bool = True) -> str:
+        """The finding for people, in one line.
+
+        Args:
+            with_cure: Whether to say what to do.
+        """
         named = self.message.startswith(self.loader)
-        return f'{self.level}: {"" if named else f"{self.loader}: "}{self.message}'
+        cure = f'. {self.cure}' if self.cure and with_cure else ''
+        return f'{self.level}: {"" if named else f"{self.loader}: "}{self.message}{cure}'

@@ -46,7 +46,7 @@ def findings_of(survey: Survey, without_missing: bool = False) -> Iterator[Findi
             WARNING,
             statistics.name,
             'depth',
-            f'{len(depths)} images have more than 8 bits per channel, and are loaded with 8: '
+            f'{len(depths)} images have more than 8 bits per channel, and are loaded with 8',
             "color_type='unchanged' in the image loader keeps them",
         )
 
@@ -76,7 +76,7 @@ def _broken(statistics: Statistics, without_missing: bool) -> Iterator[Finding]:
             kind,
             f'{count}: {"; ".join(error for _, error in chosen[:3])}'
             f'{f"; and {len(chosen) - 3} more" if len(chosen) > 3 else ""}',
-            [path for path, _ in chosen[:_MOST_FILES]],
+            files=[path for path, _ in chosen[:_MOST_FILES]],
         )
 
 
@@ -93,7 +93,7 @@ def _objects(statistics: Statistics) -> Iterator[Finding]:
                 name,
                 kind,
                 f'{len(files)} images have {kind} ({listed(files, 2)}): {cure}',
-                files[:_MOST_FILES],
+                files=files[:_MOST_FILES],
             )
     for kind in (NO_AREA, OUTSIDE):
         if dropped[kind]:
@@ -104,8 +104,8 @@ def _objects(statistics: Statistics) -> Iterator[Finding]:
             WARNING,
             name,
             OTHER_CLASS,
-            f'{dropped[OTHER_CLASS]} {OTHER_CLASS} than the classes of the config are left out: '
-            'name all that are to be learned (own_data.classes, metainfo.classes)',
+            f'{dropped[OTHER_CLASS]} {OTHER_CLASS} than the classes of the config are left out',
+            'Name all that are to be learned (own_data.classes, metainfo.classes)',
         )
     if objects.images and objects.empty > objects.images / 2:
         yield Finding(
@@ -135,7 +135,8 @@ def _small_images(statistics: Statistics) -> Iterator[Finding]:
             'small images',
             f'{small} of {len(statistics.headers)} images are less than half as wide and high as '
             f'the training crop ({width} x {height}); the median is {middle[0]} x {middle[1]}. '
-            'They are enlarged or padded: take a smaller crop (--cfg-options crop_size=...)',
+            'They are enlarged or padded',
+            'Take a smaller crop (--cfg-options crop_size=...)',
         )
 
 
@@ -209,7 +210,7 @@ def duplicates(train: Survey, other: Survey) -> Iterator[Finding]:
             other.statistics.name,
             'duplicates',
             f'{len(pairs_found)} of {total} images are among those of train_dataloader ({how}: '
-            f'{example or f"{first} and {second}"}): scores on them say nothing about new images. '
+            f'{example or f"{first} and {second}"}): scores on them say nothing about new images',
             'Take them out of one of the two',
             [path for _, path in pairs_found[:_MOST_FILES]],
         )

@@ -35,7 +35,13 @@ def label_findings(statistics: Statistics, known: KnownClasses | None) -> Iterat
     """
     labels, name = statistics.labels, statistics.name
     if labels.strange:
-        yield Finding(ERROR, name, 'label values', _strange(statistics), labels.strange_files[:100])
+        counts = listed([f'{value} in {labels.strange[value]}' for value in sorted(labels.strange)])
+        message = (
+            f'{len(labels.strange_files)} of the {labels.maps} label maps that were read hold '
+            f'labels that are no class ({counts}). {labels.explained or ""}'
+        )
+        cure = '' if 'own_data' in message else _cure_of(sorted(labels.strange))
+        yield Finding(ERROR, name, 'label values', message, cure, labels.strange_files[:100])
     if not labels.maps or known is None or not statistics.classes:
         return
     ignored = [label for label in known.ignored if 0 <= label <= 255]
@@ -48,37 +54,29 @@ def label_findings(statistics: Statistics, known: KnownClasses | None) -> Iterat
     where = f'in the {labels.maps} label maps that were read'
     if problem:
         level = ERROR if len(present) <= 1 and known.number > 1 else WARNING
-        cure = '' if 'own_data' in problem else f' (to do that when they are loaded: {_BINARY})'
-        yield Finding(level, name, 'ignored pixels', f'{where}, {problem}{cure}')
+        cure = '' if 'own_data' in problem else f'To do that when they are loaded: {_BINARY}'
+        yield Finding(level, name, 'ignored pixels', f'{where}, {problem}', cure)
     elif len(present) == 1 and known.number > 1 and not labels.strange and not labels.chosen:
         level = ERROR if name.startswith('train') else WARNING
         message = f'{where}, every pixel is of class {_named(statistics, present[0])}'
         yield Finding(level, name, 'one class', f'{message}: nothing else can be learned')
 
 
-def _strange(statistics: Statistics) -> str:
-    labels = statistics.labels
-    values = sorted(labels.strange)
-    counts = listed([f'{value} in {labels.strange[value]}' for value in values], 6)
-    problem = (
-        f'{len(labels.strange_files)} of the {labels.maps} label maps that were read hold labels '
-        f'that are no class ({counts}). {labels.explained or ""}'
+def _cure_of(values: list[int]) -> str:
+    """What to do about label values that are no class."""
+    if values == [255]:
+        return f'If 255 means the second class: {_BINARY}'
+    if len(values) > _MANY:
+        return (
+            'So many look like grey levels of a coloured label map, or like one that was saved as '
+            'JPEG: save the index of the class for every pixel, as PNG'
+        )
+    void = ', '.join(map(str, [*(value for value in values if value != 255), 255]))
+    return (
+        f'If they mean no class: own_data.ignore=({void}) in a config with own data, '
+        f"dict(type='MapLabelValues', mapping={{}}, ignore=({void})) behind LoadAnnotations in any "
+        'other. If they are classes: name them all (own_data.classes, metainfo.classes)'
     )
-    if values == [255] or (statistics.labels.pixels[255] and len(values) == 1):
-        problem += f'. If 255 means the second class: {_BINARY}'
-    elif len(values) > _MANY:
-        problem += (
-            '. So many look like grey levels of a coloured label map, or like one that was saved '
-            'as JPEG: save the index of the class for every pixel, as PNG'
-        )
-    if 'own_data' not in problem:
-        void = ', '.join(map(str, [*values[:4], 255]))
-        problem += (
-            f'. If they mean no class: own_data.ignore=({void}) in a config with own data, '
-            f"dict(type='MapLabelValues', mapping={{}}, ignore=({void})) behind LoadAnnotations in "
-            'any other. If they are classes: name them all (own_data.classes, metainfo.classes)'
-        )
-    return problem
 
 
 def imbalance(statistics: Statistics) -> Iterator[Finding]:
@@ -97,16 +95,16 @@ def imbalance(statistics: Statistics) -> Iterator[Finding]:
         return
     message = (
         f'{_named(statistics, most)} has {ratio:,.0f} times as many {what} as '
-        f'{_named(statistics, least)}. '
+        f'{_named(statistics, least)}'
     )
     weights = class_weights(counts)
     if what != 'pixels':
-        message += 'ClassBalancedDataset of mmdet or mmpretrain shows rare classes more often'
+        cure = 'ClassBalancedDataset of mmdet or mmpretrain shows rare classes more often'
     elif len(weights) > _SHOWN_WEIGHTS:
-        message += 'Weights for class_weight in loss_decode are in the JSON file that --out writes'
+        cure = 'Weights for class_weight in loss_decode are in the JSON file that --out writes'
     else:
-        message += f'If rare classes matter, set in loss_decode class_weight={weights}'
-    yield Finding(WARNING, statistics.name, 'imbalance', message)
+        cure = f'If rare classes matter, set in loss_decode class_weight={weights}'
+    yield Finding(WARNING, statistics.name, 'imbalance', message, cure)
 
 
 def class_weights(counts: list[int]) -> list[float]:

@@ -27,11 +27,19 @@ def as_text(
         lines += ['', *_loader(item)]
     lines += [f'\n{name}: the data of {other}' for name, other in same.items()]
     lines.append('')
-    lines += [str(item) for item in findings]
+    lines += _findings(findings)
     errors = sum(item.level == ERROR for item in findings)
     warnings = len(findings) - errors
     lines.append(f'{_number(errors, "error")}, {_number(warnings, "warning")}')
     return '\n'.join(lines)
+
+
+def _findings(findings: Sequence[Finding]) -> Iterator[str]:
+    """One line each; what to do is said once."""
+    said = set()
+    for item in findings:
+        yield item.line(item.cure not in said)
+        said.add(item.cure)
 
 
 def _loader(found: Statistics) -> Iterator[str]:
