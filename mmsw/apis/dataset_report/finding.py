@@ -18,6 +18,7 @@ class Finding:
         message: What is wrong.
         cure: What to do, where the message does not say it.
         files: Examples.
+        details: Lines about some of them.
     """
 
     level: str
@@ -26,6 +27,7 @@ class Finding:
     message: str
     cure: str = ''
     files: list[str] = field(default_factory=list)
+    details: list[str] = field(default_factory=list)
 
     def line(self, with_cure: bool = True) -> str:
         """The finding for people, in one line.

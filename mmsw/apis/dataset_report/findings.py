@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
 
@@ -20,6 +20,7 @@ _MOST_FILES = 100  # that a finding names
 _COMMON = 0.01  # of the images of a loader that are in another one
 _FAR_BELOW = 0.5  # of the crop
 _MANY = 0.25
+_SKIPPED = 'skipped files'
 
 
 def findings_of(survey: Survey, without_missing: bool = False) -> Iterator[Finding]:
@@ -46,37 +47,33 @@ def findings_of(survey: Survey, without_missing: bool = False) -> Iterator[Findi
             WARNING,
             statistics.name,
             'depth',
-            f'{len(depths)} images have more than 8 bits per channel, and are loaded with 8',
+            f'images of more than 8 bits per channel, which are loaded with 8: {len(depths)}',
             "color_type='unchanged' in the image loader keeps them",
         )
 
 
 def _broken(statistics: Statistics, without_missing: bool) -> Iterator[Finding]:
-    for kind, level, chosen in (
-        ('missing files', ERROR, [x for x in statistics.broken if 'does not exist' in x[1]]),
-        ('skipped files', WARNING, [x for x in statistics.broken if ' is skipped by ' in x[1]]),
-        ('broken files', ERROR, statistics.broken),
-    ):
-        if kind == 'broken files':
-            chosen = [
-                item
-                for item in chosen
-                if 'does not exist' not in item[1] and ' is skipped by ' not in item[1]
-            ]
-        if not chosen or (kind == 'missing files' and without_missing):
+    kinds: dict[str, list[tuple[str, str]]] = {
+        'broken files': [],
+        'missing files': [],
+        _SKIPPED: [],
+    }
+    for path, problem in sorted(statistics.broken):
+        missing = 'missing files' if 'does not exist' in problem else 'broken files'
+        kinds[_SKIPPED if ' is skipped by ' in problem else missing].append((path, problem))
+    for kind, found in kinds.items():
+        if not found or (kind == 'missing files' and without_missing):
             continue
-        one = len(chosen) == 1
-        more = statistics.more_broken if len(chosen) == len(statistics.broken) else 0
-        count = f'{len(chosen)} {"image" if one else "images"} cannot be used'
-        if more:
-            count += f', and {more} more look like them'
+        count = f'{len(found)} image{"s" * (len(found) > 1)} cannot be used'
+        if statistics.more_broken and len(found) == len(statistics.broken):
+            count += f', and {statistics.more_broken} more look like them'
         yield Finding(
-            level,
+            WARNING if kind == _SKIPPED else ERROR,
             statistics.name,
             kind,
-            f'{count}: {"; ".join(error for _, error in chosen[:3])}'
-            f'{f"; and {len(chosen) - 3} more" if len(chosen) > 3 else ""}',
-            files=[path for path, _ in chosen[:_MOST_FILES]],
+            f'{count}:',
+            files=[path for path, _ in found[:_MOST_FILES]],
+            details=[problem for _, problem in found[:_MOST_FILES]],
         )
 
 
@@ -92,19 +89,20 @@ def _objects(statistics: Statistics) -> Iterator[Finding]:
                 WARNING,
                 name,
                 kind,
-                f'{len(files)} images have {kind} ({listed(files, 2)}): {cure}',
+                f'images with {kind}: {len(files)} ({listed(files, 2)}); {cure}',
                 files=files[:_MOST_FILES],
             )
     for kind in (NO_AREA, OUTSIDE):
         if dropped[kind]:
-            message = f'{dropped[kind]} {kind} in the annotation file are left out'
+            message = f'{kind}, which are left out of the annotation file: {dropped[kind]}'
             yield Finding(WARNING, name, kind, message)
     if dropped[OTHER_CLASS]:
         yield Finding(
             WARNING,
             name,
             OTHER_CLASS,
-            f'{dropped[OTHER_CLASS]} {OTHER_CLASS} than the classes of the config are left out',
+            f'{OTHER_CLASS} than the classes of the config, which are left out: '
+            f'{dropped[OTHER_CLASS]}',
             'Name all that are to be learned (own_data.classes, metainfo.classes)',
         )
     if objects.images and objects.empty > objects.images / 2:
@@ -112,7 +110,7 @@ def _objects(statistics: Statistics) -> Iterator[Finding]:
             WARNING,
             name,
             'images without an object',
-            f'{objects.empty} of {objects.images} images have no object',
+            f'images without an object: {objects.empty} of {objects.images}',
         )
 
 
@@ -140,13 +138,14 @@ def _small_images(statistics: Statistics) -> Iterator[Finding]:
         )
 
 
-def absent_classes(surveys: Sequence[Survey]) -> Iterator[Finding]:
+def absent_classes(surveys: Sequence[Survey], told: Collection[str] = ()) -> Iterator[Finding]:
     """Name classes without a pixel or object in training, or in validation.
 
     It is an error where nothing of a class can be learned, but it is in the validation data.
 
     Args:
         surveys: Of all loaders.
+        told: Loaders of which it has been told in other words.
 
     Yields:
         One finding per loader.
@@ -162,7 +161,10 @@ def absent_classes(surveys: Sequence[Survey]) -> Iterator[Finding]:
         statistics = item.statistics
         names, counts = _counts(statistics)
         absent = [name for name, count in zip(names, counts, strict=True) if not count]
-        if not absent or not any(counts) or statistics.labels.chosen:
+        labels = statistics.labels
+        if statistics.name in told or labels.chosen or (labels.maps and not labels.judged):
+            continue
+        if not absent or not any(counts):
             continue
         pixels = bool(statistics.labels.maps)
         whole = statistics.complete if pixels else statistics.objects_complete
@@ -170,11 +172,14 @@ def absent_classes(surveys: Sequence[Survey]) -> Iterator[Finding]:
         level = ERROR if train and whole and {*absent} & tested else WARNING
         what = 'pixel' if pixels else 'object' if statistics.objects.sizes else 'image'
         extent = '' if whole else f' in the {statistics.read} images that were read (try --all)'
-        effect = 'they cannot be learned' if train else 'their scores are undefined'
-        plural = 'classes have' if len(absent) > 1 else 'class has'
+        one = len(absent) == 1
+        effect = f'{"it" if one else "they"} cannot be learned'
+        if not train:
+            effect = f'{"its score is" if one else "their scores are"} undefined'
+        plural = 'class has' if one else 'classes have'
         message = f'{len(absent)} {plural} no {what}{extent}: {listed(absent, 8)}; {effect}'
         if train and {*absent} & tested:
-            message += ', but the validation or test data have them'
+            message += f', but the validation or test data have {"it" if one else "them"}'
         yield Finding(level, statistics.name, 'absent classes', message)
 
 

@@ -1,7 +1,8 @@
-"""What the header of an image file says, without decoding the picture."""
+"""What the two ends of an image file say, without decoding the picture."""
 
 from __future__ import annotations
 
+import os
 import warnings
 from dataclasses import dataclass
 
@@ -9,6 +10,8 @@ from PIL import Image
 
 _ORIENTATION = 0x0112
 _QUARTER_TURNS = range(5, 9)
+_END_MARKS = {'JPEG': b'\xff\xd9', 'PNG': b'IEND'}
+_END = 4096  # bytes; cameras write a little behind the mark
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,7 @@ class Header:
         mode: Channels and depth in the words of pillow, for instance ``'RGB'`` or ``'I;16'``.
         format: For instance ``'JPEG'``.
         orientation: Of the EXIF data; 1 stands as it is to be shown.
+        ends: Whether the mark that ends a JPEG or a PNG is near the end of the file.
     """
 
     width: int
@@ -28,6 +32,7 @@ class Header:
     mode: str
     format: str
     orientation: int = 1
+    ends: bool = True
 
     @property
     def turned(self) -> bool:
@@ -46,10 +51,13 @@ def read_header(path: str) -> Header | None:
         decoder may know it.
     """
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), open(path, 'rb') as file:
             warnings.simplefilter('ignore')  # of large pictures
-            with Image.open(path) as picture:
-                return Header(*picture.size, picture.mode, picture.format, _orientation(picture))
+            with Image.open(file) as picture:
+                turn = _orientation(picture)
+                file.seek(max(0, file.seek(0, os.SEEK_END) - _END))
+                ends = _END_MARKS.get(picture.format, b'') in file.read()
+                return Header(*picture.size, picture.mode, picture.format, turn, ends)
     except Exception:  # decoders fail in their own ways; the loader of the config will judge
         return None
 

@@ -13,6 +13,7 @@ from ..checks.label_maps import problem_of_labels
 from .finding import ERROR, WARNING, Finding
 from .statistics import Statistics
 
+IGNORED_PIXELS, ONE_CLASS = 'ignored pixels', 'one class'  # kinds of findings
 IMBALANCE = 100  # times as many pixels or objects
 _MANY = 10  # labels that are no class: then they are hardly indices
 _BOUNDS = 0.1, 10.0  # of the weights
@@ -55,11 +56,11 @@ def label_findings(statistics: Statistics, known: KnownClasses | None) -> Iterat
     if problem:
         level = ERROR if len(present) <= 1 and known.number > 1 else WARNING
         cure = '' if 'own_data' in problem else f'To do that when they are loaded: {_BINARY}'
-        yield Finding(level, name, 'ignored pixels', f'{where}, {problem}', cure)
+        yield Finding(level, name, IGNORED_PIXELS, f'{where}, {problem}', cure)
     elif len(present) == 1 and known.number > 1 and not labels.strange and not labels.chosen:
         level = ERROR if name.startswith('train') else WARNING
         message = f'{where}, every pixel is of class {_named(statistics, present[0])}'
-        yield Finding(level, name, 'one class', f'{message}: nothing else can be learned')
+        yield Finding(level, name, ONE_CLASS, f'{message}: nothing else can be learned')
 
 
 def _cure_of(values: list[int]) -> str:
@@ -81,6 +82,8 @@ def _cure_of(values: list[int]) -> str:
 
 def imbalance(statistics: Statistics) -> Iterator[Finding]:
     """Warn of training classes with very few pixels or objects, and name weights."""
+    if statistics.labels.maps and not statistics.labels.judged:
+        return
     if statistics.labels.maps:
         counts, what = statistics.labels.pixels[: len(statistics.classes)].tolist(), 'pixels'
     else:

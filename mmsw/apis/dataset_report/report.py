@@ -23,6 +23,7 @@ from .built_loaders import CHECK, build_loaders
 from .contact_sheet import write_contact_sheet
 from .finding import ERROR, WARNING, Finding
 from .findings import absent_classes, duplicates, findings_of
+from .label_findings import IGNORED_PIXELS, ONE_CLASS
 from .survey import Extent, Survey, read_opaque, survey
 from .text import as_text
 
@@ -100,7 +101,8 @@ def report_dataset(
                 report.same[loader.name] = loader.same_as
             elif loader.dataset is not None:
                 _survey(loader.name, loader.dataset, report, progress)
-    report.findings += absent_classes(report.surveys)
+    told = {item.loader for item in report.findings if item.kind in (IGNORED_PIXELS, ONE_CLASS)}
+    report.findings += absent_classes(report.surveys, told)
     train = [item for item in report.surveys if item.statistics.name == LOADERS[0]]
     for item in report.surveys if train else []:
         if item is not train[0]:

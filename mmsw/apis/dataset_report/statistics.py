@@ -41,6 +41,11 @@ class Labels:
     strange_files: list[str] = field(default_factory=list)
     explained: str | None = None
 
+    @property
+    def judged(self) -> bool:
+        """Whether it is known which labels are classes; code of others may use any."""
+        return bool(self.ignored)
+
     def add(self, labels: np.ndarray, loaded: np.ndarray) -> np.ndarray:
         """Count a label map.
 

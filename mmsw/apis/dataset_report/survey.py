@@ -157,6 +157,8 @@ def _look_at_headers(
 def _is_suspect(place: Place, header: Header | None, labels: Header | None) -> bool:
     if header is None or (labels is None and place.reader.reads_labels):
         return True
+    if not (header.ends and (labels is None or labels.ends)):
+        return True
     stated = [(labels.width, labels.height)] if labels else []
     if place.width and place.height:
         stated.append((place.width, place.height))

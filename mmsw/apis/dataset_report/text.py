@@ -10,9 +10,10 @@ import numpy as np
 from mmsw.wording import listed
 
 from .finding import ERROR, Finding
-from .statistics import SIZES, Statistics
+from .statistics import SIZES, Labels, Statistics
 
 _MOST_CLASSES = 60  # rows of a table
+_MOST_DETAILS = 10  # files of one finding
 
 
 def as_text(
@@ -40,6 +41,9 @@ def _findings(findings: Sequence[Finding]) -> Iterator[str]:
     for item in findings:
         yield item.line(item.cure not in said)
         said.add(item.cure)
+        yield from (f'  {detail}' for detail in item.details[:_MOST_DETAILS])
+        if len(item.details) > _MOST_DETAILS:
+            yield f'  and {len(item.details) - _MOST_DETAILS} more'
 
 
 def _loader(found: Statistics) -> Iterator[str]:
@@ -62,7 +66,7 @@ def _loader(found: Statistics) -> Iterator[str]:
         yield from _object_table(found)
     for reason, count in found.dropped.items():
         if count:
-            yield f'  left out: {count} {reason}'
+            yield f'  left out: {reason}: {count}'
 
 
 def _label_table(found: Statistics) -> Iterator[str]:
@@ -75,7 +79,7 @@ def _label_table(found: Statistics) -> Iterator[str]:
     rows = _shortened(rows)
     rows += [
         (
-            f'{_kind(label, labels.ignored)} ({label})',
+            f'{_kind(label, labels)} ({label})',
             f'{labels.pixels[label] / total:.2%}',
             str(labels.with_label[label]),
         )
@@ -84,10 +88,10 @@ def _label_table(found: Statistics) -> Iterator[str]:
     yield from _table(('class', 'pixels', 'label maps'), rows)
 
 
-def _kind(label: int, ignored: set[int]) -> str:
-    if not ignored:  # labels may mean anything
+def _kind(label: int, labels: Labels) -> str:
+    if not labels.judged:
         return 'label'
-    return 'ignored' if label in ignored else 'no class'
+    return 'ignored' if label in labels.ignored else 'no class'
 
 
 def _object_table(found: Statistics) -> Iterator[str]:
@@ -104,9 +108,9 @@ def _object_table(found: Statistics) -> Iterator[str]:
     if boxes:
         yield '  (sizes by box: small below 32 x 32 pixels, large from 96 x 96)'
     if objects.empty:
-        yield f'  {objects.empty} of {objects.images} images have no object'
+        yield f'  images without an object: {objects.empty} of {objects.images}'
     if objects.crowds:
-        yield f'  {objects.crowds} objects are ignored (crowds)'
+        yield f'  ignored objects (crowds): {objects.crowds}'
 
 
 def _shortened(rows: list[tuple]) -> list[tuple]:
@@ -131,15 +135,19 @@ def _sizes(found: Statistics) -> str:
         width, height = next(iter(sizes))
         text = f'all {width} x {height}'
     else:
-        sides = [
-            sorted(getattr(item, side) for item in found.headers) for side in ('width', 'height')
-        ]
-        width, height = (
-            f'{side[0]} to {side[-1]} (median {int(np.median(side))})' for side in sides
-        )
-        text = f'{len(sizes)} sizes: width {width}, height {height}'
+        sides = {
+            side: sorted(getattr(item, side) for item in found.headers)
+            for side in ('width', 'height')
+        }
+        text = f'{len(sizes)} sizes: ' + ', '.join(map(_range, sides, sides.values()))
     seen = len(found.headers)
     return text if seen == found.images else f'{text}, in the {seen} headers that were read'
+
+
+def _range(side: str, values: list[int]) -> str:
+    if values[0] == values[-1]:
+        return f'{side} {values[0]}'
+    return f'{side} {values[0]} to {values[-1]} (median {int(np.median(values))})'
 
 
 def _counted(counts: Counter) -> str:
