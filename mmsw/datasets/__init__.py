@@ -2,6 +2,7 @@
 
 from mmsw.errors import DataError
 
+from .label_values import MapLabelValues
 from .loading import LoadValidAnnotations, LoadValidImageFromFile
 
-__all__ = ['DataError', 'LoadValidAnnotations', 'LoadValidImageFromFile']
+__all__ = ['DataError', 'LoadValidAnnotations', 'LoadValidImageFromFile', 'MapLabelValues']

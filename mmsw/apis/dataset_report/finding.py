@@ -37,4 +37,5 @@ class Finding:
         """
         named = self.message.startswith(self.loader)
         cure = f'. {self.cure}' if self.cure and with_cure else ''
-        return f'{self.level}: {"" if named else f"{self.loader}: "}{self.message}{cure}'
+        end = ':' if self.details else ''
+        return f'{self.level}: {"" if named else f"{self.loader}: "}{self.message}{cure}{end}'

@@ -71,7 +71,7 @@ def _broken(statistics: Statistics, without_missing: bool) -> Iterator[Finding]:
             WARNING if kind == _SKIPPED else ERROR,
             statistics.name,
             kind,
-            f'{count}:',
+            count,
             files=[path for path, _ in found[:_MOST_FILES]],
             details=[problem for _, problem in found[:_MOST_FILES]],
         )

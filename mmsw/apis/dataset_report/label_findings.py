@@ -18,10 +18,6 @@ IMBALANCE = 100  # times as many pixels or objects
 _MANY = 10  # labels that are no class: then they are hardly indices
 _BOUNDS = 0.1, 10.0  # of the weights
 _SHOWN_WEIGHTS = 30
-_BINARY = (
-    'own_data.binary_masks=True in a config with own data, '
-    "dict(type='MapLabelValues', mapping={255: 1}) behind LoadAnnotations in any other"
-)
 
 
 def label_findings(statistics: Statistics, known: KnownClasses | None) -> Iterator[Finding]:
@@ -36,13 +32,15 @@ def label_findings(statistics: Statistics, known: KnownClasses | None) -> Iterat
     """
     labels, name = statistics.labels, statistics.name
     if labels.strange:
-        counts = listed([f'{value} in {labels.strange[value]}' for value in sorted(labels.strange)])
+        values = sorted(labels.strange)
+        counts = listed([f'{value} in {labels.strange[value]}' for value in values])
         message = (
             f'{len(labels.strange_files)} of the {labels.maps} label maps that were read hold '
-            f'labels that are no class ({counts}). {labels.explained or ""}'
+            f'labels that are no class ({counts})'
         )
-        cure = '' if 'own_data' in message else _cure_of(sorted(labels.strange))
-        yield Finding(ERROR, name, 'label values', message, cure, labels.strange_files[:100])
+        details = [labels.explained] if labels.explained else []
+        files = labels.strange_files[:100]
+        yield Finding(ERROR, name, 'label values', message, _cure_of(values), files, details)
     if not labels.maps or known is None or not statistics.classes:
         return
     ignored = [label for label in known.ignored if 0 <= label <= 255]
@@ -55,8 +53,7 @@ def label_findings(statistics: Statistics, known: KnownClasses | None) -> Iterat
     where = f'in the {labels.maps} label maps that were read'
     if problem:
         level = ERROR if len(present) <= 1 and known.number > 1 else WARNING
-        cure = '' if 'own_data' in problem else f'To do that when they are loaded: {_BINARY}'
-        yield Finding(level, name, IGNORED_PIXELS, f'{where}, {problem}', cure)
+        yield Finding(level, name, IGNORED_PIXELS, f'{where}, {problem}')
     elif len(present) == 1 and known.number > 1 and not labels.strange and not labels.chosen:
         level = ERROR if name.startswith('train') else WARNING
         message = f'{where}, every pixel is of class {_named(statistics, present[0])}'
@@ -64,20 +61,14 @@ def label_findings(statistics: Statistics, known: KnownClasses | None) -> Iterat
 
 
 def _cure_of(values: list[int]) -> str:
-    """What to do about label values that are no class."""
-    if values == [255]:
-        return f'If 255 means the second class: {_BINARY}'
+    """What to do about several label values that are no class; the loader speaks of the first."""
     if len(values) > _MANY:
         return (
             'So many look like grey levels of a coloured label map, or like one that was saved as '
             'JPEG: save the index of the class for every pixel, as PNG'
         )
-    void = ', '.join(map(str, [*(value for value in values if value != 255), 255]))
-    return (
-        f'If they mean no class: own_data.ignore=({void}) in a config with own data, '
-        f"dict(type='MapLabelValues', mapping={{}}, ignore=({void})) behind LoadAnnotations in any "
-        'other. If they are classes: name them all (own_data.classes, metainfo.classes)'
-    )
+    void = ', '.join(map(str, values))
+    return f'To leave out all of them: ignore=({void})' if len(values) > 1 else ''
 
 
 def imbalance(statistics: Statistics) -> Iterator[Finding]:
