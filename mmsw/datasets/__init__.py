@@ -4,5 +4,12 @@ from mmsw.errors import DataError
 
 from .label_values import MapLabelValues
 from .loading import LoadValidAnnotations, LoadValidImageFromFile
+from .own_data import OwnData
 
-__all__ = ['DataError', 'LoadValidAnnotations', 'LoadValidImageFromFile', 'MapLabelValues']
+__all__ = [
+    'DataError',
+    'LoadValidAnnotations',
+    'LoadValidImageFromFile',
+    'MapLabelValues',
+    'OwnData',
+]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import colorsys
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ import cv2
 import numpy as np
 
 from mmsw.datasets.label_maps import KnownClasses
+from mmsw.datasets.palette import distinct_colors
 
 from ..images import displayable
 from .reading import Sample
@@ -22,17 +22,12 @@ _OPACITY = 0.55
 
 
 def colors_of(statistics: Statistics) -> list[Color]:
-    """RGB of every class: those of the data set, or different hues."""
+    """RGB of every class: those of the data set, or ones that are easy to tell apart."""
     number, palette = len(statistics.classes), statistics.palette
     fits = isinstance(palette, (list, tuple)) and len(palette) >= number > 0
     if fits and all(len(color) == 3 for color in palette):
         return [tuple(int(part) for part in color) for color in palette]
-    return [_hue(index) for index in range(number)]
-
-
-def _hue(index: int) -> Color:
-    color = colorsys.hsv_to_rgb(index * 0.618 % 1, 0.9 - 0.3 * (index // 8 % 2), 0.95)
-    return tuple(round(255 * part) for part in color)
+    return distinct_colors(number)
 
 
 def drawn(
