@@ -107,7 +107,11 @@ def run(args: argparse.Namespace) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run; returns the exit code."""
     args = parse_args(argv)
-    return run_reporting_errors(lambda: run(args), options=args.cfg_options)
+    try:
+        return run_reporting_errors(lambda: run(args), options=args.cfg_options)
+    except KeyboardInterrupt:
+        print('interrupted; nothing was written', file=sys.stderr)
+        return 130
 
 
 if __name__ == '__main__':

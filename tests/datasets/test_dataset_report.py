@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import runpy
 import shutil
 from collections.abc import Callable
@@ -318,3 +319,26 @@ def test_files_of_others_are_not_replaced(tmp_path: Path) -> None:
     (tmp_path / 'contact_sheet.png').write_text('mine')
     with pytest.raises(UsageError, match=r'contact_sheet\.png there is of no earlier report'):
         check_outputs(tmp_path)
+
+
+def test_one_sigmoid_channel(scenes: Path) -> None:
+    """The model tells two classes apart, of which one has a name."""
+    config = load_config(SEGMENTOR)
+    for key, value in config_of(scenes, metainfo=dict(classes=('cell',))).items():
+        config[key] = value
+    config.model.auxiliary_head = None
+    config.model.decode_head |= dict(num_classes=2, out_channels=1, threshold=0.5)
+    config.model.decode_head.loss_decode.use_sigmoid = True
+    report = report_dataset(config)
+    assert found(report) == {}
+    assert 'label (1)' in report.text()
+
+
+def test_names_that_are_no_text(scenes: Path, tmp_path: Path) -> None:
+    for kind, ending in ((b'img', b'.jpg'), (b'ann', b'.png')):
+        folder = os.path.join(os.fsencode(scenes), kind, b'train')
+        os.rename(os.path.join(folder, b'0' + ending), os.path.join(folder, b'\xff' + ending))
+    (scenes / 'img' / 'train' / os.fsdecode(b'\xff.jpg')).write_bytes(b'no picture')
+    report = report_dataset(config_of(scenes))
+    assert '\\udcff.jpg' in report.text()
+    write_report(report, tmp_path / 'out')

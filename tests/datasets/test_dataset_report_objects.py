@@ -85,6 +85,7 @@ def test_odd_objects(coco) -> None:
             annotation(2, 2, [80, 50, 40, 40]),
             annotation(3, 3, category=2),
             annotation(4, 3) | dict(segmentation=[[1, 2, 3, 4]]),
+            annotation(5, 99),
         ],
         categories=[dict(id=1, name='square'), dict(id=2, name='circle')],
     )
@@ -95,6 +96,7 @@ def test_odd_objects(coco) -> None:
         'boxes without area, or narrower than one pixel, which are left out of the annotation '
         'file: 1',
         'boxes outside of their image, which are left out of the annotation file: 1',
+        'annotations of images that are not listed, which are left out of the annotation file: 1',
         'annotations of other categories than the classes of the config, which are left out: 1',
         'boxes that stand out of their image: 1 (',
         'polygons of less than three points: 1 (',

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .finding import Finding
+from .finding import Finding, readable
 from .label_findings import class_weights
 from .statistics import SIZES, Statistics
 from .survey import Extent
@@ -30,7 +30,7 @@ def as_json(
             **{item.name: _loader(item) for item in loaders},
             **{name: dict(same_as=other) for name, other in same.items()},
         },
-        findings=[asdict(item) for item in findings],
+        findings=[_readable(asdict(item)) for item in findings],
     )
 
 
@@ -50,7 +50,7 @@ def _loader(found: Statistics) -> dict[str, Any]:
         label_maps=_labels(found) if found.labels.maps else None,
         objects=_objects(found) if found.objects.images else None,
         left_out=_plain(found.dropped),
-        broken=[dict(file=path, problem=text) for path, text in found.broken],
+        broken=[_readable(dict(file=path, problem=text)) for path, text in found.broken],
     )
 
 
@@ -94,6 +94,14 @@ def _objects(found: Statistics) -> dict[str, Any]:
         complete=found.objects_complete,
         classes=classes,
     )
+
+
+def _readable(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _readable(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [readable(item) for item in value]
+    return readable(value)
 
 
 def _range(values: list[int]) -> dict[str, int] | None:

@@ -89,7 +89,9 @@ def _checked(cfg: Config, name: str, model: nn.Module, findings: list[Finding]) 
     loader, metrics = with_valid_loaders(cfg[name], cfg), _metrics(cfg, name)
     try:
         with explained_errors(loader, name, metrics), contextlib.redirect_stdout(io.StringIO()):
-            dataset = DATASETS.build(loader['dataset'])  # pycocotools prints
+            dataset = loader['dataset']
+            if isinstance(dataset, dict):
+                dataset = DATASETS.build(dataset)  # pycocotools prints
             if hasattr(dataset, 'full_init'):
                 dataset.full_init()
     except MmswError as error:

@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from mmsw.whole_file import write_whole
 
+from .finding import readable
 from .overlay import IGNORED, NO_CLASS, colors_of, drawn
 from .reading import SampleReader
 from .statistics import Statistics
@@ -117,7 +118,7 @@ def _write(
 ) -> None:
     """Write a line; of one that is too long, the end is left out."""
     font = ImageFont.truetype(str(Path(get_data_path(), 'fonts', 'ttf', 'DejaVuSans.ttf')), _FONT)
-    text = text.encode('utf-8', 'replace').decode()  # names of files may be no text
+    text = readable(text)
     if width is not None and font.getlength(text) > width:
         while text and font.getlength(f'{text}...') > width:
             text = text[:-1]

@@ -7,6 +7,11 @@ from dataclasses import dataclass, field
 ERROR, WARNING = 'error', 'warning'
 
 
+def readable(text: str) -> str:
+    """Text that can be written as UTF-8; names of files may hold any bytes."""
+    return text.encode('utf-8', 'backslashreplace').decode('utf-8')
+
+
 @dataclass(frozen=True)
 class Finding:
     """What was found.

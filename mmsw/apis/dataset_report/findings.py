@@ -9,7 +9,7 @@ import numpy as np
 
 from mmsw.wording import listed
 
-from .coco_left_out import NO_AREA, OTHER_CLASS, OUTSIDE
+from .coco_left_out import NO_AREA, NO_IMAGE, OTHER_CLASS, OUTSIDE
 from .duplicates import same_files
 from .finding import ERROR, WARNING, Finding
 from .label_findings import imbalance, label_findings
@@ -92,7 +92,7 @@ def _objects(statistics: Statistics) -> Iterator[Finding]:
                 f'images with {kind}: {len(files)} ({listed(files, 2)}); {cure}',
                 files=files[:_MOST_FILES],
             )
-    for kind in (NO_AREA, OUTSIDE):
+    for kind in (NO_AREA, OUTSIDE, NO_IMAGE):
         if dropped[kind]:
             message = f'{kind}, which are left out of the annotation file: {dropped[kind]}'
             yield Finding(WARNING, name, kind, message)
@@ -186,7 +186,7 @@ def absent_classes(surveys: Sequence[Survey], told: Collection[str] = ()) -> Ite
 def _counts(statistics: Statistics) -> tuple[list[str], list[int]]:
     names = statistics.classes
     if statistics.labels.maps:
-        return names, statistics.labels.pixels[: len(names)].tolist()
+        return names[:256], statistics.labels.pixels[: len(names)].tolist()
     if statistics.objects.images:
         return names, [statistics.objects.per_class[index] for index in range(len(names))]
     return [], []

@@ -18,6 +18,7 @@ from .statistics import Statistics
 Color = tuple[int, int, int]
 
 IGNORED, NO_CLASS = (0, 0, 0), (255, 0, 0)
+_WITHOUT_NAME = (255, 255, 255)
 _OPACITY = 0.55
 
 
@@ -65,6 +66,8 @@ def _with_labels(
     ignored = known.ignored if known is not None else {255}
     table = np.full((256, 3), NO_CLASS, dtype=np.float32)
     table[: len(colors)] = colors[:256]
+    if known is not None and known.number > len(colors):  # one name for two classes
+        table[len(colors) : known.number] = _WITHOUT_NAME
     table[[label for label in ignored if 0 <= label <= 255]] = IGNORED
     layer = table[np.clip(labels, 0, 255)]
     return (image * (1 - _OPACITY) + layer * _OPACITY).astype(np.uint8)

@@ -24,6 +24,7 @@ class Labels:
         pixels: ``[256]``, pixels per label as the model learns them.
         loaded: ``[256]``, as ``LoadAnnotations`` gives them.
         with_label: ``[256]``, label maps that hold the label.
+        number: Of the classes that the model tells apart; 0 where labels may mean anything.
         ignored: Labels that losses and metrics leave out.
         chosen: Whether a data set takes some of many classes (``label_map`` of mmsegmentation).
         strange: Label maps per label that is neither a class nor ignored.
@@ -35,6 +36,7 @@ class Labels:
     pixels: np.ndarray = field(default_factory=lambda: np.zeros(256, np.int64))
     loaded: np.ndarray = field(default_factory=lambda: np.zeros(256, np.int64))
     with_label: np.ndarray = field(default_factory=lambda: np.zeros(256, np.int64))
+    number: int = 0
     ignored: set[int] = field(default_factory=set)
     chosen: bool = False
     strange: Counter = field(default_factory=Counter)
@@ -44,7 +46,7 @@ class Labels:
     @property
     def judged(self) -> bool:
         """Whether it is known which labels are classes; code of others may use any."""
-        return bool(self.ignored)
+        return self.number > 0
 
     def add(self, labels: np.ndarray, loaded: np.ndarray) -> np.ndarray:
         """Count a label map.

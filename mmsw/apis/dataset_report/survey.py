@@ -95,7 +95,7 @@ def survey(dataset: Any, name: str, extent: Extent, progress: Progress) -> Surve
             kinds=[type(part).__name__ for part in parts],
             classes=[str(item) for item in class_names(first) or ()],
             palette=metainfo.get('palette') if isinstance(metainfo, dict) else None,
-            images=sum(map(len, parts)),
+            images=sum(len(part) for part in parts if hasattr(part, '__len__')),
             crop=_crop(dataset),
         ),
         [SampleReader(part) for part in parts if hasattr(part, 'get_data_info')],
@@ -185,12 +185,15 @@ def _read(
         progress('images', statistics.read, len(chosen))
     statistics.complete = statistics.read == statistics.images
     unread = [place for place in suspects if (id(place.reader), place.index) not in read]
-    judged = unread[:_MOST_SUSPECTS]
-    errors = [(place.image, place.reader.read(place.index).error) for place in judged]
+    end, errors = time.monotonic() + _SECONDS_HEADERS, []
+    for place in unread[:_MOST_SUSPECTS]:
+        if limited and time.monotonic() > end:
+            break
+        errors.append((place.image, place.reader.read(place.index).error))
     bad = [(str(path), error) for path, error in errors if error is not None]
     statistics.broken += bad
-    if bad and len(bad) == len(judged):
-        statistics.more_broken = len(unread) - len(judged)
+    if bad and len(bad) == len(errors):
+        statistics.more_broken = len(unread) - len(errors)
     found.shown = _varied(seen)
 
 
@@ -211,6 +214,7 @@ def _count(found: Survey, reader: SampleReader, sample: Sample) -> set[int]:
         classes |= {*present.tolist()} & {*range(len(statistics.classes))}
         if reader.known is not None:
             statistics.labels.ignored |= reader.known.ignored
+            statistics.labels.number = max(statistics.labels.number, reader.known.number)
             strange = [
                 label
                 for label in present.tolist()
@@ -245,7 +249,7 @@ def _varied(seen: list[tuple[Place, set[int]]]) -> list[tuple[SampleReader, int]
 
 
 def _crop(dataset: Any) -> tuple[int, int] | None:
-    for item in transforms(dataset):
+    for item in (step for part in (dataset, *leaves(dataset)) for step in transforms(part)):
         size = getattr(item, 'crop_size', None)
         if (
             isinstance(size, (list, tuple))

@@ -9,7 +9,7 @@ import numpy as np
 
 from mmsw.wording import listed
 
-from .finding import ERROR, Finding
+from .finding import ERROR, Finding, readable
 from .statistics import SIZES, Labels, Statistics
 
 _MOST_CLASSES = 60  # rows of a table
@@ -32,7 +32,7 @@ def as_text(
     errors = sum(item.level == ERROR for item in findings)
     warnings = len(findings) - errors
     lines.append(f'{_number(errors, "error")}, {_number(warnings, "warning")}')
-    return '\n'.join(lines)
+    return readable('\n'.join(lines))
 
 
 def _findings(findings: Sequence[Finding]) -> Iterator[str]:
@@ -89,7 +89,7 @@ def _label_table(found: Statistics) -> Iterator[str]:
 
 
 def _kind(label: int, labels: Labels) -> str:
-    if not labels.judged:
+    if not labels.judged or label < labels.number:
         return 'label'
     return 'ignored' if label in labels.ignored else 'no class'
 
