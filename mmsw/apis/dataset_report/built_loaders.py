@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -76,7 +77,9 @@ def _model(cfg: Config, findings: list[Finding]) -> nn.Module:
     if not cfg.get('model'):
         return nn.Identity()
     try:
-        return build_model(cfg)
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')  # of what toolboxes call old
+            return build_model(cfg)
     except Exception as error:  # a model is not what this is about
         text = str(error) if isinstance(error, MmswError) else short(error)
         findings.append(

@@ -21,7 +21,7 @@ from .statistics import Statistics
 
 SAMPLE = 200  # images per loader that are decoded
 _SECONDS_READING = 6.0  # per loader, where no number is asked for
-_SECONDS_HEADERS = 3.0  # per loader
+_SECONDS_HEADERS = 5.0  # per loader
 _MOST_LISTED = 50_000  # images per data set whose entries are looked at
 _MOST_SUSPECTS = 200
 _SHOWN = 12
