@@ -342,3 +342,15 @@ def test_names_that_are_no_text(scenes: Path, tmp_path: Path) -> None:
     report = report_dataset(config_of(scenes))
     assert '\\udcff.jpg' in report.text()
     write_report(report, tmp_path / 'out')
+
+
+def test_deep_and_skipped_images(scenes: Path) -> None:
+    images = scenes / 'img' / 'train'
+    deep = picture(40, 60).astype(np.uint16)[..., 0] * 256
+    assert cv2.imencode('.png', deep)[1].tofile(str(images / '0.jpg')) is None
+    (images / '1.jpg').write_bytes(b'')
+    skipping = [dict(type='LoadValidImageFromFile', ignore_empty=True), *PIPELINE[1:]]
+    warnings = found(report_dataset(config_of(scenes, skipping)), 'warning')
+    line = warnings['train_dataloader', 'depth']
+    assert line.startswith('warning: train_dataloader: images of more than 8 bits per channel')
+    assert 'is skipped by LoadValidImageFromFile' in warnings['train_dataloader', 'skipped files']

@@ -171,11 +171,13 @@ def absent_classes(surveys: Sequence[Survey], told: Collection[str] = ()) -> Ite
         train = statistics.name.startswith('train')
         level = ERROR if train and whole and {*absent} & tested else WARNING
         what = 'pixel' if pixels else 'object' if statistics.objects.sizes else 'image'
-        extent = '' if whole else f' in the {statistics.read} images that were read (try --all)'
         one = len(absent) == 1
-        effect = f'{"it" if one else "they"} cannot be learned'
+        extent, effect = '', f'{"it" if one else "they"} cannot be learned'
         if not train:
             effect = f'{"its score is" if one else "their scores are"} undefined'
+        if not whole:
+            extent = f' in the {statistics.read} images that were read (try --all)'
+            effect = f'if that is so in all, {effect}'
         plural = 'class has' if one else 'classes have'
         message = f'{len(absent)} {plural} no {what}{extent}: {listed(absent, 8)}; {effect}'
         if train and {*absent} & tested:

@@ -114,10 +114,12 @@ def _object_table(found: Statistics) -> Iterator[str]:
 
 
 def _shortened(rows: list[tuple]) -> list[tuple]:
+    """Of many classes, those that there are; the second column counts."""
     if len(rows) <= _MOST_CLASSES:
         return rows
-    rest = len(rows) - _MOST_CLASSES
-    return [*rows[:_MOST_CLASSES], (f'... and {rest} more', *[''] * (len(rows[0]) - 1))]
+    shown = [row for row in rows if row[1] not in ('0', '0.00%')][:_MOST_CLASSES]
+    rest = len(rows) - len(shown)
+    return [*shown, (f'... and {rest} more', *[''] * (len(rows[0]) - 1))]
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
