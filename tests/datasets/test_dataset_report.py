@@ -204,6 +204,9 @@ def test_one_class_and_absent_ones(scenes: Path) -> None:
         ('train_dataloader', 'one class'): 'error: train_dataloader: in the 6 label maps that were '
         'read, every pixel is of class background: nothing else can be learned'
     }
+    sampled = report_dataset(config_of(scenes), Extent(sample=2))
+    assert found(sampled) == {}
+    assert 'background (try --all)' in found(sampled, 'warning')['train_dataloader', 'one class']
     names = ('background', 'cell', 'wall')
     redraw(scenes, lambda labels: np.indices(labels.shape)[0].astype(np.uint8) % 2)
     config = config_of(scenes, metainfo=dict(classes=names))
@@ -252,9 +255,16 @@ class TwiceTheLabel(BaseTransform):
         return results
 
 
+class NeedsAScale(BaseTransform):
+    def transform(self, results: dict) -> dict:
+        return dict(results, twice=results['scale'] * 2)
+
+
 def test_labels_of_other_peoples_transforms_are_counted_but_not_judged(scenes: Path) -> None:
-    TRANSFORMS.register_module(module=TwiceTheLabel, force=True)
-    pipeline = [*LOADING, dict(type='TwiceTheLabel'), dict(type='PackSegInputs')]
+    for kind in (TwiceTheLabel, NeedsAScale):
+        TRANSFORMS.register_module(module=kind, force=True)
+    own = [dict(type='NeedsAScale'), LOADING[1], dict(type='TwiceTheLabel')]
+    pipeline = [*TEST_PIPELINE[:2], *own, dict(type='PackSegInputs')]
     report = report_dataset(config_of(scenes, pipeline))
     assert found(report) == {}
     assert np.flatnonzero(report.surveys[0].statistics.labels.pixels).tolist() == [0, 2]

@@ -55,9 +55,11 @@ def label_findings(statistics: Statistics, known: KnownClasses | None) -> Iterat
         level = ERROR if len(present) <= 1 and known.number > 1 else WARNING
         yield Finding(level, name, IGNORED_PIXELS, f'{where}, {problem}')
     elif len(present) == 1 and known.number > 1 and not labels.strange and not labels.chosen:
-        level = ERROR if name.startswith('train') else WARNING
+        whole = statistics.complete
+        level = ERROR if name.startswith('train') and whole else WARNING
         message = f'{where}, every pixel is of class {_named(statistics, present[0])}'
-        yield Finding(level, name, ONE_CLASS, f'{message}: nothing else can be learned')
+        effect = ': nothing else can be learned' if whole else ' (try --all)'
+        yield Finding(level, name, ONE_CLASS, message + effect)
 
 
 def _cure_of(values: list[int]) -> str:

@@ -88,6 +88,8 @@ class SampleReader:
                     sample.error = str(error)
                     return sample
                 except Exception as error:  # steps of others fail in their own ways
+                    if not _loads(step):  # it may need what was left out before it
+                        continue
                     sample.error = f'{_named(info)} cannot be loaded ({short(error)})'
                     return sample
                 if results is None:
