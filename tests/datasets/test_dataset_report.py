@@ -307,6 +307,9 @@ def test_tool(scenes: Path, tmp_path: Path, capsys) -> None:
     assert 'train_dataloader: 6 images (BaseSegDataset), 2 read' in printed.out
     assert 'contact_sheet.png' in printed.out
     assert printed.err == ''  # no progress where there is no terminal
+    misspelt = 'train_dataloader.dataset.img_sufix=.jpg'
+    assert call(*common, '--cfg-options', misspelt) == 2
+    assert 'img_sufix' in capsys.readouterr().err
     redraw(scenes, lambda labels: labels + 1)
     assert call(*common, '--all') == 1
     assert 'error: train_dataloader: 6 of the 6 label maps' in capsys.readouterr().out

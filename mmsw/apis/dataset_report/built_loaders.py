@@ -6,7 +6,7 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -16,13 +16,14 @@ from mmengine.registry import DATASETS
 from torch import nn
 
 from mmsw.component_name import component_name
-from mmsw.errors import MmswError
+from mmsw.errors import MmswError, UsageError
 from mmsw.wording import short
 
 from ..checks.before_run import data_checks
 from ..checks.built_datasets import label_loaders, leaves
 from ..checks.datasets import explained_errors
 from ..checks.masks import check_masks
+from ..checks.options import misspelt_option
 from ..data import LOADERS
 from ..model_building import build_model
 from ..valid_loaders import with_valid_loaders
@@ -46,7 +47,9 @@ class BuiltLoader:
     same_as: str | None = None
 
 
-def build_loaders(cfg: Config, findings: list[Finding]) -> Iterator[BuiltLoader]:
+def build_loaders(
+    cfg: Config, findings: list[Finding], options: Collection[str] = ()
+) -> Iterator[BuiltLoader]:
     """Build the data sets of a config, and let the checks before a run look at them.
 
     The scope of the config must be set.
@@ -54,9 +57,13 @@ def build_loaders(cfg: Config, findings: list[Finding]) -> Iterator[BuiltLoader]
     Args:
         cfg: The config.
         findings: What is wrong is added here.
+        options: Keys of the config that were changed by hand.
 
     Yields:
         Every data loader of the config.
+
+    Raises:
+        UsageError: If a data set does not know one of the options.
     """
     model = _model(cfg, findings)
     done: dict[str, Any] = {}
@@ -69,7 +76,7 @@ def build_loaders(cfg: Config, findings: list[Finding]) -> Iterator[BuiltLoader]
         if same:
             yield BuiltLoader(name, same_as=same)
             continue
-        yield BuiltLoader(name, _checked(cfg, name, model, findings))
+        yield BuiltLoader(name, _checked(cfg, name, model, findings, options))
 
 
 def _model(cfg: Config, findings: list[Finding]) -> nn.Module:
@@ -88,7 +95,9 @@ def _model(cfg: Config, findings: list[Finding]) -> nn.Module:
         return nn.Identity()
 
 
-def _checked(cfg: Config, name: str, model: nn.Module, findings: list[Finding]) -> Any:
+def _checked(
+    cfg: Config, name: str, model: nn.Module, findings: list[Finding], options: Collection[str]
+) -> Any:
     loader, metrics = with_valid_loaders(cfg[name], cfg), _metrics(cfg, name)
     try:
         with explained_errors(loader, name, metrics), contextlib.redirect_stdout(io.StringIO()):
@@ -101,6 +110,9 @@ def _checked(cfg: Config, name: str, model: nn.Module, findings: list[Finding]) 
         findings.append(Finding(ERROR, name, CHECK, str(error)))
         return None
     except Exception as error:  # data sets of others fail in their own ways
+        misspelt = misspelt_option(error, options)
+        if misspelt:
+            raise UsageError(misspelt) from error
         findings.append(Finding(ERROR, name, CHECK, f'cannot be built: {short(error)}'))
         return None
     if not hasattr(dataset, '__len__'):

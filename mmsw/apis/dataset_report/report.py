@@ -96,7 +96,7 @@ def report_dataset(
     check_data(cfg, names)
     report = DatasetReport(config_name(cfg), extent)
     with DefaultScope.overwrite_default_scope(scope):
-        for loader in build_loaders(cfg, report.findings):
+        for loader in build_loaders(cfg, report.findings, cfg_options or ()):
             if loader.same_as:
                 report.same[loader.name] = loader.same_as
             elif loader.dataset is not None:
