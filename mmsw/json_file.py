@@ -21,6 +21,7 @@ VERSIONS = {  # of each kind of file; one more whenever a reader of the old form
     'benchmark_transfer': 1,
     'complexity': 1,
     'conversion': 1,
+    'dataset_report': 1,
     'demo_data': 1,
     'sparsity': 1,
     'training_operator': 1,

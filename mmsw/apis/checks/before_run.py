@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from functools import partial
+from logging import Logger
+from typing import Any
+
 from mmengine.evaluator import DumpResults, Evaluator
 from mmengine.runner import BaseLoop, Runner
+from torch import nn
 
 from mmsw.engine.model_wrapper import unwrapped
 
@@ -33,18 +39,48 @@ def check_before_run(runner: Runner, loop: BaseLoop, name: str) -> None:
     compares = evaluator is None or _compares(evaluator)
     if not hasattr(dataset, '__len__'):  # it says nothing about itself
         return
-    model = unwrapped(runner.model)
-    check_mean(model)
-    check_class_names(dataset, name)
-    check_dataset(dataset, name, compares)
-    check_heads(model, dataset, name)
-    if not compares:
-        forget_classes(dataset)
-    else:
-        tell_classes(dataset, model, evaluator.metrics if evaluator else ())
-        check_masks(dataset, model, name)
-        check_image_files(dataset, name, runner.logger)
+    model, metrics = unwrapped(runner.model), evaluator.metrics if evaluator else ()
+    for check in data_checks(dataset, model, name, runner.logger, metrics, compares):
+        check()
+    if compares:
         look_at_label_maps(dataset, name, runner.logger)
+
+
+def data_checks(
+    dataset: Any,
+    model: nn.Module,
+    name: str,
+    logger: Logger,
+    metrics: Iterable[Any] = (),
+    compares: bool = True,
+) -> list[partial]:
+    """The checks that read no image and no label map, in the order to call them in.
+
+    Args:
+        dataset: A built data set with a length.
+        model: What is to be trained or tested.
+        name: Of the loader, for messages.
+        logger: For warnings.
+        metrics: Of the evaluator.
+        compares: Whether predictions are compared with truth.
+
+    Returns:
+        Functions that raise :class:`mmsw.errors.DataError` or :class:`mmsw.errors.UsageError`.
+    """
+    checks = [
+        partial(check_mean, model),
+        partial(check_class_names, dataset, name),
+        partial(check_dataset, dataset, name, compares),
+        partial(check_heads, model, dataset, name),
+    ]
+    if not compares:
+        return [*checks, partial(forget_classes, dataset)]
+    return [
+        *checks,
+        partial(tell_classes, dataset, model, metrics),
+        partial(check_masks, dataset, model, name),
+        partial(check_image_files, dataset, name, logger),
+    ]
 
 
 def _compares(evaluator: Evaluator) -> bool:

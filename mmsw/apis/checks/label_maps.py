@@ -126,12 +126,12 @@ def look_at_label_maps(dataset: Any, name: str, logger: Logger) -> None:
             chosen = chosen or bool(info.get('label_map'))  # some classes of many
             if time.monotonic() - start > _MOST_SECONDS:
                 break
-        problem = _problem(loaded, class_names(leaf), known, chosen) if maps else None
+        problem = problem_of_labels(loaded, class_names(leaf), known, chosen) if maps else None
         if problem:
             logger.warning(f'{name}: in the {maps} of {len(leaf)} label maps looked at, {problem}')
 
 
-def _problem(
+def problem_of_labels(
     loaded: np.ndarray, names: list | tuple, known: KnownClasses, chosen: bool
 ) -> str | None:
     counts = np.bincount(known.table, weights=loaded, minlength=256)
