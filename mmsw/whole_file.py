@@ -4,22 +4,36 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
-def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Let ``write`` fill a temporary file beside ``path``, then rename it to ``path``.
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Gives a temporary name beside ``path`` to write to; at the end it is renamed to ``path``.
+
+    After an error nothing is left, and what was at ``path`` stays.
 
     Args:
-        path: Destination; its folder is created.
-        write: Called with the name to write to; it ends as that of ``path`` does.
+        path: Destination; its folder is created. The temporary name ends as its name does.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f'.{path.name}.', dir=path.parent) as folder:
         temporary = Path(folder, path.name)
-        write(temporary)
+        yield temporary
         os.replace(temporary, path)
+
+
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Let ``write`` fill a temporary file, see :func:`whole_file`.
+
+    Args:
+        path: Destination; its folder is created.
+        write: Called with the name to write to.
+    """
+    with whole_file(path) as temporary:
+        write(temporary)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -17,8 +17,9 @@ from mmsw.errors import UsageError
 from mmsw.whole_file import write_whole
 from mmsw.wording import listed
 
+from .image_way import load_image
 from .images import check_files, displayable
-from .inference import inference, load_image
+from .inference import inference
 
 _SUFFIXES = ('.png', '.jpg', '.jpeg')
 _MOST = 5  # classes that a line names
