@@ -4,36 +4,49 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 
-@contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """Gives a temporary name beside ``path`` to write to; at the end it is renamed to ``path``.
-
-    After an error nothing is left, and what was at ``path`` stays.
+class WholeFile:
+    """A file that is written under a temporary name, and gets its own when it is whole.
 
     Args:
-        path: Destination; its folder is created. The temporary name ends as its name does.
+        path: Its own name; its folder is created.
+
+    Attributes:
+        temporary: Where to write to, beside ``path``; it ends as ``path`` does.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f'.{path.name}.', dir=path.parent) as folder:
-        temporary = Path(folder, path.name)
-        yield temporary
-        os.replace(temporary, path)
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._path = path
+        self._folder = tempfile.TemporaryDirectory(prefix=f'.{path.name}.', dir=path.parent)
+        self.temporary = Path(self._folder.name, path.name)
+
+    def finish(self) -> None:
+        """Give the file its own name; it replaces one that is there."""
+        os.replace(self.temporary, self._path)
+        self._folder.cleanup()
+
+    def abandon(self) -> None:
+        """Leave nothing, unless the file is finished."""
+        self._folder.cleanup()
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Let ``write`` fill a temporary file, see :func:`whole_file`.
+    """Let ``write`` fill a temporary file beside ``path``, then rename it to ``path``.
 
     Args:
         path: Destination; its folder is created.
-        write: Called with the name to write to.
+        write: Called with the name to write to; it ends as that of ``path`` does.
     """
-    with whole_file(path) as temporary:
-        write(temporary)
+    file = WholeFile(path)
+    try:
+        write(file.temporary)
+        file.finish()
+    finally:
+        file.abandon()
 
 
 def write_text(path: Path, text: str) -> None:
