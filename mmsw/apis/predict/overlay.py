@@ -14,6 +14,8 @@ from .text import Colour, paste, readable_on, text_patch, text_size
 
 _LEAST_SHARE = 0.002  # of the area, of a class in the legend
 _MOST = 12  # classes in the legend
+_LEGEND = 0.12  # of the area, all of the legend
+_PANEL = (40, 40, 40)
 
 
 def draw_outcome(
@@ -66,7 +68,7 @@ def _draw_classes(
 def _add_legend(picture: np.ndarray, labels: np.ndarray, meta: Mapping[str, Any]) -> None:
     """Name the classes of the largest areas in the upper left corner, in place.
 
-    It takes half of the height and width at most; there is none where the names do not fit.
+    The names are as many as fit into a small part of the picture; none where that is too small.
     """
     height, width = picture.shape[:2]
     size = text_size(height, width)
@@ -77,22 +79,22 @@ def _add_legend(picture: np.ndarray, labels: np.ndarray, meta: Mapping[str, Any]
     largest = np.argsort(-counts, kind='stable')
     shown = [int(i) for i in largest[:_MOST] if counts[i] >= max(1, _LEAST_SHARE * labels.size)]
     table = colour_table(meta['palette'], len(counts))
-    rows = []
+    rows = {}
     for index in shown:
-        name = text_patch(class_name(meta['classes'], index), size, (255, 255, 255), (40, 40, 40))
-        swatch = np.full((name.shape[0], size, 3), 40, np.uint8)
+        name = text_patch(class_name(meta['classes'], index), size, (255, 255, 255), _PANEL)
+        swatch = np.full((name.shape[0], size, 3), _PANEL, np.uint8)
         swatch[2:-2, 2:] = table[index]
-        rows.append((index, np.hstack([swatch, name])))
-    if not rows:
-        return
-    rows = rows[: max(1, height // 2 // rows[0][1].shape[0])]
-    y = 0
-    panel = max(row.shape[1] for _, row in rows)
-    if panel > width // 2 or rows[0][1].shape[0] > height // 2:
-        return
-    for _, row in sorted(rows, key=lambda item: item[0]):  # in one order in all frames of a video
-        picture[y : y + row.shape[0], :panel] = 40
-        paste(picture, row, 0, y)
+        row = np.hstack([swatch, name])
+        panel = max([row.shape[1], *(other.shape[1] for other in rows.values())])
+        if panel > width // 2 or panel * row.shape[0] * (len(rows) + 1) > _LEGEND * labels.size:
+            break
+        rows[index] = row
+    y, panel = 0, max((row.shape[1] for row in rows.values()), default=0)
+    for _, row in sorted(rows.items()):  # in one order in all frames of a video
+        whole = np.full((row.shape[0], panel, 3), _PANEL, np.uint8)
+        whole[:, : row.shape[1]] = row
+        under = picture[y : y + row.shape[0], :panel]
+        under[:] = cv2.addWeighted(np.ascontiguousarray(under), 0.25, whole, 0.75, 0)
         y += row.shape[0]
 
 
@@ -101,7 +103,7 @@ def _draw_objects(
 ) -> np.ndarray:
     picture = np.array(image, order='C')
     height, width = picture.shape[:2]
-    line, size = max(1, round(min(height, width) / 250)), text_size(height, width)
+    line, size = max(1, round(min(height, width) / 400)), text_size(height, width)
     table = colour_table(meta['palette'], int(found.labels.max(initial=0)) + 1)
     colours: list[Colour] = [tuple(map(int, table[label])) for label in found.labels]
     worst_first = range(len(found.scores))[::-1]  # the best lies on top

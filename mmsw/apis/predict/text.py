@@ -54,7 +54,7 @@ def readable_on(background: Colour) -> Colour:
 
 def text_size(height: int, width: int) -> int:
     """Height of letters for a picture, in pixels."""
-    return int(np.clip(min(height, width) // 32, 11, 40))
+    return int(np.clip(min(height, width) // 36, 11, 40))
 
 
 def paste(picture: np.ndarray, patch: np.ndarray, x: int, y: int) -> None:
