@@ -41,7 +41,7 @@ def segment_in_windows(
     edge: Tensor | None = None  # of the row above, where it blends into this one
     for row in spans(height, window[0], overlap):
         crops = (image[row.start : row.stop, span.start : span.stop] for span in columns)
-        for column, part in _blended_row(row, columns, logits_of(crops)):
+        for column, part in blended_row(row, columns, logits_of(crops)):
             if labels is None:
                 labels = np.zeros((height, width), label_type(max(2, len(part))))
             if edge is None:
@@ -55,10 +55,20 @@ def segment_in_windows(
     return ClassMap(labels)
 
 
-def _blended_row(
+def blended_row(
     row: Span, columns: list[Span], all_logits: Iterator[Tensor]
 ) -> Iterator[tuple[Span, Tensor]]:
-    """Blend a row of windows; each time the columns that the next one has no share in."""
+    """Blend the windows of a row.
+
+    Args:
+        row: Where they are from top to bottom.
+        columns: Where they are from left to right.
+        all_logits: ``[classes, h, w]`` of each.
+
+    Yields:
+        A window and the weighted logits ``[classes, row.end - row.begin, ...]`` of its columns up
+        to those that the next one has a share in, which come with that.
+    """
     right: Tensor | None = None
     for column, logits in zip(columns, all_logits, strict=True):
         part = logits[
