@@ -8,6 +8,32 @@ from collections.abc import Callable
 from pathlib import Path
 
 
+class WholeFile:
+    """A file that is written under a temporary name, and gets its own when it is whole.
+
+    Args:
+        path: Its own name; its folder is created.
+
+    Attributes:
+        temporary: Where to write to, beside ``path``; it ends as ``path`` does.
+    """
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._path = path
+        self._folder = tempfile.TemporaryDirectory(prefix=f'.{path.name}.', dir=path.parent)
+        self.temporary = Path(self._folder.name, path.name)
+
+    def finish(self) -> None:
+        """Give the file its own name; it replaces one that is there."""
+        os.replace(self.temporary, self._path)
+        self._folder.cleanup()
+
+    def abandon(self) -> None:
+        """Leave nothing, unless the file is finished."""
+        self._folder.cleanup()
+
+
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     """Let ``write`` fill a temporary file beside ``path``, then rename it to ``path``.
 
@@ -15,11 +41,12 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
         path: Destination; its folder is created.
         write: Called with the name to write to; it ends as that of ``path`` does.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f'.{path.name}.', dir=path.parent) as folder:
-        temporary = Path(folder, path.name)
-        write(temporary)
-        os.replace(temporary, path)
+    file = WholeFile(path)
+    try:
+        write(file.temporary)
+        file.finish()
+    finally:
+        file.abandon()
 
 
 def write_text(path: Path, text: str) -> None:

@@ -1,5 +1,7 @@
 """Draw on images what a trained model sees in them: segmentation or detection.
 
+tools/predict.py draws the same for folders and videos too, and writes label maps, JSON and CSV.
+
 Runs from a clone as it is, installed or not.
 """
 

@@ -26,6 +26,11 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         help='average over the scales and flips of tta_pipeline in the config',
     )
     parser.add_argument(
+        '--deploy',
+        action='store_true',
+        help='test the folded form of the model, which is faster; scores stay, up to rounding',
+    )
+    parser.add_argument(
         '--show-dir',
         metavar='DIR',
         help='save a picture of every image here, truth beside prediction '
@@ -61,6 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             show_dir=args.show_dir,
             out=args.out,
             no_truth=args.no_truth,
+            deploy=args.deploy,
         ).test(),
         options=args.cfg_options,
     )

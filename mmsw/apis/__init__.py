@@ -7,11 +7,13 @@ from .convert import ConversionReport, convert_checkpoint
 from .data import check_data
 from .data_root import set_data_root
 from .inference import inference, init_model, iter_inference
+from .predict import PredictReport, predict_files
 from .runner import PortableRunner, build_runner, build_test_runner
 
 __all__ = [
     'ConversionReport',
     'PortableRunner',
+    'PredictReport',
     'UsageError',
     'build_runner',
     'build_test_runner',
@@ -21,6 +23,7 @@ __all__ = [
     'init_model',
     'iter_inference',
     'load_config',
+    'predict_files',
     'register_toolbox',
     'set_data_root',
 ]

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 from mmengine.structures import BaseDataElement
 from torch import nn
 
 from mmsw.errors import UsageError
-from mmsw.whole_file import write_whole
-from mmsw.wording import listed
 
-from .images import check_files, displayable
-from .inference import inference, load_image
+from .image_way import load_image
+from .images import check_files
+from .inference import inference
+from .predict.outcome import outcome_of
+from .predict.overlay import draw_outcome
+from .predict.writers import write_picture
 
 _SUFFIXES = ('.png', '.jpg', '.jpeg')
-_MOST = 5  # classes that a line names
 
 
 def annotate_images(
@@ -54,7 +53,7 @@ def annotate_images(
     pictures = check_annotating(images, out, score_thr, opacity)
     for path, picture in zip(images, pictures, strict=True):
         image, result = load_image(model, path), inference(model, path)
-        _write(draw(model, image, result, score_thr, opacity), picture)
+        write_picture(picture, draw(model, image, result, score_thr, opacity))
         progress(f'{os.fspath(path)}: {describe(model, result, score_thr)} -> {picture}')
     return pictures
 
@@ -122,55 +121,9 @@ def draw(
     Returns:
         BGR, uint8, ``[H, W, 3]``.
     """
-    image = displayable(image)
-    if 'pred_sem_seg' in result:
-        from mmseg.structures import SegDataSample
-        from mmseg.visualization import SegLocalVisualizer
-
-        visualizer, options = SegLocalVisualizer(name='mmsw_annotate_seg', alpha=opacity), {}
-        # mmseg draws tensors of a single pixel wrong, arrays right.
-        result = SegDataSample(pred_sem_seg=result.pred_sem_seg.cpu().numpy())
-    else:
-        from mmdet.visualization import DetLocalVisualizer
-
-        width = max(1, round(min(image.shape[:2]) / 250))
-        visualizer = DetLocalVisualizer('mmsw_annotate_det', line_width=width, alpha=opacity)
-        options = {'pred_score_thr': score_thr}
-    visualizer.dataset_meta = model.dataset_meta
-    random_state = np.random.get_state()
-    np.random.seed(0)  # mmdet varies the colours of masks
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings('ignore', message='.*out of bounds')  # boxes at the border
-            visualizer.add_datasample('', image[..., ::-1].copy(), result, draw_gt=False, **options)
-    finally:
-        np.random.set_state(random_state)
-    return np.ascontiguousarray(visualizer.get_image()[..., ::-1])
+    return draw_outcome(image, outcome_of(result, score_thr), model.dataset_meta, opacity)
 
 
 def describe(model: nn.Module, result: BaseDataElement, score_thr: float = 0.3) -> str:
     """One line: objects per class, or classes with their share of the area, the most first."""
-    classes = model.dataset_meta['classes']
-    if 'pred_sem_seg' in result:
-        labels = result.pred_sem_seg.data.flatten()
-        counts = labels.bincount(minlength=len(classes)).double() / labels.numel()
-        order = counts.argsort(descending=True, stable=True)[: (counts > 0).sum()].tolist()
-        return listed([f'{_name(classes, index)} {counts[index]:.1%}' for index in order], _MOST)
-    kept = result.pred_instances[result.pred_instances.scores >= score_thr]
-    found = Counter(kept.labels.tolist()).most_common()
-    parts = []
-    for label, count in found:
-        best = kept.scores[kept.labels == label].max()
-        parts.append(f'{count} x {_name(classes, label)} (best {best:.2f})')
-    number = len(kept)
-    total = f'{number} object{"" if number == 1 else "s"} of score {score_thr:g} or more'
-    return f'{total}: {listed(parts, _MOST)}' if parts else total
-
-
-def _name(classes: Sequence[str], index: int) -> str:
-    return classes[index] if index < len(classes) else f'class {index}'
-
-
-def _write(picture: np.ndarray, path: Path) -> None:
-    _, content = cv2.imencode(path.suffix.lower(), picture)
-    write_whole(path, lambda temporary: temporary.write_bytes(content.tobytes()))
+    return outcome_of(result, score_thr).describe(model.dataset_meta['classes'])

@@ -126,8 +126,33 @@ def _end(code: int) -> None:
         os._exit(code)
 
 
+def run_interruptible(
+    run: Callable[[], object], options: Iterable[str] | None = None, message: str = 'interrupted'
+) -> int:
+    """Run what can be stopped; SIGTERM stops it as Ctrl-C does.
+
+    Args:
+        run: As for :func:`run_reporting_errors`.
+        options: As there.
+        message: What to say if it was stopped.
+
+    Returns:
+        Exit code: as there, or 130 if stopped.
+    """
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        return run_reporting_errors(run, options=options)
+    except KeyboardInterrupt:
+        print(f'\n{message}', file=sys.stderr)
+        return 130
+
+
 def run_benchmark(run: Callable[[], int], out: str) -> int:
-    """Run a benchmark that can be stopped and started again; SIGTERM stops it as Ctrl-C does.
+    """Run a benchmark that can be stopped and started again.
 
     Args:
         run: Returns the exit code.
@@ -136,16 +161,8 @@ def run_benchmark(run: Callable[[], int], out: str) -> int:
     Returns:
         Exit code: that of the run, 2 after an error that the user can act on, 130 if stopped.
     """
-
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, stop)
-    try:
-        return run_reporting_errors(run)
-    except KeyboardInterrupt:
-        print(f'\ninterrupted; what is finished is in {out}: start again to go on', file=sys.stderr)
-        return 130
+    message = f'interrupted; what is finished is in {out}: start again to go on'
+    return run_interruptible(run, message=message)
 
 
 def run_measurement(measure: Callable[[], dict], out: str) -> int:

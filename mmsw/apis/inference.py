@@ -5,49 +5,28 @@ from __future__ import annotations
 import copy
 import os
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
-from weakref import WeakKeyDictionary
 
-import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.dataset import Compose
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import DATASETS, DefaultScope
 from mmengine.structures import BaseDataElement
 from torch import nn
 
 from mmsw.checkpoint import check_masks_placed, only_data_is_read, read_checkpoint
-from mmsw.component_name import component_name
 from mmsw.deploy import fold_model, take_folded_form
-from mmsw.errors import CheckpointError, DataError, UsageError
+from mmsw.errors import CheckpointError, UsageError
 from mmsw.wording import short
 
 from .config import config_name, load_config, register_toolbox
 from .data import iter_datasets
-from .images import Image, ImageKind, check_prepared, image_kind
+from .image_way import PreparedImage, image_way, in_batches, prepare_image
+from .images import Image
 from .model_building import build_model
 from .trained import check_complete, existing_file, state_dict_of, take_form
-from .valid_loaders import with_valid_loaders
-
-_SCOPES = ('mmseg', 'mmdet')
-
-
-@dataclass(frozen=True)
-class _Way:
-    """How images come to a model: the scope, the transforms of files and arrays, the arrays."""
-
-    scope: str
-    file: Compose
-    array: Compose
-    kind: ImageKind
-
-
-# Beside the models, not in them: they are copied and pickled without.
-_built: WeakKeyDictionary[nn.Module, tuple[str, _Way]] = WeakKeyDictionary()
 
 
 def init_model(
@@ -116,11 +95,12 @@ def inference(
     images: Image | list[Image] | tuple[Image, ...],
     *,
     keep_logits: bool = False,
+    batch_size: int = 1,
 ) -> BaseDataElement | list[BaseDataElement]:
     """Segment images, or detect objects in them.
 
-    Images take the way of the config's test images, without annotations, one by one: memory grows
-    by the results alone. For more images than one wants results of at a time there is
+    Images take the way of the config's test images, without annotations. Memory grows by the
+    results alone. For more images than one wants results of at a time there is
     :func:`iter_inference`.
 
     Args:
@@ -131,6 +111,7 @@ def inference(
             For three channels, grey ``[H, W]`` is repeated.
         keep_logits: Keep ``seg_logits`` ``[classes, H, W]`` of a segmentation, which takes four
             bytes per class and pixel.
+        batch_size: Most images that the model gets at once. Neighbours of one size go together.
 
     Returns:
         One result for one image, a list for a list; on the CPU, in the size of the original image.
@@ -145,37 +126,51 @@ def inference(
     """
     if not isinstance(images, (list, tuple)):
         return next(iter_inference(model, [images], keep_logits=keep_logits))
-    kind = _way(model).kind
+    kind = image_way(model).kind
     for place, image in enumerate(images):
         kind.check(image, place)
-    return list(iter_inference(model, images, keep_logits=keep_logits))
+    results = iter_inference(model, images, keep_logits=keep_logits, batch_size=batch_size)
+    return list(results)
 
 
 def iter_inference(
-    model: nn.Module, images: Iterable[Image], *, keep_logits: bool = False
+    model: nn.Module,
+    images: Iterable[Image],
+    *,
+    keep_logits: bool = False,
+    batch_size: int = 1,
 ) -> Iterator[BaseDataElement]:
-    """As :func:`inference`, for any number of images: each result comes when it is asked for."""
-    way = _way(model)
-    for place, image in enumerate(images):
-        name = way.kind.check(image, place)
-        if isinstance(image, np.ndarray):
-            pipeline, sample = way.array, {'img': way.kind.prepared(image)}
-        else:
-            pipeline, sample = way.file, {'img_path': os.fspath(image)}
-        try:
-            packed = pipeline({**sample, 'img_id': place})
-        except DataError:
-            raise
-        except Exception as error:  # transforms fail in their own ways
-            raise DataError(f'{name} cannot be prepared for the model ({short(error)})') from error
-        check_prepared(len(packed['inputs']), model, name)
-        with torch.no_grad(), _evaluating(model), DefaultScope.overwrite_default_scope(way.scope):
-            (result,) = model.test_step(
-                {'inputs': [packed['inputs']], 'data_samples': [packed['data_samples']]}
-            )
+    """As :func:`inference`, for any number of images: each result comes when it is asked for.
+
+    No more images are prepared ahead than fill a batch, and one of another size.
+    """
+    if batch_size < 1:
+        raise UsageError(f'batch_size must be 1 or more, got {batch_size}')
+    prepared = (prepare_image(model, image, place) for place, image in enumerate(images))
+    for batch in in_batches(prepared, batch_size, lambda item: item.size):
+        for result in predict_prepared(model, batch, keep_logits=keep_logits):
+            yield result.cpu()
+
+
+def predict_prepared(
+    model: nn.Module, batch: Sequence[PreparedImage], *, keep_logits: bool = False
+) -> list[BaseDataElement]:
+    """Results of a batch, as :func:`inference`, on the device of the model.
+
+    Args:
+        model: What :func:`init_model` returned.
+        batch: Images of one :attr:`~mmsw.apis.image_way.PreparedImage.size`.
+        keep_logits: Keep ``seg_logits`` of a segmentation.
+    """
+    scope = image_way(model).scope
+    with torch.no_grad(), _evaluating(model), DefaultScope.overwrite_default_scope(scope):
+        results = model.test_step(
+            {key: [item.packed[key] for item in batch] for key in ('inputs', 'data_samples')}
+        )
+    for result in results:
         if not keep_logits and 'seg_logits' in result:
             del result.seg_logits
-        yield result.cpu()
+    return list(results)
 
 
 def _device(device: str | torch.device | None) -> torch.device:
@@ -267,88 +262,6 @@ def _palette(number: int) -> list[tuple[int, ...]]:
 
     colours = (hsv_to_rgb(0.618034 * i % 1, (0.85, 0.6)[i % 2], 0.95) for i in range(number))
     return [tuple(round(255 * part) for part in colour) for colour in colours]
-
-
-def load_image(model: nn.Module, path: str | os.PathLike[str]) -> np.ndarray:
-    """An image file as the loader of the model's config gives it.
-
-    Returns:
-        ``[H, W]`` or ``[H, W, C]``.
-
-    Raises:
-        UsageError, mmsw.datasets.DataError: As :func:`inference`.
-    """
-    way = _way(model)
-    name = way.kind.check(path, 0)
-    try:
-        return way.file.transforms[0]({'img_path': os.fspath(path)})['img']
-    except DataError:
-        raise
-    except Exception as error:
-        raise DataError(f'{name} cannot be loaded ({short(error)})') from error
-
-
-def _way(model: nn.Module) -> _Way:
-    """How images come to a model.
-
-    Pipelines are built once per model, and again when what its config says about them changes.
-    """
-    cfg = getattr(model, 'cfg', None)
-    if not isinstance(cfg, Config):
-        raise UsageError(
-            f'{type(model).__name__} has no cfg: make the model with mmsw.apis.init_model'
-        )
-    keys = ('default_scope', 'stock_loaders', 'test_dataloader', 'test_pipeline')
-    wanted = repr([cfg.get(key) for key in keys])
-    built = _built.get(model)
-    if built is None or built[0] != wanted:
-        built = _built[model] = (wanted, _build_way(model, cfg))
-    return built[1]
-
-
-def _build_way(model: nn.Module, cfg: Config) -> _Way:
-    scope = register_toolbox(cfg)
-    if scope not in _SCOPES:
-        raise UsageError(
-            f'{config_name(cfg)} has default_scope={scope!r}; inference is for '
-            f'{" and ".join(_SCOPES)}. A classifier of mmpretrain goes to its '
-            'ImageClassificationInferencer'
-        )
-    steps = [step for step in _test_pipeline(cfg) if not _loads(step, 'Annotations', 'Annotation')]
-    if steps and _loads(steps[0], 'ImageFromNDArray'):  # as mmdet's inference_detector leaves it
-        steps[0] = {**steps[0], 'type': 'LoadImageFromFile'}
-    if not (steps and _loads(steps[0], 'ImageFromFile')):
-        raise UsageError(
-            f'the test pipeline of {config_name(cfg)} must begin with '
-            f'LoadImageFromFile or LoadValidImageFromFile, got {steps[:1]}'
-        )
-    from_file, from_array = dict(steps[0]), {'type': f'{scope}.LoadImageFromNDArray'}
-    from_file.pop('ignore_empty', None)
-    if 'to_float32' in from_file:
-        from_array['to_float32'] = from_file['to_float32']
-    with DefaultScope.overwrite_default_scope(scope):
-        file = Compose(with_valid_loaders([from_file, *steps[1:]], cfg))
-        array = Compose(with_valid_loaders([from_array, *steps[1:]], cfg))
-    return _Way(scope, file, array, image_kind(model, file.transforms[0]))
-
-
-def _loads(step: dict, *endings: str) -> bool:
-    name = component_name(step.get('type'))
-    return name.startswith('Load') and name.endswith(endings)
-
-
-def _test_pipeline(cfg: Config) -> list[dict]:
-    dataset = (cfg.get('test_dataloader') or {}).get('dataset')
-    if dataset:
-        pipeline = next(iter_datasets(dataset)).get('pipeline')
-        if pipeline:
-            return pipeline
-    if not cfg.get('test_pipeline'):
-        raise UsageError(
-            f'{config_name(cfg)} has neither test_dataloader.dataset.pipeline nor '
-            'test_pipeline, which say how to prepare an image'
-        )
-    return cfg.test_pipeline
 
 
 @contextmanager

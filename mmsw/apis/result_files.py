@@ -143,7 +143,7 @@ def _sort_pictures(hook: Hook, folders: dict[str, str]) -> None:
             except Exception as error:  # it reads the image, whatever loader the config has
                 raise DataError(
                     f'image file {output.img_path} cannot be drawn by {type(hook).__name__} '
-                    f'({short(error)}): leave --show-dir out. tools/demo_image.py reads images as '
+                    f'({short(error)}): leave --show-dir out. tools/predict.py reads images as '
                     'the config says'
                 ) from error
 

@@ -117,6 +117,7 @@ def build_test_runner(
     show_dir: str | os.PathLike[str] | None = None,
     out: str | os.PathLike[str] | None = None,
     no_truth: bool = False,
+    deploy: bool = False,
 ) -> Runner:
     """Build the runner that tests a trained checkpoint.
 
@@ -132,6 +133,8 @@ def build_test_runner(
         out: Where predictions go: a folder of label maps (mmseg), a ``.pkl`` file (mmdet).
         no_truth: Predict for images without annotations; nothing is scored. Needs ``show_dir`` or
             ``out``.
+        deploy: Fold the model when its weights are loaded, see :func:`mmsw.deploy.fold_model`;
+            scores stay, up to rounding. The test refuses a model of which nothing can be folded.
 
     Returns:
         The runner; call ``test()``.
@@ -144,7 +147,7 @@ def build_test_runner(
         raise UsageError(f'{config_name(cfg)} has no test_dataloader')
     cfg.load_from, cfg.resume = existing_file(checkpoint, 'checkpoint'), False
     forget_handed_over(cfg.model)
-    prepare_test(cfg, scope, tta=tta, show_dir=show_dir, out=out, no_truth=no_truth)
+    prepare_test(cfg, scope, tta=tta, show_dir=show_dir, out=out, no_truth=no_truth, deploy=deploy)
     check_data(cfg, ['test_dataloader'])
     runner = _from_cfg(cfg)
     runner.needs_complete_checkpoint = True

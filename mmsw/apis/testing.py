@@ -15,6 +15,7 @@ from mmsw.errors import UsageError
 from .checks.folders import check_writable
 from .config import config_name
 from .data import datasets_of, iter_datasets
+from .fold_hook import enable_folding
 from .result_files import ResultFilesHook
 
 # default scope -> hook that draws what was tested, and what switches it on
@@ -33,6 +34,7 @@ def prepare_test(
     show_dir: str | os.PathLike[str] | None = None,
     out: str | os.PathLike[str] | None = None,
     no_truth: bool = False,
+    deploy: bool = False,
 ) -> None:
     """Change a config to what a test is asked for, in place.
 
@@ -43,10 +45,13 @@ def prepare_test(
         show_dir: Folder for a picture of every image.
         out: Where predictions go.
         no_truth: Whether there is nothing to compare predictions with.
+        deploy: Fold the model when its weights are loaded.
 
     Raises:
         UsageError: If something asked for is impossible.
     """
+    if deploy:
+        enable_folding(cfg)
     if tta or cfg.get('use_tta', False):
         enable_tta(cfg)
     if out is None and scope == 'mmseg':

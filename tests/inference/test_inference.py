@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import functools
 import gc
-import importlib
 import pickle
 import threading
 import weakref
@@ -25,6 +24,7 @@ from torch import nn
 
 from mmsw.apis import (
     UsageError,
+    image_way,
     inference,
     init_model,
     iter_inference,
@@ -33,8 +33,6 @@ from mmsw.apis import (
 from mmsw.apis.annotate import annotate_images, draw
 from mmsw.checkpoint import CheckpointError
 from mmsw.datasets import DataError
-
-inference_module = importlib.import_module('mmsw.apis.inference')  # the function has its name
 
 
 def values(result) -> torch.Tensor:
@@ -347,12 +345,10 @@ def test_pipelines_are_built_once_per_model(
 ) -> None:
     model = init_model(CONFIGS[scope], checkpoints[scope])
     builds, registrations = [], []
-    compose, register = inference_module.Compose, inference_module.register_toolbox
+    compose, register = image_way.Compose, image_way.register_toolbox
+    monkeypatch.setattr(image_way, 'Compose', lambda steps: builds.append(1) or compose(steps))
     monkeypatch.setattr(
-        inference_module, 'Compose', lambda steps: builds.append(1) or compose(steps)
-    )
-    monkeypatch.setattr(
-        inference_module, 'register_toolbox', lambda cfg: registrations.append(1) or register(cfg)
+        image_way, 'register_toolbox', lambda cfg: registrations.append(1) or register(cfg)
     )
     expected = values(inference(model, photo))
     copies = [photo.with_name(f'{number}.png') for number in range(3)]
