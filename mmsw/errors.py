@@ -34,6 +34,10 @@ class DataError(MmswError, ValueError):
     """
 
 
+class MemoryShortageError(MmswError, RuntimeError):
+    """The memory of a GPU or of the machine ran out; the message names options that need less."""
+
+
 class SparsityError(MmswError, ValueError):
     """A network cannot be made or kept sparse as asked."""
 
