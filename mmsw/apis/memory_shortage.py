@@ -27,9 +27,7 @@ _OF_MACHINE = re.compile(
     r"DefaultCPUAllocator: (can't allocate|not enough) memory|std::bad_alloc"
     r'|Insufficient memory|Cannot allocate memory|Unable to allocate'
 )
-_WORKER_LOST = re.compile(
-    r'DataLoader worker \(pid\(?s?\)? [\d, ]+\) (is killed by signal: (Killed|Bus error)|exited)'
-)
+_WORKER_LOST = re.compile(r'DataLoader worker .* is killed by signal: (Killed|Bus error)')
 _GPU_ERRORS = tuple(
     kind
     for kind in (
@@ -81,7 +79,8 @@ def shortage(error: BaseException) -> str | None:
     if isinstance(error, MemoryError):
         return 'machine'
     text = str(error) if isinstance(error, (RuntimeError, OSError)) or _is_cv2(error) else ''
-    if _WORKER_LOST.search(text):
+    # torch may say that a worker is gone, and by what only in the error that this one is from
+    if _WORKER_LOST.search(text) or (text and _WORKER_LOST.search(str(error.__cause__))):
         return 'worker'
     if _OF_GPU.search(text):
         return 'GPU'

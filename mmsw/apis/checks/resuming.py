@@ -6,7 +6,6 @@ import ast
 from collections.abc import Mapping
 from typing import Any
 
-from mmengine.config import Config
 from mmengine.runner import IterBasedTrainLoop, Runner
 
 from mmsw.wording import listed
@@ -29,10 +28,11 @@ def changes_on_resume(checkpoint: Mapping[str, Any], runner: Runner) -> list[str
     meta = checkpoint.get('meta')
     meta = meta if isinstance(meta, Mapping) else {}
     before = settings_of_text(meta.get('cfg'))
+    now = dict(runner.cfg.items())
     said = [
         _length(before, runner, meta),
-        _batch(before, runner.cfg),
-        _rate(before, runner.cfg),
+        _batch(before, now),
+        _rate(before, now),
         _classes(meta, runner),
     ]
     return [text for text in said if text]
@@ -88,6 +88,8 @@ def _length(before: Mapping[str, Any], runner: Runner, meta: Mapping[str, Any]) 
     text = f'this run trains for {new} {unit} (train_cfg.{key}), the resumed one for {old}'
     if isinstance(done, int) and done >= new:
         return f'{text}: after {done} nothing is left to train'
+    if not runner.param_schedulers:
+        return text
     return (
         f'{text}: the learning rate goes on by the schedule of the checkpoint, which was made for '
         f'{old}. For a schedule of {new}, start a new run from its weights (load_from=PATH, '
@@ -95,7 +97,7 @@ def _length(before: Mapping[str, Any], runner: Runner, meta: Mapping[str, Any]) 
     )
 
 
-def _batch(before: Mapping[str, Any], cfg: Config) -> str | None:
+def _batch(before: Mapping[str, Any], cfg: dict[str, Any]) -> str | None:
     old, new = (
         _at(before, 'train_dataloader', 'batch_size'),
         _at(cfg, 'train_dataloader', 'batch_size'),
@@ -105,7 +107,7 @@ def _batch(before: Mapping[str, Any], cfg: Config) -> str | None:
         return None
     return (
         f'this run takes batches of {_shown(new, now)} (train_dataloader.batch_size), the resumed '
-        f'one {_shown(old, counts)}: the learning rate goes on as it was'
+        f'one {_shown(old, counts)}: the learning rate goes on as for the latter'
     )
 
 
@@ -113,7 +115,7 @@ def _shown(size: int, counts: int) -> str:
     return f'{size} x {counts} (accumulated)' if counts != 1 else str(size)
 
 
-def _rate(before: Mapping[str, Any], cfg: Config) -> str | None:
+def _rate(before: Mapping[str, Any], cfg: dict[str, Any]) -> str | None:
     keys = ('optim_wrapper', 'optimizer', 'lr')
     old, new = _at(before, *keys), _at(cfg, *keys)
     if not all(isinstance(rate, (int, float)) for rate in (old, new)) or old == new:

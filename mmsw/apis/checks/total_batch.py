@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from mmengine.config import Config
 
 from mmsw.component_name import component_name
@@ -38,7 +40,7 @@ def total_batch_warning(cfg: Config, processes: int) -> str | None:
     )
 
 
-def accumulated(cfg: Config) -> int:
+def accumulated(cfg: Config | Mapping) -> int:
     """Iterations whose gradients make one step; of several optimizers that of none is known."""
     return (cfg.get('optim_wrapper') or {}).get('accumulative_counts', 1)
 

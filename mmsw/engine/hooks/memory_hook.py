@@ -15,7 +15,6 @@ from mmsw.registration import register
 
 from ..runner_parts import optimizers
 
-_GIB = 2**30
 _STATUS = Path('/proc/self/status')
 _RESET = Path('/proc/self/clear_refs')  # "5": the peak begins anew
 
@@ -32,7 +31,7 @@ class MemoryHook(Hook):
         iterations: After how many iterations of the run; the first ones are slower and larger.
     """
 
-    priority = 'VERY_LOW'
+    priority = 'VERY_HIGH'  # at the start before hooks that look at images, as SNIP does
 
     def __init__(self, iterations: int = 3) -> None:
         self.iterations = iterations
@@ -42,6 +41,11 @@ class MemoryHook(Hook):
         """Begin anew with the peak."""
         self._left = self.iterations if _begin_peak() else 0
         self._before = 0 if torch.cuda.is_available() or not self._left else _resident('VmRSS')
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        """Forget what hooks did before the first iteration."""
+        if self._left == self.iterations and torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
@@ -81,10 +85,13 @@ def memory_line(whose: str, stays: int, peak: int, size: int) -> str:
     """
     each = max(0, peak - stays) / size
     return (
-        f'{whose}: {peak / _GIB:.2f} GiB at most in the first iterations; {stays / _GIB:.2f} GiB '
-        f'stay in use, and each image of a batch (batch_size={size}) takes about '
-        f'{each / _GIB:.2f} GiB on top'
+        f'{whose}: {_shown(peak)} at most in the first iterations; {_shown(stays)} stay in use, '
+        f'and each image of a batch (batch_size={size}) takes about {_shown(each)} on top'
     )
+
+
+def _shown(number: float) -> str:
+    return f'{number / 2**20:.0f} MiB' if number < 2**30 else f'{number / 2**30:.2f} GiB'
 
 
 def _bytes_of_training(runner: Runner) -> int:
@@ -106,9 +113,8 @@ def _batch_size(runner: Runner) -> int | None:
 
 
 def _begin_peak() -> bool:
-    """Let the peak begin with the present; returns whether it can be measured."""
+    """Let the peak of a process begin with the present; returns whether it can be measured."""
     if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
         return True
     try:
         _RESET.write_text('5')

@@ -52,12 +52,12 @@ def validations_left(runner: Runner) -> int:
     if runner.val_loop is None:
         return 0
     if isinstance(loop, IterBasedTrainLoop):
-        done, total = loop.iter + 1, loop.max_iters
+        next_one, total = loop.iter + 1, loop.max_iters  # the iteration that just ended counts
     elif isinstance(loop, EpochBasedTrainLoop):
-        done, total = loop.epoch, loop.max_epochs
+        next_one, total = loop.epoch + 1, loop.max_epochs
     else:
         return 0
-    interval, first = loop.val_interval, max(loop.val_begin, done + 1)
+    interval, first = loop.val_interval, max(loop.val_begin, next_one)
     regular = max(0, total // interval - (first - 1) // interval)
     at_the_end = total % interval != 0 and total >= first
     return regular + int(at_the_end)
