@@ -121,6 +121,7 @@ setup(
         'onedl-pretrain': read_requirements('onedl-pretrain'),
         'taichi': read_requirements('taichi'),
         'demo': read_requirements('demo'),
+        'monitor': read_requirements('monitor'),
         'test': read_requirements('test') + read_requirements('demo'),
     },
     ext_modules=COMPILED.get('ext_modules', []),

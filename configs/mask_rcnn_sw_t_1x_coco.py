@@ -1,5 +1,11 @@
 # Mask R-CNN, SW-T v2, COCO: 12 epochs at one scale, the usual yardstick.
 # A recipe of this project, never trained to the end: the authors publish none for it.
+#
+#   tools/dist_train.sh configs/mask_rcnn_sw_t_1x_coco.py 8 --amp
+#   python tools/train.py configs/mask_rcnn_sw_t_1x_coco.py --amp \
+#       --cfg-options train_dataloader.batch_size=16
+#
+# The first is for eight GPUs, the second for one. README.md has a table for other numbers of GPUs.
 _base_ = [
     '_base_/models/mask_rcnn_shiftwise.py',
     '_base_/datasets/coco_instance.py',

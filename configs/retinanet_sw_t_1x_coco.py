@@ -1,5 +1,11 @@
 # RetinaNet (one stage), SW-T v2, COCO: 12 epochs at one scale.
 # A recipe of this project, never trained to the end: the authors publish none for it.
+#
+#   tools/dist_train.sh configs/retinanet_sw_t_1x_coco.py 8 --amp
+#   python tools/train.py configs/retinanet_sw_t_1x_coco.py --amp \
+#       --cfg-options train_dataloader.batch_size=16
+#
+# The first is for eight GPUs, the second for one. README.md has a table for other numbers of GPUs.
 _base_ = [
     '_base_/models/retinanet_shiftwise.py',
     '_base_/datasets/coco_boxes.py',

@@ -38,6 +38,10 @@ class UnfitError(DataError):
     """An image or object cannot be converted; the text says why, to be counted by reason."""
 
 
+class MemoryShortageError(MmswError, RuntimeError):
+    """The memory of a GPU or of the machine ran out; the message names options that need less."""
+
+
 class SparsityError(MmswError, ValueError):
     """A network cannot be made or kept sparse as asked."""
 

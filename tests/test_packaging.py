@@ -162,7 +162,10 @@ def test_installing_mmsw_pulls_in_no_stack(wheel_metadata: Message) -> None:
     assert sorted(unconditional) == ['numpy', 'torch>=2.4']
 
 
-@pytest.mark.parametrize('extra', [*STACKS, 'pretrain', 'onedl-pretrain', 'taichi', 'demo', 'test'])
+@pytest.mark.parametrize(
+    'extra',
+    [*STACKS, 'pretrain', 'onedl-pretrain', 'taichi', 'demo', 'monitor', 'test'],
+)
 def test_extra_is_its_requirements_file(wheel_metadata: Message, extra: str) -> None:
     expected = read_requirements(extra)
     if extra == 'test':

@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 import torch
 
+from mmsw.apis.unpublished import _PRETRAINING
+
 ROOT = Path(__file__).resolve().parents[1]
 RECIPE = 'configs/upernet_sw_t_ade20k.py'
 MINI = 'tests/data/upernet_mini_ade20k.py'
@@ -95,7 +97,11 @@ def coco(tmp_path: Path) -> Path:
 
 
 def test_help_from_anywhere_without_installation(tmp_path: Path) -> None:
-    for name, option in (('train.py', '--from-scratch'), ('test.py', '--show-dir')):
+    for name, option in (
+        ('train.py', '--wandb'),
+        ('test.py', '--show-dir'),
+        ('print_config.py', '--out'),
+    ):
         done = tool(name, '--help', cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         assert option in done.stdout
@@ -177,6 +183,70 @@ def test_train_without_published_checkpoint(
     parts = ('checkpoints/sw_t_v2_imagenet1k.pth does not exist', 'published')
     assert_one_error(code, capsys.readouterr().err, *parts)
     assert not (tmp_path / 'work').exists()
+
+
+@pytest.mark.parametrize(
+    ('config', 'parts'),
+    [
+        ('upernet_sw_s_ade20k', ('one of SW-S v2;', 'configs/pretrain/sw_s_in1k.py')),
+        ('upernet_sw_v1_t_ade20k', ('one of SW-T v1;', 'configs/pretrain/sw_v1_t_in1k.py')),
+        ('upernet_sw_t_ade20k_sparsify', ('SW-T v2 without pruning;', 'sw_t_dense_in1k.py')),
+    ],
+)
+def test_train_without_a_checkpoint_that_nobody_published(
+    config: str, parts: tuple[str, ...], ade: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    wishes = ('--data-root', ade, '--work-dir', tmp_path / 'work')
+    for named in ((), ('--pretrained', 'absent.pth')):
+        code = call('train.py', ROOT / 'configs' / f'{config}.py', *wishes, *named)
+        parts = (*parts, 'the only published file is that of SW-T v2', *named[1:])
+        assert_one_error(code, capsys.readouterr().err, *parts)
+
+
+def test_recipes_that_are_named_exist() -> None:
+    for recipe in _PRETRAINING.values():
+        assert (ROOT / 'configs' / 'pretrain' / f'{recipe}.py').is_file()
+
+
+class TestWaitPolicy:
+    """Threads of OpenMP that wait, on a machine without a GPU."""
+
+    @pytest.fixture
+    def clone(self, monkeypatch: pytest.MonkeyPatch) -> dict:
+        for name in ('OMP_WAIT_POLICY', 'GOMP_SPINCOUNT', 'KMP_BLOCKTIME', 'CUDA_VISIBLE_DEVICES'):
+            monkeypatch.delenv(name, raising=False)
+        return runpy.run_path(str(ROOT / 'tools' / '_clone.py'))
+
+    def set_by(self, clone: dict, monkeypatch: pytest.MonkeyPatch, gpu: bool = False) -> dict:
+        function = clone['wait_passively']
+        monkeypatch.setitem(function.__globals__, '_sees_gpu', lambda: gpu)
+        before = dict(os.environ)
+        function()
+        return {key: value for key, value in os.environ.items() if key not in before}
+
+    def test_they_sleep(self, clone: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv('OTHER', '1')
+        assert self.set_by(clone, monkeypatch) == clone['PASSIVE']
+        for name in clone['PASSIVE']:
+            monkeypatch.delenv(name)
+
+    @pytest.mark.parametrize('name', ['OMP_WAIT_POLICY', 'GOMP_SPINCOUNT', 'KMP_BLOCKTIME'])
+    def test_what_a_user_says_stays(
+        self, clone: dict, name: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv(name, 'active')
+        assert self.set_by(clone, monkeypatch) == {}
+
+    def test_nothing_is_set_where_there_is_a_gpu(
+        self, clone: dict, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        assert self.set_by(clone, monkeypatch, gpu=True) == {}
+
+    def test_hidden_gpus_are_none(self, clone: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(Path, 'exists', lambda path: path.name == 'nvidiactl')
+        assert clone['_sees_gpu']()
+        monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '')
+        assert not clone['_sees_gpu']()
 
 
 @pytest.mark.parametrize('script', ['dist_train.sh', 'dist_test.sh'])

@@ -3,6 +3,7 @@
 import contextlib
 import importlib.util
 import logging
+import os
 import runpy
 import sys
 from collections.abc import Iterator
@@ -12,6 +13,29 @@ from pathlib import Path
 _ROOT = Path(__file__).resolve().parents[1]
 if (_ROOT / 'mmsw' / '__init__.py').is_file():
     sys.path.insert(0, str(_ROOT))
+
+# What a user may have said about threads of OpenMP that wait for work.
+_WAITING = ('OMP_WAIT_POLICY', 'GOMP_SPINCOUNT', 'KMP_BLOCKTIME')
+# What is set where nobody has. Empty: nothing.
+PASSIVE = {'OMP_WAIT_POLICY': 'passive'}
+
+
+def wait_passively() -> None:
+    """On a machine without a GPU, let threads of OpenMP sleep while they wait for work.
+
+    They spin otherwise, and two trainings side by side on the same cores take each other's time.
+    Called before torch is imported, whose threads obey what they find then.
+    """
+    if not any(name in os.environ for name in _WAITING) and not _sees_gpu():
+        os.environ.update(PASSIVE)
+
+
+def _sees_gpu() -> bool:
+    """Whether torch may find a GPU: what the drivers of NVIDIA and AMD put into /dev."""
+    for name in ('CUDA_VISIBLE_DEVICES', 'HIP_VISIBLE_DEVICES'):
+        if os.environ.get(name, '0').strip() in ('', '-1'):
+            return False
+    return any(Path('/dev', name).exists() for name in ('nvidiactl', 'dxg', 'kfd'))
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import _clone  # before mmsw
 
+_clone.wait_passively()
 with _clone.toolboxes_needed():
     from mmsw.benchmarks.command_line import add_study_arguments, carry_out
     from mmsw.benchmarks.transfer.plan import STARTS, TransferSettings

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import _clone  # before mmsw
 
+_clone.wait_passively()
 with _clone.toolboxes_needed():
     from mmsw.apis.cli import run_reporting_errors
     from mmsw.demo.pretraining import make_demo_checkpoint

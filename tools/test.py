@@ -10,7 +10,13 @@ import _clone  # before mmsw
 
 with _clone.toolboxes_needed():
     from mmsw.apis import build_test_runner
-    from mmsw.apis.cli import add_common_arguments, leave, run_reporting_errors, set_local_rank
+    from mmsw.apis.cli import (
+        add_common_arguments,
+        add_monitoring_arguments,
+        leave,
+        run_reporting_errors,
+        set_local_rank,
+    )
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -47,6 +53,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         help='predict for images without annotations; nothing is scored (needs --out or '
         '--show-dir)',
     )
+    add_monitoring_arguments(parser)
     return parser.parse_args(argv)
 
 
@@ -67,6 +74,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             out=args.out,
             no_truth=args.no_truth,
             deploy=args.deploy,
+            tensorboard=args.tensorboard,
+            wandb=args.wandb,
         ).test(),
         options=args.cfg_options,
     )

@@ -8,9 +8,16 @@ from collections.abc import Sequence
 
 import _clone  # before mmsw
 
+_clone.wait_passively()
 with _clone.toolboxes_needed():
     from mmsw.apis import build_runner
-    from mmsw.apis.cli import add_common_arguments, leave, run_reporting_errors, set_local_rank
+    from mmsw.apis.cli import (
+        add_training_arguments,
+        leave,
+        run_reporting_errors,
+        set_local_rank,
+        training_arguments,
+    )
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -18,27 +25,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('config', help='config file, e.g. configs/upernet_sw_t_ade20k.py')
-    add_common_arguments(parser)
-    start = parser.add_mutually_exclusive_group()
-    start.add_argument(
-        '--pretrained',
-        metavar='PATH',
-        help='checkpoint that the backbone starts from, instead of the one the config names',
-    )
-    start.add_argument('--from-scratch', action='store_true', help='start without any checkpoint')
-    parser.add_argument(
-        '--resume',
-        nargs='?',
-        const='auto',
-        metavar='PATH',
-        help='go on from PATH, or from the latest checkpoint in the work folder',
-    )
-    parser.add_argument('--amp', action='store_true', help='mixed precision (needs a GPU)')
-    parser.add_argument(
-        '--auto-scale-lr',
-        action='store_true',
-        help='scale the learning rate to the total batch size',
-    )
+    add_training_arguments(parser)
     return parser.parse_args(argv)
 
 
@@ -47,17 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     set_local_rank(args)
     return run_reporting_errors(
-        lambda: build_runner(
-            args.config,
-            work_dir=args.work_dir,
-            resume=args.resume or False,
-            amp=args.amp,
-            launcher=args.launcher,
-            cfg_options=args.cfg_options,
-            data_root=args.data_root,
-            pretrained=False if args.from_scratch else args.pretrained,
-            auto_scale_lr=args.auto_scale_lr,
-        ).train(),
+        lambda: build_runner(args.config, **training_arguments(args)).train(),
         options=args.cfg_options,
     )
 

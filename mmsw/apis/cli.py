@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterable
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 from mmengine.config import DictAction
@@ -19,7 +19,7 @@ from mmsw.errors import MmswError
 
 from .checks.options import misspelt_option
 from .output import unread_output_is_dropped
-from .runner import LAUNCHERS
+from .run_config import LAUNCHERS
 
 _process_groups = False  # whether this process was in one
 
@@ -51,6 +51,66 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
         help='how the processes were started (dist_train.sh and dist_test.sh set it)',
     )
     parser.add_argument('--local_rank', '--local-rank', type=int, help=argparse.SUPPRESS)
+
+
+def add_training_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of a training: what a run does, and what its config then says."""
+    add_common_arguments(parser)
+    start = parser.add_mutually_exclusive_group()
+    start.add_argument(
+        '--pretrained',
+        metavar='PATH',
+        help='checkpoint that the backbone starts from, instead of the one the config names',
+    )
+    start.add_argument('--from-scratch', action='store_true', help='start without any checkpoint')
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        metavar='PATH',
+        help='go on from PATH, or from the latest checkpoint in the work folder',
+    )
+    parser.add_argument('--amp', action='store_true', help='mixed precision (needs a GPU)')
+    parser.add_argument(
+        '--auto-scale-lr',
+        action='store_true',
+        help='scale the learning rate to the total batch size',
+    )
+    add_monitoring_arguments(parser)
+
+
+def add_monitoring_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options that say where a run is logged to, beside its work folder."""
+    parser.add_argument(
+        '--tensorboard',
+        action='store_true',
+        help='also log to TensorBoard: scalars, density per stage, a few pictures',
+    )
+    parser.add_argument(
+        '--wandb',
+        nargs='?',
+        const=True,
+        default=False,
+        metavar='PROJECT',
+        help='the same for Weights & Biases (WANDB_MODE=offline keeps it on this machine; '
+        'default of PROJECT: mmsw)',
+    )
+
+
+def training_arguments(args: argparse.Namespace) -> dict[str, Any]:
+    """What :func:`add_training_arguments` read, as keyword arguments of ``build_runner``."""
+    return dict(
+        work_dir=args.work_dir,
+        resume=args.resume or False,
+        amp=args.amp,
+        launcher=args.launcher,
+        cfg_options=args.cfg_options,
+        data_root=args.data_root,
+        pretrained=False if args.from_scratch else args.pretrained,
+        auto_scale_lr=args.auto_scale_lr,
+        tensorboard=args.tensorboard,
+        wandb=args.wandb,
+    )
 
 
 def set_local_rank(args: argparse.Namespace) -> None:

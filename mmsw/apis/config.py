@@ -18,7 +18,7 @@ from mmengine.device import get_device
 from mmsw.checkpoint import check_address, load_checkpoint_file
 from mmsw.checkpoint.handed_over import start_from
 from mmsw.component_name import component_name
-from mmsw.errors import UsageError
+from mmsw.errors import CheckpointError, UsageError
 from mmsw.install_hint import how_to_install
 from mmsw.wording import short
 
@@ -27,6 +27,7 @@ from .checks.options import warn_of_unread
 from .data_root import set_data_root
 from .named_configs import config_path
 from .plain_config import has_classes, in_names, scope_of_classes, unreadable
+from .unpublished import unpublished
 
 # default scope -> the package that has it, and the extra of mmsw that brings it
 _TOOLBOXES = {
@@ -297,6 +298,9 @@ def check_pretrained(cfg: Config) -> None:
                 check_address(path)
     for path in files:
         if '://' not in path and not Path(path).is_file():
+            other = unpublished(cfg, path) if _is_shift_wise(cfg.model) else None
+            if other:
+                raise CheckpointError(other)
             load_checkpoint_file(path)
 
 
@@ -311,9 +315,9 @@ def _pretrained_files(value: Any) -> Iterator[str]:
             yield from _pretrained_files(item)
 
 
-def enable_amp(cfg: Config) -> None:
-    """Train in mixed precision."""
-    if get_device() not in _AMP_DEVICES:
+def enable_amp(cfg: Config, needs_device: bool = True) -> None:
+    """Train in mixed precision, on a GPU, which must be there if ``needs_device``."""
+    if needs_device and get_device() not in _AMP_DEVICES:
         raise UsageError('mixed precision (--amp) needs a GPU, and none is visible; leave it out')
     kind = component_name(cfg.optim_wrapper.get('type', 'OptimWrapper'))
     if kind not in ('OptimWrapper', 'AmpOptimWrapper'):

@@ -11,7 +11,7 @@ from mmengine.device import get_device
 from mmengine.dist import broadcast_object_list, is_distributed
 from mmengine.model import is_model_wrapper, revert_sync_batchnorm
 from mmengine.registry import RUNNERS
-from mmengine.runner import BaseLoop, Runner, load_state_dict
+from mmengine.runner import BaseLoop, LogProcessor, Runner, load_state_dict
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -25,6 +25,8 @@ from mmsw.checkpoint import (
 )
 from mmsw.checkpoint.folded import refuse_folded, refuse_folded_layers
 from mmsw.deploy import take_folded_form
+from mmsw.engine.hooks import MemoryHook, RunEndHook
+from mmsw.engine.hooks.run_end_hook import with_time_of_end
 from mmsw.engine.loaded_zeros import keep_loaded_zeros, settle_masks
 from mmsw.engine.model_wrapper import unwrapped
 from mmsw.errors import CheckpointError, MmswError, UsageError
@@ -34,8 +36,11 @@ from .checks.batch_norm import BatchNormCheckHook
 from .checks.before_run import check_before_run
 from .checks.datasets import explained_errors
 from .checks.label_maps import tell_classes
+from .checks.resuming import changes_on_resume
 from .checks.schedule import schedule_problems
+from .checks.total_batch import accumulated
 from .checks.tracing import leave_shift_wise_untraced
+from .memory_shortage import memory_shortage_explained
 from .model_building import refusals_explained
 from .pretrained_init import zeros_are_kept
 from .trained import (
@@ -47,6 +52,13 @@ from .trained import (
 )
 from .valid_loaders import with_valid_loaders
 
+# What mmengine calls when the model begins to see the images of a loader.
+_LOADERS = {
+    'before_train': 'train_dataloader',
+    'before_val': 'val_dataloader',
+    'after_val': 'train_dataloader',
+    'before_test': 'test_dataloader',
+}
 # Settings of a data loader that torch refuses where the main process loads the data.
 _FOR_WORKERS = {'persistent_workers', 'prefetch_factor', 'timeout', 'multiprocessing_context'}
 
@@ -68,11 +80,14 @@ class PortableRunner(Runner):
     - looks at data sets, heads and some label maps before any training, see
       :mod:`mmsw.apis.checks`, where mmengine would train on nothing, wait for ever or learn the
       wrong thing, and says what is wrong with annotation files;
-    - names a file that cannot be read, see :mod:`mmsw.apis.valid_loaders`.
+    - names a file that cannot be read, see :mod:`mmsw.apis.valid_loaders`;
+    - says when a training ends, how much memory an image takes, what is another than in the run
+      that it resumes, and which options need less memory where that runs out.
     """
 
     needs_complete_checkpoint: bool = False  # when loading without resuming
     checks_checkpoints: bool = True  # so that hooks need not
+    loader_at_work: str = 'train_dataloader'  # whose images the model sees at present
 
     @property
     def epoch(self) -> int:
@@ -150,9 +165,38 @@ class PortableRunner(Runner):
         return loop
 
     def register_hooks(self, *args: Any, **kwargs: Any) -> None:
-        """As mmengine's, and the check of batch norm."""
+        """As mmengine's, and those that every run has."""
         super().register_hooks(*args, **kwargs)
-        self.register_hook(BatchNormCheckHook())
+        for hook in (BatchNormCheckHook(), MemoryHook(), RunEndHook()):
+            self.register_hook(hook)
+
+    def build_log_processor(self, log_processor: Any) -> LogProcessor:
+        """As mmengine's; its lines also say when a training ends."""
+        return with_time_of_end(super().build_log_processor(log_processor))
+
+    def scale_lr(self, optim_wrapper: Any, auto_scale_lr: dict | None = None) -> None:
+        """As mmengine's, which knows nothing of accumulated gradients."""
+        counts = accumulated(self.cfg)
+        if counts > 1 and auto_scale_lr and auto_scale_lr.get('base_batch_size'):
+            self.logger.info(f'{counts} iterations make one step: the images of all of them count')
+            per_iteration = auto_scale_lr['base_batch_size'] / counts
+            auto_scale_lr = {**auto_scale_lr, 'base_batch_size': per_iteration}
+        super().scale_lr(optim_wrapper, auto_scale_lr)
+
+    def train(self) -> nn.Module:
+        """As mmengine's; says in one line what to do where the memory runs out."""
+        with memory_shortage_explained(self):
+            return super().train()
+
+    def val(self) -> dict:
+        """As mmengine's; says in one line what to do where the memory runs out."""
+        with memory_shortage_explained(self):
+            return super().val()
+
+    def test(self) -> dict:
+        """As mmengine's; says in one line what to do where the memory runs out."""
+        with memory_shortage_explained(self):
+            return super().test()
 
     def build_param_scheduler(self, scheduler: Any) -> Any:
         """As mmengine's; warns of a learning rate that does not go with the length of the run."""
@@ -208,6 +252,9 @@ class PortableRunner(Runner):
         with fetched_once():
             checkpoint = read_checkpoint(filename)
         _check_meta(checkpoint, filename, self._resume)
+        if self._resume:
+            for change in changes_on_resume(checkpoint, self):
+                self.logger.warning(change)
         self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
         keep_loaded_zeros(self, checkpoint)  # also where no hook of the config does
         model = unwrapped(self.model)
@@ -235,6 +282,8 @@ class PortableRunner(Runner):
 
     def call_hook(self, fn_name: str, **kwargs: Any) -> None:
         """As mmengine's; a checkpoint gets its record before the hooks see it."""
+        if fn_name in _LOADERS:
+            self.loader_at_work = _LOADERS[fn_name]
         if fn_name == 'before_save_checkpoint':
             add_record(kwargs['checkpoint'], unwrapped(self.model))
         super().call_hook(fn_name, **kwargs)

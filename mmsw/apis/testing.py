@@ -211,7 +211,12 @@ def enable_drawing(cfg: Config, scope: str, folder: str | os.PathLike[str]) -> N
         hook['out_dir'] = folder
     else:
         visualizer = dict(cfg.get('visualizer') or {'type': 'mmseg.SegLocalVisualizer'})
-        visualizer['vis_backends'] = [dict(type='LocalVisBackend', img_save_dir=folder)]
+        others = [
+            item
+            for item in visualizer.get('vis_backends') or ()
+            if component_name(item.get('type')) != 'LocalVisBackend'
+        ]
+        visualizer['vis_backends'] = [dict(type='LocalVisBackend', img_save_dir=folder), *others]
         cfg.visualizer = visualizer
     cfg.default_hooks = dict(hooks, visualization=hook)
     _add_result_files(cfg)

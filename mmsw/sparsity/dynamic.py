@@ -229,6 +229,10 @@ class DynamicSparsity:
         sizes = (layer.weight.shape for layer in self.layers.values())
         return sum(s[0] if self.settings.granularity == 'filter' else s.numel() for s in sizes)
 
+    def num_weights(self) -> int:
+        """Single weights that the masks of the network keep."""
+        return sum(int(layer.mask.sum()) for layer in self.layers.values())
+
     def num_partial(self) -> int:
         """Filters that are kept in part: pruned in single weights by an earlier training."""
         flat = (layer.mask.flatten(1) for layer in self.layers.values())

@@ -190,3 +190,13 @@ def test_compiled_network_equals_plain() -> None:
         compiled = torch.compile(net, fullgraph=True, backend='eager')(x)
         for out, target in zip(compiled, net(x), strict=True):
             assert relative_error(out, target) < 1e-5
+
+
+def test_every_module_takes_hooks_on_its_backward_pass() -> None:
+    """One that works in place would refuse them."""
+    net = mini_net()
+    called = set()
+    for name, module in net.named_modules():
+        module.register_full_backward_hook(lambda *_, name=name: called.add(name))
+    step(net, torch.randn(2, 3, 64, 64))
+    assert any(name.endswith('.act') for name in called)

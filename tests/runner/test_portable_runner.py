@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.registry import MODELS
 from mmengine.runner import Runner
 from tiny_run import POINTWISE, TinyModel, tiny_config
 
 from mmsw.apis import PortableRunner, UsageError, build_runner
 from mmsw.apis.backbone import build_backbone
+from mmsw.apis.checks.total_batch import total_batch_warning
 from mmsw.apis.schedule import fit_schedule
 from mmsw.checkpoint import CheckpointError, load_checkpoint_file
 
@@ -76,8 +78,8 @@ class TestResuming:
 
     def test_nothing_to_resume_is_a_warning(self, tmp_path: Path, messages: list) -> None:
         build_runner(tiny_config(tmp_path), resume=True)
-        expected = f'nothing to resume in {tmp_path}: starting from the beginning'
-        assert ('WARNING', expected) in messages
+        why = '(it holds no checkpoint): starting from the beginning'
+        assert ('WARNING', f'nothing to resume in {tmp_path} {why}') in messages
 
 
 class RunsCode:
@@ -211,6 +213,42 @@ class TestTotalBatch:
     ) -> None:
         build_runner(tiny_config(tmp_path, auto_scale_lr=scaling))
         assert self.warnings(messages) == []
+
+    def test_pretraining_also_names_the_interval_of_exchanges(self) -> None:
+        """It counts iterations; the cure keeps the steps between two exchanges."""
+        cfg = Config(
+            dict(
+                train_dataloader=dict(batch_size=128),
+                train_cfg=dict(type='EpochBasedTrainLoop', max_epochs=300),
+                optim_wrapper=dict(accumulative_counts=2),
+                custom_hooks=[dict(type='EMAHook'), dict(type='DynamicSparsityHook', interval=200)],
+                auto_scale_lr=dict(base_batch_size=4096),
+            )
+        )
+        text = total_batch_warning(cfg, 8)
+        assert 'a step takes 2048 images (processes 8, batch_size 128, acc' in text
+        assert 'train_dataloader.batch_size=256 or optim_wrapper.accumulative_counts=4 ' in text
+        assert 'accumulative_counts=4 custom_hooks.1.interval=400, or scale' in text
+        assert total_batch_warning(cfg, 16) is None
+
+    def test_a_number_that_no_batch_size_gives_is_not_named(self) -> None:
+        cfg = Config(
+            dict(train_dataloader=dict(batch_size=5), auto_scale_lr=dict(base_batch_size=16))
+        )
+        text = total_batch_warning(cfg, 3)
+        assert 'a step takes 15 images' in text
+        assert text.endswith(
+            '(auto_scale_lr.base_batch_size): scale the learning rate with --auto-scale-lr'
+        )
+        assert 'batch_size=1' not in total_batch_warning(cfg, 32)
+
+    def test_scaling_counts_accumulated_images(self, tmp_path: Path) -> None:
+        cfg = tiny_config(tmp_path, auto_scale_lr=dict(enable=True, base_batch_size=16))
+        cfg.optim_wrapper.accumulative_counts = 4
+        runner = build_runner(cfg)
+        runner.train()
+        (group,) = runner.optim_wrapper.optimizer.param_groups
+        assert group['lr'] == pytest.approx(0.1 * 2 * 4 / 16)
 
     def test_cures_are_cures(self, tmp_path: Path, messages: list) -> None:
         scaling = dict(enable=False, base_batch_size=16)

@@ -1,6 +1,16 @@
 """Hooks for mmengine's runner."""
 
 from .dynamic_sparsity_hook import DynamicSparsityHook
+from .memory_hook import MemoryHook
+from .monitor_hook import MonitorHook
+from .run_end_hook import RunEndHook
 from .sparsity_report_hook import SparsityLostError, SparsityReportHook
 
-__all__ = ['DynamicSparsityHook', 'SparsityLostError', 'SparsityReportHook']
+__all__ = [
+    'DynamicSparsityHook',
+    'MemoryHook',
+    'MonitorHook',
+    'RunEndHook',
+    'SparsityLostError',
+    'SparsityReportHook',
+]

@@ -98,6 +98,7 @@ class DynamicSparsityHook(Hook):
         self.end_iter = end_iter
         self.snip_batches = snip_batches
         self.momentum = momentum
+        self.last_exchange: dict[str, float] | None = None  # MonitorHook looks for it
         self._loaded: dict | None = None
         self._pending = False
         self._means: dict[str, Tensor] = {}
@@ -304,7 +305,14 @@ class DynamicSparsityHook(Hook):
                 f'an update would keep {dynamic.num_kept(new)} {self._settings.granularity}s '
                 f'instead of {self._kept}; masks were changed behind the hook'
             )
+        before = dynamic.num_weights()
         grown = dynamic.apply(new, optimizers(runner), averaged_models(runner))
+        after = dynamic.num_weights()
+        self.last_exchange = {
+            'sparsity/pruned_weights': before + grown - after,
+            'sparsity/grown_weights': grown,
+            'sparsity/exchanged': grown / max(1, after),
+        }
         runner.logger.info(
             f'Dynamic sparsity: update {dynamic.updates} after iteration {runner.iter + 1}, up to '
             f'{rate:.2%} exchanged, {grown} weights grown, {self._density()}.'

@@ -19,7 +19,7 @@ class SqueezeExcitation(nn.Module):
     def __init__(self, channels: int, squeezed_channels: int) -> None:
         super().__init__()
         self.down = nn.Conv2d(channels, squeezed_channels, 1)
-        self.act = nn.ReLU(inplace=True)
+        self.act = nn.ReLU()  # in place it would refuse hooks on the backward pass
         self.up = nn.Conv2d(squeezed_channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,0 +1,42 @@
+"""Print the whole config of a training run, with every option applied as tools/train.py does.
+
+The text is a config: the tools here and those of the toolboxes read it again. Nothing is trained,
+and neither the data nor a GPU need be there.
+"""
+
+import argparse
+from collections.abc import Sequence
+
+import _clone  # before mmsw
+
+with _clone.toolboxes_needed():
+    from mmsw.apis.cli import add_training_arguments, run_reporting_errors, training_arguments
+    from mmsw.apis.config_text import print_config
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('config', help='config file, e.g. configs/upernet_sw_t_ade20k.py')
+    add_training_arguments(parser)
+    parser.add_argument(
+        '--out',
+        metavar='FILE',
+        help='write the config to this file, a .py, .json or .yaml one that must not exist yet '
+        '(default: print it)',
+    )
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run; returns the exit code."""
+    args = parse_args(argv)
+    return run_reporting_errors(
+        lambda: print_config(args.config, args.out, **training_arguments(args)),
+        options=args.cfg_options,
+    )
+
+
+if __name__ == '__main__':
+    raise SystemExit(main())
