@@ -25,6 +25,7 @@ from mmsw.wording import short
 from .checks.options import warn_of_unread
 from .data_root import set_data_root
 from .named_configs import config_path
+from .options import take_one_word_options
 from .plain_config import has_classes, in_names, scope_of_classes, unreadable
 
 # default scope -> the package that has it, and the extra of mmsw that brings it
@@ -51,6 +52,8 @@ def load_config(
             copied.
         cfg_options: Dotted key -> value, as from ``--cfg-options``. ``data_root`` among them means
             the same as the argument, since replacing the variable alone would change nothing.
+            ``crop_size``, ``batch_size``, ``max_iters`` and ``max_epochs`` reach every place of
+            the config where they matter, see :mod:`mmsw.apis.options`.
         data_root: Folder of the data set, see :func:`mmsw.apis.set_data_root`.
 
     Returns:
@@ -65,6 +68,8 @@ def load_config(
     root = options.pop('data_root', None)
     if data_root is not None or root is not None:
         set_data_root(cfg, root if data_root is None else data_root)
+    if 'own_data' not in cfg:  # there they belong to the data
+        take_one_word_options(cfg, options)
     warn_of_unread(cfg, options)
     try:
         cfg.merge_from_dict(options)
