@@ -1,6 +1,6 @@
-# UPerNet, ResNet-18, on your own images and label maps: to compare with the small shift-wise network
-# of own_segmentation_sw_mini.py on a CPU, by the same optimizer. One command trains and compares
-# them, each from random values:
+# UPerNet, ResNet-18, on your own images and label maps: to compare with the small shift-wise
+# network of own_segmentation_sw_mini.py on a CPU, by the same optimizer. One command trains and
+# compares them, each from random values:
 #
 #   python tools/benchmark_transfer.py --out work_dirs/compare --starts scratch --data data/mine \
 #       --config configs/own_segmentation_sw_mini.py configs/own_segmentation_r18.py

@@ -22,6 +22,7 @@ from mmsw.errors import UsageError
 from mmsw.install_hint import how_to_install
 from mmsw.wording import short
 
+from . import own_data
 from .checks.options import warn_of_unread
 from .data_root import set_data_root
 from .named_configs import config_path
@@ -56,6 +57,9 @@ def load_config(
             the config where they matter, see :mod:`mmsw.apis.options`.
         data_root: Folder of the data set, see :func:`mmsw.apis.set_data_root`.
 
+    A config with an ``own_data`` dict is filled in from it, after the options that are meant for it
+    and before the others, see :func:`mmsw.apis.own_data.fill_in`.
+
     Returns:
         The config.
 
@@ -65,11 +69,15 @@ def load_config(
     cfg = copy.deepcopy(config) if isinstance(config, Config) else _read(Path(config))
     options = dict(cfg_options or {})
     cfg = _in_names(cfg, options.get('default_scope'))
-    root = options.pop('data_root', None)
-    if data_root is not None or root is not None:
-        set_data_root(cfg, root if data_root is None else data_root)
-    if 'own_data' not in cfg:  # there they belong to the data
-        take_one_word_options(cfg, options)
+    if own_data.has_own_data(cfg):
+        options = own_data.apply_options(cfg, options, data_root)
+        own_data.fill_in(cfg)
+    else:
+        own_data.refuse_options(cfg, options)
+        root = options.pop('data_root', None)
+        if data_root is not None or root is not None:
+            set_data_root(cfg, root if data_root is None else data_root)
+    take_one_word_options(cfg, options)  # of own data those that are left: train_cfg.max_iters
     warn_of_unread(cfg, options)
     try:
         cfg.merge_from_dict(options)

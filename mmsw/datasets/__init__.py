@@ -3,5 +3,6 @@
 from mmsw.errors import DataError
 
 from .loading import LoadValidAnnotations, LoadValidImageFromFile
+from .own_data import OwnData
 
-__all__ = ['DataError', 'LoadValidAnnotations', 'LoadValidImageFromFile']
+__all__ = ['DataError', 'LoadValidAnnotations', 'LoadValidImageFromFile', 'OwnData']
