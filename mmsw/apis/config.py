@@ -88,6 +88,18 @@ def load_config(
     return cfg
 
 
+def unfilled_config(path: str | os.PathLike[str]) -> Config:
+    """A config as its files say, before own data and options change it.
+
+    Args:
+        path: Of a config file, or the name of one of this package.
+
+    Raises:
+        UsageError: If the file is missing or cannot be read.
+    """
+    return _read(Path(path))
+
+
 def _in_names(cfg: Config, scope: str | None) -> Config:
     """A config without classes, see :mod:`mmsw.apis.plain_config`; one in text stays as it is."""
     if not has_classes(cfg):
