@@ -9,7 +9,7 @@
 #
 # Then: python tools/train.py mine.py. Or no file at all:
 #
-#   python tools/train.py own_mask_rcnn_sw_t --data-root data/mine --cfg-options \
+#   python tools/train.py configs/own_mask_rcnn_sw_t.py --data-root data/mine --cfg-options \
 #       own_data.train.images=images own_data.train.annotations=train.json \
 #       own_data.val.images=images own_data.val.annotations=val.json
 #

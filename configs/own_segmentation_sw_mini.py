@@ -1,7 +1,7 @@
 # UPerNet on the small shift-wise network of the demonstration, on your own images and label maps:
 # minutes on two CPU cores. It starts from scratch, or from the checkpoint of the demonstration:
 #
-#   python tools/train.py own_segmentation_sw_mini --data-root data/mine \
+#   python tools/train.py configs/own_segmentation_sw_mini.py --data-root data/mine \
 #       --cfg-options own_data.classes=background,road,car \
 #       --pretrained work_dirs/demo/pretrained_sparse.pth
 #

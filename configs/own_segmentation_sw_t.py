@@ -8,7 +8,7 @@
 #
 # Then: python tools/train.py mine.py. Or no file at all:
 #
-#   python tools/train.py own_segmentation_sw_t --data-root data/mine \
+#   python tools/train.py configs/own_segmentation_sw_t.py --data-root data/mine \
 #       --cfg-options own_data.classes=background,road,car
 #
 # All keys of own_data, with what they mean: _base_/datasets/own_segmentation.py.

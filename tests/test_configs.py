@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from config_helpers import RECIPE, ROOT, build_model, count_parameters, has_sync_bn
+from config_helpers import RECIPE, ROOT, build_model, count_parameters, has_sync_bn, own_options
 from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
 from mmengine.structures import PixelData
@@ -28,7 +28,7 @@ LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 def full_size(path: str) -> tuple[int, bool]:
     """Parameters of the model of a config, and whether it has SyncBN; built once for all tests."""
     with torch.device('meta'):  # random numbers are not needed
-        model = build_model(load_config(ROOT / path))
+        model = build_model(load_config(ROOT / path, own_options(path)))
     return count_parameters(model), has_sync_bn(model)
 
 
@@ -43,7 +43,7 @@ def strings(value: object) -> list[str]:
 
 @pytest.mark.parametrize('path', CONFIGS)
 def test_config_parses_and_builds(path: str) -> None:
-    cfg = load_config(ROOT / path)
+    cfg = load_config(ROOT / path, own_options(path))
     assert 'mmsw' in cfg.custom_imports.imports
     assert all(cfg[loader].dataset for loader in LOADERS)
     assert full_size(path)[0] > 0
@@ -178,9 +178,10 @@ def test_data_root_reaches_everything(path: str, as_option: bool) -> None:
         holders = [cfg[key] for key in cfg if key.endswith(('_dataloader', '_evaluator'))]
         return [text.rstrip('/') for text in strings(holders)]
 
-    before = load_config(ROOT / path)
-    new = {'data_root': '/new/place'}
-    cfg = load_config(ROOT / path, new) if as_option else load_config(ROOT / path, **new)
+    own, new = own_options(path), {'data_root': '/new/place'}
+    before = load_config(ROOT / path, own)
+    options, moved = (own | new, {}) if as_option else (own, new)
+    cfg = load_config(ROOT / path, options, **moved)
     root = before.data_root.rstrip('/')
     expected = [text.replace(root, '/new/place') for text in used(before)]
     assert used(cfg) == expected != used(before)

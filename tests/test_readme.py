@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from config_helpers import RECIPE, ROOT, build_model, count_parameters
+from config_helpers import RECIPE, ROOT, build_model, count_parameters, own_options
 
 from mmsw.apis import UsageError, load_config
 
@@ -71,7 +71,11 @@ def commands() -> list[Command]:
 
 
 COMMANDS = commands()
-RUNS = [c for c in COMMANDS if c.tool in ('train', 'test') and c.arguments[0] != 'CONFIG']
+RUNS = [
+    c
+    for c in COMMANDS
+    if c.tool in ('train', 'test') and c.arguments[0] not in ('CONFIG', 'mine.py')
+]
 
 
 def parsed(command: Command):
@@ -83,7 +87,9 @@ def parsed(command: Command):
 def config_of(command: Command):
     args = parsed(command)
     try:
-        return args, load_config(ROOT / args.config, args.cfg_options)
+        return args, load_config(
+            ROOT / args.config, own_options(args.config) | (args.cfg_options or {})
+        )
     except UsageError as error:
         if 'mmdet is not installed' in str(error):
             pytest.skip('mmdet: absent; the config inherits from it')

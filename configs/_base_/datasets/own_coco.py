@@ -5,7 +5,7 @@
 #   _base_ = 'mmsw::own_mask_rcnn_sw_t.py'
 #   own_data = dict(data_root='data/mine', masks=False)
 #
-#   python tools/train.py own_mask_rcnn_sw_t --data-root data/mine \
+#   python tools/train.py configs/own_mask_rcnn_sw_t.py --data-root data/mine \
 #       --cfg-options own_data.masks=False
 #
 # Folders and files are below data_root. None in the rest of this file means: own_data decides.

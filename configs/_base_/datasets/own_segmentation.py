@@ -5,7 +5,7 @@
 #   _base_ = 'mmsw::own_segmentation_sw_t.py'
 #   own_data = dict(data_root='data/mine', classes=('background', 'road'))
 #
-#   python tools/train.py own_segmentation_sw_t --data-root data/mine \
+#   python tools/train.py configs/own_segmentation_sw_t.py --data-root data/mine \
 #       --cfg-options own_data.classes=background,road
 #
 # Folders and files are below data_root. Images may lie in folders of their own inside of `images`,
