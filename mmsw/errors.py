@@ -34,6 +34,10 @@ class DataError(MmswError, ValueError):
     """
 
 
+class UnfitError(DataError):
+    """An image or object cannot be converted; the text says why, to be counted by reason."""
+
+
 class SparsityError(MmswError, ValueError):
     """A network cannot be made or kept sparse as asked."""
 

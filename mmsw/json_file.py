@@ -20,6 +20,7 @@ VERSIONS = {  # of each kind of file; one more whenever a reader of the old form
     'benchmark_sparsity': 1,
     'benchmark_transfer': 1,
     'complexity': 1,
+    'conversion': 1,
     'demo_data': 1,
     'sparsity': 1,
     'training_operator': 1,

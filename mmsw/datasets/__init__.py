@@ -2,7 +2,14 @@
 
 from mmsw.errors import DataError
 
+from .label_values import MapLabelValues
 from .loading import LoadValidAnnotations, LoadValidImageFromFile
 from .own_data import OwnData
 
-__all__ = ['DataError', 'LoadValidAnnotations', 'LoadValidImageFromFile', 'OwnData']
+__all__ = [
+    'DataError',
+    'LoadValidAnnotations',
+    'LoadValidImageFromFile',
+    'MapLabelValues',
+    'OwnData',
+]

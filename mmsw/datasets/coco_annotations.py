@@ -13,6 +13,7 @@ _PARTS = {
     'annotations': ('id', 'image_id', 'category_id', 'bbox', 'area'),
     'categories': ('id', 'name'),
 }
+_CONVERT = '`python tools/convert_dataset.py coco FILE --to coco --out DIR`'
 _CATEGORIES = re.compile(rb'"categories"\s*:\s*\[')
 _MOST = 1 << 24  # bytes that categories may take
 
@@ -61,17 +62,62 @@ def _problem_in(part: str, items: list[Any]) -> str | None:
             return f'{where} a {type(item).__name__} instead of a dict'
         lacking = [key for key in _PARTS[part] if key not in item]
         if lacking:
-            return f'{where} no {", ".join(lacking)}'
+            return f'{where} no {", ".join(lacking)}: {_CONVERT} fills in what can be known'
         if item['id'] in seen:
             return f'{where} the id {item["id"]!r} a second time'
         seen.add(item['id'])
-        box = item.get('bbox')
-        if part == 'annotations' and not (
-            isinstance(box, list)
-            and len(box) == 4
-            and all(isinstance(number, (int, float)) for number in box)
-        ):
-            return f'{where} the bbox {box!r} instead of four numbers [x, y, width, height]'
+        problem = _problem_of_object(item) if part == 'annotations' else None
+        if problem:
+            return f'{where} {problem}'
+    return None
+
+
+def _problem_of_object(item: dict) -> str | None:
+    box, area = item.get('bbox'), item.get('area')
+    if not (isinstance(box, list) and len(box) == 4 and all(map(_is_number, box))):
+        return f'the bbox {box!r} instead of four numbers [x, y, width, height]'
+    if not _is_number(area):
+        return f'the area {area!r} instead of a number'
+    return None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float))
+
+
+def explain_outline(outline: list | dict, shape: tuple[int, int] | None = None) -> str | None:
+    """Find out why the outline of an object cannot be loaded as a mask.
+
+    Args:
+        outline: ``segmentation`` of a COCO annotation: polygons or a run-length encoding.
+        shape: Height and width of the image, if they are to be compared.
+
+    Returns:
+        What is wrong, to follow the name of the object; ``None`` if nothing is.
+    """
+    if isinstance(outline, list):
+        if outline and _is_number(outline[0]):
+            return (
+                f'a segmentation that is one list of numbers, expected are polygons, [[x1, y1, '
+                f'x2, y2, ...]]: {_CONVERT} writes them'
+            )
+        return None
+    size, counts = (outline.get(key) for key in ('size', 'counts'))
+    if counts is None or not isinstance(size, (list, tuple)) or len(size) != 2:
+        return None  # mmdet leaves such an object out
+    if not counts:
+        return 'a segmentation without counts: export it again'
+    size = tuple(map(int, size))
+    if shape not in (None, size):
+        return (
+            f'a mask {size[1]} pixels wide and {size[0]} high in an image {shape[1]} and '
+            f'{shape[0]}: export the masks again for these images'
+        )
+    if isinstance(counts, list) and sum(counts) != size[0] * size[1]:
+        return (
+            f'a mask whose counts add up to {sum(counts)} pixels, but {size[1]} x {size[0]} are '
+            f'{size[0] * size[1]}: export it again'
+        )
     return None
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import cv2
@@ -14,8 +14,10 @@ from mmengine import fileio
 from mmsw.errors import DataError
 from mmsw.wording import listed
 
-IGNORED = 255  # what mmsegmentation gives pixels without a class
+from .label_values import IGNORED
+
 _PALETTE_PNG = b'\x89PNG\r\n\x1a\n', 25, 3  # begin of the file; place and value of the colour type
+_LOSSY = '.jpg', '.jpeg'
 
 
 @dataclass(frozen=True)
@@ -25,10 +27,12 @@ class KnownClasses:
     Attributes:
         number: Of the classes.
         ignored: Labels that losses and metrics leave out.
+        table: uint8 ``[256]``; what the pipeline makes of each loaded label.
     """
 
     number: int
     ignored: frozenset[int] = frozenset({IGNORED})
+    table: np.ndarray = field(default_factory=lambda: np.arange(256, dtype=np.uint8), compare=False)
 
 
 class LabelMapReader:
@@ -94,7 +98,7 @@ class LabelMapReader:
             )
         table = _meanings(reduces, info.get('label_map'))
         if self.known is not None:
-            self._check(values, table, what)
+            self._check(values, self.known.table[table], what)
         return _looked_up(table, values)
 
     def _check(self, values: np.ndarray, table: np.ndarray, what: str) -> None:
@@ -110,9 +114,18 @@ class LabelMapReader:
         raise DataError(
             f'{what} has the value {value} in {pixels} of its pixels, but the data set has '
             f'{number} classes; expected are {legal}, and {rest} for what is to be ignored: '
-            'correct the label map, or name every class in metainfo.classes and set num_classes of '
-            'the heads'
+            f'{_cure(value, what)}'
         )
+
+
+def _cure(value: int, what: str) -> str:
+    if what.split(' of image ')[0].lower().endswith(_LOSSY):
+        return 'save label maps as PNG, since JPEG changes values, and makes new ones at borders'
+    return (
+        'correct the label map, name every class in metainfo.classes and set num_classes of the '
+        f'heads, or leave such pixels out: own_data.ignore=({value},) in a config with own data, '
+        f"dict(type='MapLabelValues', ignore=({value},)) behind LoadAnnotations in any other"
+    )
 
 
 def _in_eight_bits(values: np.ndarray, what: str) -> np.ndarray:
@@ -147,6 +160,8 @@ def _looked_up(table: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 def _ranges(values: np.ndarray) -> str:
     """``'0 to 2 and 255'`` for 0, 1, 2, 255."""
+    if not len(values):
+        return 'nothing'
     parts = []
     for run in np.split(values, np.flatnonzero(np.diff(values) > 1) + 1):
         parts.append(str(run[0]) if len(run) == 1 else f'{run[0]} to {run[-1]}')

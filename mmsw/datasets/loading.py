@@ -25,6 +25,7 @@ from mmsw.errors import DataError
 from mmsw.registration import register
 from mmsw.wording import short
 
+from .coco_annotations import explain_outline
 from .label_maps import LabelMapReader
 from .orientation import exif_hint
 
@@ -90,6 +91,7 @@ class LoadValidImageFromFile(LoadImageFromFile):
         except FileNotFoundError as error:
             raise DataError(
                 f'image file {path} does not exist: put it there, or correct the path'
+                + _slashes(path)
             ) from error
         except Exception as error:  # storage backends fail in their own ways
             raise DataError(f'image file {path} cannot be read ({short(error)})') from error
@@ -147,6 +149,8 @@ class LoadValidAnnotations(BaseTransform):
             results['seg_fields'].append('gt_seg_map')
             return results
         what = self._described(results)
+        if getattr(self.loader, 'with_mask', False):
+            _check_outlines(results, what)
         with _explained(what):
             loaded = self.loader.transform(results)
         if loaded.get('gt_seg_map') is not None:
@@ -234,6 +238,15 @@ def is_complete(content: bytes) -> bool:
     return False
 
 
+def _slashes(path: str) -> str:
+    if '\\' not in path or os.sep == '\\':
+        return ''
+    return (
+        '. Its name has backslashes, which an annotation file from Windows may have: '
+        '`python tools/convert_dataset.py coco` writes it with slashes'
+    )
+
+
 def _undecodable(path: str, content: bytes, why: str = '') -> str:
     return (
         f'image file {path} ({len(content)} bytes, starting with {content[:8]!r}) is no picture '
@@ -254,6 +267,19 @@ def _explained(what: str) -> Iterator[None]:
         ) from error
     except Exception as error:  # whatever is wrong here is wrong with the data
         raise DataError(f'{what} cannot be loaded ({short(error)})') from error
+
+
+def _check_outlines(results: dict, what: str) -> None:
+    """Refuse outlines that mmdet fails on, or takes for something else."""
+    shape = tuple(results['ori_shape']) if 'ori_shape' in results else None
+    for index, item in enumerate(results.get('instances') or ()):
+        problem = 'no mask: its segmentation is missing or empty'
+        if 'mask' in item:
+            if not isinstance(item['mask'], (list, dict)):
+                continue  # of another data set, which its loader knows
+            problem = explain_outline(item['mask'], shape)
+        if problem:
+            raise DataError(f'{what} cannot be loaded: object {index} has {problem}')
 
 
 def _check_size(image: np.ndarray, content: bytes, results: dict) -> None:

@@ -51,18 +51,34 @@ def names(number: int) -> dict:
     return dict(classes=tuple(f'n{index}' for index in range(number)))
 
 
+def mapped(**settings) -> dict:
+    return dict(pipeline=[*PIPELINE, dict(type='MapLabelValues', **settings)])
+
+
 @pytest.mark.parametrize(
     ('maps', 'number', 'settings', 'message'),
     [
         (
             [(0, 255), (0,)], 2, {},
             'in the 2 of 2 label maps looked at, no pixel is of class n1, and 25% of the pixels '
-            'are ignored (label 255). If these are meant to be of a class, save its index in their '
-            'place, for instance value // 255',
+            'are ignored (label 255). Masks drawn with 0 and 255 need own_data.binary_masks=True '
+            "in a config with own data, in any other dict(type='MapLabelValues', mapping={255: 1})",
         ),
-        ([(0, 1, 255)], 3, {}, 'no pixel is of class n2, and 33%'),
+        (
+            [(0, 1, 255)], 3, {},
+            'no pixel is of class n2, and 33% of the pixels are ignored (label 255). If these are '
+            'meant to be of a class, save its index in their place',
+        ),
         ([(0, 255)], 30, {}, 'no pixel is of class n1, n2, n3, n4 and 25 more, and 50%'),
         ([(0, 255)], 2, dict(reduce_zero_label=True), 'every pixel is ignored (label 255)'),
+        ([(0, 255)], 2, mapped(mapping={255: 1}), None),
+        (
+            [(0, 1), (255,)], 2, mapped(mapping={255: 1}),
+            'looked at, 255 is mapped to class 1, which other pixels have as 1. If 255 means',
+        ),
+        ([(0, 7, 7)], 2, mapped(ignore=(7,)), 'no pixel is of class n1, and 67% of the pixels'),
+        ([(0, 7, 8)], 2, mapped(mapping={8: 1}, ignore=(7,)), None),
+        ([(1, 2, 9)], 2, mapped(ignore=(8,)) | dict(reduce_zero_label=True), None),
         ([(0, 1, 255)], 2, {}, None),
         ([(0, 1)], 3, {}, None),  # nothing is ignored
         ([(0, 1, 255)], 30, {}, None),  # many classes: some are rare
@@ -111,6 +127,40 @@ def test_loaders_inside_of_test_time_augmentation_learn_them(folder) -> None:
     dataset = segmentation_data(folder((0, 7)), pipeline=pipeline)
     tell_classes(dataset, nn.Module())
     with pytest.raises(DataError, match='has the value 7'):
+        dataset[0]
+
+
+def test_what_is_mapped_is_legal(folder) -> None:
+    steps = [dict(type='MapLabelValues', ignore=(7,)), dict(type='MapLabelValues', mapping={9: 1})]
+    dataset = segmentation_data(folder((0, 7, 9), (0, 8)), pipeline=[*PIPELINE, *steps])
+    tell_classes(dataset, nn.Module())
+    assert set(np.unique(dataset[0]['gt_seg_map'])) == {0, 1, 255}
+    expected = r'01\.png .* the value 8 in .*; expected are 0 to 1 and 9, and 7 and 255 for what is'
+    with pytest.raises(DataError, match=expected):
+        dataset[1]
+    mapped_again = mapped(mapping={255: 1, 8: 0})['pipeline'][-1]
+    flips = [[dict(type='RandomFlip', prob=0.0)], [PIPELINE[1]], [mapped_again]]
+    pipeline = [PIPELINE[0], dict(type='TestTimeAug', transforms=flips)]
+    dataset = segmentation_data(dataset.data_root, pipeline=pipeline)
+    tell_classes(dataset, nn.Module())
+    with pytest.raises(DataError, match=r'the value 7 .* 0 to 1, 8, 255, and nothing for'):
+        dataset[0]
+    assert set(np.unique(dataset[1]['gt_seg_map'][0])) == {0}  # 0 and 8
+
+
+def test_what_may_be_mapped_is_left_alone(folder) -> None:
+    now_and_then = dict(type='RandomApply', transforms=mapped(ignore=(7,))['pipeline'][2:], prob=0)
+    dataset = segmentation_data(folder((0, 7)), pipeline=[*PIPELINE, now_and_then])
+    tell_classes(dataset, nn.Module())
+    assert dataset[0]['gt_seg_map'].max() == 7
+
+
+def test_masks_drawn_as_jpeg(folder) -> None:
+    root = folder((0, 1))
+    cv2.imwrite(str(root / 'ann' / '00.jpg'), np.full(SHAPE, 77, np.uint8))
+    dataset = segmentation_data(root, seg_map_suffix='.jpg')
+    tell_classes(dataset, nn.Module())
+    with pytest.raises(DataError, match='save label maps as PNG, since JPEG changes values'):
         dataset[0]
 
 

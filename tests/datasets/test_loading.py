@@ -53,8 +53,10 @@ def test_broken_image_files_are_named(name: str, tmp_path: Path) -> None:
 
 
 def test_missing_image_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r'absent\.jpg does not exist'):
+    with pytest.raises(DataError, match=r'absent\.jpg does not exist: put it there, .* path$'):
         LoadValidImageFromFile()(dict(img_path=tmp_path / 'absent.jpg'))
+    with pytest.raises(DataError, match='Its name has backslashes, which an annotation file from'):
+        LoadValidImageFromFile()(dict(img_path=f'{tmp_path}/sub\\absent.jpg'))
 
 
 @pytest.mark.parametrize('suffix', ['.jpg', '.png', '.bmp'])
@@ -151,7 +153,13 @@ def test_objects_without_masks_are_named() -> None:
         loader = LoadValidAnnotations(with_bbox=True, with_mask=True)
     box = dict(bbox=[0, 0, 9, 9], bbox_label=0, ignore_flag=0)
     sample = dict(img_path='some.jpg', ori_shape=(20, 30), instances=[box])
-    with pytest.raises(DataError, match=r"annotations of image some\.jpg .*KeyError: 'mask'"):
+    with pytest.raises(DataError, match=r'of image some\.jpg .*: object 0 has no mask: its segmen'):
+        loader(copy.deepcopy(sample))
+    box['mask'] = [0, 0, 9, 0, 9, 9]
+    with pytest.raises(DataError, match='object 0 has a segmentation that is one list of numbers'):
+        loader(copy.deepcopy(sample))
+    box['mask'] = dict(size=[5, 5], counts=[25])
+    with pytest.raises(DataError, match='object 0 has a mask 5 pixels wide and 5 high in an image'):
         loader(copy.deepcopy(sample))
     box['mask'] = [[0, 0, 9, 0, 9, 9]]
     loaded = loader(sample)

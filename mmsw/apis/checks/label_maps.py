@@ -11,15 +11,21 @@ import numpy as np
 from torch import nn
 
 from mmsw.component_name import names_of_bases
-from mmsw.datasets.label_maps import IGNORED, KnownClasses
+from mmsw.datasets import LoadValidAnnotations, MapLabelValues
+from mmsw.datasets.label_maps import KnownClasses
+from mmsw.datasets.label_values import IGNORED
 from mmsw.wording import listed
 
-from .built_datasets import class_names, infos, label_map_loaders, leaves, own_parts
+from .built_datasets import class_names, infos, label_map_loaders, leaves, own_parts, transforms
 
 MOST_MAPS = 24
 _MOST_SECONDS = 2.0
 _COMMON = 0.01  # share of the pixels from which on being ignored is no rare case
 _FEW_CLASSES = 8  # each of which is likely to be seen in the maps that are looked at
+_BINARY = (
+    'own_data.binary_masks=True in a config with own data, in any other '
+    "dict(type='MapLabelValues', mapping={255: 1}) behind LoadAnnotations of every pipeline"
+)
 
 
 def tell_classes(dataset: Any, model: nn.Module, metrics: Iterable[Any] = ()) -> None:
@@ -41,11 +47,50 @@ def tell_classes(dataset: Any, model: nn.Module, metrics: Iterable[Any] = ()) ->
     binary = 1 in _numbers('out_channels', heads)
     for leaf in leaves(dataset):
         names = class_names(leaf)
-        for loader in label_map_loaders(leaf) if names else []:
-            loader.label_maps.known = KnownClasses(
-                max(len(names), 2 if binary else 0),
-                frozenset(ignored | _numbers('ignore_index', [leaf])),
-            )
+        for loader, table in _tables(leaf) if names else []:
+            if table is not None:
+                loader.label_maps.known = KnownClasses(
+                    max(len(names), 2 if binary else 0),
+                    frozenset(ignored | _numbers('ignore_index', [leaf])),
+                    table,
+                )
+
+
+def _tables(dataset: Any) -> list[tuple[LoadValidAnnotations, np.ndarray | None]]:
+    """What loads label maps, each with what ``MapLabelValues`` behind it makes of each label.
+
+    That is ``None`` where it cannot be told: a wrapper may apply it now and then.
+    """
+    wanted = label_map_loaders(dataset)
+    found = [
+        pair
+        for part in [dataset, *transforms(dataset)]
+        for pair in _tables_in(getattr(part, 'transforms', None))
+        if any(pair[0] is loader for loader in wanted)
+    ]
+    mappers = [item for item in transforms(dataset) if isinstance(item, MapLabelValues)]
+    used = {id(item) for _, items in found for item in items}
+    clear = all(id(item) in used for item in mappers)
+    tables = {id(loader): _composed(items) for loader, items in found}
+    same = np.arange(256, dtype=np.uint8)
+    return [(item, tables.get(id(item), same) if clear else None) for item in wanted]
+
+
+def _tables_in(steps: Any) -> list[tuple[LoadValidAnnotations, list[MapLabelValues]]]:
+    """What loads annotations in a list of transforms, with the mappers that follow in it."""
+    steps = list(steps) if isinstance(steps, (list, tuple)) else []
+    return [
+        (step, [item for item in steps[index:] if isinstance(item, MapLabelValues)])
+        for index, step in enumerate(steps)
+        if isinstance(step, LoadValidAnnotations)
+    ]
+
+
+def _composed(mappers: Iterable[MapLabelValues]) -> np.ndarray:
+    table = np.arange(256, dtype=np.uint8)
+    for mapper in mappers:
+        table = mapper.table[table]
+    return table
 
 
 def forget_classes(dataset: Any) -> None:
@@ -73,39 +118,49 @@ def look_at_label_maps(dataset: Any, name: str, logger: Logger) -> None:
         if not loaders or loaders[0].label_maps.known is None:
             continue
         loader, known = loaders[0], loaders[0].label_maps.known
-        counts, maps, chosen = np.zeros(256, dtype=np.int64), 0, False
+        loaded, maps, chosen = np.zeros(256, dtype=np.int64), 0, False
         start = time.monotonic()
         for info in infos(leaf, MOST_MAPS):
-            counts += np.bincount(loader.classes_of(info).ravel(), minlength=256)
+            loaded += np.bincount(loader.classes_of(info).ravel(), minlength=256)
             maps += 1
             chosen = chosen or bool(info.get('label_map'))  # some classes of many
             if time.monotonic() - start > _MOST_SECONDS:
                 break
-        problem = _problem(counts, class_names(leaf), known, chosen) if maps else None
+        problem = _problem(loaded, class_names(leaf), known, chosen) if maps else None
         if problem:
             logger.warning(f'{name}: in the {maps} of {len(leaf)} label maps looked at, {problem}')
 
 
 def _problem(
-    counts: np.ndarray, names: list | tuple, known: KnownClasses, chosen: bool
+    loaded: np.ndarray, names: list | tuple, known: KnownClasses, chosen: bool
 ) -> str | None:
+    counts = np.bincount(known.table, weights=loaded, minlength=256)
     ignored = sorted(label for label in known.ignored if 0 <= label <= IGNORED)
     share = counts[ignored].sum() / counts.sum()
     labels = ' and '.join(map(str, ignored))
     if share == 1:
         return (
             f'every pixel is ignored (label {labels}), so nothing can be learned or measured: look '
-            'at reduce_zero_label, and save the index of its class for every pixel'
+            'at reduce_zero_label, and save the index of its class for every pixel. Masks drawn '
+            f'with 0 and 255 need reduce_zero_label=False and {_BINARY}'
+        )
+    meant = int(known.table[IGNORED])
+    if meant != IGNORED and loaded[IGNORED] and loaded[meant]:
+        return (
+            f'255 is mapped to class {meant}, which other pixels have as {meant}. If 255 means '
+            'pixels without a class, leave that mapping out (own_data.binary_masks=False)'
         )
     labelled = enumerate(names[:IGNORED])
     absent = [name for label, name in labelled if not counts[label] and label not in ignored]
     seen = len(names) - len(absent)
     if chosen or not absent or share < _COMMON or (len(names) > _FEW_CLASSES and seen > 1):
         return None
+    cure = 'If these are meant to be of a class, save its index in their place'
+    if set(np.flatnonzero(loaded)) == {0, IGNORED}:
+        cure = f'Masks drawn with 0 and 255 need {_BINARY}'
     return (
         f'no pixel is of class {listed(absent)}, and {share:.0%} of the pixels are ignored (label '
-        f'{labels}). If these are meant to be of a class, save its index in their place, for '
-        'instance value // 255 for masks drawn with 0 and 255'
+        f'{labels}). {cure}'
     )
 
 

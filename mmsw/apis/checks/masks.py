@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from mmsw.datasets.coco_annotations import explain_outline
 from mmsw.errors import DataError
 
 from .built_datasets import infos, label_loaders, leaves, of_others, transforms
@@ -14,7 +15,7 @@ _MOST_IMAGES = 10_000  # under a second
 
 
 def check_masks(dataset: Any, model: nn.Module, name: str) -> None:
-    """Refuse objects without a mask where the pipeline loads masks.
+    """Refuse objects without a mask, or with a wrong one, where the pipeline loads masks.
 
     Args:
         dataset: A built data set; of every part 10,000 images at most are looked at.
@@ -32,6 +33,7 @@ def check_masks(dataset: Any, model: nn.Module, name: str) -> None:
         total = bare = 0
         for info in infos(leaf, _MOST_IMAGES):
             objects = info.get('instances', ())
+            _check_outlines(info, leaf, name)
             total += len(objects)
             bare += sum('mask' not in item for item in objects)
         if bare:
@@ -39,6 +41,18 @@ def check_masks(dataset: Any, model: nn.Module, name: str) -> None:
                 f'{name}: {bare} of the {total} annotations looked at in '
                 f'{getattr(leaf, "ann_file", "its list")} have no mask (segmentation is missing or '
                 f'empty): add the masks, or {_cure(leaf, loaders[0], dataset, model, name)}'
+            )
+
+
+def _check_outlines(info: dict, leaf: Any, name: str) -> None:
+    shape = (info['height'], info['width']) if {'height', 'width'} <= info.keys() else None
+    for index, item in enumerate(info.get('instances', ())):
+        mask = item.get('mask')
+        problem = explain_outline(mask, shape) if isinstance(mask, (list, dict)) else None
+        if problem:
+            raise DataError(
+                f'{name}: object {index} of image {info.get("img_path")} in '
+                f'{getattr(leaf, "ann_file", "its list")} has {problem}'
             )
 
 
