@@ -31,4 +31,5 @@ model = dict(
         init_cfg=dict(type='Normal', std=0.1, override=dict(name='conv_seg')),
     ),
     auxiliary_head=None,
+    test_cfg=dict(_delete_=True, mode='whole'),  # less work than windows that overlap
 )

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import runpy
 from pathlib import Path
 
 import pytest
 import torch
+from config_helpers import ROOT
 from mmengine.config import Config
 from mmengine.registry import DATASETS, init_default_scope
 from own_data_helpers import CLASSES, TINY, unfilled, write_detection
@@ -84,3 +86,14 @@ def test_other_programs_are_told_what_to_do(name: str) -> None:
     dataset = unfilled(name).train_dataloader.dataset
     with pytest.raises(UsageError, match=r'tools/print_config\.py CONFIG --out FILE'):
         DATASETS.build(dataset)
+
+
+def test_the_tool_says_in_one_line_what_is_wrong(
+    segmentation: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main = runpy.run_path(str(ROOT / 'tools' / 'train.py'))['main']
+    config = 'configs/own_segmentation_sw_mini.py'
+    options = ['--cfg-options', 'own_data.clases=a,b']
+    assert main([str(ROOT / config), '--data-root', str(segmentation), *options]) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said == "error: own_data has no 'clases': did you mean classes?"

@@ -72,7 +72,7 @@ def test_other_options_win_over_what_was_derived(segmentation: Path) -> None:
     options = {'own_data.classes': CLASSES, 'crop_size': 64, 'batch_size': 2}
     options |= {'train_cfg.val_interval': 7, 'optim_wrapper.optimizer.lr': 0.5}
     cfg = load_config(unfilled(MINI), options, segmentation)
-    assert cfg.model.test_cfg.crop_size == (64, 64)
+    assert cfg.model.data_preprocessor['size'] == (64, 64)
     assert (cfg.train_dataloader.batch_size, cfg.auto_scale_lr.base_batch_size) == (2, 2)
     assert (cfg.train_cfg.val_interval, cfg.optim_wrapper.optimizer.lr) == (7, 0.5)
 

@@ -40,8 +40,9 @@ def fill_schedule(cfg: Config, own: OwnData, images: int | None) -> None:
     interval = loop.get('val_interval', length)
     _fill_schedulers(cfg, length)
     hooks = cfg.get('default_hooks') or {}
-    _fill(hooks.get('checkpoint'), 'interval', interval)
-    _fill(hooks.get('logger'), 'interval', log_interval(interval))
+    for name, value in (('checkpoint', interval), ('logger', log_interval(interval))):
+        if isinstance(hooks.get(name), dict):  # None there would not reach the data set's refusal
+            hooks[name].setdefault('interval', value)
     optimizer = (cfg.get('optim_wrapper') or {}).get('optimizer')
     # the noise of AdamW's steps goes with the root of the number of images
     _fill(optimizer, 'lr', float(f'{own.learning_rate * (total / _REFERENCE) ** 0.5:.3g}'))
@@ -82,7 +83,7 @@ def evaluation_interval(length: int) -> int:
 
     The interval divides the run where about so many evaluations can.
     """
-    wanted = 10 if length >= 2000 else min(5, length)
+    wanted = 10 if length >= 5000 else min(5, length)
     near = [wanted, *(wanted + step * sign for step in (1, 2) for sign in (1, -1))]
     for number in near:
         if number > 0 and length % number == 0:
