@@ -14,14 +14,13 @@ from mmsw.apis.checks import options as options_check
 from mmsw.apis.cli import run_reporting_errors
 
 VARIABLES = """
-max_iters = 900
 side = 64
 optimizer = dict(lr=0.1)
 vis_backends = [dict(type='LocalVisBackend')]
 model = dict(type='A')
 train_pipeline = [dict(type='RandomCrop', side=side)]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
-train_cfg = dict(max_iters=max_iters)
+train_cfg = dict(max_iters=900)
 optim_wrapper = dict(optimizer=optimizer)
 visualizer = dict(vis_backends=vis_backends)
 """
@@ -38,7 +37,6 @@ def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 @pytest.mark.parametrize(
     ('option', 'meant'),
     [
-        ('max_iters', 'train_cfg.max_iters'),
         ('side', 'train_dataloader.dataset.pipeline.0.side'),
         ('optimizer.lr', 'optim_wrapper.optimizer.lr'),
         ('vis_backends.0.type', 'visualizer.vis_backends.0.type'),

@@ -17,7 +17,9 @@ from mmsw.apis import UsageError, check_data, load_config, register_toolbox, set
 CONFIGS = sorted(
     path.relative_to(ROOT).as_posix()
     for path in (ROOT / 'configs').rglob('*.py')
-    if not {'_base_', 'pretrain'} & set(path.parts)  # tests/test_pretrain*.py are for the latter
+    # tests/test_pretrain*.py and tests/own_data are for the others
+    if not {'_base_', 'pretrain', 'recipes'} & set(path.parts)
+    and not path.stem.endswith(('_r18', '_r50', '_swin_t', '_convnext_t'))
 )
 MULTI_SCALE = ROOT / 'configs' / 'upernet_sw_t_ade20k_ms.py'
 METAFILE = yaml.safe_load((ROOT / 'configs' / 'metafile.yml').read_text())

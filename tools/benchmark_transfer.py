@@ -14,8 +14,8 @@ import _clone  # before mmsw
 _clone.wait_passively()
 with _clone.toolboxes_needed():
     from mmsw.benchmarks.command_line import add_study_arguments, carry_out
-    from mmsw.benchmarks.transfer.plan import STARTS, TransferSettings
-    from mmsw.benchmarks.transfer.study import TransferStudy
+    from mmsw.benchmarks.transfer.plan import COMPARED, STARTS, TransferSettings
+    from mmsw.benchmarks.transfer.study import DEMO_BUDGETS, TransferStudy
     from mmsw.errors import UsageError
 
 _CONFIGS = Path(__file__).resolve().parents[1] / 'configs/demo'
@@ -24,7 +24,6 @@ _DEMO = {
     'det': _CONFIGS / 'mask_rcnn_sw_mini_scenes.py',
 }
 _TASKS = tuple(_DEMO)
-_BUDGETS = ('seg=200', 'det=120')
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -35,15 +34,18 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument('--task', choices=(*_TASKS, 'both'), default='both', help='(%(default)s)')
     parser.add_argument(
         '--starts',
-        default=','.join(STARTS),
         metavar='A,B,...',
-        help='some of %(default)s (default: all)',
+        help=f'some of {",".join(STARTS)}; config means: as the config of each network says '
+        f'(default: {",".join(COMPARED)} for the demo configs or where checkpoints are named, '
+        'else config)',
     )
     parser.add_argument(
         '--budget',
         action='append',
         metavar='[TASK=]ITERS',
-        help=f'iterations of every run ({" ".join(_BUDGETS)}, which is for the demo configs)',
+        help='iterations of every run (default: '
+        f'{" ".join(f"{task}={number}" for task, number in DEMO_BUDGETS.items())} for the demo '
+        'configs, else as many as the longest schedule of the configs has)',
     )
     parser.add_argument(
         '--config',
@@ -58,7 +60,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         action='extend',
         metavar='[TASK=]PATH',
         help='folder of the data: of make_demo_data.py for demo configs (data/demo; made if '
-        'absent), the data root for others (default: as the configs say)',
+        'absent), the data root for others, own data included (default: as the configs say)',
     )
     _add_start_arguments(parser)
     _add_run_arguments(parser)
@@ -129,7 +131,7 @@ def _study(args: argparse.Namespace) -> TransferStudy:
         if any(task != args.task for task, _ in configs):
             raise UsageError(f'--task {args.task} does not go with {" ".join(args.config)}')
     budgets = {}
-    for task, text in _per_task(args.budget or _BUDGETS, '--budget').items():
+    for task, text in _per_task(args.budget or (), '--budget').items():
         if not text.isdecimal():
             raise UsageError(f'--budget must be a number of iterations, got {text!r}')
         budgets[task] = int(text)
@@ -140,7 +142,7 @@ def _study(args: argparse.Namespace) -> TransferStudy:
             pretrained[(kind, name) if sign else (kind, '')] = Path(path if sign else text)
     settings = TransferSettings(
         out=args.out,
-        starts=tuple(args.starts.split(',')),
+        starts=tuple(args.starts.split(',')) if args.starts else (),
         seeds=args.seeds,
         budgets=budgets,
         evaluations=args.evaluations,

@@ -26,6 +26,7 @@ from . import own_data
 from .checks.options import warn_of_unread
 from .data_root import set_data_root
 from .named_configs import config_path
+from .options import take_one_word_options
 from .plain_config import has_classes, in_names, scope_of_classes, unreadable
 from .unpublished import unpublished
 
@@ -53,6 +54,8 @@ def load_config(
             copied.
         cfg_options: Dotted key -> value, as from ``--cfg-options``. ``data_root`` among them means
             the same as the argument, since replacing the variable alone would change nothing.
+            ``crop_size``, ``batch_size``, ``max_iters`` and ``max_epochs`` reach every place of
+            the config where they matter, see :mod:`mmsw.apis.options`.
         data_root: Folder of the data set, see :func:`mmsw.apis.set_data_root`.
 
     A config with an ``own_data`` dict is filled in from it, after the options that are meant for it
@@ -75,6 +78,7 @@ def load_config(
         root = options.pop('data_root', None)
         if data_root is not None or root is not None:
             set_data_root(cfg, root if data_root is None else data_root)
+    take_one_word_options(cfg, options)  # of own data those that are left: train_cfg.max_iters
     warn_of_unread(cfg, options)
     try:
         cfg.merge_from_dict(options)
@@ -83,6 +87,18 @@ def load_config(
             f'config options {options} do not fit {config_name(cfg)}: {error}'
         ) from error
     return cfg
+
+
+def unfilled_config(path: str | os.PathLike[str]) -> Config:
+    """A config as its files say, before own data and options change it.
+
+    Args:
+        path: Of a config file, or the name of one of this package.
+
+    Raises:
+        UsageError: If the file is missing or cannot be read.
+    """
+    return _read(Path(path))
 
 
 def _in_names(cfg: Config, scope: str | None) -> Config:

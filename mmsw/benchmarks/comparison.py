@@ -186,6 +186,27 @@ def compare(rows: Sequence[Row], score: str) -> list[Comparison]:
     ]
 
 
+def compare_networks(rows: Sequence[Row], score: str) -> list[Comparison]:
+    """Every network with the first one, where each has one start.
+
+    Args:
+        rows: The networks of one task.
+        score: Name of a score.
+
+    Returns:
+        One comparison for each network but the first; none where one has several starts.
+    """
+    wanted = [row for row in rows if row.wanted]
+    if len({row.network for row in wanted}) < len(wanted):
+        return []
+    return [
+        Comparison(
+            f'{row.network}, {score}', wanted[0].network, paired_difference(row, wanted[0], score)
+        )
+        for row in wanted[1:]
+    ]
+
+
 def conclude(comparisons: Sequence[Comparison]) -> str:
     """What paired differences say: how many were tried, and which of them exclude zero.
 

@@ -24,13 +24,16 @@ _NEEDED = ('model', 'train_dataloader', 'val_dataloader', 'val_evaluator', 'opti
 
 
 def read_config(
-    path: str | os.PathLike[str], cfg_options: Mapping[str, Any]
+    path: str | os.PathLike[str],
+    cfg_options: Mapping[str, Any],
+    data_root: str | os.PathLike[str] | None = None,
 ) -> tuple[Config, str, dict[str, Any]]:
     """Read the config of a training.
 
     Args:
         path: Of the file.
         cfg_options: Changes to it, dotted key -> value.
+        data_root: Folder of the data; ``None`` for that of the config.
 
     Returns:
         The config, which starts from no file, the toolbox it is for, and its first training data
@@ -39,7 +42,7 @@ def read_config(
     Raises:
         UsageError: If it cannot be read, or lacks what a training needs.
     """
-    cfg = load_config(path, dict(cfg_options))
+    cfg = load_config(path, dict(cfg_options), data_root)
     toolbox = register_toolbox(cfg)
     for key in _NEEDED:
         if not cfg.get(key):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import random
 from typing import Any
@@ -32,6 +33,7 @@ class TransferHook(MeasuringHook):
     Args:
         start: One of ``mmsw.benchmarks.transfer.plan.STARTS``.
         checkpoint: File for the backbone; None for random values.
+        init_cfg: What the backbone starts from where the config decides; None for random values.
         narrow: Draw random values as the demonstration's pretraining does.
         seed: Of the run.
         evaluator_scores: Name -> (key of the evaluator, factor).
@@ -44,6 +46,7 @@ class TransferHook(MeasuringHook):
         self,
         start: str,
         checkpoint: str | None,
+        init_cfg: dict | list | None,
         narrow: bool,
         seed: int,
         evaluator_scores: dict[str, tuple[str, float]],
@@ -52,6 +55,7 @@ class TransferHook(MeasuringHook):
         super().__init__(**measured)
         self.start = start
         self.checkpoint = checkpoint
+        self.init_cfg = init_cfg
         self.narrow = narrow
         self.seed = seed
         self.evaluator_scores = evaluator_scores
@@ -70,6 +74,11 @@ class TransferHook(MeasuringHook):
         torch.manual_seed(seed)
 
     def _fill(self, backbone: nn.Module) -> None:
+        if self.init_cfg is not None:
+            # some networks convert what they load, so they do it themselves
+            backbone.init_cfg, backbone._is_init = copy.deepcopy(self.init_cfg), False
+            backbone.init_weights()
+            return
         if self.checkpoint is None:
             if self.narrow:
                 draw_small_network(backbone)

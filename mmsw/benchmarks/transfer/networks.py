@@ -10,7 +10,7 @@ from typing import Any
 from mmengine.config import Config
 
 from mmsw.apis.backbone import build_backbone
-from mmsw.apis.config import load_config
+from mmsw.apis.config import load_config, unfilled_config
 from mmsw.component_name import component_name
 from mmsw.demo import CLASSES
 from mmsw.errors import UsageError
@@ -19,6 +19,7 @@ from mmsw.sparsity import masked_layers
 from ..configs import read_config
 
 TASKS = {'mmseg': 'seg', 'mmdet': 'det'}
+_OWN_TASKS = {'segmentation': 'seg', 'detection': 'det'}  # as own_data names them
 DEMO_FOLDERS = {'seg': 'ADEChallengeData2016', 'det': 'coco'}
 # By type of evaluator: name of a score -> the key under which the evaluator gives it, and what
 # makes it a percentage. The first score decides.
@@ -91,7 +92,10 @@ def read_networks(
 def _read(
     task: str | None, path: Path, data: Mapping[str, Path], cfg_options: Mapping[str, Any]
 ) -> Network:
-    cfg, toolbox, dataset = read_config(path, cfg_options)
+    own_task = (unfilled_config(path).get('own_data') or {}).get('task')
+    # the schedule and the classes follow from own data, so they must be the right ones at once
+    root = data.get(_OWN_TASKS.get(own_task, ''))
+    cfg, toolbox, dataset = read_config(path, cfg_options, root)
     own = TASKS[toolbox]
     if task is not None and task != own:
         raise UsageError(f'{path} is a config for {own}, but was given as {task}={path}')
@@ -100,10 +104,11 @@ def _read(
     kind, _ = _evaluator(cfg)
     if kind not in SCORES:
         raise UsageError(f'val_evaluator of {path} is {kind}; expected one of {list(SCORES)}')
-    is_demo = tuple((dataset.get('metainfo') or {}).get('classes') or ()) in (CLASSES, CLASSES[1:])
+    classes = tuple((dataset.get('metainfo') or {}).get('classes') or ())
+    is_demo = own_task is None and classes in (CLASSES, CLASSES[1:])
     root = cfg.get('data_root') or dataset.get('data_root', '')
     folder = Path(root)
-    if own in data:
+    if own in data and own_task is None:
         folder = data[own] / DEMO_FOLDERS[own] if is_demo else data[own]
     if folder != Path(root):
         cfg = load_config(cfg, data_root=folder)

@@ -16,10 +16,13 @@ from mmsw.component_name import component_name
 from ..configs import config_of_run, measuring
 from ..digests import config_digest, data_digest, training_conditions
 from ..runs import Run
+from .configured import configured_start, start_digest
 from .hook import TransferHook
 from .networks import Network
 
-STARTS = ('scratch', 'dense', 'sparse', 'sparse-unmasked')
+COMPARED = ('scratch', 'dense', 'sparse', 'sparse-unmasked')
+AS_CONFIGURED = 'config'  # what the config of each network names
+STARTS = (*COMPARED, AS_CONFIGURED)
 # Which checkpoint a start is from.
 CHECKPOINTS = {'dense': 'dense', 'sparse': 'sparse', 'sparse-unmasked': 'sparse'}
 
@@ -30,9 +33,10 @@ class TransferSettings:
 
     Attributes:
         out: Folder of everything that is written.
-        starts: Some of ``STARTS``.
+        starts: Some of ``STARTS``; none: those of ``COMPARED`` for the demonstration or where
+            checkpoints are named, else ``AS_CONFIGURED``.
         seeds: Number of seeds: 0, 1, ...
-        budgets: Task -> iterations of a run.
+        budgets: Task -> iterations of a run; empty: as the configs say.
         evaluations: Evaluations in a run.
         pretrained: ``(kind, name)`` -> file, where kind is ``'dense'`` or ``'sparse'`` and name is
             that of a network, or ``''`` for every shift-wise one.
@@ -112,9 +116,11 @@ def plan_runs(
         for network in networks:
             for start in settings.starts:
                 known = (network.name, CHECKPOINTS.get(start)) in starts
-                if start != 'scratch' and not known:
+                if start not in ('scratch', AS_CONFIGURED) and not known:
                     continue
                 path, identity = starts[network.name, CHECKPOINTS[start]] if known else (None, None)
+                if start == AS_CONFIGURED:
+                    identity = start_digest(network.cfg)
                 own = {'start': start, 'checkpoint': identity, 'seed': seed}
                 name = f'{network.task}-{network.name}-{start}-seed{seed}'
                 folder = settings.out / 'runs' / name
@@ -138,6 +144,7 @@ def run_config(run: TransferRun, settings: TransferSettings) -> Config:
         TransferHook,
         run,
         start=run.start,
+        init_cfg=configured_start(network.cfg) if run.start == AS_CONFIGURED else None,
         checkpoint=None if run.checkpoint is None else os.path.abspath(run.checkpoint),
         narrow=network.is_demo and network.is_shiftwise,
         seed=run.seed,
@@ -163,5 +170,6 @@ def _not_started(network: Network) -> Config:
     """The config of a network whose backbone does not start from a checkpoint by itself."""
     cfg = copy.deepcopy(network.cfg)
     cfg.model.backbone.init_cfg = None
-    cfg.model.backbone.pop('pretrained', None)
+    for part in (cfg.model, cfg.model.backbone):
+        part.pop('pretrained', None)
     return cfg

@@ -6,7 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from .. import report as shared
-from ..comparison import REFERENCE, Row, compare, conclude, paired_difference
+from ..comparison import (
+    REFERENCE,
+    Row,
+    compare,
+    compare_networks,
+    conclude,
+    paired_difference,
+)
 from ..report import device_text, notes, progress_text, table, table_of, unequal
 from ..runs import Failure, finished
 from ..words import NONE
@@ -55,6 +62,8 @@ def write_report(
             scored = [row for row in own if row.network == network]
             scores = list(dict.fromkeys(name for row in scored for name in row.scores))
             comparisons += [item for score in scores for item in compare(scored, score)]
+        shared_scores = list(dict.fromkeys(name for row in own for name in row.scores))
+        comparisons += [item for name in shared_scores for item in compare_networks(own, name)]
     parts.append(conclude(comparisons))
     parts.append(notes(_notes(runs), failures))
     kind = 'benchmark_transfer'

@@ -10,6 +10,7 @@ from torch import nn
 
 import mmsw
 from mmsw.apis.backbone import build_backbone
+from mmsw.apis.config import check_pretrained
 from mmsw.checkpoint import load_checkpoint_file, load_pretrained
 from mmsw.demo.pretraining import make_demo_checkpoint, recipe_files
 from mmsw.errors import UsageError
@@ -25,7 +26,7 @@ from ..digests import (
     source_digest,
 )
 from .networks import Network
-from .plan import CHECKPOINTS, TransferSettings
+from .plan import AS_CONFIGURED, CHECKPOINTS, TransferSettings
 
 _SEED = 0  # of the pretraining; all runs share it
 
@@ -69,12 +70,16 @@ def find_starts(
                     'of --starts'
                 )
     for network in networks:
-        if 'scratch' in settings.starts or any((network.name, kind) in found for kind in kinds):
+        if AS_CONFIGURED in settings.starts:
+            check_pretrained(network.cfg)
+        if {'scratch', AS_CONFIGURED} & set(settings.starts):
+            continue
+        if any((network.name, kind) in found for kind in kinds):
             continue
         raise UsageError(
             f'none of --starts {",".join(settings.starts)} makes sense for {network.name}: its '
             'backbone has no shift-wise layer that could be sparse, and no checkpoint is named '
-            f'with --pretrained-dense {network.name}=PATH; add scratch to --starts'
+            f'with --pretrained-dense {network.name}=PATH; add scratch or config to --starts'
         )
     return found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,21 @@ from ..execution import Way
 from ..runs import Failure
 from ..study import Study, check_least, check_names, check_share
 from .networks import Network, read_networks
-from .plan import STARTS, TransferRun, TransferSettings, enable_options, plan_runs, run_config
+from .plan import (
+    AS_CONFIGURED,
+    COMPARED,
+    STARTS,
+    TransferRun,
+    TransferSettings,
+    enable_options,
+    plan_runs,
+    run_config,
+)
 from .plot import draw
 from .report import make_rows, write_report
 from .starts import find_starts, make_starts
+
+DEMO_BUDGETS = {'seg': 200, 'det': 120}
 
 
 class TransferStudy(Study[TransferRun]):
@@ -50,8 +62,8 @@ class TransferStudy(Study[TransferRun]):
     ) -> None:
         super().__init__(settings.out, Way(nproc=settings.nproc), progress)
         _check(settings)
-        self.settings = settings
         self.networks = read_networks(configs, data, cfg_options)
+        self.settings = settings = _with_defaults(settings, self.networks)
         for network in self.networks:
             if network.task not in settings.budgets:
                 raise UsageError(
@@ -100,8 +112,35 @@ class TransferStudy(Study[TransferRun]):
         draw(make_rows(self.networks, runs, self.settings.starts), path)
 
 
+def _with_defaults(settings: TransferSettings, networks: Sequence[Network]) -> TransferSettings:
+    """Starts and budgets that nobody asked for, by what the networks are for."""
+    demo = any(network.is_demo for network in networks)
+    starts = settings.starts
+    if not starts:
+        starts = COMPARED if demo or settings.pretrained else (AS_CONFIGURED,)
+    budgets = settings.budgets or {
+        task: _default_budget([network for network in networks if network.task == task])
+        for task in dict.fromkeys(network.task for network in networks)
+    }
+    return dataclasses.replace(settings, starts=starts, budgets=budgets)
+
+
+def _default_budget(networks: Sequence[Network]) -> int:
+    """Iterations of all networks of a task: as many as the longest of their schedules has."""
+    if any(network.is_demo for network in networks):
+        return DEMO_BUDGETS[networks[0].task]
+    lengths = [network.cfg.get('train_cfg', {}).get('max_iters') for network in networks]
+    if None in lengths:
+        network = networks[lengths.index(None)]
+        raise UsageError(
+            f'no budget for task {network.task}: --budget {network.task}=ITERS, since '
+            f'{network.name} does not say for how many iterations it trains'
+        )
+    return max(lengths)
+
+
 def _check(settings: TransferSettings) -> None:
-    check_names('starts', settings.starts, STARTS)
+    check_names('starts', settings.starts or (AS_CONFIGURED,), STARTS)
     check_least(
         {
             'seeds': settings.seeds,
