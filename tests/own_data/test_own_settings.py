@@ -41,6 +41,7 @@ DETECTION = 'own_retinanet_sw_mini'
         (dict(batch_size=0), 'batch_size is 0, expected a whole number'),
         (dict(ignore='all'), "ignore is 'all', expected label values"),
         (dict(iterations=(9, 3)), r'iterations is \(9, 3\), expected the fewest and the most'),
+        (dict(scale_range=(2, 1)), r'scale_range is \(2, 1\), expected the smallest'),
         (dict(learning_rate=-1), 'learning_rate is -1, expected a number above 0'),
     ],
 )
