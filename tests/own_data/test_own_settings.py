@@ -31,6 +31,7 @@ DETECTION = 'own_retinanet_sw_mini'
         (dict(palette=[(1, 2, 3)]), 'palette has 1 colours for 3 classes'),
         (dict(palette=[1, 2, 3]), 'must hold one RGB triple per class'),
         (dict(image_suffix='.png'), r'ends in \.png .*; there are 4 with \.jpg'),
+        (dict(image_suffix=('.jpg', '_a.JPG')), r"'_a\.JPG' ends in another one of them"),
         (dict(train__images='imges'), r"train.images='imges': there is no folder .*images/"),
         (dict(val=None), 'own_data.val is empty: .* own_data.val=0.2'),
         (dict(val=1.5), 'own_data.val is 1.5, expected a share'),

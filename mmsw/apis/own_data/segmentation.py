@@ -12,7 +12,7 @@ from mmsw.errors import UsageError
 from mmsw.wording import listed
 
 from .classes import colors_of, names_given
-from .files import held_out, image_groups, is_at_hand, listed_images
+from .files import ImageGroup, held_out, image_groups, is_at_hand, listed_images
 from .loaders import fill_loader, metrics_of
 from .pipelines import fill_pipelines, filled_steps, without_truth
 from .settings import OwnData
@@ -65,8 +65,9 @@ def _check_masks(own: OwnData, names: tuple[str, ...]) -> None:
 
 def _datasets(own: OwnData, common: dict) -> tuple[dict[str, list[dict]], int | None]:
     """The data sets of every loader, one per ending, and the number of training images."""
-    found = {split: _of_split(own, split, common) for split in own.splits}
-    groups = image_groups(own, 'train')
+    images_of = {split: image_groups(own, split) for split in own.splits}
+    found = {split: _of_split(own, split, images_of[split], common) for split in own.splits}
+    groups = images_of['train']
     images: int | None = sum(len(group.stems) for group in groups)
     if 'list' in own.splits['train']:
         images = listed_images(own.path('train', 'list')) if is_at_hand(own) else None
@@ -94,7 +95,7 @@ def _datasets(own: OwnData, common: dict) -> tuple[dict[str, list[dict]], int | 
     return found, images
 
 
-def _of_split(own: OwnData, split: str, common: dict) -> list[dict]:
+def _of_split(own: OwnData, split: str, groups: list[ImageGroup], common: dict) -> list[dict]:
     parts = own.splits[split]
     prefix = dict(img_path=parts['images'])
     if 'labels' in parts:
@@ -102,10 +103,7 @@ def _of_split(own: OwnData, split: str, common: dict) -> list[dict]:
     settings: dict[str, Any] = dict(type='BaseSegDataset', **copy.deepcopy(common))
     if 'list' in parts:
         settings['ann_file'] = parts['list']
-    return [
-        dict(settings, data_prefix=dict(prefix), img_suffix=group.suffix)
-        for group in image_groups(own, split)
-    ]
+    return [dict(settings, data_prefix=dict(prefix), img_suffix=group.suffix) for group in groups]
 
 
 def _test_without_truth(cfg: Config) -> None:

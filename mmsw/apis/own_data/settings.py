@@ -258,7 +258,15 @@ def _suffixes(given: dict) -> tuple[str, ...]:
             f"own_data.image_suffix is {value!r}, expected an ending such as '.jpg', or several, "
             "('.jpg', '.png')"
         )
-    return tuple(dict.fromkeys(items))
+    found = tuple(dict.fromkeys(items))
+    lower = [item.lower() for item in found]
+    for index, item in enumerate(lower):
+        if any(item.endswith(other) for other in lower[:index] + lower[index + 1 :]):
+            raise UsageError(
+                f'own_data.image_suffix={value!r}: {found[index]!r} ends in another one of them '
+                '(upper and lower case are the same), so name the shorter one alone'
+            )
+    return found
 
 
 def _is_ending(value: Any) -> bool:
