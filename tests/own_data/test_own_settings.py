@@ -90,6 +90,16 @@ def test_without_the_data_a_config_is_read_and_says_what_it_lacks() -> None:
     assert load(DETECTION, Path('/absent'), classes=('a',)).model.bbox_head.num_classes == 1
 
 
+def test_images_elsewhere_are_not_counted() -> None:
+    own = dict(classes=CLASSES, data_root='s3://bucket/mine')
+    with pytest.raises(UsageError, match='max_iters is empty, and the images in s3://bucket'):
+        load(SEGMENTATION, **own)
+    with pytest.raises(UsageError, match=r'val=0.2 needs to list the images'):
+        load(SEGMENTATION, max_iters=9, val=0.2, **own)
+    cfg = load(SEGMENTATION, max_iters=9, **own)
+    assert cfg.train_dataloader.dataset.data_root == 's3://bucket/mine'
+
+
 def test_options_for_own_data_need_one() -> None:
     with pytest.raises(UsageError, match=r'own_data\.classes needs a config with own_data'):
         load_config('upernet_sw_t_ade20k', {'own_data.classes': CLASSES})

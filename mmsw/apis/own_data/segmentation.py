@@ -74,25 +74,32 @@ def _datasets(own: OwnData, common: dict) -> tuple[dict[str, list[dict]], int | 
     elif not images:
         images = None
     if own.held_out:
-        if 'list' in own.splits['train']:
-            raise UsageError(
-                f'own_data.val={own.held_out} does not go with own_data.train.list: write a second '
-                'list, and name it as own_data.val.list'
-            )
-        names = [stem for group in groups for stem in group.stems]
-        chosen = held_out(names, own.held_out) if names else frozenset()
         found['val'] = copy.deepcopy(found['train'])
-        start = 0
-        for train, val, group in zip(found['train'], found['val'], groups, strict=True):
-            inside = range(start, start + len(group.stems))
-            start += len(group.stems)
-            train['indices'] = [index - inside[0] for index in inside if index not in chosen]
-            val['indices'] = [index - inside[0] for index in inside if index in chosen]
-        for split in ('train', 'val') if names else ():
-            found[split] = [item for item in found[split] if item['indices']]
-        images = len(names) - len(chosen) if names else None
+        images = _hold_out(own, found, groups)
     found.setdefault('test', copy.deepcopy(found['val']))
     return found, images
+
+
+def _hold_out(own: OwnData, found: dict[str, list[dict]], groups: list[ImageGroup]) -> int | None:
+    """Give each training image to training or validation, in place; returns how many train."""
+    if 'list' in own.splits['train']:
+        raise UsageError(
+            f'own_data.val={own.held_out} does not go with own_data.train.list: write a second '
+            'list, and name it as own_data.val.list'
+        )
+    names = [stem for group in groups for stem in group.stems]
+    if not names:  # the data are not at hand
+        return None
+    chosen = held_out(names, own.held_out)
+    start = 0
+    for train, val, group in zip(found['train'], found['val'], groups, strict=True):
+        number = len(group.stems)
+        train['indices'] = [index for index in range(number) if start + index not in chosen]
+        val['indices'] = [index for index in range(number) if start + index in chosen]
+        start += number
+    for split in ('train', 'val'):
+        found[split] = [item for item in found[split] if item['indices']]
+    return len(names) - len(chosen)
 
 
 def _of_split(own: OwnData, split: str, groups: list[ImageGroup], common: dict) -> list[dict]:
