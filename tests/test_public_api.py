@@ -28,9 +28,9 @@ PUBLIC = {
     'mmsw': '__version__ checkpoint datasets engine models ops sparsity',
     'mmsw.analysis': 'draw_operator',
     'mmsw.apis': (
-        'ConversionReport PortableRunner UsageError build_runner build_test_runner check_data '
-        'convert_checkpoint inference init_model iter_inference load_config register_toolbox '
-        'set_data_root'
+        'ConversionReport PortableRunner PredictReport UsageError build_runner build_test_runner '
+        'check_data convert_checkpoint inference init_model iter_inference load_config '
+        'predict_files register_toolbox set_data_root'
     ),
     'mmsw.checkpoint': (
         'CheckpointError FORMAT NetworkShape Recorded add_record allow_checkpoint_classes '
