@@ -58,6 +58,13 @@ def test_backends_are_added_beside_those_of_the_config(tmp_path: Path) -> None:
     assert cfg.log_processor.log_with_hierarchy is True
 
 
+def test_a_log_processor_of_ones_own_stays(tmp_path: Path) -> None:
+    for own in (dict(type='MyLogProcessor'), dict(type='LogProcessor', log_with_hierarchy=False)):
+        cfg = tiny_config(tmp_path, log_processor=own)
+        enable_monitoring(cfg, tensorboard=True, must_be_there=False)
+        assert cfg.log_processor == own
+
+
 def test_a_config_without_a_visualizer_gets_that_of_its_toolbox(tmp_path: Path) -> None:
     cfg = tiny_config(tmp_path)
     cfg.default_scope = 'mmdet'

@@ -129,7 +129,8 @@ def _rate(before: Mapping[str, Any], cfg: dict[str, Any]) -> str | None:
 
 def _classes(meta: Mapping[str, Any], runner: Runner) -> str | None:
     old = _at(meta.get('dataset_meta'), 'classes')
-    new = _at(getattr(runner.train_loop.dataloader.dataset, 'metainfo', None), 'classes')
+    dataset = getattr(getattr(runner.train_loop, 'dataloader', None), 'dataset', None)
+    new = _at(getattr(dataset, 'metainfo', None), 'classes')
     if not all(isinstance(names, (list, tuple)) for names in (old, new)) or [*old] == [*new]:
         return None
     return (

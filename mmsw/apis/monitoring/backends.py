@@ -65,8 +65,9 @@ def enable_monitoring(
         settings.setdefault('define_metric_cfg', [dict(name='*', step_metric='iter')])
     cfg.visualizer = dict(visualizer, vis_backends=backends)
     processor = dict(cfg.get('log_processor') or {'type': 'LogProcessor'})
-    processor.setdefault('log_with_hierarchy', True)
-    cfg.log_processor = processor
+    if component_name(processor.get('type', 'LogProcessor')) == 'LogProcessor':
+        processor.setdefault('log_with_hierarchy', True)
+        cfg.log_processor = processor
     hooks = list(cfg.get('custom_hooks') or ())
     if not any(_is_monitor(hook) for hook in hooks):
         cfg.custom_hooks = [*hooks, dict(type=MonitorHook.__name__)]
