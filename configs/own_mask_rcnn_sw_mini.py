@@ -11,6 +11,7 @@ _base_ = [
 
 own_data = dict(
     image_size=(320, 320),
+    scale_range=(0.8, 1.25),
     passes=20,
     iterations=(600, 20000),
     learning_rate=2e-3,

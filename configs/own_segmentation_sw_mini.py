@@ -14,6 +14,7 @@ _base_ = [
 ]
 
 own_data = dict(
+    scale_range=(0.75, 1.5),
     crop_size=(256, 256),
     passes=25,
     iterations=(600, 20000),

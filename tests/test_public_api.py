@@ -40,7 +40,7 @@ PUBLIC = {
         'settle_zeros to_classifier to_state_dict training_arguments undo_torch_prune '
         'warn_of_bare_zeros warn_of_empty_masks'
     ),
-    'mmsw.datasets': 'DataError LoadValidAnnotations LoadValidImageFromFile',
+    'mmsw.datasets': 'DataError LoadValidAnnotations LoadValidImageFromFile OwnData',
     'mmsw.demo': (
         'CLASSES COCO_CLASSES PALETTE DemoClassifier DemoCutoutPreprocessor DemoCutouts DemoData '
         'DemoLabelAccuracy DemoNarrowInit draw_small_network make_demo_data'

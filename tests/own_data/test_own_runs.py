@@ -43,6 +43,10 @@ def test_a_segmentation_trains_goes_on_and_is_tested(segmentation: Path, tmp_pat
     assert resumed.iter == 4
     found = build_test_runner(cfg, tmp_path / 'iter_4.pth', cfg_options=options, **call).test()
     assert 0 <= found['mIoU'] <= 100
+    options |= {'own_data.test.images': 'images/val'}  # without labels
+    maps = tmp_path / 'maps'
+    build_test_runner(cfg, tmp_path / 'iter_4.pth', cfg_options=options, out=maps, **call).test()
+    assert sorted(path.name for path in maps.rglob('*.png')) == ['0.png', '1.png']
 
 
 def test_a_detector_trains_and_is_tested(tmp_path: Path) -> None:

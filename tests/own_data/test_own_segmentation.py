@@ -46,6 +46,9 @@ def test_everything_is_filled_in(segmentation: Path) -> None:
         'PackSegInputs',
     ]
     assert [step.scale_factor for step in cfg.tta_pipeline[1].transforms[0]] == [0.75, 1.0, 1.25]
+    (sizes,) = [step.transforms for step in pipeline if step.type == 'RandomChoice']
+    factors = [0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0]
+    assert [step.scale_factor for (step,) in sizes] == factors
     assert cfg.train_dataloader.batch_size == 4
     assert cfg.default_hooks.checkpoint.save_best == 'mIoU'
     assert saved(cfg).to_dict() == cfg.to_dict(), 'the saved config is complete'
@@ -108,7 +111,8 @@ def test_void_labels_and_binary_masks(segmentation: Path) -> None:
 def test_images_may_be_resized_and_never_mirrored(segmentation: Path) -> None:
     cfg = load(MINI, segmentation, classes=CLASSES, image_scale=(128, 64), flip=False)
     train = cfg.train_dataloader.dataset.pipeline
-    assert train[kinds(train).index('RandomResize')].scale == (128, 64)
+    resize = train[kinds(train).index('RandomResize')]
+    assert (resize.scale, resize.ratio_range) == ((128, 64), (0.75, 1.5))
     assert 'RandomFlip' not in kinds(train)
     assert cfg.val_dataloader.dataset.pipeline[1].scale == (128, 64)
     sizes, flips = cfg.tta_pipeline[1].transforms[:2]

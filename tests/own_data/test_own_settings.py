@@ -31,6 +31,7 @@ DETECTION = 'own_retinanet_sw_mini'
         (dict(palette=[(1, 2, 3)]), 'palette has 1 colours for 3 classes'),
         (dict(palette=[1, 2, 3]), 'must hold one RGB triple per class'),
         (dict(image_suffix='.png'), r'ends in \.png .*; there are 4 with \.jpg'),
+        (dict(image_suffix=('.jpg', '_a.JPG')), r"'_a\.JPG' ends in another one of them"),
         (dict(train__images='imges'), r"train.images='imges': there is no folder .*images/"),
         (dict(val=None), 'own_data.val is empty: .* own_data.val=0.2'),
         (dict(val=1.5), 'own_data.val is 1.5, expected a share'),
@@ -41,6 +42,7 @@ DETECTION = 'own_retinanet_sw_mini'
         (dict(batch_size=0), 'batch_size is 0, expected a whole number'),
         (dict(ignore='all'), "ignore is 'all', expected label values"),
         (dict(iterations=(9, 3)), r'iterations is \(9, 3\), expected the fewest and the most'),
+        (dict(scale_range=(2, 1)), r'scale_range is \(2, 1\), expected the smallest'),
         (dict(learning_rate=-1), 'learning_rate is -1, expected a number above 0'),
     ],
 )
@@ -86,6 +88,16 @@ def test_without_the_data_a_config_is_read_and_says_what_it_lacks() -> None:
     with pytest.raises(UsageError, match='classes=None takes the categories of /absent'):
         load(DETECTION, Path('/absent'))
     assert load(DETECTION, Path('/absent'), classes=('a',)).model.bbox_head.num_classes == 1
+
+
+def test_images_elsewhere_are_not_counted() -> None:
+    own = dict(classes=CLASSES, data_root='s3://bucket/mine')
+    with pytest.raises(UsageError, match='max_iters is empty, and the images in s3://bucket'):
+        load(SEGMENTATION, **own)
+    with pytest.raises(UsageError, match=r'val=0.2 needs to list the images'):
+        load(SEGMENTATION, max_iters=9, val=0.2, **own)
+    cfg = load(SEGMENTATION, max_iters=9, **own)
+    assert cfg.train_dataloader.dataset.data_root == 's3://bucket/mine'
 
 
 def test_options_for_own_data_need_one() -> None:

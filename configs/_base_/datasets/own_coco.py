@@ -21,6 +21,7 @@ own_data = dict(
     palette=None,  # one RGB triple per class; None: colours are drawn
     masks=True,  # False: boxes only
     image_size=(640, 640),  # height and width that images are fitted into
+    scale_range=(0.75, 1.5),  # images are enlarged at random in training, by that much
     flip=True,  # False where left and right are told apart, as in text
     batch_size=4,  # images per step and process
     max_iters=None,  # iterations of training; None: as many as `passes` over the images take
@@ -32,7 +33,7 @@ own_data = dict(
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True, with_mask=None),
-    dict(type='RandomResize', scale=None, ratio_range=(0.75, 1.5), keep_ratio=True),
+    dict(type='RandomResize', scale=None, ratio_range=None, keep_ratio=True),
     dict(type='RandomCrop', crop_size=None, allow_negative_crop=True),
     dict(type='RandomFlip', prob=0.5),
     dict(type='PackDetInputs'),

@@ -27,6 +27,7 @@ own_data = dict(
     binary_masks=False,  # True: masks are drawn with 0 and 255, which are the two classes
     reduce_zero_label=False,  # True: the first class has the label value 1, and 0 is ignored
     image_scale=None,  # (2048, 512): longest long and short side; None: images as they are
+    scale_range=(0.5, 2.0),  # images are enlarged at random in training, by that much
     crop_size=(512, 512),  # height and width, in training and of the window of the test
     flip=True,  # False where left and right are told apart, as in text
     batch_size=4,  # images per step and process
@@ -39,7 +40,7 @@ own_data = dict(
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations'),
-    dict(type='RandomResize', scale=None, ratio_range=(0.5, 2.0), keep_ratio=True),
+    dict(type='RandomResize', scale=None, ratio_range=None, keep_ratio=True),
     dict(type='RandomCrop', crop_size=None, cat_max_ratio=0.75),
     dict(type='RandomFlip', prob=0.5),
     dict(type='PhotoMetricDistortion'),

@@ -46,6 +46,8 @@ def check_paths(own: OwnData) -> None:
     Raises:
         UsageError: If there is one; it names the key and what is there.
     """
+    if is_address(own.data_root):
+        _check_address(own)
     if not is_at_hand(own):
         return
     for split, parts in own.splits.items():
@@ -58,6 +60,20 @@ def check_paths(own: OwnData) -> None:
             raise UsageError(
                 f'own_data.{split}.{key}={path!r}: there is no {noun} {whole}{_beside(whole)}'
             )
+
+
+def _check_address(own: OwnData) -> None:
+    """Refuse what needs a look at the images, where they are not on this computer."""
+    if own.max_iters is None:
+        raise UsageError(
+            f'own_data.max_iters is empty, and the images in {own.data_root} cannot be counted: '
+            'set the number of iterations'
+        )
+    if own.held_out:
+        raise UsageError(
+            f'own_data.val={own.held_out} needs to list the images, which lie in {own.data_root}: '
+            'name the validation images'
+        )
 
 
 def _beside(path: str) -> str:

@@ -9,7 +9,7 @@ from mmsw.component_name import component_name
 
 from .settings import OwnData
 
-_FACTORS = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0)
+_STEPS = 7  # sizes that an image may be enlarged to, where each has its own size
 
 
 def filled_steps(steps: Iterable[Any], own: OwnData) -> list[Any]:
@@ -89,6 +89,8 @@ def _filled(step: dict, kind: str, own: OwnData) -> list[dict]:
     if kind == 'RandomCrop' and step.get('crop_size', 0) is None:
         height, width = own.size
         step['crop_size'] = (height, width) if own.task == 'segmentation' else (width, height)
+    if kind == 'RandomResize' and step.get('ratio_range', 0) is None:
+        step['ratio_range'] = own.scale_range
     if own.task == 'detection':
         if kind in ('Resize', 'RandomResize') and step.get('scale', 0) is None:
             step['scale'] = own.size[::-1]
@@ -108,7 +110,8 @@ def _random_resize(step: dict, own: OwnData) -> dict:
     if own.image_scale is not None:
         return {**step, 'scale': own.image_scale}
     low, high = step.get('ratio_range') or (1.0, 1.0)
-    factors = [factor for factor in _FACTORS if low <= factor <= high]
+    number = _STEPS if low < high else 1
+    factors = [round(low + (high - low) * index / (number - 1 or 1), 3) for index in range(number)]
     return dict(
         type='RandomChoice',
         transforms=[

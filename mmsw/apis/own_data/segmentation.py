@@ -12,7 +12,7 @@ from mmsw.errors import UsageError
 from mmsw.wording import listed
 
 from .classes import colors_of, names_given
-from .files import held_out, image_groups, is_at_hand, listed_images
+from .files import ImageGroup, held_out, image_groups, is_at_hand, listed_images
 from .loaders import fill_loader, metrics_of
 from .pipelines import fill_pipelines, filled_steps, without_truth
 from .settings import OwnData
@@ -65,36 +65,44 @@ def _check_masks(own: OwnData, names: tuple[str, ...]) -> None:
 
 def _datasets(own: OwnData, common: dict) -> tuple[dict[str, list[dict]], int | None]:
     """The data sets of every loader, one per ending, and the number of training images."""
-    found = {split: _of_split(own, split, common) for split in own.splits}
-    groups = image_groups(own, 'train')
+    images_of = {split: image_groups(own, split) for split in own.splits}
+    found = {split: _of_split(own, split, images_of[split], common) for split in own.splits}
+    groups = images_of['train']
     images: int | None = sum(len(group.stems) for group in groups)
     if 'list' in own.splits['train']:
         images = listed_images(own.path('train', 'list')) if is_at_hand(own) else None
     elif not images:
         images = None
     if own.held_out:
-        if 'list' in own.splits['train']:
-            raise UsageError(
-                f'own_data.val={own.held_out} does not go with own_data.train.list: write a second '
-                'list, and name it as own_data.val.list'
-            )
-        names = [stem for group in groups for stem in group.stems]
-        chosen = held_out(names, own.held_out) if names else frozenset()
         found['val'] = copy.deepcopy(found['train'])
-        start = 0
-        for train, val, group in zip(found['train'], found['val'], groups, strict=True):
-            inside = range(start, start + len(group.stems))
-            start += len(group.stems)
-            train['indices'] = [index - inside[0] for index in inside if index not in chosen]
-            val['indices'] = [index - inside[0] for index in inside if index in chosen]
-        for split in ('train', 'val') if names else ():
-            found[split] = [item for item in found[split] if item['indices']]
-        images = len(names) - len(chosen) if names else None
+        images = _hold_out(own, found, groups)
     found.setdefault('test', copy.deepcopy(found['val']))
     return found, images
 
 
-def _of_split(own: OwnData, split: str, common: dict) -> list[dict]:
+def _hold_out(own: OwnData, found: dict[str, list[dict]], groups: list[ImageGroup]) -> int | None:
+    """Give each training image to training or validation, in place; returns how many train."""
+    if 'list' in own.splits['train']:
+        raise UsageError(
+            f'own_data.val={own.held_out} does not go with own_data.train.list: write a second '
+            'list, and name it as own_data.val.list'
+        )
+    names = [stem for group in groups for stem in group.stems]
+    if not names:  # the data are not at hand
+        return None
+    chosen = held_out(names, own.held_out)
+    start = 0
+    for train, val, group in zip(found['train'], found['val'], groups, strict=True):
+        number = len(group.stems)
+        train['indices'] = [index for index in range(number) if start + index not in chosen]
+        val['indices'] = [index for index in range(number) if start + index in chosen]
+        start += number
+    for split in ('train', 'val'):
+        found[split] = [item for item in found[split] if item['indices']]
+    return len(names) - len(chosen)
+
+
+def _of_split(own: OwnData, split: str, groups: list[ImageGroup], common: dict) -> list[dict]:
     parts = own.splits[split]
     prefix = dict(img_path=parts['images'])
     if 'labels' in parts:
@@ -102,10 +110,7 @@ def _of_split(own: OwnData, split: str, common: dict) -> list[dict]:
     settings: dict[str, Any] = dict(type='BaseSegDataset', **copy.deepcopy(common))
     if 'list' in parts:
         settings['ann_file'] = parts['list']
-    return [
-        dict(settings, data_prefix=dict(prefix), img_suffix=group.suffix)
-        for group in image_groups(own, split)
-    ]
+    return [dict(settings, data_prefix=dict(prefix), img_suffix=group.suffix) for group in groups]
 
 
 def _test_without_truth(cfg: Config) -> None:

@@ -23,6 +23,7 @@ _KEYS = {
     'passes': TASKS,
     'iterations': TASKS,
     'learning_rate': TASKS,
+    'scale_range': TASKS,
     'flip': TASKS,
     'image_suffix': TASKS[:1],
     'label_suffix': TASKS[:1],
@@ -60,6 +61,7 @@ class OwnData:
         passes: How often each training image is seen where ``max_iters`` is ``None``.
         iterations: The fewest and the most then.
         learning_rate: For 16 images per step.
+        scale_range: Factors between which training images are enlarged.
         flip: Whether images may be mirrored.
         size: Height and width: of crops (segmentation), or what images are fitted into (detection).
         image_suffix: How names of images end.
@@ -82,6 +84,7 @@ class OwnData:
     passes: float
     iterations: tuple[int, int]
     learning_rate: float
+    scale_range: tuple[float, float]
     flip: bool
     size: tuple[int, int]
     image_suffix: tuple[str, ...]
@@ -145,6 +148,7 @@ def read_settings(given: Any) -> OwnData:
         passes=_positive(given, 'passes', 100),
         iterations=_bounds(given),
         learning_rate=_positive(given, 'learning_rate', 1e-4),
+        scale_range=_factors(given),
         flip=given.get('flip', True),
         size=_size(given, 'crop_size', 512) if segmentation else _size(given, 'image_size', 640),
         image_suffix=_suffixes(given),
@@ -254,7 +258,15 @@ def _suffixes(given: dict) -> tuple[str, ...]:
             f"own_data.image_suffix is {value!r}, expected an ending such as '.jpg', or several, "
             "('.jpg', '.png')"
         )
-    return tuple(dict.fromkeys(items))
+    found = tuple(dict.fromkeys(items))
+    lower = [item.lower() for item in found]
+    for index, item in enumerate(lower):
+        if any(item.endswith(other) for other in lower[:index] + lower[index + 1 :]):
+            raise UsageError(
+                f'own_data.image_suffix={value!r}: {found[index]!r} ends in another one of them '
+                '(upper and lower case are the same), so name the shorter one alone'
+            )
+    return found
 
 
 def _is_ending(value: Any) -> bool:
@@ -301,6 +313,22 @@ def _bounds(given: dict) -> tuple[int, int]:
             'instance (2000, 160000)'
         )
     return pair
+
+
+def _factors(given: dict) -> tuple[float, float]:
+    value = given.get('scale_range', (0.75, 1.5))
+    pair = [value, value] if _is_number(value) else value
+    if not (
+        isinstance(pair, (list, tuple))
+        and len(pair) == 2
+        and all(_is_number(item) and item > 0 for item in pair)
+        and pair[0] <= pair[1]
+    ):
+        raise UsageError(
+            f'own_data.scale_range is {value!r}, expected the smallest and the largest factor, for '
+            'instance (0.5, 2.0)'
+        )
+    return float(pair[0]), float(pair[1])
 
 
 def _ignored(given: dict) -> tuple[int, ...]:
