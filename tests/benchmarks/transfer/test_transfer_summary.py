@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
-import pytest
+from dataclasses import replace
 
-from mmsw.benchmarks.comparison import Row, Spread, compare, conclude, paired_difference
+import pytest
+from mmengine.config import Config
+
+from mmsw.benchmarks.comparison import (
+    Row,
+    Spread,
+    compare,
+    compare_networks,
+    conclude,
+    paired_difference,
+)
+from mmsw.benchmarks.transfer.configured import configured_start, start_digest
 
 
 def row(start: str, scores: dict[int, float], name: str = 'mIoU') -> Row:
@@ -88,3 +99,33 @@ def test_reference_is_never_chosen_by_its_results():
     assert [(item.name, item.reference) for item in found] == [('net, sparse, mIoU', 'scratch')]
     assert compare([impossible], 'mIoU') == compare([scratch], 'mIoU') == []
     assert conclude([]) == 'Nothing to compare: fewer than two starts.'
+
+
+def test_networks_with_one_start_each_are_compared():
+    ours = row('config', {0: 50.0, 1: 52.0})
+    other = replace(row('config', {0: 47.0, 1: 48.0}), network='other')
+    (found,) = compare_networks([ours, other], 'mIoU')
+    assert (found.name, found.reference, found.difference.mean) == ('other, mIoU', 'net', -3.5)
+    assert compare_networks([ours, row('scratch', {0: 1.0}), other], 'mIoU') == []
+
+
+def test_start_that_a_config_names(tmp_path):
+    def config(backbone: dict, **model) -> Config:
+        return Config(dict(model=dict(backbone=backbone, **model)))
+
+    address = 'open-mmlab://resnet18_v1c'
+    wanted = dict(type='Pretrained', checkpoint=address)
+    assert configured_start(config({}, pretrained=address)) == wanted
+    assert configured_start(config(dict(pretrained=address))) == wanted
+    assert configured_start(config(dict(init_cfg=dict(wanted, prefix='b.')))) == {
+        **wanted,
+        'prefix': 'b.',
+    }
+    assert configured_start(config(dict(init_cfg=None), pretrained=None)) is None
+    path = tmp_path / 'a.pth'
+    local = config(dict(init_cfg=dict(type='Pretrained', checkpoint=str(path))))
+    digests = {start_digest(local), start_digest(config({}))}
+    for content in ('one', 'two'):
+        path.write_text(content)
+        digests.add(start_digest(local))
+    assert len(digests) == 4
