@@ -82,6 +82,15 @@ def test_steps_restarts_and_hooks_keep_their_share() -> None:
     assert cfg.train_cfg.dynamic_intervals == [(90, 50)]
 
 
+def test_a_schedule_that_the_run_cuts_is_fitted() -> None:
+    """Of a file that inherits a long schedule and sets the length of the run alone."""
+    hook = dict(type='DynamicSparsityHook', end_iter=5000)
+    cfg = in_iterations(WARM_UP, dict(POLY, end=10000), custom_hooks=[hook])
+    set_max_iters(cfg, 500)
+    assert [item.end for item in cfg.param_scheduler] == [50, 500]
+    assert cfg.custom_hooks[0].end_iter == 250
+
+
 def test_schedulers_of_several_optimizers() -> None:
     cfg = in_iterations()
     cfg.param_scheduler = dict(a=[WARM_UP, POLY], b=dict(POLY, begin=0))

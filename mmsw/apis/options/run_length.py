@@ -84,9 +84,11 @@ def _set_length(cfg: Config, length: int, key: str) -> Changes:
     changes = Changes()
     changes.set(loop, key, new, 'train_cfg')
     in_epochs = key == 'max_epochs'
-    for group in _groups(cfg.get('param_scheduler'), 'param_scheduler'):
-        _stretch(group, old, new, in_epochs, changes)
-    _set_intervals(cfg, old, new, in_epochs, changes)
+    groups = list(_groups(cfg.get('param_scheduler'), 'param_scheduler'))
+    meant = max([old, *(_last_end(group, in_epochs) for group in groups)])
+    for group in groups:
+        _stretch(group, max(old, _last_end(group, in_epochs)), new, in_epochs, changes)
+    _set_intervals(cfg, meant, new, in_epochs, changes)
     return changes
 
 
@@ -99,6 +101,12 @@ def _groups(schedulers: Any, path: str) -> Iterator[dict[str, dict]]:
             yield from _groups(inner, f'{path}.{name}')
     elif isinstance(schedulers, dict):
         yield {path: schedulers}
+
+
+def _last_end(group: dict[str, dict], in_epochs: bool) -> int:
+    """Length of the run that schedulers are for, which a file that inherits them may have cut."""
+    counted = [item for item in group.values() if bool(item.get('by_epoch', True)) == in_epochs]
+    return max([item['end'] for item in counted if _is_count(item.get('end'))], default=0)
 
 
 def _stretch(group: dict[str, dict], old: int, new: int, in_epochs: bool, changes: Changes) -> None:
