@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import subprocess
-import sys
+import runpy
 from pathlib import Path
 
 import pytest
@@ -333,35 +332,34 @@ def test_addresses(published, tmp_path) -> None:
     assert not (tmp_path / 'none.pth').exists()
 
 
-def test_command_line(data_dir, tmp_path) -> None:
+def test_command_line(data_dir, tmp_path, monkeypatch, capsys) -> None:
     raw = load_checkpoint_file(data_dir / 'backbone_v2_mini_checkpoint.pth')
     raw['args'] = argparse.Namespace(kernel_size=raw['args'].kernel_size, extra=NeedsCode())
     torch.save(raw, tmp_path / 'raw.pth')
+    monkeypatch.syspath_prepend(TOOL.parent)
+    main = runpy.run_path(str(TOOL))['main']
 
-    def run(*arguments: object) -> subprocess.CompletedProcess:
-        return subprocess.run(
-            [sys.executable, str(TOOL), *map(str, arguments)],
-            capture_output=True,
-            text=True,
-        )
+    def run(*arguments: object) -> tuple[int, str, str]:
+        code = main([str(argument) for argument in arguments])
+        return code, *capsys.readouterr()
 
-    refused = run(tmp_path / 'raw.pth', tmp_path / 'own.pth')
-    assert refused.returncode == 2
-    assert '--trust' in refused.stderr
-    assert 'Traceback' not in refused.stderr
+    code, _, error = run(tmp_path / 'raw.pth', tmp_path / 'own.pth')
+    assert code == 2
+    assert '--trust' in error
+    assert error.count('\n') == 1
     assert not (tmp_path / 'own.pth').exists()
 
-    trusted = run(tmp_path / 'raw.pth', tmp_path / 'own.pth', '--trust')
-    assert trusted.returncode == 0, trusted.stderr
-    assert 'in all    2013/2856 filters (70.48%)' in trusted.stdout
+    code, output, error = run(tmp_path / 'raw.pth', tmp_path / 'own.pth', '--trust')
+    assert code == 0, error
+    assert 'in all    2013/2856 filters (70.48%)' in output
     assert load_checkpoint_file(tmp_path / 'own.pth')['state_dict']
 
-    missing = run(tmp_path / 'nothing.pth', tmp_path / 'own2.pth')
-    assert missing.returncode == 2
-    assert 'nothing.pth does not exist' in missing.stderr
-    assert 'Traceback' not in missing.stderr
+    code, _, error = run(tmp_path / 'nothing.pth', tmp_path / 'own2.pth')
+    assert code == 2
+    assert 'nothing.pth does not exist' in error
+    assert error.count('\n') == 1
 
-    nested = run(tmp_path / 'own.pth', tmp_path / 'raw.pth' / 'x.pth')
-    assert nested.returncode == 2
-    assert nested.stderr.startswith('error: ')
-    assert nested.stderr.count('\n') == 1
+    code, _, error = run(tmp_path / 'own.pth', tmp_path / 'raw.pth' / 'x.pth')
+    assert code == 2
+    assert error.startswith('error: ')
+    assert error.count('\n') == 1
