@@ -155,7 +155,7 @@ def test_table_of_gpus_adds_up(gpus: int, config: str, options: str) -> None:
 
 
 def test_table_of_gpus_is_complete() -> None:
-    assert [row[0] for row in gpu_table()] == [1, 1, 1, 4, 4, 4, 8, 8, 8, 32]
+    assert [row[0] for row in gpu_table()] == [1, 1, 1, 4, 4, 4, 8, 8, 8, 16, 16, 16, 32]
 
 
 @pytest.mark.parametrize('page', PAGES, ids=lambda page: page.name)
