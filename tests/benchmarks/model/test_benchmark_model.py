@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import copy
 import importlib.util
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-from functools import partial
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,86 +12,26 @@ from timing_helpers import (
     assert_bad_arguments_are_named,
     assert_nobody_of_a_name,
     assert_whole_report,
-    make_small,
     result_in,
 )
-from torch import Tensor, nn
-from torch.autograd import DeviceType
+from tiny_networks import TINY, tiny_networks
+from torch import nn
 
 from mmsw.benchmarks.measure import machine
 from mmsw.benchmarks.model import benchmark as model_benchmark
 from mmsw.benchmarks.model import networks as contestants
-from mmsw.benchmarks.model.contender import Contender, NotStartedError, contenders_of
+from mmsw.benchmarks.model.contender import contenders_of
 from mmsw.benchmarks.model.convnext import ConvNeXt
-from mmsw.benchmarks.model.exported import EXPORTED, Start
 from mmsw.benchmarks.model.foresight import Foresight
 from mmsw.benchmarks.model.kinds import (
-    ACTIVATION,
-    COPIES,
-    ELEMENTWISE,
     KINDS,
-    NORMS,
-    OPERATOR,
-    OTHER,
-    PRODUCTS,
-    kind_of,
-    shares_of,
 )
-from mmsw.benchmarks.model.networks import EVAL, OWN_FORMS, TRAINING, Form, Network, enliven
+from mmsw.benchmarks.model.networks import EVAL, TRAINING, Form, Network, enliven
 from mmsw.benchmarks.model.report import markdown
-from mmsw.benchmarks.onnx_runtimes import RUNTIMES
 from mmsw.models.backbones import ShiftWiseNet
 
 TOOL = ROOT / 'tools/benchmark_model.py'
 CPU, CUDA = torch.device('cpu'), torch.device('cuda')
-TINY = dict(
-    arch=dict(depths=[1, 1, 1, 1], dims=[8, 8, 16, 16]), big_kernels=(7, 7, 7, 5), num_reps=1
-)
-
-FORMS = [form for form in OWN_FORMS if form.start is None]  # exporting takes seconds
-
-
-def tiny_networks() -> list[Network]:
-    def own(version: str) -> nn.Module:
-        return enliven(ShiftWiseNet(version=version, **TINY), seed=0)
-
-    def missing() -> nn.Module:
-        raise ImportError('nothing is not installed')
-
-    return [
-        Network('SW-T v1', lambda: own('v1'), FORMS),
-        Network('SW-S v2', lambda: own('v2'), FORMS, main=()),
-        Network('ConvNeXt-T', lambda: ConvNeXt((1, 1, 1, 1), (4, 4, 8, 8)), source='plain torch'),
-        Network('Simple', lambda: ConvNeXt((1, 1, 1, 1), (4, 4, 4, 4)), main=(EVAL,)),
-        Network('Other', missing, source='nothing'),
-    ]
-
-
-@pytest.fixture
-def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tiny networks, few samples of each, a small product for the rate, and no profiled probes."""
-    monkeypatch.setattr(model_benchmark, 'networks', tiny_networks)
-    make_small(monkeypatch, model_benchmark, least=2)
-    monkeypatch.setattr(model_benchmark, 'peak_memory', lambda call, device: (call(), 2**20))
-
-
-@pytest.fixture
-def uncounted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every network has a million multiply-adds: counting takes longer than the rest."""
-    monkeypatch.setattr(
-        'mmsw.benchmarks.model.contender.complexity', lambda *_: SimpleNamespace(macs_dense=10**6)
-    )
-
-
-@pytest.fixture
-def bare(tiny: None, uncounted: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As ``tiny``, without torch's profiler and the picture as well."""
-
-    def inspected(call: Callable[[], object], device: torch.device) -> tuple:
-        return call(), 2**20, dict.fromkeys(KINDS, 1 / len(KINDS))
-
-    monkeypatch.setattr(model_benchmark, 'inspected', inspected)
-    monkeypatch.setattr('mmsw.benchmarks.model.report.draw', lambda result, path: None)
 
 
 def test_a_run_writes_whole_reports(tiny, tmp_path, capsys):
@@ -254,91 +190,6 @@ def test_a_form_with_other_gradients_is_an_error(uncounted):
     assert 'SW-T v1, spoilt: ArithmeticError: its maps or gradients deviate' in str(next(found))
 
 
-def exported(*starts: tuple[str, Start, Sequence[str]]) -> Network:
-    """A network that is exported in some ways."""
-    forms = [
-        Form(f', folded, {name}', contestants.folded, (EVAL,), False, start, packages)
-        for name, start, packages in starts
-    ]
-    return Network('SW-T v1', tiny_networks()[0].build, forms)
-
-
-def test_what_cannot_be_exported_is_left_out_and_named_once(bare, tmp_path):
-    def refuse(network: nn.Module, images: Tensor) -> None:
-        raise RuntimeError('no compiler is\nhere')
-
-    def wrong(network: nn.Module, images: Tensor) -> Callable[[], list[Tensor]]:
-        return lambda: [map_ + 1 for map_ in network(images)]
-
-    def right(network: nn.Module, images: Tensor) -> Callable[[], list[Tensor]]:
-        return lambda: list(network(images))
-
-    forms = (
-        ('a', refuse, ()),
-        ('b', wrong, ()),
-        ('c', right, ('no_such_package',)),
-        ('d', right, ()),
-    )
-    result = model_benchmark.benchmark_model(
-        tmp_path, crops=[32], batches=[1], threads=[1], contestants=[exported(*forms)] * 2
-    )
-    place = 'eval, crop 32, batch 1, float32, 1 thread'
-    assert result['left_out'] == [
-        'c: not installed; for its rows, pip install no_such_package',
-        *[f'SW-T v1, folded, a, {place}: RuntimeError: no compiler is here'] * 2,
-    ]
-    problem = f'SW-T v1, folded, b, {place}: ArithmeticError: its maps'
-    assert [error.startswith(problem) for error in result['errors']] == [True, True]
-    assert [row['name'] for row in result['rows']] == ['SW-T v1, folded, d'] * 2
-    assert 0 < result['rows'][0]['deviation'] < 1e-4
-
-
-def exported_contender(*start: object) -> tuple[Contender, Tensor]:
-    """One that is exported, of a network with one map, and images for it."""
-    network = exported(start)
-    build = partial(ShiftWiseNet, version='v2', out_indices=(0,), **TINY)
-    network = replace(network, build=lambda: enliven(build(), seed=0))
-    (contender,) = contenders_of(network, network.forms, [64])
-    return contender, torch.randn(1, 3, 64, 64)
-
-
-def test_the_program_of_a_folded_network(uncounted):
-    contender, images = exported_contender('torch.export', *EXPORTED['torch.export'])
-    before = contender.deviation
-    (found,) = contender.started(images)()
-    assert found.shape == (1, 8, 16, 16)
-    assert before < contender.deviation < 2e-4
-
-
-def test_torch_compile_gets_the_folded_network_and_one_size(monkeypatch):
-    asked = []
-
-    def compiled(network: nn.Module, **options: bool) -> nn.Module:
-        asked.append(options)
-        return network
-
-    monkeypatch.setattr(torch, 'compile', compiled)
-    network = tiny_networks()[0].build()
-    run = EXPORTED['torch.compile'][0](network, torch.randn(1, 3, 32, 32))
-    assert (len(run()), asked) == (4, [dict(dynamic=False)])
-
-
-@pytest.mark.parametrize('name', RUNTIMES)
-def test_other_runtimes_give_the_same_maps(uncounted, name):
-    start, packages = EXPORTED[name]
-    for package in packages:
-        pytest.importorskip(package, reason=f'runtimes: {package} is not installed')
-    contender, images = exported_contender(name, start, packages)
-    call = contender.started(images)
-    assert contender.deviation < 1e-4
-    first = call()[0].clone()
-    images.normal_()
-    assert not torch.equal(call()[0], first)
-    contender.put(CPU, torch.float64, torch.contiguous_format)
-    with pytest.raises(NotStartedError, match=r'runs float32 on the CPU, got torch\.float64'):
-        contender.started(images.double())
-
-
 @pytest.mark.parametrize('version', ['v1', 'v2'])
 def test_a_wrong_block_would_be_noticed(version):
     """Fresh blocks hardly add to their map; those that are compared do."""
@@ -360,63 +211,6 @@ def test_rounding_errors_stay_small_in_a_deep_network_on_images_of_another_size(
     with torch.no_grad():
         pairs = zip(network(other), network(images), strict=True)
         assert max(float((one - two).abs().max() / two.abs().max()) for one, two in pairs) < 1e-4
-
-
-@pytest.mark.parametrize(
-    ('name', 'shapes', 'kind'),
-    [
-        ('aten::addmm', [], PRODUCTS),
-        ('aten::baddbmm', [], PRODUCTS),
-        ('aten::baddbmm_', [], PRODUCTS),
-        ('aten::_scaled_dot_product_flash_attention_for_cpu', [], PRODUCTS),
-        ('aten::mkldnn_convolution', [[1, 8, 9, 9], [4, 8, 3, 3], [4]], PRODUCTS),
-        ('aten::mkldnn_convolution', [[1, 8, 9, 9], [8, 1, 7, 7], [8]], OPERATOR),
-        ('aten::mkldnn_convolution', [[1, 1, 9, 9], [8, 1, 7, 7], [8]], OPERATOR),
-        ('aten::convolution_backward', [[1, 8, 9, 9], [1, 8, 9, 9], [8, 1, 7, 7]], OPERATOR),
-        ('aten::convolution_backward', [[1, 4, 9, 9], [1, 1, 9, 9], [4, 1, 9, 9]], OPERATOR),
-        ('aten::convolution_backward', [[1, 4, 9, 9], [1, 8, 9, 9], [4, 8, 3, 3]], PRODUCTS),
-        ('mmsw_cpp::shift_wise_conv2d_grad_input', [], OPERATOR),
-        ('mmsw::cross_conv2d', [], OPERATOR),
-        ('mmsw_cpp::bias_gelu', [], ACTIVATION),
-        ('mmsw_cpp::channel_norm_grad', [], NORMS),
-        ('aten::_softmax_backward_data', [], ACTIVATION),
-        ('aten::native_layer_norm_backward', [], NORMS),
-        ('aten::cudnn_batch_norm', [], NORMS),
-        ('aten::linalg_vector_norm', [], NORMS),
-        ('mmsw_cpp::row_products', [], NORMS),
-        ('mmsw_cpp::row_sums', [], NORMS),
-        ('aten::add_', [], ELEMENTWISE),
-        ('aten::sum', [], ELEMENTWISE),
-        ('aten::expand', [], OTHER),
-        ('aten::copy_', [], COPIES),
-        ('aten::index_select', [], COPIES),
-        ('aten::cat', [], COPIES),
-        ('aten::max_pool2d_with_indices', [], OTHER),
-        ('autograd::engine::evaluate_function: MulBackward0', [], OTHER),
-    ],
-)
-def test_kinds_of_work_by_operator_name(name, shapes, kind):
-    assert kind_of(name, shapes) == kind
-
-
-def test_shares_on_a_gpu_are_of_the_kernels_that_operators_start():
-    def event(key: str, cpu: float, gpu: float, where: DeviceType = DeviceType.CPU):
-        return SimpleNamespace(
-            key=key, device_type=where, input_shapes=[],
-            self_cpu_time_total=cpu, self_device_time_total=gpu,
-        )  # fmt: skip
-
-    events = [
-        event('aten::mm', 2.0, 30.0),
-        event('aten::gelu', 1.0, 10.0),
-        event('cudaLaunchKernel', 5.0, 0.0),
-        event('ampere_sgemm_128x64_tn', 0.0, 30.0, DeviceType.CUDA),
-    ]
-    found = shares_of(events, CUDA)
-    assert (found[PRODUCTS], found[ACTIVATION], found[OTHER]) == (0.75, 0.25, 0.0)
-    found = shares_of(events, CPU)
-    assert (found[PRODUCTS], found[ACTIVATION], found[OTHER]) == (0.25, 0.125, 0.625)
-    assert shares_of([], CPU) == {}
 
 
 @pytest.mark.parametrize(
