@@ -167,6 +167,14 @@ def test_values_of_label_maps(tmp_path: Path) -> None:
     expected[15:, 25:] = 255
     np.testing.assert_array_equal(labels_of(tmp_path / 'out', 'a.png'), expected)
 
+    found = converted('labelme', source, tmp_path / 'both', to=['label-maps', 'coco'])
+    assert (found.values, found.found.classes) == (
+        ['_background_', 'small', 'zebra'],
+        ['small', 'zebra'],  # a detector does not learn the background
+    )
+    assert [item['name'] for item in coco_of(tmp_path / 'both')['categories']] == ['small', 'zebra']
+    assert len(coco_of(tmp_path / 'both')['annotations']) == 2
+
     again = dict(to=['label-maps'], background=255, classes=['zebra'])
     found = converted('labelme', source, tmp_path / 'again', **again)
     assert (found.values, found.found.left_out.skipped) == (['zebra'], {})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -133,12 +134,30 @@ def _notes(runs: Sequence[TransferRun]) -> list[str]:
             'Seconds: median over all iterations, data included, evaluation and saving excluded. '
             f'Memory: {memory}, evaluation included.'
         )
+        lines += _conditions(runs)
+    return lines
+
+
+def _conditions(runs: Sequence[TransferRun]) -> list[str]:
+    """What runs of one seed had in common: those of a network, and those of different networks."""
+    lines = []
+    starts = Counter((run.network.name, run.seed) for run, _ in finished(runs))
+    if any(number > 1 for number in starts.values()):
         odd = same_conditions(runs)
         lines.append(
             'NOT the same data order, augmentation or heads at the start: ' + ', '.join(odd)
             if odd
             else 'Runs of a network with the same seed saw the same first batches, pixel by pixel, '
             'and began with the same heads and random generators.'
+        )
+    networks = Counter((run.network.task, run.seed) for run, _ in finished(runs))
+    if any(number > 1 for number in networks.values()) and set(starts.values()) == {1}:
+        odd = unequal(runs, lambda run: (run.network.task, run.seed), ('first_batches',))
+        lines.append(
+            'The networks did NOT see the same first batches: ' + ', '.join(odd)
+            if odd
+            else 'Runs of different networks with the same seed saw the same first batches, pixel '
+            'by pixel. Their weights at the start differ.'
         )
     return lines
 

@@ -12,6 +12,7 @@ import numpy as np
 from mmsw.wording import listed
 
 IGNORE = '__ignore__'  # labelme's own name for pixels that are no class
+BACKGROUND = '_background_'  # the same for pixels without an object
 Progress = Callable[[str, int, int], None]  # what is done, how many of them, of how many
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from mmsw.errors import DataError, UnfitError, UsageError
 from mmsw.json_file import read_json, write_json
 
-from .annotated import IGNORE, AnnotatedImage, Found, Progress
+from .annotated import BACKGROUND, IGNORE, AnnotatedImage, Found, Progress
 from .coco import read_coco
 from .coco_file import coco_content, write_coco
 from .colors import read_colors
@@ -219,6 +219,8 @@ def _write(new: Path, converted: Converted, request: Request, progress: Progress
     names, numbers = class_values(found.classes, request.background)
     if request.kind == 'colors':  # the values are those of the table
         names = found.classes
+    if 'coco' in converted.targets:
+        found.classes = [name for name in found.classes if name != BACKGROUND]  # no object
     if 'label-maps' in converted.targets:
         if len(names) > IGNORED:
             raise DataError(f'{len(names)} classes; label maps hold {IGNORED} at most')

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -134,6 +135,24 @@ def test_report_and_picture(network, trained, tmp_path):
     )
     draw(make_rows([network], planned, settings.starts), tmp_path / 'transfer.png')
     assert (tmp_path / 'transfer.png').read_bytes()[:4] == b'\x89PNG'
+
+
+def test_report_says_whether_different_networks_saw_the_same(network, trained, tmp_path):
+    """Of one start there is nothing to say; of two networks, whether their data were the same."""
+    run = trained['dense']
+    settings = settings_for(tmp_path, ['dense'])
+    assert 'first batches' not in write_report([network], [run], settings, [])
+    other = replace(network, name='other')
+    twin = replace(run, network=other)
+    text = write_report([network, other], [run, twin], settings, [])
+    assert 'Runs of different networks with the same seed saw the same first batches' in text
+    changed = json.loads((run.folder / 'result.json').read_text())
+    changed['first_batches'][0]['inputs'] = 'else'
+    (tmp_path / 'twin').mkdir()
+    (tmp_path / 'twin/result.json').write_text(json.dumps(changed))
+    twin = replace(twin, folder=tmp_path / 'twin')
+    text = write_report([network, other], [run, twin], settings, [])
+    assert 'The networks did NOT see the same first batches: ' in text
 
 
 def test_detection(data, tmp_path):
