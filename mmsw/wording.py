@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from itertools import islice
+
+_OBJECT = re.compile(r'\s*<_io\.\w+ object at 0x[0-9a-f]+>')  # tells a user nothing
 
 
 def listed(names: Collection[str], most: int = 4) -> str:
@@ -32,5 +35,5 @@ def short(error: BaseException, most: int = 200) -> str:
         For instance ``'ValueError: expected 3 channels, got 4'``; the type alone if the error has
         no message.
     """
-    text = ' '.join(str(error).split())[:most]
+    text = ' '.join(_OBJECT.sub('', str(error)).split())[:most]
     return f'{type(error).__name__}: {text}' if text else type(error).__name__

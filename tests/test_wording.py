@@ -32,6 +32,10 @@ def test_four_names_are_shown_unless_told_otherwise() -> None:
         (KeyError('name'), "KeyError: 'name'"),
         (MemoryError(), 'MemoryError'),
         (OSError('\n'), 'OSError'),
+        (
+            OSError('cannot identify image file <_io.BytesIO object at 0x7f01ab>'),
+            'OSError: cannot identify image file',
+        ),
     ],
 )
 def test_an_error_takes_one_line(error: Exception, text: str) -> None:

@@ -17,7 +17,12 @@ from mmengine.registry import TRANSFORMS, DefaultScope
 from torch import nn
 
 from mmsw.apis.checks import label_maps
-from mmsw.apis.checks.label_maps import forget_classes, look_at_label_maps, tell_classes
+from mmsw.apis.checks.label_maps import (
+    forget_classes,
+    look_at_label_maps,
+    look_at_order,
+    tell_classes,
+)
 from mmsw.datasets import DataError
 
 LOGGER = logging.getLogger('test_label_map_checks')
@@ -153,6 +158,16 @@ def test_what_may_be_mapped_is_left_alone(folder) -> None:
     dataset = segmentation_data(folder((0, 7)), pipeline=[*PIPELINE, now_and_then])
     tell_classes(dataset, nn.Module())
     assert dataset[0]['gt_seg_map'].max() == 7
+
+
+def test_mapping_behind_a_step_that_fills(folder, caplog: pytest.LogCaptureFixture) -> None:
+    root, pad = folder((0, 255)), dict(type='Pad', size=(64, 96))
+    mapper = mapped(mapping={255: 1})['pipeline'][-1]
+    for steps, number in (((mapper, pad), 0), ((pad, mapper), 1)):
+        dataset = segmentation_data(root, pipeline=[*PIPELINE, *steps])
+        look_at_order(dataset, 'train_dataloader', LOGGER)
+        assert len(caplog.records) == number
+    assert 'maps 255 to class 1 behind Pad, which fills' in caplog.text
 
 
 def test_masks_drawn_as_jpeg(folder) -> None:

@@ -28,7 +28,7 @@ def quiet() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope='module')
+@pytest.fixture(scope='session')
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """One file per scope as a training run in several processes saves it, without dataset_meta."""
     torch.manual_seed(0)
@@ -43,7 +43,7 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return paths
 
 
-@pytest.fixture(scope='module')
+@pytest.fixture(scope='session')
 def models(checkpoints: dict[str, Path]) -> dict[str, nn.Module]:
     return {scope: init_model(CONFIGS[scope], checkpoints[scope]) for scope in CONFIGS}
 

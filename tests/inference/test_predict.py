@@ -255,6 +255,25 @@ def test_memory_that_does_not_suffice(models, album: Path, tmp_path: Path) -> No
         handle.remove()
 
 
+def test_table_is_kept_where_nothing_is_predicted(models, album: Path, tmp_path: Path) -> None:
+    """A run that fails at its first image leaves no empty table, nor replaces a full one."""
+
+    def fail(*_: object) -> None:
+        raise torch.cuda.OutOfMemoryError('CUDA out of memory')
+
+    table = tmp_path / 'predictions.json'
+    for before in (None, 'full'):
+        handle = models['mmdet'].backbone.register_forward_pre_hook(fail)
+        try:
+            with pytest.raises(UsageError, match='not enough memory'):
+                predict_files(models['mmdet'], [album], tmp_path, ['json', 'csv'], overwrite=True)
+        finally:
+            handle.remove()
+        assert (table.read_text() if table.exists() else None) == before
+        table.write_text('full')
+    assert not (tmp_path / 'predictions.csv').exists()
+
+
 @both
 def test_windows(scope: str, models, tmp_path: Path) -> None:
     """A picture that one window covers gives what it gives as a whole."""

@@ -18,7 +18,7 @@ from .class_names import check_class_names
 from .datasets import check_dataset
 from .heads import check_heads
 from .image_files import check_image_files
-from .label_maps import forget_classes, look_at_label_maps, tell_classes
+from .label_maps import forget_classes, look_at_label_maps, look_at_order, tell_classes
 from .masks import check_masks
 
 
@@ -78,6 +78,7 @@ def data_checks(
     return [
         *checks,
         partial(tell_classes, dataset, model, metrics),
+        partial(look_at_order, dataset, name, logger),
         partial(check_masks, dataset, model, name),
         partial(check_image_files, dataset, name, logger),
     ]

@@ -21,6 +21,7 @@ from .built_datasets import class_names, infos, label_map_loaders, leaves, own_p
 MOST_MAPS = 24
 _MOST_SECONDS = 2.0
 _COMMON = 0.01  # share of the pixels from which on being ignored is no rare case
+_FILLS = ('Pad', 'RandomRotate', 'RandomRotFlip', 'RandomMosaic')  # new pixels, of no class
 _FEW_CLASSES = 8  # each of which is likely to be seen in the maps that are looked at
 _BINARY = (
     'own_data.binary_masks=True in a config with own data, in any other '
@@ -98,6 +99,29 @@ def forget_classes(dataset: Any) -> None:
     for leaf in leaves(dataset):
         for loader in label_map_loaders(leaf):
             loader.label_maps.known = None
+
+
+def look_at_order(dataset: Any, name: str, logger: Logger) -> None:
+    """Warn if a mapping of 255 to a class comes behind a step that fills new pixels with 255.
+
+    Args:
+        dataset: A built data set.
+        name: Of its loader, for messages.
+        logger: For warnings.
+    """
+    for part in [dataset, *transforms(dataset), *leaves(dataset)]:
+        steps, filling = getattr(part, 'transforms', None), None
+        for step in steps if isinstance(steps, (list, tuple)) else []:
+            kind = type(step).__name__
+            if kind in _FILLS:
+                filling = filling or kind
+            elif filling and isinstance(step, MapLabelValues) and step.table[IGNORED] != IGNORED:
+                logger.warning(
+                    f'{name}: MapLabelValues maps 255 to class {step.table[IGNORED]} behind '
+                    f'{filling}, which fills new pixels with 255: they are learned as that class. '
+                    'Put MapLabelValues right behind LoadAnnotations'
+                )
+                return
 
 
 def look_at_label_maps(dataset: Any, name: str, logger: Logger) -> None:

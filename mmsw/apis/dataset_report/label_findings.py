@@ -18,6 +18,10 @@ IMBALANCE = 100  # times as many pixels or objects
 _MANY = 10  # labels that are no class: then they are hardly indices
 _BOUNDS = 0.1, 10.0  # of the weights
 _SHOWN_WEIGHTS = 30
+_UNREDUCED = (
+    "and reduction='none', since mmsegmentation's own mean over the pixels fails with weights "
+    'where a pixel is ignored'
+)
 
 
 def label_findings(statistics: Statistics, known: KnownClasses | None) -> Iterator[Finding]:
@@ -97,9 +101,12 @@ def imbalance(statistics: Statistics) -> Iterator[Finding]:
     if what != 'pixels':
         cure = 'ClassBalancedDataset of mmdet or mmpretrain shows rare classes more often'
     elif len(weights) > _SHOWN_WEIGHTS:
-        cure = 'Weights for class_weight in loss_decode are in the JSON file that --out writes'
+        cure = (
+            'Weights for class_weight in loss_decode are in the JSON file that --out writes. '
+            f'Set them there, {_UNREDUCED}'
+        )
     else:
-        cure = f'If rare classes matter, set in loss_decode class_weight={weights}'
+        cure = f'If rare classes matter, set in loss_decode class_weight={weights}, {_UNREDUCED}'
     yield Finding(WARNING, statistics.name, 'imbalance', message, cure)
 
 

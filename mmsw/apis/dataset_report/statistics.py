@@ -178,9 +178,9 @@ class Statistics:
 
     @property
     def shares(self) -> list[float]:
-        """Share of the pixels of each class among those of all classes."""
-        counts = self.labels.pixels[: len(self.classes)]
-        return (counts / max(1, counts.sum())).tolist()
+        """Share of each class in all pixels that were read, those without a class included."""
+        pixels = self.labels.pixels
+        return (pixels[: len(self.classes)] / max(1, pixels.sum())).tolist()
 
 
 def _counted(labels: np.ndarray) -> np.ndarray:

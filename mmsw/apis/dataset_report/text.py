@@ -72,8 +72,8 @@ def _loader(found: Statistics) -> Iterator[str]:
 def _label_table(found: Statistics) -> Iterator[str]:
     labels, total = found.labels, max(1, int(found.labels.pixels.sum()))
     rows = [
-        (name, f'{labels.pixels[index] / total:.2%}', str(labels.with_label[index]))
-        for index, name in enumerate(found.classes[:255])
+        (name, f'{share:.2%}', str(labels.with_label[index]))
+        for index, (name, share) in enumerate(zip(found.classes[:255], found.shares, strict=False))
     ]
     rest = [label for label in np.flatnonzero(labels.pixels) if label >= len(found.classes)]
     rows = _shortened(rows)

@@ -153,7 +153,7 @@ class _Run:
         """Finish what is open; a video only if it is whole."""
         self._end_video(whole)
         for writer in self._writers:
-            writer.close()
+            writer.close(keep=whole or self.report.images > 0)
 
     def tell(self) -> None:
         """Say what was done."""

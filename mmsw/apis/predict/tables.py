@@ -48,8 +48,10 @@ class CocoWriter(Writer):
             self._out.write(',\n' if self._number > 1 else '\n')
             json.dump({'id': self._number, 'image_id': number, **entry}, self._out)
 
-    def close(self) -> None:
+    def close(self, keep: bool) -> None:
         try:
+            if not keep:
+                return
             used = len(self._classes)
             names = [class_name(self._classes, index) for index in range(used)]
             categories = [{'id': i, 'name': name} for i, name in enumerate(names, 1)]
@@ -95,10 +97,11 @@ class CsvWriter(Writer):
             image = (seen.source.name, frame, width, height)
             self._rows.writerow((*image, name, entry['category_id'], entry['score'], *corners, rle))
 
-    def close(self) -> None:
+    def close(self, keep: bool) -> None:
         try:
             self._out.close()
-            self._file.finish()
+            if keep:
+                self._file.finish()
         finally:
             self._file.abandon()
 

@@ -49,8 +49,8 @@ class Writer:
     def end(self, source: Source, whole: bool) -> None:
         """A video ends; ``whole`` is false if something stopped it before its end."""
 
-    def close(self) -> None:
-        """No more images come, maybe since something stopped them."""
+    def close(self, keep: bool) -> None:
+        """No more images come; ``keep`` is false if something stopped them before the first."""
 
 
 class OverlayWriter(Writer):
