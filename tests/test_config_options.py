@@ -1,7 +1,8 @@
-"""``--cfg-options`` that change nothing."""
+"""``--cfg-options`` that change nothing, or that cannot be read."""
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from tiny_run import tiny_config
 from mmsw.apis import build_runner, load_config
 from mmsw.apis.checks import options as options_check
 from mmsw.apis.cli import run_reporting_errors
+from mmsw.apis.config_options import ConfigOptions
 
 VARIABLES = """
 side = 64
@@ -97,3 +99,36 @@ def test_misspelt_option_is_one_line(
         return
     with pytest.raises(TypeError):  # another error of this kind keeps its traceback
         run_reporting_errors(run, options=other)
+
+
+@pytest.mark.parametrize(
+    ('given', 'why'),
+    [
+        ('custom_hooks=[dict(type="MonitorHook", num_pictures=0)]', 'a dict cannot be given'),
+        ('custom_hooks=[dict(type="MonitorHook")]', 'a dict cannot be given'),
+        ('own_data={"classes": ("a", "b")}', 'a dict cannot be given'),
+        ('a=x(1,2),y', 'its brackets do not go together'),
+        ('a=[1,2', 'its brackets do not go together'),
+        ('max_iters', 'expected KEY=VALUE'),
+    ],
+)
+def test_what_is_no_option_ends_in_one_line(
+    given: str, why: str, capsys: pytest.CaptureFixture
+) -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument('--cfg-options', nargs='+', action=ConfigOptions)
+    with pytest.raises(SystemExit) as ended:
+        parser.parse_args(['--cfg-options', given])
+    said = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert said.count('\n') == 1
+    assert given in said
+    assert why in said
+
+
+def test_values_that_only_look_like_dicts_are_read() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument('--cfg-options', nargs='+', action=ConfigOptions)
+    given = ['a=/tmp/my_dict(1)', 'b={epoch}.pth', 'c=[(1,2),(3,4)]', 'd=']
+    read = parser.parse_args(['--cfg-options', *given]).cfg_options
+    assert read == {'a': '/tmp/my_dict(1)', 'b': '{epoch}.pth', 'c': [(1, 2), (3, 4)], 'd': ''}

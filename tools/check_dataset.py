@@ -12,9 +12,8 @@ from collections.abc import Sequence
 import _clone  # before mmsw
 
 with _clone.toolboxes_needed():
-    from mmengine.config import DictAction
-
     from mmsw.apis.cli import run_reporting_errors
+    from mmsw.apis.config_options import ConfigOptions
     from mmsw.apis.dataset_report import (
         SAMPLE,
         Extent,
@@ -55,7 +54,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
+        action=ConfigOptions,
         metavar='KEY=VALUE',
         help='changes to the config, e.g. train_dataloader.dataset.img_suffix=.png',
     )

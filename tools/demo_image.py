@@ -12,11 +12,10 @@ from collections.abc import Sequence
 import _clone  # before mmsw
 
 with _clone.toolboxes_needed():
-    from mmengine.config import DictAction
-
     from mmsw.apis import init_model
     from mmsw.apis.annotate import annotate_images, check_annotating
     from mmsw.apis.cli import run_reporting_errors
+    from mmsw.apis.config_options import ConfigOptions
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -46,7 +45,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
+        action=ConfigOptions,
         metavar='KEY=VALUE',
         help='changes to the config, e.g. model.test_cfg.mode=whole',
     )

@@ -15,8 +15,6 @@ from collections.abc import Sequence
 import _clone  # before mmsw
 
 with _clone.toolboxes_needed():
-    from mmengine.config import DictAction
-
     from mmsw.apis.cli import run_reporting_errors
     from mmsw.apis.complexity_report import (
         check_output,
@@ -24,6 +22,7 @@ with _clone.toolboxes_needed():
         count_complexity,
         write_json,
     )
+    from mmsw.apis.config_options import ConfigOptions
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -48,7 +47,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
+        action=ConfigOptions,
         metavar='KEY=VALUE',
         help='changes to the config, e.g. model.backbone.num_paths=1',
     )

@@ -11,10 +11,9 @@ from collections.abc import Sequence
 import _clone  # before mmsw
 
 with _clone.toolboxes_needed():
-    from mmengine.config import DictAction
-
     from mmsw.apis import init_model, load_config, register_toolbox
     from mmsw.apis.cli import run_interruptible
+    from mmsw.apis.config_options import ConfigOptions
     from mmsw.apis.predict import SAVES, PredictOptions, plan_prediction, run_plan
 
 
@@ -96,7 +95,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
+        action=ConfigOptions,
         metavar='KEY=VALUE',
         help='changes to the config, e.g. model.test_cfg.mode=whole',
     )

@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
 import torch
-from mmengine.config import DictAction
 from mmengine.dist import barrier, is_distributed
 
 from mmsw.errors import MmswError
 
 from .checks.options import misspelt_option
+from .config_options import ConfigOptions
 from .output import unread_output_is_dropped
 from .run_config import LAUNCHERS
 
@@ -39,7 +39,7 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
+        action=ConfigOptions,
         metavar='KEY=VALUE',
         help='changes to the config, e.g. train_cfg.max_iters=100 model.backbone.num_paths=1; '
         'lists as key=a,b or key="[(a,b),(c,d)]"',

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,10 +13,11 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 from mmsw.component_name import component_name
-from mmsw.errors import MemoryShortageError
+from mmsw.errors import MemoryShortageError, UsageError
 from mmsw.wording import short
 
 from .data import iter_datasets
+from .options.crop_size import set_crop_size
 
 # What libraries say; several of them raise a bare RuntimeError.
 _OF_GPU = re.compile(
@@ -118,11 +120,15 @@ def advice(cfg: Config, where: str, loader: str) -> str:
     of = 'the GPU' if where == 'GPU' else 'the machine'
     doing = 'training' if loader == 'train_dataloader' else 'evaluating'
     cures = []
+    own = _own_task(cfg) if doing == 'training' else None
     if size is None or size > 1:
         half = '' if size is None else f'={size // 2}'
-        and_rate = ' and --auto-scale-lr' if _scales(cfg) and doing == 'training' else ''
-        cures.append(f'{loader}.batch_size{half}{and_rate}')
-    cures += [f'a smaller {key}' for key, _ in crop]
+        if own:  # the rate follows
+            cures.append(f'own_data.batch_size{half}')
+        else:
+            and_rate = ' and --auto-scale-lr' if _scales(cfg) and doing == 'training' else ''
+            cures.append(f'{loader}.batch_size{half}{and_rate}')
+    cures += [f'a smaller {_short_crop(cfg, loader, own) or key}' for key, _ in crop]
     cures += _recomputing(cfg) if doing == 'training' else _sliding(cfg)
     text = f'the memory of {of} ran out while {doing}{having}'
     text += f': set with --cfg-options {", or ".join(cures)}' if cures else ''
@@ -133,6 +139,31 @@ def advice(cfg: Config, where: str, loader: str) -> str:
 def _scales(cfg: Config) -> bool:
     scaling = cfg.get('auto_scale_lr') or {}
     return bool(scaling.get('base_batch_size')) and not scaling.get('enable')
+
+
+def _own_task(cfg: Config) -> str | None:
+    """What ``own_data`` of the file that a config was read from is for, if it has one.
+
+    The config of a run has none any more, but options for the file still go to it.
+    """
+    try:
+        own = Config.fromfile(cfg.filename).get('own_data')
+    except Exception:  # without a file, or it has gone
+        return None
+    return own.get('task') if isinstance(own, dict) else None
+
+
+def _short_crop(cfg: Config, loader: str, own: str | None) -> str | None:
+    """The option of one word that sets the size of images in every place, if there is one."""
+    if loader != 'train_dataloader':
+        return None
+    if own:
+        return 'crop_size' if own == 'segmentation' else 'own_data.image_size'
+    try:
+        set_crop_size(copy.deepcopy(cfg), 32)
+    except (UsageError, AttributeError, TypeError, ValueError):
+        return None
+    return 'crop_size'
 
 
 def _crop(loader: dict, name: str) -> list[tuple[str, Any]]:

@@ -6,9 +6,8 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from mmengine.config import DictAction
-
 from mmsw.apis.cli import run_benchmark
+from mmsw.apis.config_options import ConfigOptions
 
 from .study import Study
 
@@ -20,7 +19,7 @@ def add_study_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
+        action=ConfigOptions,
         default={},
         metavar='KEY=VALUE',
         help='changes to every config, as for tools/train.py',

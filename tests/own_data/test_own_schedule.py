@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from own_data_helpers import CLASSES, load
+from own_data_helpers import CLASSES, load, unfilled
 
+from mmsw.apis import UsageError, load_config
 from mmsw.apis.own_data.schedule import evaluation_interval, iterations_for, log_interval
 from mmsw.apis.own_data.settings import read_settings
 
@@ -73,3 +74,15 @@ def test_several_processes_share_the_work(
     cfg = load('own_segmentation_sw_mini', segmentation, classes=CLASSES, batch_size=4)
     assert (cfg.train_dataloader.batch_size, cfg.auto_scale_lr.base_batch_size) == (4, 16)
     assert cfg.optim_wrapper.optimizer.lr == 3e-3
+
+
+def test_a_config_in_epochs_gets_the_rest(segmentation: Path) -> None:
+    config = unfilled('own_segmentation_sw_mini.py').copy()
+    config.train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=2)
+    with pytest.raises(UsageError, match=r'param_scheduler\.0\.end is empty.* in epochs needs'):
+        load_config(config, {'own_data.classes': CLASSES}, segmentation)
+    config.param_scheduler = [dict(type='PolyLR', end=2)]
+    cfg = load_config(config, {'own_data.classes': CLASSES}, segmentation)
+    assert cfg.optim_wrapper.optimizer.lr == pytest.approx(1.5e-3)
+    assert cfg.train_dataloader.batch_size == 4
+    assert cfg.auto_scale_lr.base_batch_size == 4

@@ -12,6 +12,7 @@ from own_data_helpers import CLASSES, load, saved, unfilled, write_picture
 from mmsw.apis import UsageError, load_config
 from mmsw.apis.data import iter_datasets
 from mmsw.apis.own_data import fill_in
+from mmsw.apis.own_data.heads import set_number_of_classes
 
 MINI = 'own_segmentation_sw_mini'
 LARGE = 'own_segmentation_sw_t'
@@ -179,3 +180,15 @@ def test_what_a_config_says_itself_stays(segmentation: Path) -> None:
     assert [head['num_classes'] for head in cfg.model.decode_head] == [3, 3]
     assert cfg.model.decode_head[1].loss_cls.class_weight == [1.0, 1.0, 1.0, 0.1]
     assert cfg.model.test_cfg == dict(mode='whole')
+
+
+def test_a_head_may_have_several_losses() -> None:
+    head = dict(
+        num_classes=150,
+        loss_decode=[dict(type='CrossEntropyLoss'), dict(type='DiceLoss')],
+        loss_cls=dict(class_weight=[1.0] * 150 + [0.1]),
+    )
+    set_number_of_classes(dict(decode_head=head), 'segmentation', 2)
+    assert head['num_classes'] == 2
+    assert head['loss_decode'] == [dict(type='CrossEntropyLoss'), dict(type='DiceLoss')]
+    assert head['loss_cls']['class_weight'] == [1.0, 1.0, 0.1]

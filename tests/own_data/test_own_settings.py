@@ -40,6 +40,7 @@ DETECTION = 'own_retinanet_sw_mini'
         (dict(binary_masks=1), 'binary_masks is 1, expected True or False'),
         (dict(crop_size='big'), "crop_size is 'big', expected height and width"),
         (dict(batch_size=0), 'batch_size is 0, expected a whole number'),
+        (dict(batch_size=float('inf')), 'batch_size is inf, expected a whole number'),
         (dict(ignore='all'), "ignore is 'all', expected label values"),
         (dict(iterations=(9, 3)), r'iterations is \(9, 3\), expected the fewest and the most'),
         (dict(scale_range=(2, 1)), r'scale_range is \(2, 1\), expected the smallest'),

@@ -16,7 +16,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 from tiny_run import tiny_config
 
-from mmsw.apis import build_runner
+from mmsw.apis import build_runner, load_config
 from mmsw.apis.cli import run_reporting_errors
 from mmsw.apis.memory_shortage import advice, shortage
 from mmsw.engine.hooks.memory_hook import memory_line
@@ -143,12 +143,26 @@ def test_the_crop_and_all_switches_that_are_off_are_named() -> None:
     cfg.optim_wrapper.type = 'AmpOptimWrapper'
     cfg.train_dataloader.batch_size = 1
     text = advice(cfg, 'GPU', 'train_dataloader')
-    assert text.endswith('--cfg-options a smaller train_dataloader.dataset.pipeline.2.crop_size')
+    assert text.endswith('--cfg-options a smaller crop_size')
     evaluating = advice(cfg, 'GPU', 'val_dataloader')
     assert 'while evaluating with val_dataloader.batch_size=1' in evaluating
     assert 'model.test_cfg.crop_size' in evaluating
     cfg.model.test_cfg = dict(mode='whole')
     assert 'model.test_cfg.mode=slide' in advice(cfg, 'GPU', 'val_dataloader')
+
+
+@pytest.mark.parametrize(
+    ('name', 'size'),
+    [
+        ('own_segmentation_sw_mini', 'a smaller crop_size'),
+        ('own_retinanet_sw_mini', 'a smaller own_data.image_size'),
+    ],
+)
+def test_options_for_own_data_are_named(name: str, size: str) -> None:
+    options = {'own_data.classes': ['a', 'b']}
+    cfg = load_config(Path(f'{name}.py'), options)
+    text = advice(cfg, 'machine', 'train_dataloader')
+    assert f'set with --cfg-options own_data.batch_size=2, or {size}, or model' in text
 
 
 def test_wrapped_data_sets_and_other_backbones() -> None:

@@ -49,11 +49,13 @@ def _set(value: Any, number: int) -> None:
 
 def _set_weights(head: dict, before: int, number: int) -> None:
     """Equal weights of the classes, and one for no class, as heads of queries have them."""
-    for key, loss in head.items():
-        weights = loss.get('class_weight') if key.startswith('loss_') else None
-        of_all = isinstance(weights, (list, tuple)) and len(weights) == before + 1
-        if of_all and len(set(weights[:-1])) == 1:
-            loss['class_weight'] = [*[weights[0]] * number, weights[-1]]
+    losses = [loss for key, loss in head.items() if key.startswith('loss_')]
+    for loss in losses:
+        for item in loss if isinstance(loss, (list, tuple)) else [loss]:
+            weights = item.get('class_weight') if isinstance(item, dict) else None
+            of_all = isinstance(weights, (list, tuple)) and len(weights) == before + 1
+            if of_all and len(set(weights[:-1])) == 1:
+                item['class_weight'] = [*[weights[0]] * number, weights[-1]]
 
 
 def drop_mask_heads(model: dict) -> None:

@@ -9,6 +9,7 @@ import torch.distributed
 from mmengine.config import Config
 
 from mmsw.component_name import component_name
+from mmsw.errors import UsageError
 
 from .settings import OwnData
 
@@ -27,13 +28,22 @@ def fill_schedule(cfg: Config, own: OwnData, images: int | None) -> None:
         own: The settings.
         images: Number of training images; ``None`` if nobody knows, as without the data. The run
             is then as short as ``own_data.iterations`` allows.
+
+    Raises:
+        UsageError: If the config trains in epochs, and leaves the schedule to ``own_data``.
     """
     total = own.batch_size * number_of_processes()
+    optimizer = (cfg.get('optim_wrapper') or {}).get('optimizer')
+    # the noise of AdamW's steps goes with the root of the number of images
+    _fill(optimizer, 'lr', float(f'{own.learning_rate * (total / _REFERENCE) ** 0.5:.3g}'))
+    _fill(cfg.get('auto_scale_lr'), 'base_batch_size', total)
+    _fill(cfg.get('train_dataloader'), 'batch_size', own.batch_size)
     loop = cfg.get('train_cfg') or {}
     if loop.get('max_iters', 0) is None:
         loop.max_iters = own.max_iters or iterations_for(own, images or 0, total)
     length = loop.get('max_iters')
     if not length:  # in epochs, by a config that knows better
+        _check_schedulers(cfg)
         return
     if loop.get('val_interval', 0) is None:
         loop.val_interval = evaluation_interval(length)
@@ -43,11 +53,6 @@ def fill_schedule(cfg: Config, own: OwnData, images: int | None) -> None:
     for name, value in (('checkpoint', interval), ('logger', log_interval(interval))):
         if isinstance(hooks.get(name), dict):  # None there would not reach the data set's refusal
             hooks[name].setdefault('interval', value)
-    optimizer = (cfg.get('optim_wrapper') or {}).get('optimizer')
-    # the noise of AdamW's steps goes with the root of the number of images
-    _fill(optimizer, 'lr', float(f'{own.learning_rate * (total / _REFERENCE) ** 0.5:.3g}'))
-    _fill(cfg.get('auto_scale_lr'), 'base_batch_size', total)
-    _fill(cfg.get('train_dataloader'), 'batch_size', own.batch_size)
 
 
 def _fill(part: Any, key: str, value: Any) -> None:
@@ -95,6 +100,16 @@ def log_interval(interval: int) -> int:
     """Iterations between two lines of the log: a divisor of the interval of evaluations."""
     most = min(_MOST_BETWEEN_LINES, max(1, interval // 4))
     return next(number for number in range(most, 0, -1) if interval % number == 0)
+
+
+def _check_schedulers(cfg: Config) -> None:
+    """Refuse schedulers without an end, which would be that of a run in iterations."""
+    for index, scheduler in enumerate(cfg.get('param_scheduler') or ()):
+        if isinstance(scheduler, dict) and scheduler.get('end', 0) is None:
+            raise UsageError(
+                f'param_scheduler.{index}.end is empty: own_data fills it in for training in '
+                'iterations. A config in epochs needs a param_scheduler of its own'
+            )
 
 
 def _fill_schedulers(cfg: Config, length: int) -> None:

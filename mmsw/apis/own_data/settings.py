@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from collections.abc import Collection, Mapping, Sequence
 from difflib import get_close_matches
@@ -226,7 +227,8 @@ def _splits(given: dict, task: str) -> tuple[dict[str, dict[str, str]], float]:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return number and math.isfinite(value)
 
 
 def _count(given: dict, key: str, default: int) -> int:
