@@ -117,13 +117,17 @@ def _begin_peak() -> bool:
     if torch.cuda.is_available():
         return True
     try:
-        _RESET.write_text('5')
-        return 'VmHWM' in _STATUS.read_text()
+        _RESET.write_bytes(b'5')
+        return 'VmHWM' in _STATUS.read_text(encoding='utf-8')
     except OSError:
         return False
 
 
 def _resident(name: str) -> int:
     """Bytes under a name in what Linux says of this process."""
-    line = next(line for line in _STATUS.read_text().splitlines() if line.startswith(f'{name}:'))
+    line = next(
+        line
+        for line in _STATUS.read_text(encoding='utf-8').splitlines()
+        if line.startswith(f'{name}:')
+    )
     return int(line.split()[1]) * 1024
