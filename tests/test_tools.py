@@ -217,18 +217,35 @@ class TestWaitPolicy:
             monkeypatch.delenv(name, raising=False)
         return runpy.run_path(str(ROOT / 'tools' / '_clone.py'))
 
-    def set_by(self, clone: dict, monkeypatch: pytest.MonkeyPatch, gpu: bool = False) -> dict:
+    def set_by(
+        self, clone: dict, monkeypatch: pytest.MonkeyPatch, gpu: bool = False, busy: float = 0.5
+    ) -> dict:
         function = clone['wait_passively']
         monkeypatch.setitem(function.__globals__, '_sees_gpu', lambda: gpu)
+        monkeypatch.setitem(function.__globals__, '_busy_share', lambda: busy)
         before = dict(os.environ)
         function()
         return {key: value for key, value in os.environ.items() if key not in before}
 
-    def test_they_sleep(self, clone: dict, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv('OTHER', '1')
-        assert self.set_by(clone, monkeypatch) == clone['PASSIVE']
-        for name in clone['PASSIVE']:
-            monkeypatch.delenv(name)
+    def test_they_sleep_beside_others(self, clone: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert self.set_by(clone, monkeypatch) == {'OMP_WAIT_POLICY': 'passive'}
+        monkeypatch.delenv('OMP_WAIT_POLICY')
+
+    def test_they_spin_where_nobody_else_computes(
+        self, clone: dict, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        assert self.set_by(clone, monkeypatch, busy=0.1) == {}
+
+    def test_the_load_is_that_of_the_cores(
+        self, clone: dict, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        lines = iter(
+            ['cpu  100 0 100 700 100 0 0 0 0 0\ncpu0', 'cpu  140 10 110 735 105 0 0 0 0 0\ncpu0']
+        )
+        monkeypatch.setattr(Path, 'read_text', lambda path, encoding: next(lines))
+        assert clone['_busy_share'](0) == pytest.approx(0.6)
+        monkeypatch.setattr(Path, 'read_text', lambda path, encoding: 'none')
+        assert clone['_busy_share'](0) == 0
 
     @pytest.mark.parametrize('name', ['OMP_WAIT_POLICY', 'GOMP_SPINCOUNT', 'KMP_BLOCKTIME'])
     def test_what_a_user_says_stays(

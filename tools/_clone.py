@@ -6,6 +6,7 @@ import logging
 import os
 import runpy
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,18 +17,37 @@ if (_ROOT / 'mmsw' / '__init__.py').is_file():
 
 # What a user may have said about threads of OpenMP that wait for work.
 _WAITING = ('OMP_WAIT_POLICY', 'GOMP_SPINCOUNT', 'KMP_BLOCKTIME')
-# What is set where nobody has. Empty: nothing.
-PASSIVE = {'OMP_WAIT_POLICY': 'passive'}
+_BUSY = 0.25  # share of all cores from which on others are said to compute
 
 
 def wait_passively() -> None:
-    """On a machine without a GPU, let threads of OpenMP sleep while they wait for work.
+    """Let threads of OpenMP sleep while they wait, where others compute and there is no GPU.
 
-    They spin otherwise, and two trainings side by side on the same cores take each other's time.
-    Called before torch is imported, whose threads obey what they find then.
+    They spin otherwise. That makes a training that has the cores for itself a few per cent faster,
+    but two trainings side by side take each other's time and stand almost still. Called before
+    torch is imported, whose threads obey what they find then.
     """
-    if not any(name in os.environ for name in _WAITING) and not _sees_gpu():
-        os.environ.update(PASSIVE)
+    said = any(name in os.environ for name in _WAITING)
+    if not said and not _sees_gpu() and _busy_share() > _BUSY:
+        os.environ['OMP_WAIT_POLICY'] = 'passive'
+
+
+def _busy_share(seconds: float = 0.1) -> float:
+    """Share of the time of all cores that programs take now; 0 where nobody counts it."""
+    try:
+        before = _core_times()
+        time.sleep(seconds)
+        total, idle = (new - old for new, old in zip(_core_times(), before, strict=True))
+    except (OSError, ValueError, IndexError):  # not Linux
+        return 0.0
+    return 1 - idle / total if total else 0.0
+
+
+def _core_times() -> tuple[int, int]:
+    """Ticks of all cores since the start of the machine, and those of them without work."""
+    line = Path('/proc/stat').read_text(encoding='ascii').partition('\n')[0]
+    ticks = [int(word) for word in line.split()[1:9]]
+    return sum(ticks), ticks[3] + ticks[4]
 
 
 def _sees_gpu() -> bool:
