@@ -1,7 +1,7 @@
 """Print the whole config of a training run, with every option applied as tools/train.py does.
 
 The text is a config: the tools here and those of the toolboxes read it again. Nothing is trained,
-and neither the data nor a GPU need be there.
+and no GPU need be there. Own data should be: their number gives the schedule.
 """
 
 import argparse

@@ -184,8 +184,8 @@ def _crop(loader: dict, name: str) -> list[tuple[str, Any]]:
     return []
 
 
-def _path_to(outer: Any, inner: dict) -> str:
-    """Dotted keys that lead from a data set to one that it wraps."""
+def _path_to(outer: Any, inner: dict) -> str | None:
+    """Dotted keys that lead from a data set to one that it wraps, if it does."""
     if outer is inner:
         return ''
     items = outer.items() if isinstance(outer, dict) else enumerate(outer)

@@ -18,9 +18,8 @@ def test_every_process_takes_part_in_saving(tmp_path, monkeypatch):
         save_checkpoint=lambda folder, name, **parts: saved.append(name),
     )
     monkeypatch.setattr(hook_module, 'is_main_process', lambda: False)
-    hook = TransferHook(
-        'scratch', None, False, 0, {'mIoU': ('mIoU', 1.0)}, digest='digest', begun=0.0
-    )
+    scores = {'mIoU': ('mIoU', 1.0)}
+    hook = TransferHook('scratch', None, None, False, 0, scores, digest='digest', begun=0.0)
     hook.after_val_epoch(runner, {'mIoU': 50.0})
     hook.after_train(runner)
     assert saved == ['latest.pth', 'final.pth']

@@ -67,6 +67,12 @@ def test_masks_of_cvat(cvat: Path, values: np.ndarray, tmp_path: Path) -> None:
     np.testing.assert_array_equal(labels_of(tmp_path / 'chosen', 'a.png'), expected)
 
 
+def test_a_class_that_the_table_lacks_is_named(cvat: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r'labelmap\.txt has no colour for cars, which --classes'):
+        converted('colors', cvat, tmp_path / 'out', classes=['cars'])
+    assert not (tmp_path / 'out').exists()
+
+
 def test_colours_without_a_class(cvat: Path, values: np.ndarray, tmp_path: Path) -> None:
     picture = COLORS[values]
     picture[3, 4] = 1, 2, 3

@@ -163,6 +163,30 @@ def test_a_source_with_parts_is_not_divided_again(source: Path, tmp_path: Path) 
         divide([AnnotatedImage(PurePosixPath('a'), 1, 1)], [0.5, 0.5], 0)
 
 
+def test_names_without_an_ending_get_that_of_the_picture(tmp_path: Path) -> None:
+    source = tmp_path / 'in'
+    names = ('frame.0001', 'frame.0002')
+    for name in names:
+        save_picture(source / f'{name}.jpg', *SIZE)
+    images = [
+        dict(id=index, file_name=name, height=SIZE[0], width=SIZE[1])
+        for index, name in enumerate(names)
+    ]
+    things = [annotation(index, index) for index in range(2)]
+    save_json(source / 'a.json', dict(images=images, annotations=things, categories=SQUARE))
+    found = converted('coco', source, tmp_path / 'out')
+    assert found.found.left_out.skipped == {}
+    assert [str(image.name) for image in found.found.images] == [f'{name}.jpg' for name in names]
+
+
+def test_pictures_in_what_is_replaced_are_refused(source: Path, tmp_path: Path) -> None:
+    out = tmp_path / 'out'
+    converted('coco', source, out)
+    with pytest.raises(UsageError, match=r'--images .*images lies in --out'):
+        converted('coco', source, out, images=[out / 'images'], force=True)
+    assert (out / 'images').is_dir()
+
+
 def test_images_of_one_name_are_told_apart(tmp_path: Path) -> None:
     """A label map can belong to one of them only."""
     source = tmp_path / 'in'

@@ -107,6 +107,15 @@ def test_folders_of_roboflow_divide(tmp_path: Path) -> None:
         assert objects_of(tmp_path / 'out', part)[0][1].startswith(part)
 
 
+def test_names_of_files_are_no_parts(tmp_path: Path) -> None:
+    source = tmp_path / 'voc'
+    for name in ('train_1', 'valve', 'test_2'):
+        save_picture(source / f'{name}.jpg')
+        save_xml(source / f'{name}.xml', f'<name>a</name>{BOX}', name=f'{name}.jpg')
+    found = converted('voc', source, tmp_path / 'out', split=(2 / 3, 1 / 3))
+    assert found.images == {'train': 2, 'val': 1}
+
+
 def test_folder_without_xml_files(tmp_path: Path) -> None:
     save_picture(tmp_path / 'voc' / 'a.jpg')
     with pytest.raises(DataError, match=r'voc has no \.xml file; expected is one per image'):

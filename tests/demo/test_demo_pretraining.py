@@ -49,6 +49,9 @@ def train(data: Path, work_dir: Path, iterations: int, *more: str) -> dict:
         'model.in_channels': 8,
         'train_dataloader.batch_size': 8,
         'train_cfg.max_iters': iterations,
+        'param_scheduler.0.end': 2,  # the curve of four iterations, also where the run is shorter
+        'param_scheduler.1.begin': 2,
+        'param_scheduler.1.end': 4,
         'train_cfg.val_interval': 2,
         'default_hooks.checkpoint.interval': 2,
         'custom_hooks.0.interval': 1,

@@ -72,6 +72,9 @@ def test_every_head_of_a_cascade_gets_the_classes(detection: Path) -> None:
 def test_classes_are_put_in_the_order_of_the_file(detection: Path) -> None:
     classes = load(BOXES, detection, classes=['other', 'cell']).train_dataloader.dataset.metainfo
     assert classes.classes == ('cell', 'other')
+    colors = [(1, 1, 1), (2, 2, 2)]
+    cfg = load(BOXES, detection, classes=['other', 'cell'], palette=colors)
+    assert list(cfg.train_dataloader.dataset.metainfo.palette) == colors[::-1]
     one = load(BOXES, detection, classes=['other'])
     assert one.model.bbox_head.num_classes == 1
 

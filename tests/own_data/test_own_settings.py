@@ -9,6 +9,7 @@ import pytest
 from own_data_helpers import CLASSES, coco_content, load, write_picture
 
 from mmsw.apis import UsageError, load_config
+from mmsw.apis.checks.datasets import explained_errors
 from mmsw.apis.own_data.files import held_out
 from mmsw.datasets.palette import distinct_colors
 from mmsw.errors import DataError
@@ -89,6 +90,18 @@ def test_without_the_data_a_config_is_read_and_says_what_it_lacks() -> None:
     with pytest.raises(UsageError, match='classes=None takes the categories of /absent'):
         load(DETECTION, Path('/absent'))
     assert load(DETECTION, Path('/absent'), classes=('a',)).model.bbox_head.num_classes == 1
+
+
+def test_nothing_validates_on_training_images_where_the_data_are_absent() -> None:
+    own = dict(classes=('a', 'b'), val=0.2)
+    assert load(DETECTION, Path('/absent'), **own).val_dataloader.dataset.indices == []
+    cfg = load(SEGMENTATION, Path('/absent'), **own)
+    assert cfg.val_dataloader.dataset.indices == []
+    with (
+        pytest.raises(UsageError, match=r'val_dataloader.dataset.indices is empty.*at hand'),
+        explained_errors(cfg.val_dataloader, 'val_dataloader'),
+    ):
+        raise ValueError('need at least one array to concatenate')
 
 
 def test_images_elsewhere_are_not_counted() -> None:

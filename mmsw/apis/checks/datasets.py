@@ -65,6 +65,11 @@ def explained_errors(dataloader: Any, name: str, evaluator: Any = None) -> Itera
 
 def _check_size(dataset: dict, name: str, error: Exception) -> None:
     """Raise if a data set of this config is empty: mmengine cannot serialize one."""
+    if isinstance(dataset.get('indices'), (list, tuple)) and not dataset['indices']:
+        raise UsageError(
+            f'{name}.dataset.indices is empty, so it has no image. A config with own_data.val as a '
+            'share gets this where its data are not at hand: read it where they are'
+        ) from error
     try:
         built = DATASETS.build({**copy.deepcopy(dataset), 'pipeline': [], 'serialize_data': False})
         number = len(built)

@@ -22,6 +22,11 @@ from .loaders import fill_loader, metrics_of
 from .pipelines import fill_pipelines, filled_steps
 from .settings import SPLITS, OwnData
 
+# What mmdet's packing step hands on where a config does not say it.
+_PACKED = (
+    'img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'flip', 'flip_direction',
+)  # fmt: skip
+
 
 def fill_detection(cfg: Config, own: OwnData) -> tuple[int, int | None]:
     """Fill in what a detector needs, in place.
@@ -41,7 +46,7 @@ def fill_detection(cfg: Config, own: OwnData) -> tuple[int, int | None]:
             f'own_data.masks=True, but none of the {found.objects} annotations of {path} has a '
             'mask (segmentation): set own_data.masks=False to learn boxes alone'
         )
-    metainfo = dict(classes=names, palette=colors_of(own, len(names)))
+    metainfo = dict(classes=names, palette=_colors(own, names))
     datasets, images = _datasets(own, metainfo, found)
     for split, items in datasets.items():
         fill_loader(cfg, split, items)
@@ -55,6 +60,15 @@ def fill_detection(cfg: Config, own: OwnData) -> tuple[int, int | None]:
     return len(names), images
 
 
+def _colors(own: OwnData, names: tuple[str, ...]) -> list:
+    """Colours of the classes, which may stand in another order than in ``own_data``."""
+    colors = colors_of(own, len(names))
+    given = names_given(own)
+    if own.palette is None or given is None:
+        return colors
+    return [colors[given.index(name)] for name in names]
+
+
 def _names(own: OwnData, path: str, found: CocoSummary | None) -> tuple[str, ...]:
     given = names_given(own)
     if given is not None:
@@ -62,8 +76,8 @@ def _names(own: OwnData, path: str, found: CocoSummary | None) -> tuple[str, ...
     if found is None:
         raise UsageError(
             f'own_data.classes=None takes the categories of {path} (own_data.train.annotations), '
-            'which does not exist: put it there, name its folder with --data-root PATH, or list '
-            'the classes'
+            'which does not exist: put it there, name its folder with '
+            '--cfg-options own_data.data_root=PATH, or list the classes with own_data.classes=A,B'
         )
     if found.left_out:
         print_log(
@@ -99,6 +113,8 @@ def _datasets(
             datasets['train']['indices'] = [index for index in order if index not in chosen]
             datasets['val']['indices'] = [index for index in order if index in chosen]
             images = len(order) - len(chosen)
+        else:  # a run of this config is refused, not one that validates on what it trains on
+            datasets['val']['indices'] = []
     datasets['val']['test_mode'] = True
     datasets.setdefault('test', copy.deepcopy(datasets['val']))
     datasets['test']['test_mode'] = True
@@ -129,7 +145,7 @@ def _give_instances(part: Any) -> None:
     """Let the packing step of every pipeline hand on the annotations."""
     items = part.values() if isinstance(part, dict) else part
     if isinstance(part, dict) and component_name(part.get('type')) == 'PackDetInputs':
-        part['meta_keys'] = (*part.get('meta_keys', ()), 'instances')
+        part['meta_keys'] = (*part.get('meta_keys', _PACKED), 'instances')
         return
     for item in items if isinstance(items, (list, tuple)) or isinstance(part, dict) else ():
         if isinstance(item, (dict, list, tuple)):

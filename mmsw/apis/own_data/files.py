@@ -139,7 +139,7 @@ def _files_below(folder: str) -> list[str]:
         found += [
             os.path.join(below, name) if below != '.' else name
             for name in names
-            if not name.startswith('.')
+            if not name.startswith('.') and os.path.isfile(os.path.join(place, name))
         ]
     return found
 

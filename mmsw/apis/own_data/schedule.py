@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import Any
 
 import torch.distributed
 from mmengine.config import Config
+from mmengine.logging import print_log
 
 from mmsw.component_name import component_name
 from mmsw.errors import UsageError
@@ -41,6 +43,14 @@ def fill_schedule(cfg: Config, own: OwnData, images: int | None) -> None:
     loop = cfg.get('train_cfg') or {}
     if loop.get('max_iters', 0) is None:
         loop.max_iters = own.max_iters or iterations_for(own, images or 0, total)
+        if images is None and not own.max_iters:
+            print_log(
+                f'own_data: the number of training images is not known, since {own.data_root} '
+                f'(own_data.data_root) is not at hand, so a training has the fewest iterations, '
+                f'{loop.max_iters}: read the config where the data are, or set own_data.max_iters',
+                'current',
+                logging.WARNING,
+            )
     length = loop.get('max_iters')
     if not length:  # in epochs, by a config that knows better
         _check_schedulers(cfg)

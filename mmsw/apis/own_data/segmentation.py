@@ -88,7 +88,9 @@ def _hold_out(own: OwnData, found: dict[str, list[dict]], groups: list[ImageGrou
             'list, and name it as own_data.val.list'
         )
     names = [stem for group in groups for stem in group.stems]
-    if not names:  # the data are not at hand
+    if not names:  # the data are not at hand: a run of this config is refused, not one on the same
+        for item in found['val']:
+            item['indices'] = []
         return None
     chosen = held_out(names, own.held_out)
     start = 0

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
-import torch
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
@@ -16,6 +15,7 @@ from mmsw.wording import short
 
 from ..image_way import PreparedImage, image_way, in_batches, prepare_image
 from ..inference import predict_prepared
+from ..memory_shortage import shortage
 from .class_windows import segment_in_windows
 from .inputs import Source
 from .object_windows import detect_in_windows
@@ -129,8 +129,7 @@ def _explain(error: Exception, options: PredictOptions) -> None:
     """Raise what concerns all images: a wrong use, and memory that does not suffice."""
     if isinstance(error, UsageError):
         raise error
-    full = isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError))
-    if full or (isinstance(error, RuntimeError) and 'not enough memory' in str(error)):
+    if shortage(error):
         smaller = '--batch-size 1' if options.batch_size > 1 else '--window 1024 1024'
         if options.window and options.batch_size == 1:
             smaller = 'a smaller --window'

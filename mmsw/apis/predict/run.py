@@ -238,7 +238,7 @@ class _Run:
         if video is not None:
             for writer in self._writers:
                 writer.end(video.source, whole)
-            self.report.inputs += whole
+            self.report.inputs += whole and video.source.path not in self.report.skipped
 
     def _count(self, item: Loaded, outcome: Outcome) -> None:
         self.report.images += 1

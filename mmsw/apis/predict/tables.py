@@ -42,19 +42,21 @@ class CocoWriter(Writer):
         image = {'id': number, 'file_name': image_name(seen), 'height': height, 'width': width}
         if seen.frame is not None:
             image |= {'video': seen.source.name, 'frame_index': seen.frame}
+        first = self._number + 1
+        lines = [
+            json.dumps({'id': index, 'image_id': number, **entry})
+            for index, entry in enumerate(_entries(seen.outcome), first)
+        ]
+        if lines:
+            self._out.write((',\n' if self._number else '\n') + ',\n'.join(lines))
+        self._number += len(lines)
         self._images.append(image)
-        for entry in _entries(seen.outcome):
-            self._number += 1
-            self._out.write(',\n' if self._number > 1 else '\n')
-            json.dump({'id': self._number, 'image_id': number, **entry}, self._out)
 
     def close(self, keep: bool) -> None:
         try:
             if not keep:
                 return
-            used = len(self._classes)
-            names = [class_name(self._classes, index) for index in range(used)]
-            categories = [{'id': i, 'name': name} for i, name in enumerate(names, 1)]
+            categories = [{'id': i, 'name': name} for i, name in enumerate(self._classes, 1)]
             for key, value in (('images', self._images), ('categories', categories)):
                 lines = ',\n'.join(json.dumps(item, ensure_ascii=False) for item in value)
                 self._out.write(f'\n],\n"{key}": [\n{lines}')
@@ -89,13 +91,15 @@ class CsvWriter(Writer):
     def write(self, seen: Seen) -> None:
         height, width = seen.size
         frame = '' if seen.frame is None else seen.frame
+        rows = []
         for entry in _entries(seen.outcome):
             x, y, wide, high = entry['bbox']
             name = class_name(self._classes, entry['category_id'] - 1)
             corners = (round(value, 2) for value in (x, y, x + wide, y + high))
             rle = entry.get('segmentation', {}).get('counts', '')
             image = (seen.source.name, frame, width, height)
-            self._rows.writerow((*image, name, entry['category_id'], entry['score'], *corners, rle))
+            rows.append((*image, name, entry['category_id'], entry['score'], *corners, rle))
+        self._rows.writerows(rows)
 
     def close(self, keep: bool) -> None:
         try:

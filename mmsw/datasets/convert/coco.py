@@ -14,7 +14,7 @@ from mmsw.wording import short
 from .annotated import AnnotatedImage, AnnotatedObject, Found, LeftOut, Progress
 from .outlines import box_of, checked_outline, encoded
 from .parts import part_of
-from .pictures import Pictures, check_size, clean_name, files_below, size_of
+from .pictures import SUFFIXES, Pictures, check_size, clean_name, files_below, size_of
 
 _DAMAGE = (TypeError, ValueError, OverflowError)  # numbers that are none
 _KEYS = ('images', 'annotations', 'categories')
@@ -138,6 +138,8 @@ class _Reader:
         picture = self.pictures.find([name], self.path.parent, self.part)
         if picture is None:
             raise UnfitError('its picture is not there')
+        if name.suffix.lower() not in SUFFIXES:  # the ending is left out in the file
+            name = name.with_name(name.name + picture.suffix)
         height, width = size_of(picture)
         if item.get('height') and item.get('width'):
             check_size((int(item['height']), int(item['width'])), (height, width))

@@ -65,6 +65,11 @@ def read_colors(
         )
     colors = read_table(table)
     names = list(classes or dict.fromkeys(colors.values()))
+    unknown = sorted({*names} - {*colors.values()})
+    if unknown:
+        raise DataError(f'{table} has no colour for {listed(unknown)}, which --classes names')
+    if len(names) > _UNKNOWN:
+        raise DataError(f'{table} has {len(names)} classes; a label map holds {_UNKNOWN} at most')
     if background:
         names = [name for name in names if not is_background(name)]
     numbers = np.full(1 << 24, _UNKNOWN if not ignore_unknown else _IGNORED, np.uint8)
@@ -75,7 +80,9 @@ def read_colors(
     masks, parts = _masks(source, mask_suffix, pictures), listed_parts(source, 'Segmentation')
     for index, (mask, name) in enumerate(masks.items()):
         progress('read', index + 1, len(masks))
-        part = parts.get(str(name), parts.get(name.name)) or part_of(name.parts[0])
+        part = parts.get(str(name), parts.get(name.name))
+        if part is None and len(name.parts) > 1:
+            part = part_of(name.parts[0])
         try:
             images.append(_image(mask, name, part, pictures, numbers))
         except UnfitError as reason:

@@ -134,10 +134,20 @@ def convert(request: Request, progress: Progress) -> Converted:
         new.mkdir()
         _write(new, converted, request, progress)
         write_json(new / REPORT, 'conversion', _report(converted, request))
-        if request.out.exists():
-            os.replace(request.out, Path(place, 'old'))
-        os.replace(new, request.out)
+        _put(new, request.out, Path(place, 'old'))
     return converted
+
+
+def _put(new: Path, out: Path, old: Path) -> None:
+    """Move a folder to its place, and what is there to another one; if that fails, back again."""
+    if out.exists():
+        os.replace(out, old)
+    try:
+        os.replace(new, out)
+    except OSError:
+        if old.exists():
+            os.replace(old, out)
+        raise
 
 
 def _folder(source: Path) -> Path:
@@ -168,6 +178,9 @@ def _checked(request: Request) -> tuple[str, ...]:
         raise UsageError(f'--out {out} lies in {_folder(source)}: name a folder outside of it')
     if _folder(source).resolve().is_relative_to(out.resolve()):
         raise UsageError(f'--out {out} holds {source}: name another folder')
+    for folder in request.images:  # what is in OUT is replaced
+        if folder.resolve().is_relative_to(out.resolve()):
+            raise UsageError(f'--images {folder} lies in --out {out}: name another folder')
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         if not (out.is_dir() and read_json(out / REPORT, 'conversion')):
             raise UsageError(

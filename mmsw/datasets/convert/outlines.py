@@ -72,13 +72,6 @@ def encoded(outline: list[list[float]] | dict, height: int, width: int) -> dict:
     return found
 
 
-def decoded(outline: list[list[float]] | dict, height: int, width: int) -> np.ndarray:
-    """The mask of an outline, bool ``[H, W]``."""
-    from pycocotools import mask
-
-    return mask.decode(encoded(outline, height, width)).astype(bool)
-
-
 def area_of(rle: dict) -> int:
     """Number of pixels of a compressed run-length encoding."""
     from pycocotools import mask

@@ -54,7 +54,8 @@ def read_voc(
     for index, path in enumerate(paths):
         progress('read', index + 1, len(paths))
         name = _name(path.relative_to(source))
-        part = parts.get(path.stem) if parts else part_of(path.relative_to(source).parts[0])
+        folders = path.relative_to(source).parts[:-1]
+        part = parts.get(path.stem) if parts else part_of(folders[0]) if folders else None
         if parts and part is None:
             left_out.note(name, 'no list in ImageSets/Main names the image')
             continue
