@@ -96,6 +96,8 @@ def coco(tmp_path: Path) -> Path:
     return root
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_help_from_anywhere_without_installation(tmp_path: Path) -> None:
     for name, option in (
         ('train.py', '--wandb'),

@@ -30,6 +30,8 @@ def in_two_processes(script: Path, *arguments: object) -> subprocess.CompletedPr
     )
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_guard_that_fails_in_one_process_stops_both(tmp_path: Path) -> None:
     done = in_two_processes(HERE / 'worker.py', 'guard', tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -38,6 +40,8 @@ def test_guard_that_fails_in_one_process_stops_both(tmp_path: Path) -> None:
     assert list(tmp_path.rglob('*.pth')) == []
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_address_is_fetched_once_for_both(tmp_path: Path) -> None:
     model = MODELS.build(tiny_config(tmp_path).model)
     torch.save(model.state_dict(), tmp_path / 'start.pth')
