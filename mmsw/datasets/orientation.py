@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import io
 
-_ORIENTATION = 0x0112
-_QUARTER_TURNS = range(5, 9)
+ORIENTATION = 0x0112  # the tag of EXIF
+QUARTER_TURNS = range(5, 9)  # its values that swap height and width
 
 
 def exif_hint(content: bytes, shape: tuple[int, int], wanted: tuple[int, int]) -> str | None:
@@ -25,10 +25,10 @@ def exif_hint(content: bytes, shape: tuple[int, int], wanted: tuple[int, int]) -
         return None
     try:
         with Image.open(io.BytesIO(content)) as picture:
-            stored, turn = picture.size[::-1], picture.getexif().get(_ORIENTATION)
+            stored, turn = picture.size[::-1], picture.getexif().get(ORIENTATION)
     except Exception:  # whatever a decoder raises: it has no EXIF data to go by
         return None
-    if turn not in _QUARTER_TURNS:
+    if turn not in QUARTER_TURNS:
         return None
     what, color_type = 'turned it', 'color_ignore_orientation'
     if stored == tuple(shape):

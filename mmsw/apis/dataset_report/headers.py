@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-_ORIENTATION = 0x0112
-_QUARTER_TURNS = range(5, 9)
+from mmsw.datasets.orientation import ORIENTATION, QUARTER_TURNS
+
 _END_MARKS = {'JPEG': b'\xff\xd9', 'PNG': b'IEND'}
 _END = 4096  # bytes; cameras write a little behind the mark
 
@@ -37,7 +37,7 @@ class Header:
     @property
     def turned(self) -> bool:
         """Whether width and height change places when the image is shown."""
-        return self.orientation in _QUARTER_TURNS
+        return self.orientation in QUARTER_TURNS
 
 
 def read_header(path: str) -> Header | None:
@@ -64,6 +64,6 @@ def read_header(path: str) -> Header | None:
 
 def _orientation(picture: Image.Image) -> int:
     if picture.format in ('JPEG', 'MPO', 'TIFF', 'WEBP') or 'exif' in picture.info:
-        found = picture.getexif().get(_ORIENTATION, 1)
+        found = picture.getexif().get(ORIENTATION, 1)
         return found if found in range(1, 9) else 1
     return 1  # asking a PNG would decode it

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from mmsw.component_name import component_name
+from mmsw.datasets.label_values import BINARY_MASKS
 
 from .settings import OwnData
 
@@ -131,7 +132,7 @@ def _resize(step: dict, own: OwnData) -> list[dict]:
 
 def label_mapping(own: OwnData) -> dict | None:
     """The step that gives label values of the files their meaning; ``None`` if none is needed."""
-    mapping = {255: 1} if own.binary_masks else {}
+    mapping = dict(BINARY_MASKS) if own.binary_masks else {}
     # as loaded: where label 0 is no class, 1 has become 0, and 0 is 255
     shift = 1 if own.reduce_zero_label else 0
     ignored = tuple(

@@ -12,6 +12,7 @@ import numpy as np
 from mmsw.errors import DataError, UnfitError
 from mmsw.wording import listed
 
+from ..label_values import IGNORED
 from .annotated import AnnotatedImage, Found, LeftOut, Progress
 from .label_map_files import is_background
 from .parts import listed_parts, part_of
@@ -21,7 +22,6 @@ TABLES = ('labelmap.txt', 'class_dict.csv', 'label_colors.txt')
 _FOLDER = 'SegmentationClass'
 _OTHER_FOLDER = 'SegmentationObject'  # a colour per object
 _ENDINGS = ('.png', '.bmp', '.tif', '.tiff')
-_IGNORED = 255
 _UNKNOWN = 254  # no class has this number
 _NUMBERS = re.compile(r'\d+')
 
@@ -72,9 +72,9 @@ def read_colors(
         raise DataError(f'{table} has {len(names)} classes; a label map holds {_UNKNOWN} at most')
     if background:
         names = [name for name in names if not is_background(name)]
-    numbers = np.full(1 << 24, _UNKNOWN if not ignore_unknown else _IGNORED, np.uint8)
+    numbers = np.full(1 << 24, _UNKNOWN if not ignore_unknown else IGNORED, np.uint8)
     for (red, green, blue), name in colors.items():
-        number = names.index(name) if name in names else _IGNORED
+        number = names.index(name) if name in names else IGNORED
         numbers[red << 16 | green << 8 | blue] = number
     left_out, images = LeftOut(), []
     masks, parts = _masks(source, mask_suffix, pictures), listed_parts(source, 'Segmentation')

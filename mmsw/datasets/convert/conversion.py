@@ -16,11 +16,12 @@ import numpy as np
 from mmsw.errors import DataError, UnfitError, UsageError
 from mmsw.json_file import read_json, write_json
 
+from ..label_values import IGNORED
 from .annotated import BACKGROUND, IGNORE, AnnotatedImage, Found, Progress
 from .coco import read_coco
 from .coco_file import coco_content, write_coco
 from .colors import read_colors
-from .label_map_files import IGNORED, class_values, drawn_labels, is_background, write_labels
+from .label_map_files import class_values, drawn_labels, is_background, write_labels
 from .labelme import read_labelme
 from .parts import PARTS, check_shares, divide
 from .pictures import Pictures

@@ -9,10 +9,9 @@ import numpy as np
 
 from mmsw.errors import UnfitError
 
+from ..label_values import IGNORED
 from .annotated import IGNORE, AnnotatedImage, LeftOut
 from .outlines import area_of, encoded
-
-IGNORED = 255
 
 
 def drawn_labels(

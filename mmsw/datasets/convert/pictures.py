@@ -12,11 +12,10 @@ from typing import Any
 
 from mmsw.errors import UnfitError
 
+from ..orientation import ORIENTATION, QUARTER_TURNS
 from .parts import part_of
 
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
-_ORIENTATION = 0x0112
-_QUARTER_TURNS = range(5, 9)
 
 
 def files_below(folder: Path, suffixes: str | tuple[str, ...]) -> Iterator[Path]:
@@ -149,8 +148,8 @@ def size_of(picture: Path | bytes) -> tuple[int, int]:
     """
     with opened(picture) as image:
         width, height = image.size
-        turn = image.getexif().get(_ORIENTATION)
-    return (width, height) if turn in _QUARTER_TURNS else (height, width)
+        turn = image.getexif().get(ORIENTATION)
+    return (width, height) if turn in QUARTER_TURNS else (height, width)
 
 
 def check_size(stated: tuple[int, int], found: tuple[int, int]) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from ..label_values import IGNORED
 from .conversion import REPORT, Converted
-from .label_map_files import IGNORED
 from .parts import PARTS
 
 
