@@ -86,6 +86,14 @@ def _add_start_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--pretrain-epochs', type=int, default=8, help='of the same pretraining (%(default)s)'
     )
+    parser.add_argument(
+        '--pretrain-iters',
+        type=int,
+        metavar='N',
+        help='iterations that the pretraining of the named checkpoints had; the start '
+        'scratch-long trains for as many more (default: those of the pretraining on the demo '
+        'scenes)',
+    )
 
 
 def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
@@ -149,6 +157,7 @@ def _study(args: argparse.Namespace) -> TransferStudy:
         pretrained=pretrained,
         sparsity=args.sparsity,
         pretrain_epochs=args.pretrain_epochs,
+        pretrain_iters=args.pretrain_iters,
         nproc=args.nproc,
         amp=args.amp,
         auto_scale_lr=args.auto_scale_lr,
