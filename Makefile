@@ -109,11 +109,11 @@ test-slow: ready-test ## run the slow tests only
 docs: ready-docs ## run the code blocks of README and docs, then build the documentation: site/
 	@rm -rf work_dirs/docs
 	OMP_NUM_THREADS=1 "$(RUN)" -m pytest -q -n 2 --durations 20 -m docs tests/docs $(TEST_ARGS)
-	"$(RUN)" -m mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 "$(RUN)" -m mkdocs build --strict
 
 .PHONY: docs-serve
 docs-serve: ready-docs ## show the documentation while you write it; runs no notebook
-	MMSW_DOCS_NOTEBOOKS=skip "$(RUN)" -m mkdocs serve --no-strict --watch mmsw
+	NO_MKDOCS_2_WARNING=1 MMSW_DOCS_NOTEBOOKS=skip "$(RUN)" -m mkdocs serve --no-strict --watch mmsw
 
 .venv/lint/bin/ruff: requirements/lint.txt
 	@echo '==> ruff and clang-format: .venv/lint'

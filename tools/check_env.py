@@ -47,6 +47,7 @@ DOCS_MODULES = {
     'nbclient': 'nbclient',
     'nbconvert': 'nbconvert',
     'ipykernel': 'ipykernel',
+    'ruff': 'ruff',
 }
 PURPOSES = {
     'run': STACK_MODULES,
