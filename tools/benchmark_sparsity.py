@@ -54,7 +54,11 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         help='runs side by side, of one thread each (%(default)s); no more than idle processors',
     )
     parser.add_argument(
-        '--config', type=Path, default=_CONFIG, metavar='PATH', help='what is trained (%(default)s)'
+        '--config',
+        type=Path,
+        default=_CONFIG,
+        metavar='PATH',
+        help='what is trained (default: configs/demo/pretrain_sw_mini_scenes.py)',
     )
     parser.add_argument(
         '--data',
