@@ -97,6 +97,14 @@ def _add_start_arguments(parser: argparse.ArgumentParser) -> None:
         metavar='N',
         help='epochs of the pretraining on the demo scenes (default: %(default)s)',
     )
+    parser.add_argument(
+        '--pretrain-iters',
+        type=int,
+        metavar='N',
+        help='iterations that the pretraining of the named checkpoints had; the start '
+        'scratch-long trains for as many more (default: those of the pretraining on the demo '
+        'scenes)',
+    )
 
 
 def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
@@ -168,6 +176,7 @@ def _study(args: argparse.Namespace) -> TransferStudy:
         pretrained=pretrained,
         sparsity=args.sparsity,
         pretrain_epochs=args.pretrain_epochs,
+        pretrain_iters=args.pretrain_iters,
         nproc=args.nproc,
         amp=args.amp,
         auto_scale_lr=args.auto_scale_lr,

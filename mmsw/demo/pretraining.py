@@ -130,6 +130,21 @@ def make_demo_checkpoint(
         return DemoCheckpoint(out, curve.accuracy, _read_back(backbone, out))
 
 
+def pretraining_iterations(data: str | os.PathLike[str], epochs: int = 8) -> int:
+    """Iterations of :func:`make_demo_checkpoint` for the same data and passes.
+
+    Args:
+        data: Folder that ``tools/make_demo_data.py`` made.
+        epochs: Passes over the cutouts, at least 1.
+
+    Raises:
+        UsageError: If the data are missing.
+        mmsw.datasets.DataError: If the data are damaged.
+    """
+    recipe = load_config(recipe_files()[0], data_root=_coco_folder(Path(data)))
+    return epochs * _iterations_per_epoch(recipe)
+
+
 def _check_arguments(out: Path, sparsity: float, seed: int, epochs: int) -> None:
     if not 0 <= sparsity < 1:
         raise UsageError(f'sparsity must be in [0, 1), got {sparsity}')
@@ -182,8 +197,7 @@ def _put_in(recipe: Config, wanted: Config, backbone: nn.Module) -> None:
 
 def _fit(recipe: Config, sparsity: float, epochs: int) -> None:
     """Stretch or shrink the schedule to so many passes over the data, and set the sparsity."""
-    loader = recipe.train_dataloader
-    per_epoch = -(-len(DATASETS.build(loader.dataset)) // loader.batch_size)
+    per_epoch = _iterations_per_epoch(recipe)
     factor = epochs * per_epoch / recipe.train_cfg.max_iters
     fit_schedule(recipe, epochs * per_epoch, evaluations=epochs)
     if not sparsity:
@@ -193,6 +207,11 @@ def _fit(recipe: Config, sparsity: float, epochs: int) -> None:
             hook.sparsity = sparsity
             hook.interval = max(1, round(hook.interval * factor))
             hook.end_iter = int(hook.end_iter * factor)  # what was grown last still has to learn
+
+
+def _iterations_per_epoch(recipe: Config) -> int:
+    loader = recipe.train_dataloader
+    return -(-len(DATASETS.build(loader.dataset)) // loader.batch_size)
 
 
 def _read_back(net: nn.Module, path: Path) -> SparsityReport:

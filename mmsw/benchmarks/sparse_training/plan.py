@@ -17,11 +17,12 @@ from ..runs import Run
 from .hook import SparsityBenchmarkHook
 
 DENSE = 'dense'
+KEPT, EXCHANGED = 'static', 'filter'  # the same filters at the start
 # What DynamicSparsityHook is told beside the sparsity.
 METHODS: dict[str, dict[str, Any]] = {
     DENSE: {},
-    'static': dict(granularity='filter', end_iter=0),
-    'filter': dict(granularity='filter'),
+    KEPT: dict(granularity='filter', end_iter=0),
+    EXCHANGED: dict(granularity='filter'),
     'weight': dict(granularity='weight'),
 }
 UPDATES = 16  # in a run, unless an interval is asked for

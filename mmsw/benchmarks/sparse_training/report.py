@@ -11,8 +11,16 @@ from ..report import device_text, notes, progress_text, table_of
 from ..runs import Failure
 from ..words import NONE
 from .operator_time import operator_of
-from .plan import DENSE, SparsityRun, SparsitySettings
-from .summary import Cell, conclusions, inexact, make_cells, unequal_conditions
+from .plan import SparsityRun, SparsitySettings
+from .summary import (
+    Cell,
+    conclusions,
+    dense_of,
+    inexact,
+    make_cells,
+    static_of,
+    unequal_conditions,
+)
 
 
 def write_report(
@@ -60,7 +68,8 @@ def _learning_table(cells: Sequence[Cell]) -> str:
             ('pruned', lambda c: f'{c.sparsity:.0%}'),
             ('seeds', lambda c: c.seeds),
             ('accuracy [%]', lambda c: c.spread(lambda r: r['accuracy']).text()),
-            ('accuracy − dense [95% interval]', lambda c: _difference(c, cells)),
+            ('accuracy − dense [95% interval]', lambda c: _difference(c, dense_of(c, cells))),
+            ('accuracy − static [95% interval]', lambda c: _difference(c, static_of(c, cells))),
             ('filters left', lambda c: _percent(c.spread(_share_of('filters')))),
             ('weights left', lambda c: _percent(c.spread(_share_of('weights')))),
             ('exchanged', lambda c: _percent(c.spread(lambda r: r['exchanged']))),
@@ -78,7 +87,9 @@ def _time_table(cells: Sequence[Cell]) -> str:
             ('s / iteration', lambda c: _text(c.spread(_seconds), 3)),
             (
                 '× dense',
-                lambda c: _text(_against_dense(c, cells, lambda a, b: _seconds(a) / _seconds(b))),
+                lambda c: _text(
+                    _against(c, dense_of(c, cells), lambda a, b: _seconds(a) / _seconds(b))
+                ),
             ),
             ('updates', lambda c: _percent(c.spread(lambda r: r['updates_share']))),
             ('work left', lambda c: _percent(c.operator(lambda o: o['work_left']))),
@@ -148,18 +159,17 @@ def _summary(cells: Sequence[Cell]) -> list[dict[str, Any]]:
                 lambda o: o['forward_backward']['ratio']
             ).numbers(),
         }
-        if cell.method != DENSE and DENSE in [other.method for other in cells]:
-            summary['accuracy_minus_dense'] = _against_dense(cell, cells, _gain).numbers()
+        for reference in (dense_of(cell, cells), static_of(cell, cells)):
+            if reference is not None:
+                difference = _against(cell, reference, _gain)
+                summary[f'accuracy_minus_{reference.method}'] = difference.numbers()
         summaries.append(summary)
     return summaries
 
 
-def _against_dense(
-    cell: Cell, cells: Sequence[Cell], value: Callable[[dict, dict], float]
-) -> Spread:
-    """Of nothing for dense itself, and where it is not asked for."""
-    dense = next((other for other in cells if other.method == DENSE), cell)
-    return Spread.of([]) if dense is cell else cell.against(dense, value)
+def _against(cell: Cell, reference: Cell | None, value: Callable[[dict, dict], float]) -> Spread:
+    """Of nothing where there is no reference."""
+    return Spread.of([]) if reference is None else cell.against(reference, value)
 
 
 def _gain(result: dict[str, Any], dense: dict[str, Any]) -> float:
@@ -174,8 +184,8 @@ def _share_of(what: str) -> Callable[[dict[str, Any]], float]:
     return lambda result: result[f'{what}_kept'] / result[what]
 
 
-def _difference(cell: Cell, cells: Sequence[Cell]) -> str:
-    found = _against_dense(cell, cells, _gain)
+def _difference(cell: Cell, reference: Cell | None) -> str:
+    found = _against(cell, reference, _gain)
     return found.signed_text() if found.n else NONE
 
 

@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..comparison import Group, Row, Spread, compare, conclude
+from ..comparison import Comparison, Group, Row, Spread, compare, conclude
 from ..report import unequal
 from ..runs import finished
 from .operator_time import operator_of
-from .plan import DENSE, SparsityRun
+from .plan import DENSE, EXCHANGED, KEPT, SparsityRun
 
 # What must be the same in all runs of a seed.
 _CONDITIONS = (
@@ -72,15 +72,30 @@ def inexact(runs: Sequence[SparsityRun]) -> list[str]:
 
 def unequal_conditions(runs: Sequence[SparsityRun]) -> list[str]:
     """Runs of one seed that did not begin as the others, or saw other data."""
-    alike = [run for run in runs if run.method in ('static', 'filter')]
+    alike = [run for run in runs if run.method in (KEPT, EXCHANGED)]
     return sorted(
         unequal(runs, lambda run: run.seed, _CONDITIONS)
         + unequal(alike, lambda run: (run.seed, run.sparsity), ['masks_at_start'])
     )
 
 
+def dense_of(cell: Cell, cells: Sequence[Cell]) -> Cell | None:
+    """What a cell is compared with: the dense network; None for itself, or if it is absent."""
+    return next((c for c in cells if c.method == DENSE and c is not cell), None)
+
+
+def static_of(cell: Cell, cells: Sequence[Cell]) -> Cell | None:
+    """The filters that SNIP chose, never exchanged, at the sparsity of an exchanging cell.
+
+    None for a method that prunes nothing, whole filters for good, or single weights.
+    """
+    if cell.method != EXCHANGED:
+        return None
+    return next((c for c in cells if c.method == KEPT and c.sparsity == cell.sparsity), None)
+
+
 def conclusions(cells: Sequence[Cell]) -> str:
-    """Whether the methods differ in accuracy by more than seeds do, at each sparsity."""
+    """What the paired differences in accuracy say: to dense, and what exchanging filters adds."""
     found = []
     for sparsity in sorted({cell.sparsity for cell in cells if cell.method != DENSE}):
         own = [cell for cell in cells if cell.method == DENSE or cell.sparsity == sparsity]
@@ -89,4 +104,15 @@ def conclusions(cells: Sequence[Cell]) -> str:
             scores = {s: {'scores': {'accuracy': r['accuracy']}} for s, r in cell.results.items()}
             rows.append(Row(cell.wanted, scores, f'{sparsity:.0%} pruned', 'cls', cell.method))
         found += compare(rows, 'accuracy')
-    return conclude(found)
+    parts = [conclude(found)]
+    if any(cell.method == DENSE for cell in cells):  # else static is the reference already
+        pairs = [(cell, static_of(cell, cells)) for cell in cells]
+        exchanged = [_gain(cell, static) for cell, static in pairs if static is not None]
+        parts += [conclude(exchanged)] if exchanged else []
+    return '\n\n'.join(parts)
+
+
+def _gain(cell: Cell, reference: Cell) -> Comparison:
+    difference = cell.against(reference, lambda one, other: one['accuracy'] - other['accuracy'])
+    name = f'{cell.sparsity:.0%} pruned, {cell.method}, accuracy'
+    return Comparison(name, reference.method, difference)

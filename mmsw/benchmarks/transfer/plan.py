@@ -20,7 +20,9 @@ from .configured import configured_start, start_digest
 from .hook import TransferHook
 from .networks import Network
 
-COMPARED = ('scratch', 'dense', 'sparse', 'sparse-unmasked')
+LONGER = 'scratch-long'  # random values, as many iterations as pretraining and fine-tuning together
+COMPARED = ('scratch', LONGER, 'dense', 'sparse', 'sparse-unmasked')
+RANDOM = ('scratch', LONGER)
 AS_CONFIGURED = 'config'  # what the config of each network names
 STARTS = (*COMPARED, AS_CONFIGURED)
 # Which checkpoint a start is from.
@@ -42,6 +44,8 @@ class TransferSettings:
             that of a network, or ``''`` for every shift-wise one.
         sparsity: Of the demonstration's own pretraining: share of the small filters to prune.
         pretrain_epochs: Its length.
+        pretrain_iters: Iterations that the pretraining of named checkpoints had, which
+            ``'scratch-long'`` has in addition; None: those of the demonstration's own.
         nproc: Processes of a run.
         amp: Train in mixed precision.
         auto_scale_lr: Scale the learning rate to the total batch size.
@@ -55,6 +59,7 @@ class TransferSettings:
     pretrained: Mapping[tuple[str, str], Path] = field(default_factory=dict)
     sparsity: float = 0.4
     pretrain_epochs: int = 8
+    pretrain_iters: int | None = None
     nproc: int = 1
     amp: bool = False
     auto_scale_lr: bool = False
@@ -68,22 +73,25 @@ class TransferRun(Run):
         network: What is trained.
         start: One of ``STARTS``.
         checkpoint: File that the backbone starts from; it may still have to be made.
+        iterations: Its length; None if it depends on data that are still to be made.
     """
 
     network: Network
     start: str
     checkpoint: Path | None
+    iterations: int | None
 
     @property
     def kind(self) -> str:
-        """Runs of one network take about the same time."""
-        return self.network.name
+        """Runs of one network and length take about the same time."""
+        return f'{self.network.name} {LONGER}' if self.start == LONGER else self.network.name
 
 
 def plan_runs(
     networks: list[Network],
     settings: TransferSettings,
     starts: Mapping[tuple[str, str], tuple[Path, str]],
+    pretraining: Mapping[str, int | None] | None = None,
 ) -> list[TransferRun]:
     """List the trainings of a benchmark: seed by seed, so that an early end leaves whole rounds.
 
@@ -92,6 +100,8 @@ def plan_runs(
         settings: What was asked for.
         starts: ``(network name, kind)`` -> checkpoint file and what identifies its contents, for
             every start that makes sense, see ``find_starts`` in ``starts.py``.
+        pretraining: Network name -> iterations of its pretraining, for ``'scratch-long'``, see
+            ``pretraining_lengths`` in ``starts.py``.
 
     Returns:
         The runs; starts that make no sense for a network are left out.
@@ -105,7 +115,6 @@ def plan_runs(
     }
     of_network = {
         network.name: {
-            'budget': settings.budgets[network.task],
             'data': data_digest(network.cfg, network.data.parent if network.is_demo else None),
             'config': config_digest(_not_started(network), network.data, ['mini_backbone']),
         }
@@ -116,24 +125,27 @@ def plan_runs(
         for network in networks:
             for start in settings.starts:
                 known = (network.name, CHECKPOINTS.get(start)) in starts
-                if start not in ('scratch', AS_CONFIGURED) and not known:
+                if start not in (*RANDOM, AS_CONFIGURED) and not known:
                     continue
+                budget = settings.budgets[network.task]
+                if start == LONGER:
+                    more = (pretraining or {}).get(network.name)
+                    budget = None if more is None else budget + more
                 path, identity = starts[network.name, CHECKPOINTS[start]] if known else (None, None)
                 if start == AS_CONFIGURED:
                     identity = start_digest(network.cfg)
-                own = {'start': start, 'checkpoint': identity, 'seed': seed}
+                own = {'start': start, 'checkpoint': identity, 'seed': seed, 'budget': budget}
                 name = f'{network.task}-{network.name}-{start}-seed{seed}'
                 folder = settings.out / 'runs' / name
                 all_settings = {**common, **own, **of_network[network.name]}
-                runs.append(TransferRun(folder, all_settings, seed, network, start, path))
+                runs.append(TransferRun(folder, all_settings, seed, network, start, path, budget))
     return runs
 
 
 def run_config(run: TransferRun, settings: TransferSettings) -> Config:
     """The config of a training, with the hook that fills the network and measures."""
     network = run.network
-    budget = settings.budgets[network.task]
-    cfg = config_of_run(_not_started(network), run, budget, settings.evaluations)
+    cfg = config_of_run(_not_started(network), run, run.iterations, settings.evaluations)
     enable_options(cfg, settings)
     hooks = []
     for hook in cfg.get('custom_hooks') or []:

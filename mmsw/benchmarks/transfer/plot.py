@@ -10,7 +10,13 @@ import numpy as np
 from ..comparison import Row
 from ..plot import BLUE, GREEN, GREY, RED, picture
 
-_COLOURS = {'scratch': GREY, 'dense': BLUE, 'sparse': RED, 'sparse-unmasked': GREEN}
+_COLOURS = {
+    'scratch': GREY,
+    'scratch-long': '#444444',
+    'dense': BLUE,
+    'sparse': RED,
+    'sparse-unmasked': GREEN,
+}
 _STYLES = ('-', '--', ':', '-.')
 
 

@@ -19,7 +19,7 @@ from ..report import device_text, notes, progress_text, table, table_of, unequal
 from ..runs import Failure, finished
 from ..words import NONE
 from .networks import Network
-from .plan import TransferRun, TransferSettings
+from .plan import LONGER, TransferRun, TransferSettings
 
 _TASK_TITLES = {'seg': 'Segmentation', 'det': 'Detection'}
 
@@ -74,6 +74,9 @@ def write_report(
 def _settings_text(runs: Sequence[TransferRun], settings: TransferSettings) -> str:
     tasks = dict.fromkeys(run.network.task for run in runs)
     budgets = ', '.join(f'{task} {settings.budgets[task]}' for task in tasks)
+    longer = sorted({run.iterations for run in runs if run.start == LONGER} - {None})
+    if longer:
+        budgets += f' ({LONGER}: {" and ".join(map(str, longer))})'
     return (
         f'{progress_text(runs)} Iterations: {budgets}; seeds: {settings.seeds}; '
         f'processes per run: {settings.nproc}; device: {device_text(runs)}.'
@@ -109,6 +112,7 @@ def _cost_table(rows: Sequence[Row]) -> str:
         [
             ('network', lambda row: row.network),
             ('start', lambda row: row.start),
+            ('iterations', _lengths),
             ('s / iteration', lambda row: _number(row, 'seconds_per_iteration', 1, 3)),
             ('peak memory [MB]', lambda row: _number(row, 'peak_memory', 1e6, 0)),
             ('parameters [M]', lambda row: _number(row, 'parameters', 1e6, 3)),
@@ -199,6 +203,11 @@ def _share(row: Row, when: str) -> str:
 def _number(row: Row, key: str, unit: float, digits: int) -> str:
     value = row.mean(key)
     return NONE if value is None else f'{value / unit:.{digits}f}'
+
+
+def _lengths(row: Row) -> str:
+    lengths = {result['curve'][-1]['iteration'] for result in row.results.values()}
+    return ', '.join(map(str, sorted(lengths))) or NONE
 
 
 def _sizes(row: Row) -> str:

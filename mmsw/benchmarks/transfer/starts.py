@@ -12,7 +12,7 @@ import mmsw
 from mmsw.apis.backbone import build_backbone
 from mmsw.apis.config import check_pretrained
 from mmsw.checkpoint import load_checkpoint_file, load_pretrained
-from mmsw.demo.pretraining import make_demo_checkpoint, recipe_files
+from mmsw.demo.pretraining import make_demo_checkpoint, pretraining_iterations, recipe_files
 from mmsw.errors import UsageError
 from mmsw.sparsity import report
 from mmsw.whole_file import write_whole
@@ -26,7 +26,7 @@ from ..digests import (
     source_digest,
 )
 from .networks import Network
-from .plan import AS_CONFIGURED, CHECKPOINTS, TransferSettings
+from .plan import AS_CONFIGURED, CHECKPOINTS, LONGER, RANDOM, TransferSettings
 
 _SEED = 0  # of the pretraining; all runs share it
 
@@ -72,7 +72,7 @@ def find_starts(
     for network in networks:
         if AS_CONFIGURED in settings.starts:
             check_pretrained(network.cfg)
-        if {'scratch', AS_CONFIGURED} & set(settings.starts):
+        if {*RANDOM, AS_CONFIGURED} & set(settings.starts):
             continue
         if any((network.name, kind) in found for kind in kinds):
             continue
@@ -82,6 +82,41 @@ def find_starts(
             f'with --pretrained-dense {network.name}=PATH; add scratch or config to --starts'
         )
     return found
+
+
+def pretraining_lengths(
+    networks: list[Network], settings: TransferSettings
+) -> dict[str, int | None]:
+    """How long the pretraining of each network is that a longer run from scratch stands beside.
+
+    Args:
+        networks: The networks.
+        settings: What was asked for.
+
+    Returns:
+        Network name -> iterations; None where the demonstration's data are still to be made. Empty
+        unless such runs were asked for.
+
+    Raises:
+        UsageError: If it is not known, since the checkpoints come from elsewhere.
+    """
+    if LONGER not in settings.starts:
+        return {}
+    if settings.pretrain_iters is not None:
+        return {network.name: settings.pretrain_iters for network in networks}
+    lengths: dict[str, int | None] = {}
+    for network in networks:
+        if not network.is_demo or settings.pretrained:
+            raise UsageError(
+                f'the start {LONGER} of {network.name} trains for as many iterations as '
+                'pretraining and fine-tuning together: say how many the pretraining had with '
+                f'--pretrain-iters N, or leave {LONGER} out of --starts'
+            )
+        data = network.data.parent
+        lengths[network.name] = (
+            pretraining_iterations(data, settings.pretrain_epochs) if data.exists() else None
+        )
+    return lengths
 
 
 def make_starts(

@@ -22,6 +22,7 @@ from .networks import Network, read_networks
 from .plan import (
     AS_CONFIGURED,
     COMPARED,
+    LONGER,
     STARTS,
     TransferRun,
     TransferSettings,
@@ -31,7 +32,7 @@ from .plan import (
 )
 from .plot import draw
 from .report import make_rows, write_report
-from .starts import find_starts, make_starts
+from .starts import find_starts, make_starts, pretraining_lengths
 
 DEMO_BUDGETS = {'seg': 200, 'det': 120}
 
@@ -73,6 +74,7 @@ class TransferStudy(Study[TransferRun]):
 
     def check(self) -> None:
         find_starts(self.networks, self.settings)
+        pretraining_lengths(self.networks, self.settings)
         for network in self.networks:
             if not network.is_demo or network.data.parent.exists():
                 _check_data(network)
@@ -84,7 +86,8 @@ class TransferStudy(Study[TransferRun]):
 
     def plan(self) -> list[TransferRun]:
         self.starts = find_starts(self.networks, self.settings)
-        return plan_runs(self.networks, self.settings, self.starts)
+        lengths = pretraining_lengths(self.networks, self.settings)
+        return plan_runs(self.networks, self.settings, self.starts, lengths)
 
     def prepare(self) -> None:
         make_starts(self.networks, self.settings, self.starts, self.progress)
@@ -103,7 +106,9 @@ class TransferStudy(Study[TransferRun]):
             yield f'start: {path}{"" if path.is_file() else " (to be pretrained)"}'
 
     def length(self, runs: Sequence[TransferRun]) -> str:
-        return f'{sum(self.settings.budgets[run.network.task] for run in runs)} iterations'
+        known = f'{sum(run.iterations or 0 for run in runs)} iterations'
+        unknown = sum(run.iterations is None for run in runs)
+        return f'{known} and {unknown} runs of a length that the data decide' if unknown else known
 
     def report(self, runs: Sequence[TransferRun], failures: Sequence[Failure]) -> str:
         return write_report(self.networks, runs, self.settings, failures)
@@ -118,6 +123,8 @@ def _with_defaults(settings: TransferSettings, networks: Sequence[Network]) -> T
     starts = settings.starts
     if not starts:
         starts = COMPARED if demo or settings.pretrained else (AS_CONFIGURED,)
+        if settings.pretrained and settings.pretrain_iters is None:
+            starts = tuple(start for start in starts if start != LONGER)
     budgets = settings.budgets or {
         task: _default_budget([network for network in networks if network.task == task])
         for task in dict.fromkeys(network.task for network in networks)
@@ -148,6 +155,7 @@ def _check(settings: TransferSettings) -> None:
             'evaluations': settings.evaluations,
             **{f'budget of {task}': value for task, value in settings.budgets.items()},
             'pretrain epochs': settings.pretrain_epochs,
+            'pretrain iters': 1 if settings.pretrain_iters is None else settings.pretrain_iters,
         }
     )
     if torch.cuda.is_available() and settings.nproc > torch.cuda.device_count():

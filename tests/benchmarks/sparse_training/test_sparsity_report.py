@@ -48,10 +48,11 @@ def test_tables_hold_means_deviations_and_differences_by_seed(finished, settings
     assert '8 of 9 runs finished' in text
     assert 'images held out: 40; 2 runs side by side' in text
     assert row(text, 0, 'dense') == [
-        *('dense', '0%', '3', '82.00 ± 2.00', '–', '100.0%', '100.0%', '25.0%')
+        *('dense', '0%', '3', '82.00 ± 2.00', '–', '–', '100.0%', '100.0%', '25.0%')
     ]
     assert row(text, 0, 'static') == [
-        *('static', '50%', '3', '74.00 ± 4.00', '-8.00 [-12.97, -3.03]', '50.0%', '50.0%', '25.0%')
+        *('static', '50%', '3', '74.00 ± 4.00', '-8.00 [-12.97, -3.03]', '–'),
+        *('50.0%', '50.0%', '25.0%'),
     ]
     assert row(text, 0, 'filter') == [
         *(
@@ -60,6 +61,7 @@ def test_tables_hold_means_deviations_and_differences_by_seed(finished, settings
             '2 of 3',
             '80.00 ± 1.41',
             '-1.00 [-1.00, -1.00]',
+            '+8.00 [-4.71, 20.71]',
             '50.0%',
             '50.0%',
             '25.0%',
@@ -72,6 +74,8 @@ def test_tables_hold_means_deviations_and_differences_by_seed(finished, settings
     assert row(text, 1, 'dense')[-1] == '1.11 ± 0.10'
     assert '2 comparisons with dense, paired by seed (2 to 3 seeds)' in text
     assert 'excludes zero in 2: 50% pruned, static, accuracy: -8.00 [-12.97, -3.03]; 50%' in text
+    assert '1 comparison with static, paired by seed (2 seeds)' in text
+    assert text.count('includes zero in all: these runs show no difference.') == 1
     assert 'kept exactly the number' in text
     assert 'Runs of the same seed began with the same values' in text
     assert 'backend torch' in text
@@ -96,6 +100,9 @@ def test_json_holds_everything(finished, settings):
         'n': 3,
         'interval_95': pytest.approx([-8 - half, -8 + half]),
     }
+    exchanged = next(item for item in found['summary'] if item['method'] == 'filter')
+    assert exchanged['accuracy_minus_static']['mean'] == 8.0
+    assert 'accuracy_minus_static' not in static
     assert math.isclose(static['operator_forward']['mean'], 0.8)
     assert [run['result'] is None for run in found['runs']] == [False] * 8 + [True]
     assert found['failed'] == [{'name': finished[-1].name, 'code': 3}]

@@ -11,8 +11,8 @@ from transfer_helpers import MINI, settings_for
 
 from mmsw.apis import build_runner
 from mmsw.benchmarks.transfer.networks import Network, read_networks
-from mmsw.benchmarks.transfer.plan import TransferRun, plan_runs, run_config
-from mmsw.benchmarks.transfer.starts import find_starts, make_starts
+from mmsw.benchmarks.transfer.plan import COMPARED, TransferRun, plan_runs, run_config
+from mmsw.benchmarks.transfer.starts import find_starts, make_starts, pretraining_lengths
 
 
 @pytest.fixture(autouse=True)
@@ -52,8 +52,9 @@ def trained(
     """One finished run from every start, trained in this process."""
     out = tmp_path_factory.mktemp('trained')
     (out / 'starts').symlink_to(pretrained)
-    settings = settings_for(out, ['scratch', 'dense', 'sparse', 'sparse-unmasked'])
-    planned = plan_runs([network], settings, find_starts([network], settings))
+    settings = settings_for(out, COMPARED)
+    lengths = pretraining_lengths([network], settings)
+    planned = plan_runs([network], settings, find_starts([network], settings), lengths)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Config, 'pretty_text', property(lambda cfg: repr(cfg.to_dict())))
         for run in planned:

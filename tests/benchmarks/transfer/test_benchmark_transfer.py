@@ -81,6 +81,8 @@ def read_until(process: subprocess.Popen, text: bytes) -> None:
             ['--config', SMALL, '--starts', 'sparse', '--pretrained-sparse', 'none.pth'],
             r'checkpoint file none\.pth does not exist',
         ),
+        (['--pretrain-iters', '0'], 'pretrain iters must be at least 1'),
+        (['--config', SMALL, '--starts', 'scratch-long'], 'say how many .* --pretrain-iters N'),
         (['--pretrained-dense', 'r50=a.pth'], 'names no network of this benchmark'),
     ],
 )
@@ -95,7 +97,8 @@ def test_dry_run_does_nothing(mini, data, tmp_path, capsys):
     out = tmp_path / 'out'
     assert call('--config', mini, '--data', data, '--out', out, '--seeds', 2, '--dry-run') == 0
     shown = capsys.readouterr().out
-    assert '8 of 8 runs to do, 1600 iterations; nothing was done' in shown
+    # 200 each, and those of eight passes over fewer than 64 cutouts from scratch-long
+    assert '10 of 10 runs to do, 2016 iterations; nothing was done' in shown
     assert shown.count('(to be pretrained)') == 2
     assert not out.exists()
 

@@ -23,6 +23,7 @@ from mmsw.benchmarks.transfer.plot import draw
 from mmsw.benchmarks.transfer.report import make_rows, same_conditions, write_report
 from mmsw.benchmarks.transfer.starts import find_starts
 from mmsw.checkpoint import load_checkpoint_file
+from mmsw.demo.pretraining import pretraining_iterations
 
 
 def test_every_start_sees_the_same_data_and_begins_with_the_same_heads(trained):
@@ -55,7 +56,7 @@ def test_sparse_stays_sparse_and_unmasked_grows_back(trained):
     unmasked = results['sparse-unmasked']
     assert unmasked['density_before'] == {**start, 'by_mask': 1.0}
     assert unmasked['density_after']['by_mask'] == unmasked['density_after']['not_zero'] == 1.0
-    for name in ('scratch', 'dense'):
+    for name in ('scratch', 'scratch-long', 'dense'):
         for when in ('before', 'after'):
             assert results[name][f'density_{when}']['zeros'] == 0
     zeros = 0
@@ -67,14 +68,25 @@ def test_sparse_stays_sparse_and_unmasked_grows_back(trained):
     assert zeros == start['zeros'] > 0
 
 
+def test_longer_run_from_scratch_has_the_iterations_of_pretraining_as_well(network, trained):
+    pretraining = pretraining_iterations(network.data.parent, epochs=2)
+    assert pretraining == 2  # passes over fewer than 64 cutouts
+    curve = result_of(trained['scratch-long'])['curve']
+    assert [point['iteration'] for point in curve] == [3, 4 + pretraining]
+    short, long = (trained[start].settings for start in ('scratch', 'scratch-long'))
+    assert {key for key in short if short[key] != long[key]} == {'start', 'budget'}
+
+
 def test_result_is_complete(trained):
-    for run in trained.values():
+    for start, run in trained.items():
         result = result_of(run)
-        assert [point['iteration'] for point in result['curve']] == [2, 4]
+        last = 4 if start != 'scratch-long' else 6
+        assert [point['iteration'] for point in result['curve']] == [last // 2, last]
         assert all(point['loss'] > 0 for point in result['curve'])
         assert result['scores'] == {'mIoU': result['curve'][-1]['mIoU']}
         assert 0 < result['seconds_per_iteration'] < result['wall_seconds']
-        assert result['iterations_timed'] == 2  # the first after a start or an evaluation is not
+        # the first after a start or an evaluation is not
+        assert result['iterations_timed'] == last - 2
         assert result['peak_memory'] > 1e8
         assert result['input_size'] == [96, 96]
         assert result['macs_used'] <= result['macs']
@@ -123,12 +135,14 @@ def test_report_and_picture(network, trained, tmp_path):
     assert (tmp_path / 'report.md').read_text() == text
     for start in trained:
         assert text.count(f'| {start} ') == 2
-    assert '4 of 4 runs finished' in text
+    assert '5 of 5 runs finished' in text
+    assert 'Iterations: seg 4 (scratch-long: 6);' in text
     assert 'saw the same first batches' in text
     everything = json.loads((tmp_path / 'results.json').read_text())
     assert everything['format'] == 'mmsw.benchmark_transfer/1'
-    assert len(everything['runs']) == len(everything['summary']) == 4
-    sparse = everything['summary'][2]
+    assert len(everything['runs']) == len(everything['summary']) == 5
+    sparse = everything['summary'][3]
+    assert sparse['start'] == 'sparse'
     dense = result_of(trained['dense'])['scores']['mIoU']
     assert sparse['scores']['mIoU']['minus_dense']['mean'] == pytest.approx(
         result_of(trained['sparse'])['scores']['mIoU'] - dense
