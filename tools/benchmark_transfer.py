@@ -101,7 +101,7 @@ def _add_start_arguments(parser: argparse.ArgumentParser) -> None:
         '--pretrain-iters',
         type=int,
         metavar='N',
-        help='iterations that the pretraining of the named checkpoints had; the start '
+        help='iterations that the pretraining of the checkpoints had that you name; the start '
         'scratch-long trains for as many more (default: those of the pretraining on the demo '
         'scenes)',
     )
