@@ -1,7 +1,7 @@
-"""Show what is pruned in a checkpoint: per stage, per layer and by distance, and what it saves.
+"""Show what is pruned in a checkpoint, per stage, per layer and by distance, and what that saves.
 
-Reads files as the authors publish them, and this project's own: converted, pretrained, or saved by
-tools/train.py. Each figure is explained in docs/sparsity_analysis.md.
+Reads checkpoints as the authors publish them, and checkpoints of mmsw: converted, pretrained, or
+saved by tools/train.py. docs/sparsity_analysis.md explains each figure.
 """
 
 import argparse
@@ -28,16 +28,19 @@ with _clone.toolboxes_needed():
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, epilog=_EPILOG
     )
-    parser.add_argument('checkpoint', metavar='CHECKPOINT', help='file to look at')
+    parser.add_argument('checkpoint', metavar='CHECKPOINT', help='checkpoint file to analyse')
     parser.add_argument(
         '--config',
         metavar='CONFIG',
-        help='config whose backbone is filled from it (default: the tensors tell the network)',
+        help='config whose backbone is built and filled from the checkpoint (default: read the '
+        'architecture from the tensors)',
     )
     parser.add_argument(
-        '--out', metavar='DIR', help=f'folder for {PICTURE}, {JSON} and {TEXT} (the text printed)'
+        '--out',
+        metavar='DIR',
+        help=f'folder to write {PICTURE}, {JSON} and {TEXT} (the printed text) to',
     )
     parser.add_argument(
         '--shape',
@@ -45,9 +48,10 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         type=int,
         default=DEFAULT_SHAPE,
         metavar=('H', 'W'),
-        help='of the image in pixels, for the multiply-adds (512 512, the crop for ADE20K)',
+        help='height and width of the image in pixels, for the multiply-adds (default: 512 512, '
+        'the crop for ADE20K)',
     )
-    parser.add_argument('--json', metavar='PATH', help='write every figure here as well')
+    parser.add_argument('--json', metavar='PATH', help='also write every figure to this JSON file')
     return parser.parse_args(argv)
 
 
@@ -65,6 +69,15 @@ def run(args: argparse.Namespace) -> None:
     print(text)
     if args.out is not None:
         print(f'\nwrote {PICTURE}, {JSON} and {TEXT} to {args.out}')
+
+
+_EPILOG = """\
+Exit code: 0 done; 2 the checkpoint, the config or an option cannot be used.
+
+Examples:
+  python tools/analyze_sparsity.py work_dirs/demo/pretrained_sparse.pth
+  python tools/analyze_sparsity.py work_dirs/demo/pretrained_sparse.pth --out work_dirs/sparsity
+"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

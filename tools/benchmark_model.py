@@ -1,5 +1,8 @@
 #!/usr/bin/env python
-"""Measure whole backbones: this project's in every form, beside what else one would pick."""
+"""Measure whole backbones: the shift-wise networks in every form, beside other common backbones.
+
+Writes a report with tables, the same figures as JSON, and pictures.
+"""
 
 import argparse
 import sys
@@ -17,45 +20,71 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, epilog=_EPILOG
     )
     parser.add_argument(
-        '--out', metavar='DIR', required=True, help='folder for benchmark.md, .json and .png'
+        '--out',
+        metavar='DIR',
+        required=True,
+        help='folder to write benchmark.md, benchmark.json and the pictures to',
     )
-    parser.add_argument('--device', default='cpu', help='cpu or cuda (%(default)s)')
+    parser.add_argument(
+        '--device',
+        default='cpu',
+        metavar='DEVICE',
+        help='device to measure: cpu, cuda or cuda:N (default: %(default)s)',
+    )
     parser.add_argument(
         '--quick', dest='preset', action='store_const', const='quick', default='default',
-        help='less than three minutes: the tiny networks at 512, batch 1',
+        help='measure the tiny networks only: 512-pixel crop, batch 1 (less than three minutes)',
     )  # fmt: skip
     parser.add_argument(
-        '--crop', dest='crops', nargs='+', type=int, metavar='PIXELS', help='(224 512)'
-    )
-    parser.add_argument('--batch', dest='batches', nargs='+', type=int, metavar='B', help='(1 8)')
-    parser.add_argument('--threads', nargs='+', type=int, metavar='T', help="(torch's own number)")
+        '--crop', dest='crops', nargs='+', type=int, metavar='PIXELS',
+        help='sides of the square images, in pixels (default: 224 512)',
+    )  # fmt: skip
     parser.add_argument(
-        '--mode', dest='modes', nargs='+', metavar='MODE', help="of eval and 'training step' (both)"
-    )
+        '--batch', dest='batches', nargs='+', type=int, metavar='IMAGES',
+        help='numbers of images per call (default: 1 8)',
+    )  # fmt: skip
+    parser.add_argument(
+        '--threads', nargs='+', type=int, metavar='N',
+        help='numbers of CPU threads (default: the number that torch uses)',
+    )  # fmt: skip
+    parser.add_argument(
+        '--mode', dest='modes', nargs='+', metavar='MODE',
+        help="what to measure: eval, 'training step' (default: both)",
+    )  # fmt: skip
     parser.add_argument(
         '--dtype', dest='dtypes', nargs='+', metavar='TYPE',
-        help='of float32, bfloat16 and float16, the last two in eval alone (float32)',
+        help='floating types: float32, bfloat16, float16; the last two in eval only '
+        '(default: float32)',
     )  # fmt: skip
     parser.add_argument(
         '--only', nargs='+', metavar='NAME',
-        help="contenders whose names hold one of these, for instance 'SW-T v2' ConvNeXt (all)",
+        help="measure only contenders whose names contain one of these, for instance 'SW-T v2' "
+        'ConvNeXt (default: all contenders)',
     )  # fmt: skip
     parser.add_argument(
         '--limit', type=float, metavar='SECONDS',
-        help='who takes longer for a call is left out (20, with --quick 6)',
+        help='leave out contenders whose call takes longer than this many seconds (default: 20, '
+        'with --quick 6)',
     )  # fmt: skip
     parser.add_argument(
-        '--channels-last', action='store_true', help='store maps and weights with channels last'
+        '--channels-last',
+        action='store_true',
+        help='store maps and weights in the memory format channels_last',
     )
     parser.add_argument(
-        '--tf32', action='store_true', help='let a GPU round float32 products to TF32'
+        '--tf32', action='store_true', help='let the GPU use TF32 in float32 matrix products'
     )
     return parser.parse_args(argv)
 
 
 _EPILOG = """\
-An option given beside --quick replaces what this chooses.
-Exit code: 0 done, 1 a contender failed or computed wrong numbers (see the report), 2 bad arguments.
+--quick changes the defaults. Options that you give win over them.
+
+Exit code: 0 done; 1 a contender failed or computed wrong numbers (see the report); 2 bad arguments.
+
+Examples:
+  python tools/benchmark_model.py --out work_dirs/benchmark_model --quick
+  python tools/benchmark_model.py --out work_dirs/train --mode 'training step' --only 'SW-T v2'
 """
 
 

@@ -1,5 +1,8 @@
 #!/usr/bin/env python
-"""Measure every operator backend, the known ways to shift, and plain depthwise convolutions."""
+"""Measure every operator backend, the known ways to shift, and plain depthwise convolutions.
+
+Writes a report with tables, the same figures as JSON, and pictures.
+"""
 
 import argparse
 import sys
@@ -17,41 +20,73 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, epilog=_EPILOG
     )
     parser.add_argument(
-        '--out', metavar='DIR', required=True, help='folder for benchmark.md, .json and .png'
+        '--out',
+        metavar='DIR',
+        required=True,
+        help='folder to write benchmark.md, benchmark.json and the pictures to',
     )
-    parser.add_argument('--device', default='cpu', help='cpu or cuda (%(default)s)')
+    parser.add_argument(
+        '--device',
+        default='cpu',
+        metavar='DEVICE',
+        help='device to measure: cpu, cuda or cuda:N (default: %(default)s)',
+    )
     size = parser.add_mutually_exclusive_group()
     size.add_argument(
         '--quick', dest='preset', action='store_const', const='quick', default='default',
-        help='a few minutes: v2 at 512, batch 1, the main contenders',
+        help='measure the main contenders only: v2, 512-pixel crop, batch 1 (a few minutes)',
     )  # fmt: skip
     size.add_argument(
         '--full', dest='preset', action='store_const', const='full',
-        help='everything: batch 1, 2 and 8 as well, and 1 and 2 threads; hours on a slow machine',
+        help='measure everything: batches 1, 2 and 8, 1 and 2 threads (hours on a slow machine)',
     )  # fmt: skip
     parser.add_argument(
-        '--version', dest='versions', nargs='+', metavar='V', help='of v1 and v2 (both)'
-    )
+        '--network-version', dest='versions', nargs='+', metavar='VERSION',
+        help='versions of the network whose layers are measured, v1 or v2 (default: v1 v2)',
+    )  # fmt: skip
+    # The name it had before; it looks like the version of the program.
+    parser.add_argument('--version', dest='versions', nargs='+', help=argparse.SUPPRESS)
     parser.add_argument(
-        '--crop', dest='crops', nargs='+', type=int, metavar='PIXELS', help='(224 512)'
-    )
-    parser.add_argument('--batch', dest='batches', nargs='+', type=int, metavar='B', help='(1 8)')
-    parser.add_argument('--threads', nargs='+', type=int, metavar='T', help="(torch's own number)")
+        '--crop', dest='crops', nargs='+', type=int, metavar='PIXELS',
+        help='sides of the square images, in pixels (default: 224 512)',
+    )  # fmt: skip
+    parser.add_argument(
+        '--batch', dest='batches', nargs='+', type=int, metavar='IMAGES',
+        help='numbers of images per call (default: 1 8)',
+    )  # fmt: skip
+    parser.add_argument(
+        '--threads', nargs='+', type=int, metavar='N',
+        help='numbers of CPU threads (default: the number that torch uses)',
+    )  # fmt: skip
     parser.add_argument(
         '--sparsity', dest='sparsities', nargs='*', type=float, metavar='SHARE',
-        help='pruned shares of the sweep (0 0.1 ... 0.9); no value skips it',
+        help='shares of pruned filters to measure, from 0 to below 1; without a value, skip this '
+        'part (default: 0 0.1 0.2 ... 0.9)',
     )  # fmt: skip
     parser.add_argument(
         '--only', nargs='+', metavar='NAME',
-        help="contenders whose names hold one of these, for instance 'mmsw cpp' folded (all)",
+        help="measure only contenders whose names contain one of these, for instance 'mmsw cpp' "
+        'folded (default: all contenders)',
     )  # fmt: skip
-    parser.add_argument('--seed', type=int, default=0, help='of maps and kernels (%(default)s)')
+    parser.add_argument(
+        '--seed',
+        type=int,
+        default=0,
+        metavar='N',
+        help='random seed of the maps and the kernels (default: %(default)s)',
+    )
     return parser.parse_args(argv)
 
 
 _EPILOG = """\
-An option given beside --quick or --full replaces what these choose.
-Exit code: 0 done, 1 a contender failed or computed wrong numbers (see the report), 2 bad arguments.
+--quick and --full change the defaults. Options that you give win over them.
+
+Exit code: 0 done; 1 a contender failed or computed wrong numbers (see the report); 2 bad arguments.
+
+Examples:
+  python tools/benchmark_ops.py --out work_dirs/benchmark_ops --quick
+  python tools/benchmark_ops.py --out work_dirs/benchmark_gpu --quick --device cuda --batch 1 16
+  python tools/benchmark_ops.py --out work_dirs/cpp --only 'mmsw cpp' folded --network-version v2
 """
 
 

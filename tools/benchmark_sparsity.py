@@ -1,7 +1,7 @@
-"""Train dense, static and dynamic sparse networks under one budget; tell accuracy, time and work.
+"""Train dense, static sparse and dynamic sparse networks under one budget, and compare them.
 
-By default on the demo scenes, on a CPU. Started again it goes on where it was stopped. Runs from a
-clone as it is, installed or not.
+Reports accuracy, time and multiply-adds. By default it uses the demo scenes and runs on a CPU. If
+it was stopped, the same command continues.
 """
 
 import argparse
@@ -23,50 +23,57 @@ _CONFIG = Path(__file__).resolve().parents[1] / 'configs/demo/pretrain_sw_mini_s
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, epilog=_EPILOG
     )
     add_study_arguments(parser)
     parser.add_argument(
         '--methods',
         default=','.join(METHODS),
         metavar='A,B,...',
-        help='some of %(default)s (default: all)',
+        help='methods to compare, with commas between them (default: %(default)s)',
     )
     parser.add_argument(
         '--sparsity',
         default='0.3,0.5,0.7,0.9',
         metavar='A,B,...',
-        help='shares of the small kernels to prune (%(default)s)',
+        help='shares of the filters to prune, with commas between them (default: %(default)s)',
     )
     parser.add_argument(
-        '--max-iters', type=int, default=252, metavar='N', help='of every run (%(default)s)'
+        '--max-iters',
+        type=int,
+        default=252,
+        metavar='N',
+        help='iterations of every run (default: %(default)s)',
     )
     parser.add_argument(
         '--interval',
         type=int,
         metavar='N',
-        help=f'iterations between two updates of the masks (default: {UPDATES} updates in a run)',
+        help='iterations between two updates of the masks (default: chosen so that a run has '
+        f'{UPDATES} updates)',
     )
     parser.add_argument(
         '--jobs',
         type=int,
         default=min(2, usable_cpus()),
-        help='runs side by side, of one thread each (%(default)s); no more than idle processors',
+        metavar='N',
+        help='runs at the same time, one thread each; no more than there are idle CPU cores '
+        '(default: %(default)s)',
     )
     parser.add_argument(
         '--config',
         type=Path,
         default=_CONFIG,
         metavar='PATH',
-        help='what is trained (default: configs/demo/pretrain_sw_mini_scenes.py)',
+        help=f'config to train (default: configs/demo/{_CONFIG.name})',
     )
     parser.add_argument(
         '--data',
         type=Path,
         metavar='DIR',
-        help='of make_demo_data.py for the demo config (default: scenes in the --out folder with '
-        'more held-out ones; made if absent), the data root for others (default: as the config '
-        'says)',
+        help='for a demo config: folder made by tools/make_demo_data.py (default: scenes of its '
+        'own in the --out folder, with more held-out scenes; made if absent); for other configs: '
+        'data root (default: the one in the config)',
     )
     return parser.parse_args(argv)
 
@@ -90,6 +97,15 @@ def _study(args: argparse.Namespace) -> SparsityStudy:
         jobs=args.jobs,
     )
     return SparsityStudy(args.config, args.data, args.cfg_options, settings)
+
+
+_EPILOG = """\
+Exit code: 0 done; 1 a run failed (see the report); 2 bad arguments.
+
+Examples:
+  python tools/benchmark_sparsity.py --out work_dirs/sparse_training --dry-run
+  python tools/benchmark_sparsity.py --out work_dirs/short --methods dense,filter --seeds 1
+"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,7 +1,6 @@
-"""Fine-tune several starting points under one budget; tell how they differ and what they cost.
+"""Fine-tune several starting points under one budget, and compare scores, sparsity and cost.
 
-By default on the demo scenes, on a CPU. Started again it goes on where it was stopped. Runs from a
-clone as it is, installed or not.
+By default it uses the demo scenes and runs on a CPU. If it was stopped, the same command continues.
 """
 
 import argparse
@@ -28,39 +27,45 @@ _TASKS = tuple(_DEMO)
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, epilog=_EPILOG
     )
     add_study_arguments(parser)
-    parser.add_argument('--task', choices=(*_TASKS, 'both'), default='both', help='(%(default)s)')
+    parser.add_argument(
+        '--task',
+        choices=(*_TASKS, 'both'),
+        default='both',
+        help='segmentation (seg), detection (det) or both (default: %(default)s)',
+    )
     parser.add_argument(
         '--starts',
         metavar='A,B,...',
-        help=f'some of {",".join(STARTS)}; config means: as the config of each network says '
-        f'(default: {",".join(COMPARED)} for the demo configs or where checkpoints are named, '
-        'else config)',
+        help=f'starts to compare, with commas between them, from {",".join(STARTS)}; config is the '
+        f'start that the config of each network names (default: {",".join(COMPARED)} for the demo '
+        'configs and where you name checkpoints, else config)',
     )
     parser.add_argument(
         '--budget',
         action='append',
         metavar='[TASK=]ITERS',
-        help='iterations of every run (default: '
+        help='iterations of every run; give it twice for two tasks (default: '
         f'{" ".join(f"{task}={number}" for task, number in DEMO_BUDGETS.items())} for the demo '
-        'configs, else as many as the longest schedule of the configs has)',
+        'configs, else the longest schedule of the configs)',
     )
     parser.add_argument(
         '--config',
         nargs='+',
         action='extend',
         metavar='[TASK=]PATH',
-        help='networks to train, any number of them (default: the demo config of each task)',
+        help='configs of the networks to train (default: the demo config of each task)',
     )
     parser.add_argument(
         '--data',
         nargs='+',
         action='extend',
         metavar='[TASK=]PATH',
-        help='folder of the data: of make_demo_data.py for demo configs (data/demo; made if '
-        'absent), the data root for others, own data included (default: as the configs say)',
+        help='for demo configs: folder made by tools/make_demo_data.py (default: data/demo; made '
+        'if absent); for other configs, own data included: data root (default: the one in the '
+        'config)',
     )
     _add_start_arguments(parser)
     _add_run_arguments(parser)
@@ -74,23 +79,29 @@ def _add_start_arguments(parser: argparse.ArgumentParser) -> None:
             nargs='+',
             action='extend',
             metavar='[NETWORK=]PATH',
-            help=f'checkpoint of the {kind} start, for all shift-wise networks or for the one of '
-            'that name (default: a pretraining on the demo scenes, where the config is for them)',
+            help=f'checkpoint of the {kind} start, for all shift-wise networks or for the named '
+            'one (default: for demo configs, the tool pretrains one; other configs have none)',
         )
     parser.add_argument(
         '--sparsity',
         type=float,
         default=0.4,
-        help="share of the filters that the demo's pretraining prunes (%(default)s)",
+        metavar='SHARE',
+        help='share of the filters that the pretraining on the demo scenes prunes, from 0 to below '
+        '1 (default: %(default)s)',
     )
     parser.add_argument(
-        '--pretrain-epochs', type=int, default=8, help='of the same pretraining (%(default)s)'
+        '--pretrain-epochs',
+        type=int,
+        default=8,
+        metavar='N',
+        help='epochs of the pretraining on the demo scenes (default: %(default)s)',
     )
     parser.add_argument(
         '--pretrain-iters',
         type=int,
         metavar='N',
-        help='iterations that the pretraining of the named checkpoints had; the start '
+        help='iterations that the pretraining of the checkpoints had that you name; the start '
         'scratch-long trains for as many more (default: those of the pretraining on the demo '
         'scenes)',
     )
@@ -98,16 +109,24 @@ def _add_start_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        '--evaluations', type=int, default=6, help='points of a learning curve (%(default)s)'
+        '--evaluations',
+        type=int,
+        default=6,
+        metavar='N',
+        help='evaluations during each run, the last one at the end (default: %(default)s)',
     )
     parser.add_argument(
-        '--nproc', type=int, default=1, help='processes of a run, under torchrun (%(default)s)'
+        '--nproc',
+        type=int,
+        default=1,
+        metavar='N',
+        help='processes of each run, started with torchrun (default: %(default)s)',
     )
-    parser.add_argument('--amp', action='store_true', help='mixed precision (needs a GPU)')
+    parser.add_argument('--amp', action='store_true', help='train in mixed precision (needs a GPU)')
     parser.add_argument(
         '--auto-scale-lr',
         action='store_true',
-        help='scale the learning rate to the total batch size',
+        help='scale the learning rate in proportion to the images per step',
     )
 
 
@@ -165,6 +184,15 @@ def _study(args: argparse.Namespace) -> TransferStudy:
     data = {task: Path(path) for task, path in _per_task(args.data or (), '--data').items()}
     configs = [(task, Path(path)) for task, path in configs]
     return TransferStudy(configs, data, args.cfg_options, settings)
+
+
+_EPILOG = """\
+Exit code: 0 done; 1 a run failed (see the report); 2 bad arguments.
+
+Examples:
+  python tools/benchmark_transfer.py --out work_dirs/transfer --dry-run
+  python tools/benchmark_transfer.py --out work_dirs/seg --task seg --starts dense,sparse
+"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

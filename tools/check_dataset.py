@@ -1,7 +1,6 @@
-"""Look through the data of a config before a training: sizes, labels, objects, broken files.
+"""Check the data of a config before you train: sizes, labels, objects, broken files.
 
-Prints figures and findings. Exit code 1: something would break or mislead a training. 0: nothing
-would, but there may be warnings. 2: the config or an option cannot be used.
+Prints figures and findings.
 """
 
 import argparse
@@ -26,39 +25,54 @@ with _clone.toolboxes_needed():
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, epilog=_EPILOG
     )
-    parser.add_argument('config', metavar='CONFIG', help='config file whose data are looked at')
+    parser.add_argument('config', metavar='CONFIG', help='config file whose data are checked')
     parser.add_argument(
         '--data-root',
         metavar='PATH',
-        help='folder of the data set, for every loader and evaluator of the config',
+        help='folder of the data set, for every loader and evaluator (default: the one in the '
+        'config)',
     )
     parser.add_argument(
         '--out',
         metavar='DIR',
-        help='write a picture of some images with their truth, the report as text and as JSON here',
+        help='folder to write the report (text and JSON) and a picture of some labelled images to',
     )
     extent = parser.add_mutually_exclusive_group()
     extent.add_argument(
         '--sample',
         type=int,
         metavar='N',
-        help='images to decode, drawn at random from each loader '
-        f'(default: {SAMPLE}, and less where that takes more than six seconds)',
+        help='number of images to decode, drawn at random from each loader '
+        f'(default: {SAMPLE}, fewer if that takes more than six seconds)',
     )
     extent.add_argument('--all', action='store_true', help='decode every image and label map')
     parser.add_argument(
-        '--seed', type=int, default=0, metavar='N', help='seed of the sample (default: %(default)s)'
+        '--seed',
+        type=int,
+        default=0,
+        metavar='N',
+        help='random seed of the sample (default: %(default)s)',
     )
     parser.add_argument(
         '--cfg-options',
         nargs='+',
         action=ConfigOptions,
         metavar='KEY=VALUE',
-        help='changes to the config, e.g. train_dataloader.dataset.img_suffix=.png',
+        help='change settings of the config, e.g. train_dataloader.dataset.img_suffix=.png',
     )
     return parser.parse_args(argv)
+
+
+_EPILOG = """\
+Exit code: 0 no errors, perhaps warnings; 1 something would break or mislead a training; 2 the
+config or an option cannot be used.
+
+Examples:
+  python tools/check_dataset.py configs/demo/upernet_sw_mini_scenes.py
+  python tools/check_dataset.py configs/upernet_sw_t_ade20k.py --out work_dirs/ade20k_check --all
+"""
 
 
 class Progress:

@@ -1,7 +1,6 @@
-"""Says whether the running Python has what mmsw's tools, demo or tests need, and what is missing.
+"""Check whether this Python has what the tools, the demo or the tests of mmsw need.
 
-Exit status: 0 all present; 1 something is missing or mixed up; 3 mmcv's compiled operators do not
-work with the torch beside them. Needs nothing but the standard library to run.
+Needs nothing but the standard library to run.
 
 ``tools/setup_env.sh`` asks two more questions, answered by the exit status alone: whether mmsw's
 own operators have been built for the torch beside them, and whether a checkout is still installed
@@ -169,15 +168,40 @@ def is_installed_as_mmsw(checkout: Path) -> bool:
     )
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--for', dest='purpose', choices=PURPOSES, default='run')
+def parse_args(argv: 'list[str] | None' = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0],
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=_EPILOG,
+    )
+    parser.add_argument(
+        '--for',
+        dest='purpose',
+        choices=PURPOSES,
+        default='run',
+        help='what the Python is for: run the tools, make the demo, or run the tests (default: '
+        '%(default)s)',
+    )
     parser.add_argument(
         '--import', dest='do_import', action='store_true', help='also import every module (slow)'
     )
     parser.add_argument('--operators', action='store_true', help=argparse.SUPPRESS)
     parser.add_argument('--stale-name', type=Path, metavar='CHECKOUT', help=argparse.SUPPRESS)
-    args = parser.parse_args()
+    return parser.parse_args(argv)
+
+
+_EPILOG = """\
+Exit code: 0 all present; 1 something is missing or mixed up; 3 the compiled operators of mmcv do
+not work with this torch.
+
+Examples:
+  python tools/check_env.py
+  python tools/check_env.py --for test --import
+"""
+
+
+def main() -> int:
+    args = parse_args()
     if args.operators:
         return 0 if operators_are_built(Path(__file__).resolve().parents[1] / 'mmsw/ops') else 1
     if args.stale_name is not None:

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Convert a published shift-wise checkpoint into this project's form and report what it holds."""
+"""Convert a published shift-wise checkpoint into the form of mmsw, and report what it holds."""
 
 from __future__ import annotations
 
@@ -15,34 +15,53 @@ with _clone.toolboxes_needed():
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('src', metavar='SRC', help='published checkpoint, or one of this project')
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, epilog=_EPILOG
+    )
+    parser.add_argument(
+        'src', metavar='SRC', help='checkpoint as the authors publish it, or one of mmsw'
+    )
     parser.add_argument('dst', metavar='DST', help='file to write; replaced if it exists')
     parser.add_argument(
         '--trust',
         action='store_true',
-        help='unpickle whatever SRC asks for; this can run any code, so use it for files of known '
-        'origin only',
+        help='unpickle everything that SRC asks for; this can run any code, so use it only for '
+        'files whose origin you trust',
     )
     parser.add_argument(
         '--big-kernels',
         type=int,
         nargs=4,
         metavar='M',
-        help="focus length of each stage (default: the file's own, else 51 49 47 13)",
+        help='focus length of each of the four stages (default: as in the file, else 51 49 47 13)',
     )
     parser.add_argument(
         '--ghost-ratio',
         type=float,
-        help="share of channels that bypass (default: the file's own, else 0.23)",
+        metavar='SHARE',
+        help='share of the channels that bypass the operator (default: as in the file, else 0.23)',
     )
     parser.add_argument(
-        '--num-reps', type=int, help="repetitions of the shifts (default: the file's own, else 4)"
+        '--num-reps',
+        type=int,
+        metavar='R',
+        help='number of repetitions of the shifts (default: as in the file, else 4)',
     )
     parser.add_argument(
-        '--prefix', help="what precedes the backbone's names in SRC (default: it is looked for)"
+        '--prefix',
+        metavar='TEXT',
+        help="text before the backbone's parameter names in SRC (default: found automatically)",
     )
     return parser.parse_args(argv)
+
+
+_EPILOG = """\
+Exit code: 0 done; 2 nothing was written.
+
+Examples:
+  python tools/convert_checkpoint.py checkpoints/sw_t_v2_imagenet1k.pth checkpoints/sw_t_v2_mmsw.pth
+  python tools/convert_checkpoint.py unknown.pth converted.pth --prefix teacher.backbone.
+"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

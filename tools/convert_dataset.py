@@ -1,9 +1,8 @@
 #!/usr/bin/env python
-"""Convert what annotation programs export into COCO JSON, or into label maps for segmentation.
+"""Convert the exports of annotation programs to COCO JSON, or to label maps for segmentation.
 
-OUT gets the folders images, and annotations or labels, each with one part for training, validation
-and testing. At the end stands the own_data that trains on it. Exit code: 0; 1 if something was
-skipped that you should look at; 2 if nothing was written.
+Writes the folders images, and annotations or labels, to OUT, with parts for training, validation
+and testing. At the end it prints the own_data setting that trains on them.
 """
 
 from __future__ import annotations
@@ -30,9 +29,7 @@ SETTINGS = ('one_based', 'table', 'mask_suffix', 'ignore_unknown')
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__,
-        epilog='"%(prog)s FORMAT --help" lists the options of a format. '
-        'Example: %(prog)s voc data/cells --out data/own --split 0.8 0.2',
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, epilog=_EPILOG
     )
     kinds = parser.add_subparsers(dest='kind', metavar='FORMAT', required=True)
     for kind, text in KINDS.items():
@@ -42,9 +39,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
             sub.add_argument(
                 '--one-based',
                 action='store_true',
-                help='take the first pixel for number 1 and the last one for a part of the box, as '
-                'the PASCAL VOC challenge does (default: count from 0, as LabelImg, CVAT and '
-                'Roboflow do)',
+                help='count pixels from 1 and include the last one in the box, as the PASCAL VOC '
+                'challenge does (default: count from 0, as LabelImg, CVAT and Roboflow do)',
             )
         if kind == 'colors':
             _add_for_colors(sub)
@@ -52,19 +48,29 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
             sub.add_argument(
                 '--crowds-as-objects',
                 action='store_true',
-                help='take crowds (iscrowd) and difficult objects for ordinary ones; CVAT marks '
-                'what was drawn with a brush as a crowd, which no detector learns (default: keep '
-                'them as crowds)',
+                help='treat crowds (iscrowd) and difficult objects as ordinary ones; CVAT marks '
+                'what you draw with the brush as a crowd, and detectors do not learn crowds '
+                '(default: keep them as crowds)',
             )
     return parser.parse_args(argv)
+
+
+_EPILOG = """\
+"convert_dataset.py FORMAT --help" lists the options of a format.
+
+Exit code: 0 done; 1 something was skipped that you should look at; 2 nothing was written; 130
+interrupted.
+
+Examples:
+  python tools/convert_dataset.py voc data/cells --out data/own --split 0.8 0.2
+  python tools/convert_dataset.py colors data/cvat --out data/own --ignore-unknown
+"""
 
 
 def _add_common(parser: argparse.ArgumentParser, kind: str) -> None:
     what = 'folder or JSON file' if kind == 'coco' else 'folder'
     parser.add_argument('source', metavar='SOURCE', type=Path, help=f'{what} to read')
-    parser.add_argument(
-        '--out', required=True, type=Path, metavar='OUT', help='folder to make; its parents too'
-    )
+    parser.add_argument('--out', required=True, type=Path, metavar='OUT', help='folder to create')
     targets = TARGETS[kind]
     if len(targets) > 1:
         parser.add_argument(
@@ -72,7 +78,7 @@ def _add_common(parser: argparse.ArgumentParser, kind: str) -> None:
             nargs='+',
             choices=targets,
             default=[],
-            help=f'what to make (default: {targets[0]})',
+            help=f'formats to write (default: {targets[0]})',
         )
     else:
         parser.set_defaults(to=[])
@@ -82,25 +88,29 @@ def _add_common(parser: argparse.ArgumentParser, kind: str) -> None:
         type=Path,
         default=[],
         metavar='DIR',
-        help='folders with the pictures (default: SOURCE and the folders in it)',
+        help='folders with the pictures (default: SOURCE and its subfolders)',
     )
     parser.add_argument(
         '--classes',
         nargs='+',
         metavar='NAME',
-        help='names of the classes, in the order of their numbers; others are left out (default: '
-        'all that the source has)',
+        help='names of the classes, in the order of their numbers; other classes are left out '
+        '(default: all classes of the source)',
     )
     parser.add_argument(
         '--split',
         nargs='+',
         type=float,
         metavar='SHARE',
-        help='shares of the images for training, validation and perhaps testing, such as 0.8 0.2 '
-        '(default: as the source is divided)',
+        help='shares of the images for training, validation and, if given, testing, such as 0.8 '
+        '0.2 (default: as the source is divided)',
     )
     parser.add_argument(
-        '--seed', type=int, default=0, help='random seed of the split (default: %(default)s)'
+        '--seed',
+        type=int,
+        default=0,
+        metavar='N',
+        help='random seed of the split (default: %(default)s)',
     )
     if 'label-maps' in targets:
         parser.add_argument(
@@ -112,10 +122,10 @@ def _add_common(parser: argparse.ArgumentParser, kind: str) -> None:
             '(default: %(default)s)',
         )
     parser.add_argument(
-        '--link', action='store_true', help='make links to the pictures (default: copy them)'
+        '--link', action='store_true', help='link to the pictures (default: copy them)'
     )
     parser.add_argument(
-        '--force', action='store_true', help='replace OUT if an earlier conversion has made it'
+        '--force', action='store_true', help='replace OUT if an earlier conversion made it'
     )
 
 
@@ -131,13 +141,13 @@ def _add_for_colors(parser: argparse.ArgumentParser) -> None:
         '--mask-suffix',
         default='',
         metavar='TEXT',
-        help='what the names of the masks have behind the name of the picture, such as _L.png '
-        '(default: the ending alone)',
+        help='text that follows the name of the picture in the name of its mask, such as _L.png '
+        '(default: only the file extension)',
     )
     parser.add_argument(
         '--ignore-unknown',
         action='store_true',
-        help='ignore pixels of colours without a class (default: skip such masks)',
+        help='ignore pixels whose colour has no class (default: skip such masks)',
     )
 
 

@@ -1,8 +1,6 @@
-"""Draw on images what a trained model sees in them: segmentation or detection.
+"""Draw the predictions of a trained segmentor or detector on images.
 
-tools/predict.py draws the same for folders and videos too, and writes label maps, JSON and CSV.
-
-Runs from a clone as it is, installed or not.
+tools/predict.py does the same for folders and videos, and writes label maps, JSON and CSV.
 """
 
 import argparse
@@ -20,36 +18,55 @@ with _clone.toolboxes_needed():
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, epilog=_EPILOG
     )
-    parser.add_argument('config', help='config file that the checkpoint was trained with')
-    parser.add_argument('checkpoint', help='checkpoint file that tools/train.py saved')
-    parser.add_argument('images', nargs='+', metavar='IMAGE', help='image files')
+    parser.add_argument(
+        'config', metavar='CONFIG', help='config file that the checkpoint was trained with'
+    )
+    parser.add_argument(
+        'checkpoint', metavar='CHECKPOINT', help='checkpoint file that tools/train.py saved'
+    )
+    parser.add_argument('images', nargs='+', metavar='IMAGE', help='image file')
     parser.add_argument(
         '--out',
         default='work_dirs/demo_image',
         metavar='PATH',
-        help='folder for the pictures, or a .png or .jpg file for one image (default: %(default)s)',
+        help='folder for the pictures; for one image also a .png or .jpg file (default: '
+        '%(default)s)',
     )
-    parser.add_argument('--device', help='e.g. cuda:1 or cpu (default: a GPU if there is one)')
+    parser.add_argument(
+        '--device',
+        metavar='DEVICE',
+        help='device to run on, e.g. cuda:1 or cpu (default: a GPU if there is one, else cpu)',
+    )
     parser.add_argument(
         '--score-thr',
         type=float,
         default=0.3,
         metavar='SCORE',
-        help='least score of objects to draw (default: %(default)s)',
+        help='draw objects with at least this score, from 0 to 1 (default: %(default)s)',
     )
     parser.add_argument(
-        '--opacity', type=float, default=0.5, help='of what is drawn, 0 to 1 (default: %(default)s)'
+        '--opacity',
+        type=float,
+        default=0.5,
+        metavar='SHARE',
+        help='opacity of classes and masks, from 0 to 1 (default: %(default)s)',
     )
     parser.add_argument(
         '--cfg-options',
         nargs='+',
         action=ConfigOptions,
         metavar='KEY=VALUE',
-        help='changes to the config, e.g. model.test_cfg.mode=whole',
+        help='change settings of the config, e.g. model.test_cfg.mode=whole',
     )
     return parser.parse_args(argv)
+
+
+_EPILOG = """\
+Examples:
+  python tools/demo_image.py configs/demo/upernet_sw_mini_scenes.py CHECKPOINT.pth street.jpg
+"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

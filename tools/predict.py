@@ -1,8 +1,4 @@
-"""Predict images, folders of them, videos or a camera with a trained model, and write the results.
-
-Runs from a clone as it is, installed or not. The exit code is 1 if an input was bad and left out, 2
-if nothing was done since something asked for is wrong, 130 after Ctrl-C.
-"""
+"""Predict images, folders, videos or a camera with a trained model, and write the results."""
 
 import argparse
 import sys
@@ -19,22 +15,26 @@ with _clone.toolboxes_needed():
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, epilog=_EPILOG
     )
-    parser.add_argument('config', help='config file that the checkpoint was trained with')
-    parser.add_argument('checkpoint', help='checkpoint file that tools/train.py saved')
+    parser.add_argument(
+        'config', metavar='CONFIG', help='config file that the checkpoint was trained with'
+    )
+    parser.add_argument(
+        'checkpoint', metavar='CHECKPOINT', help='checkpoint file that tools/train.py saved'
+    )
     parser.add_argument(
         'inputs',
         nargs='+',
         metavar='INPUT',
-        help='image files, folders (with the folders in them), quoted patterns such as '
-        '"data/**/*.jpg", video files, or camera:0',
+        help='image file, folder (its subfolders are included), quoted pattern such as '
+        '"data/**/*.jpg", video file, or camera:0',
     )
     parser.add_argument(
         '--out',
         default='work_dirs/predict',
         metavar='DIR',
-        help='folder for outputs; they are named as the inputs are (default: %(default)s)',
+        help='folder for the outputs, which are named after the inputs (default: %(default)s)',
     )
     parser.add_argument(
         '--save',
@@ -46,60 +46,77 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         '(default: overlay)',
     )
     parser.add_argument(
-        '--overwrite', action='store_true', help='replace outputs that are there already'
+        '--overwrite', action='store_true', help='replace outputs that exist already'
     )
-    parser.add_argument('--device', help='e.g. cuda:1 or cpu (default: a GPU if there is one)')
     parser.add_argument(
-        '--deploy', action='store_true', help='fold the model first, which makes it faster'
+        '--device',
+        metavar='DEVICE',
+        help='device to run on, e.g. cuda:1 or cpu (default: a GPU if there is one, else cpu)',
+    )
+    parser.add_argument(
+        '--deploy', action='store_true', help='fold the model first; this makes it faster'
     )
     parser.add_argument(
         '--batch-size',
         type=int,
         default=1,
         metavar='N',
-        help='most images or windows that the model gets at once; neighbours of one size go '
-        'together (default: %(default)s)',
+        help='largest number of images or windows per call of the model; successive ones of the '
+        'same size are batched (default: %(default)s)',
     )
     parser.add_argument(
         '--window',
         type=int,
         nargs=2,
         metavar=('H', 'W'),
-        help='cut large images into windows of this height and width, and blend or merge what the '
-        'model sees in them (default: whole images)',
+        help='cut large images into windows of this height and width in pixels, and merge the '
+        'predictions (default: whole images)',
     )
     parser.add_argument(
         '--overlap',
         type=float,
         default=0.25,
         metavar='SHARE',
-        help='share of a window that it has in common with its neighbour, 0 to 0.5 '
-        '(default: %(default)s)',
+        help='share of a window that overlaps its neighbour, from 0 to 0.5 (default: %(default)s)',
     )
     parser.add_argument(
         '--score-thr',
         type=float,
         default=0.3,
         metavar='SCORE',
-        help='least score of objects that are drawn and written (default: %(default)s)',
+        help='draw and write objects with at least this score, from 0 to 1 (default: %(default)s)',
     )
     parser.add_argument(
         '--opacity',
         type=float,
         default=0.5,
-        help='opacity of classes and masks in pictures, 0 to 1 (default: %(default)s)',
+        metavar='SHARE',
+        help='opacity of classes and masks in pictures, from 0 to 1 (default: %(default)s)',
     )
     parser.add_argument(
-        '--no-legend', action='store_true', help='write no names of classes on segmented pictures'
+        '--no-legend',
+        action='store_true',
+        help='draw no legend of classes on segmentation pictures',
     )
     parser.add_argument(
         '--cfg-options',
         nargs='+',
         action=ConfigOptions,
         metavar='KEY=VALUE',
-        help='changes to the config, e.g. model.test_cfg.mode=whole',
+        help='change settings of the config, e.g. model.test_cfg.mode=whole',
     )
     return parser.parse_args(argv)
+
+
+_EPILOG = """\
+Exit code: 0 done; 1 an input was bad and skipped; 2 bad arguments, nothing was predicted; 130
+interrupted.
+
+Examples:
+  python tools/predict.py CONFIG CHECKPOINT.pth street.jpg --out predicted
+  python tools/predict.py CONFIG CHECKPOINT.pth photos drive.mp4 --batch-size 8 --deploy
+  python tools/predict.py CONFIG CHECKPOINT.pth aerial.tif --window 1024 1024 --save label-map
+"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,7 +1,7 @@
-"""Print the whole config of a training run, with every option applied as tools/train.py does.
+"""Print the whole config of a training run, with every option applied as tools/train.py applies it.
 
-The text is a config: the tools here and those of the toolboxes read it again. Nothing is trained,
-and no GPU need be there. Own data should be: their number gives the schedule.
+The printed text is a config that tools/train.py and the toolboxes can read. Nothing is trained, and
+no GPU is needed. A config for own data needs these data: their number decides the schedule.
 """
 
 import argparse
@@ -16,17 +16,26 @@ with _clone.toolboxes_needed():
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, epilog=_EPILOG
     )
-    parser.add_argument('config', help='config file, e.g. configs/upernet_sw_t_ade20k.py')
+    parser.add_argument(
+        'config', metavar='CONFIG', help='config file, e.g. configs/upernet_sw_t_ade20k.py'
+    )
     add_training_arguments(parser)
     parser.add_argument(
         '--out',
         metavar='FILE',
-        help='write the config to this file, a .py, .json or .yaml one that must not exist yet '
+        help='write the config to this .py, .json or .yaml file, which must not exist yet '
         '(default: print it)',
     )
     return parser.parse_args(argv)
+
+
+_EPILOG = """\
+Examples:
+  python tools/print_config.py configs/upernet_sw_t_ade20k.py --cfg-options max_iters=20000
+  python tools/print_config.py configs/upernet_sw_t_ade20k.py --out work_dirs/my_upernet.py
+"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,6 +1,6 @@
 """Test a checkpoint that tools/train.py saved: segmentor, detector or classifier.
 
-Runs from a clone as it is, installed or not. Several processes: tools/dist_test.sh.
+To test with several processes, use tools/dist_test.sh.
 """
 
 import argparse
@@ -21,40 +21,51 @@ with _clone.toolboxes_needed():
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, epilog=_EPILOG
     )
-    parser.add_argument('config', help='config file that the checkpoint was trained with')
-    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument(
+        'config', metavar='CONFIG', help='config file that the checkpoint was trained with'
+    )
+    parser.add_argument('checkpoint', metavar='CHECKPOINT', help='checkpoint file to test')
     add_common_arguments(parser)
     parser.add_argument(
         '--tta',
         action='store_true',
-        help='average over the scales and flips of tta_pipeline in the config',
+        help='use test-time augmentation: average over the scales and flips of tta_pipeline in the '
+        'config',
     )
     parser.add_argument(
         '--deploy',
         action='store_true',
-        help='test the folded form of the model, which is faster; scores stay, up to rounding',
+        help='test the folded form of the model, which is faster; scores change by rounding only',
     )
     parser.add_argument(
         '--show-dir',
         metavar='DIR',
-        help='save a picture of every image here, truth beside prediction '
-        '(with several processes: the images of the first)',
+        help='save a picture of every image to this folder, truth beside prediction (with several '
+        'processes: the images of the first process)',
     )
     parser.add_argument(
         '--out',
         metavar='PATH',
-        help='save predictions: a folder of label maps (segmentation), a .pkl file (detection)',
+        help='save the predictions: folder for label maps (segmentation) or .pkl file (detection)',
     )
     parser.add_argument(
         '--no-truth',
         action='store_true',
-        help='predict for images without annotations; nothing is scored (needs --out or '
+        help='predict images that have no annotations, and score nothing (needs --out or '
         '--show-dir)',
     )
     add_monitoring_arguments(parser)
     return parser.parse_args(argv)
+
+
+_EPILOG = """\
+Examples:
+  python tools/test.py configs/upernet_sw_t_ade20k.py CHECKPOINT.pth --show-dir pictures
+  python tools/test.py configs/upernet_sw_t_ade20k_ms.py CHECKPOINT.pth
+  python tools/test.py configs/upernet_sw_t_ade20k.py CHECKPOINT.pth --no-truth --out maps
+"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,6 +1,6 @@
-"""Train what a config describes: segmentor, detector or classifier, on one CPU, one GPU or many.
+"""Train the segmentor, detector or classifier of a config, on a CPU, one GPU or several GPUs.
 
-Runs from a clone as it is, installed or not. Several processes: tools/dist_train.sh.
+To train with several processes, use tools/dist_train.sh.
 """
 
 import argparse
@@ -22,11 +22,21 @@ with _clone.toolboxes_needed():
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, epilog=_EPILOG
     )
-    parser.add_argument('config', help='config file, e.g. configs/upernet_sw_t_ade20k.py')
+    parser.add_argument(
+        'config', metavar='CONFIG', help='config file, e.g. configs/upernet_sw_t_ade20k.py'
+    )
     add_training_arguments(parser)
     return parser.parse_args(argv)
+
+
+_EPILOG = """\
+Examples:
+  python tools/train.py configs/demo/upernet_sw_mini_scenes.py
+  python tools/train.py configs/upernet_sw_t_ade20k.py --amp --cfg-options batch_size=16
+  python tools/train.py configs/upernet_sw_t_ade20k.py --amp --cfg-options batch_size=16 --resume
+"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

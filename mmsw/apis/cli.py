@@ -29,26 +29,28 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--work-dir',
         metavar='DIR',
-        help='folder for logs and checkpoints (default: work_dirs/ plus the name of the config)',
+        help='folder for logs and checkpoints (default: work_dirs/NAME_OF_THE_CONFIG)',
     )
     parser.add_argument(
         '--data-root',
         metavar='PATH',
-        help='folder of the data set, for every loader and evaluator of the config',
+        help='folder of the data set, for every loader and evaluator (default: the one in the '
+        'config)',
     )
     parser.add_argument(
         '--cfg-options',
         nargs='+',
         action=ConfigOptions,
         metavar='KEY=VALUE',
-        help='changes to the config, e.g. train_cfg.max_iters=100 model.backbone.num_paths=1; '
+        help='change settings of the config, e.g. max_iters=100 model.backbone.num_paths=1; write '
         'lists as key=a,b or key="[(a,b),(c,d)]"',
     )
     parser.add_argument(
         '--launcher',
         choices=LAUNCHERS,
         default='none',
-        help='how the processes were started (dist_train.sh and dist_test.sh set it)',
+        help='how the processes were started; dist_train.sh and dist_test.sh set it (default: '
+        '%(default)s)',
     )
     parser.add_argument('--local_rank', '--local-rank', type=int, help=argparse.SUPPRESS)
 
@@ -60,7 +62,7 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
     start.add_argument(
         '--pretrained',
         metavar='PATH',
-        help='checkpoint that the backbone starts from, instead of the one the config names',
+        help='checkpoint that the backbone starts from (default: the one in the config)',
     )
     start.add_argument('--from-scratch', action='store_true', help='start without any checkpoint')
     parser.add_argument(
@@ -68,13 +70,13 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
         nargs='?',
         const='auto',
         metavar='PATH',
-        help='go on from PATH, or from the latest checkpoint in the work folder',
+        help='continue from PATH; without PATH, from the latest checkpoint in the work folder',
     )
-    parser.add_argument('--amp', action='store_true', help='mixed precision (needs a GPU)')
+    parser.add_argument('--amp', action='store_true', help='train in mixed precision (needs a GPU)')
     parser.add_argument(
         '--auto-scale-lr',
         action='store_true',
-        help='scale the learning rate to the total batch size',
+        help='scale the learning rate in proportion to the images per step',
     )
     add_monitoring_arguments(parser)
 
@@ -84,7 +86,7 @@ def add_monitoring_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--tensorboard',
         action='store_true',
-        help='also log to TensorBoard: scalars, density per stage, a few pictures',
+        help='also log scalars, the density of each stage and a few pictures to TensorBoard',
     )
     parser.add_argument(
         '--wandb',
@@ -92,8 +94,8 @@ def add_monitoring_arguments(parser: argparse.ArgumentParser) -> None:
         const=True,
         default=False,
         metavar='PROJECT',
-        help='the same for Weights & Biases (WANDB_MODE=offline keeps it on this machine; '
-        'default of PROJECT: mmsw)',
+        help='also log the same to this project of Weights & Biases; WANDB_MODE=offline keeps it '
+        'on this machine (default of PROJECT: mmsw)',
     )
 
 

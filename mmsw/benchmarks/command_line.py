@@ -14,17 +14,29 @@ from .study import Study
 
 def add_study_arguments(parser: argparse.ArgumentParser) -> None:
     """Options that every benchmark of training has."""
-    parser.add_argument('--out', type=Path, required=True, metavar='DIR', help='folder to write to')
-    parser.add_argument('--seeds', type=int, default=3, help='number of seeds (%(default)s)')
+    parser.add_argument(
+        '--out',
+        type=Path,
+        required=True,
+        metavar='DIR',
+        help='folder for the report, the picture and all runs',
+    )
+    parser.add_argument(
+        '--seeds',
+        type=int,
+        default=3,
+        metavar='N',
+        help='runs of each kind, with seeds 0 to N-1 (default: %(default)s)',
+    )
     parser.add_argument(
         '--cfg-options',
         nargs='+',
         action=ConfigOptions,
         default={},
         metavar='KEY=VALUE',
-        help='changes to every config, as for tools/train.py',
+        help='change settings of every config, as in tools/train.py',
     )
-    parser.add_argument('--dry-run', action='store_true', help='print the plan and stop')
+    parser.add_argument('--dry-run', action='store_true', help='print the planned runs and stop')
 
 
 def carry_out(study: Callable[[], Study], args: argparse.Namespace) -> int:

@@ -56,7 +56,7 @@ class DemoCheckpoint:
 
     Attributes:
         path: The file.
-        accuracy: Share of held-out cutouts told right, as saved.
+        accuracy: Share of held-out cutouts that the saved model classifies correctly.
         sparsity: Densities, read back from the file.
     """
 
@@ -283,7 +283,7 @@ class _LearningCurve(Hook):
         self.accuracy = metrics['accuracy']
         self.progress(
             f'epoch {self._passed}/{self.epochs}: loss {statistics.fmean(self._losses):.3f}, '
-            f'{report(runner.model).total.density:.1%} of the filters, '
-            f'{self.accuracy:.1%} of the held-out objects told right'
+            f'{report(runner.model).total.density:.1%} of the filters kept, '
+            f'held-out accuracy {self.accuracy:.1%}'
         )
         self._losses = []

@@ -225,7 +225,9 @@ def test_dense_checkpoint_by_the_tool(data, tmp_path, capsys):
     arguments = ['--data', str(data), '--out', str(out), '--sparsity', '0', '--epochs', '1']
     assert load_tool('make_demo_checkpoint').main(arguments) == 0
     shown = capsys.readouterr().out
-    assert re.search(r'^epoch 1/1: loss \d\.\d+, 100\.0% of the filters, \d', shown)
+    assert re.search(
+        r'^epoch 1/1: loss \d\.\d+, 100\.0% of the filters kept, held-out accuracy \d', shown
+    )
     assert re.search(r'in all +(\d+)/\1 filters \(100\.00%\)', shown)
     assert all(weight.flatten(1).any(1).all() for weight in small_kernels(out).values())
 

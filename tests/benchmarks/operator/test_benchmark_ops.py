@@ -108,7 +108,7 @@ def test_wrong_numbers_are_an_error_and_no_row(tiny, tmp_path, monkeypatch, caps
         return lambda conv_out: shift(conv_out.roll(1, 3))
 
     monkeypatch.setitem(ALTERNATIVES, 'torch.roll', wrong)
-    sizes = ['--version', 'v1', '--crop', '32', '--batch', '1', '--sparsity']
+    sizes = ['--network-version', 'v1', '--crop', '32', '--batch', '1', '--sparsity']
     code = call_tool(TOOL, '--out', str(tmp_path), *sizes)
     assert code == 1
     assert 'error: small conv + torch.roll' in capsys.readouterr().err
@@ -123,7 +123,7 @@ def test_wrong_numbers_are_an_error_and_no_row(tiny, tmp_path, monkeypatch, caps
 def test_run_writes_whole_reports(tiny, tmp_path, capsys):
     out = tmp_path / 'new' / 'folder'
     before = torch.get_num_threads()
-    arguments = ['--version', 'v2', '--crop', '64', '--batch', '1', '2', '--threads', '1']
+    arguments = ['--network-version', 'v2', '--crop', '64', '--batch', '1', '2', '--threads', '1']
     assert call_tool(TOOL, '--out', str(out), *arguments, '--sparsity', '0', '0.5') == 0
     assert torch.get_num_threads() == before
     progress = capsys.readouterr().err
@@ -289,6 +289,7 @@ def test_peak_memory_counts_what_is_held_at_once():
 def test_bad_arguments_are_named(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     cases = {
+        '--network-version v3': "versions must be of ('v1', 'v2'), got 'v3'",
         '--version v3': "versions must be of ('v1', 'v2'), got 'v3'",
         '--sparsity 1.0': 'sparsities must be in [0, 1), got 1.0',
     }
