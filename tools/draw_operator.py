@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Draw how small kernels, shifted and added, become one cross-shaped kernel."""
+"""Draw how filters, shifted and added, become one cross-shaped kernel."""
 
 import argparse
 import sys
@@ -14,7 +14,7 @@ with _clone.toolboxes_needed():
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('path', metavar='PATH', help='PNG to write')
+    parser.add_argument('path', metavar='PATH', help='file to write, .svg or .png')
     parser.add_argument('--big-kernel', type=int, default=51, help='focus length (%(default)s)')
     parser.add_argument('--small-kernel', type=int, default=3, help='side (%(default)s)')
     parser.add_argument('--num-reps', type=int, default=4, help='repetitions (%(default)s)')
