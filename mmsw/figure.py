@@ -20,7 +20,7 @@ STAGES = (BLUE, RED, GREEN, PURPLE, SKY, ORANGE)
 MARKERS = ('o', 's', 'D', '^', 'v', 'P')
 LINES = ('-', '--', '-.', ':')
 # What a dark page shows instead; other colours are seen on both.
-_DARK = {INK: '#e6edf3', SOFT: '#9da7b1', GRID: '#343b44', PAPER: '#0d1117', BLUE: '#3f9fdc'}
+_DARK = {INK: '#e6edf3', SOFT: '#9da7b1', GRID: '#343b44', PAPER: '#0d1117', BLUE: '#2a84c4'}
 _PNG_DPI = 150
 _SMALL, _NORMAL = 8.0, 8.5  # points
 _RC = {

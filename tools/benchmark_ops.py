@@ -17,7 +17,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, epilog=_EPILOG
     )
     parser.add_argument(
-        '--out', metavar='DIR', required=True, help='folder for benchmark.md, .json and .png'
+        '--out', metavar='DIR', required=True, help='folder for benchmark.md, .json, .svg and .png'
     )
     parser.add_argument('--device', default='cpu', help='cpu or cuda (%(default)s)')
     size = parser.add_mutually_exclusive_group()

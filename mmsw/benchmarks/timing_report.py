@@ -17,7 +17,7 @@ def write_files(
     text: str,
     draw: Callable[[Path], None],
 ) -> None:
-    """Write ``benchmark.json``, ``benchmark.md`` and, with matplotlib, ``benchmark.png``.
+    """Write ``benchmark.json`` and ``.md``, and with matplotlib ``benchmark.png`` and ``.svg``.
 
     Args:
         result: Everything that was found.

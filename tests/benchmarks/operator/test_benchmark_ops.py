@@ -127,7 +127,7 @@ def test_run_writes_whole_reports(tiny, tmp_path, capsys):
     assert call_tool(TOOL, '--out', str(out), *arguments, '--sparsity', '0', '0.5') == 0
     assert torch.get_num_threads() == before
     progress = capsys.readouterr().err
-    assert '[1/24] v2 64 stage 2' in progress
+    assert '[1/28] v2 64 stage 2' in progress
     assert 'x floor  n=' in progress
     assert 'left)' in progress
 
@@ -152,7 +152,11 @@ def test_run_writes_whole_reports(tiny, tmp_path, capsys):
     assert {key[3] for key in dense} == {'float32', 'bfloat16'}
     swept = [row for row in result['rows'] if row['sweep']]
     assert {row['sparsity'] for row in swept} == {0, 0.5}
-    assert {row['num_reps'] for row in swept} == {1}
+    assert {row['num_reps'] for row in swept} == {1, 2, 4}
+    assert {row['name'] for row in swept if row['num_reps'] > 1} == {
+        f'mmsw {name}' for name in result['backends']
+    }
+    swept = [row for row in swept if row['num_reps'] == 1]
     half, whole = (
         next(r for r in swept if (r['sparsity'], r['stage'], r['mode']) == (share, 1, FORWARD))
         for share in (0.5, 0)
@@ -180,8 +184,8 @@ def row(name, stage, time, floor=1.0, **values):
     """What the summary reads of a row."""
     return dict(
         version='v2', crop=512, batch=1, threads=2, dtype='float32', mode=FORWARD, sweep=False,
-        sparsity=0.0, kind='fused', name=name, stage=stage, median_ms=time, floor_ms=floor,
-        arithmetic_floor_ms=floor / 2, bytes_floor_ms=floor,
+        sparsity=0.0, num_reps=1, kind='fused', name=name, stage=stage, median_ms=time,
+        floor_ms=floor, arithmetic_floor_ms=floor / 2, bytes_floor_ms=floor,
     ) | values  # fmt: skip
 
 
