@@ -37,7 +37,9 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         help='config whose backbone is filled from it (default: the tensors tell the network)',
     )
     parser.add_argument(
-        '--out', metavar='DIR', help=f'folder for {PICTURE}, {JSON} and {TEXT} (the text printed)'
+        '--out',
+        metavar='DIR',
+        help=f'folder for {PICTURE} (and .svg), {JSON} and {TEXT} (the text printed)',
     )
     parser.add_argument(
         '--shape',
@@ -64,7 +66,7 @@ def run(args: argparse.Namespace) -> None:
         write_json(analysis, args.json)
     print(text)
     if args.out is not None:
-        print(f'\nwrote {PICTURE}, {JSON} and {TEXT} to {args.out}')
+        print(f'\nwrote {PICTURE} (and .svg), {JSON} and {TEXT} to {args.out}')
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -15,7 +15,7 @@ def write_files(
     out: str | os.PathLike[str],
     kind: str,
     text: str,
-    draw: Callable[[Path], None],
+    draw: Callable[[Path], object],
 ) -> None:
     """Write ``benchmark.json`` and ``.md``, and with matplotlib ``benchmark.png`` and ``.svg``.
 

@@ -21,14 +21,19 @@ _TIME = 'sum of {} layers,\none per stage [ms]'
 _SIDE = 0.11  # of the height of a panel: least distance of two labels
 
 
-def draw(result: dict, path: Path) -> None:
+def draw(result: dict, path: Path) -> bool:
     """Times of both passes beside a 7 x 7 convolution, and time against the pruned share.
 
     Args:
         result: What ``benchmark.json`` holds; parts may be missing.
         path: Picture to write, as SVG and as PNG.
+
+    Returns:
+        Whether there was something to draw.
     """
     bars = {mode: _shown(result['rows'], mode) for mode in _PASSES}
+    if not result['rows']:
+        return False
     order = _order(bars)
     names = [name for name in order if name != _REFERENCE]
     with picture(path, max(2.6, 1.3 + 0.2 * len(names))) as figure:
@@ -41,6 +46,7 @@ def draw(result: dict, path: Path) -> None:
         _draw_sweep(right, [row for row in result['rows'] if row['sweep']])
         title(right, 'c', 'With pruned filters', pad=16)
         figure.supxlabel(_where(result, bars), x=0.01, ha='left', fontsize=8, color=SOFT)
+    return True
 
 
 def _shown(rows: Sequence[Row], mode: str) -> list[Row]:
