@@ -11,7 +11,7 @@ import _clone  # before mmsw
 
 with _clone.toolboxes_needed():
     from mmsw.apis.cli import run_reporting_errors
-    from mmsw.demo.report import PICTURE, RUN_FOLDER, demo_report
+    from mmsw.demo.report import PICTURES, RUN_FOLDERS, demo_report
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -21,7 +21,22 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         'work_dir',
         metavar='WORK_DIR',
-        help=f'folder with the run of tools/train.py in {RUN_FOLDER}/; gets {PICTURE}',
+        help=f'folder with the run of tools/train.py in {" or ".join(RUN_FOLDERS.values())}/; gets '
+        f'{" or ".join(PICTURES.values())}',
+    )
+    parser.add_argument(
+        '--task',
+        choices=sorted(RUN_FOLDERS),
+        default='seg',
+        help=', '.join(f'{task}: the run in {name}/' for task, name in RUN_FOLDERS.items())
+        + ' (%(default)s)',
+    )
+    parser.add_argument(
+        '--beside',
+        metavar='RUN_DIR',
+        nargs='+',
+        default=[],
+        help='folders of other finished runs on the same data: each is scored, and gets a row',
     )
     return parser.parse_args(argv)
 
@@ -29,7 +44,9 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run; returns the exit code."""
     args = parse_args(argv)
-    return run_reporting_errors(lambda: print(demo_report(args.work_dir)))
+    return run_reporting_errors(
+        lambda: print(demo_report(args.work_dir, task=args.task, beside=args.beside))
+    )
 
 
 if __name__ == '__main__':
