@@ -21,6 +21,7 @@ from mmsw.benchmarks.operator.benchmark import benchmark_ops, usable_backends
 from mmsw.benchmarks.operator.cases import Case, OperatorShape, stage_shapes
 from mmsw.benchmarks.operator.contenders import contenders, folded_arms
 from mmsw.benchmarks.operator.job import BOTH, FORWARD, Job
+from mmsw.benchmarks.operator.plot import draw
 from mmsw.benchmarks.operator.report import markdown
 from mmsw.benchmarks.operator.shift_alternatives import ALTERNATIVES
 from mmsw.benchmarks.operator.summary import comparisons, summary
@@ -221,6 +222,18 @@ def test_pruned_and_half_precision_are_compared_with_dense_float32():
         ('70% pruned over dense, R = 1', 'mmsw cpp, masked'): 0.3,
         ('bfloat16 over float32', 'mmsw cpp'): 0.9,
     }
+
+
+def test_picture_with_missing_results(tmp_path):
+    pytest.importorskip('matplotlib', reason='matplotlib: absent; draws the picture')
+    about = dict(machine=dict(cpu='a', torch='2', date='2026-01-01T00'))
+    slow, spread = row('small conv + slices', 1, 400.0), dict(spread=0.1)
+    rows = [row('mmsw cpp', 1, 10.0) | spread, slow | spread]
+    assert draw(about | dict(rows=rows), tmp_path / 'few.svg')
+    assert (tmp_path / 'few.png').is_file()
+    swept = [row('mmsw cpp', 1, 9.0, sweep=True, num_reps=reps) | spread for reps in (1, 4)]
+    assert draw(about | dict(rows=swept), tmp_path / 'swept.svg')
+    assert not draw(about | dict(rows=[]), tmp_path / 'none.svg')
 
 
 def test_only_some_contenders(tiny, tmp_path, capsys):
