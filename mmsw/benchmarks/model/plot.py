@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mmsw.figure import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, RED, SKY, SOFT, picture, title
+from mmsw.figure import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, RED, SKY, picture, title
 
 from ..words import number
 from .kinds import KINDS
@@ -41,10 +41,6 @@ def draw(result: dict, path: Path) -> bool:
             title(panel, letter, text.replace(': ', '\n', 1), fontsize=8.5)
         handles, labels = axes[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc='outside lower center', ncols=4)
-        figure.supxlabel(
-            'in brackets: times the floor; whiskers: interquartile range',
-            x=0.01, ha='left', fontsize=8, color=SOFT,
-        )  # fmt: skip
     return True
 
 
@@ -79,6 +75,6 @@ def _draw_bars(axes: Any, rows: Sequence[Row]) -> None:
     axes.set_yticks(places, [row['name'] for row in rows])
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlim(0, 1.45 * max(row['median_ms'] for row in rows))
-    axes.set_xlabel('one call [ms]')
+    axes.set_xlabel('one call [ms], in brackets over its floor; whiskers: interquartile range')
     axes.grid(axis='x')
     axes.tick_params(axis='y', length=0)
