@@ -91,7 +91,8 @@ def _filters(pattern: ShiftPattern, sparsity: float, seed: int) -> tuple[Tensor,
     basis = torch.stack([torch.ones(n, n), rows, columns, 1 - rows**2 - columns**2])
     weight = torch.einsum('kb,bij->kij', mix, basis).unsqueeze(1)
     kept = torch.ones(nk, dtype=torch.bool)
-    kept[torch.randperm(nk, generator=generator)[: round(sparsity * nk)]] = False
+    pruned = min(round(sparsity * nk), nk - 1)
+    kept[torch.randperm(nk, generator=generator)[:pruned]] = False
     return weight * kept.view(-1, 1, 1, 1), kept
 
 
@@ -189,7 +190,7 @@ def _draw_places(
             if slot != crossing:
                 axes.text(
                     x + n / 2, y + n / 2, str(group), ha='center', va='center_baseline',
-                    fontsize=8, color='#1b1f24',
+                    fontsize=min(8, 150 / len(places)), color='#1b1f24',
                 )  # fmt: skip
     middle = start + n / 2
     if crossing is not None:

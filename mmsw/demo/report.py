@@ -107,7 +107,8 @@ def demo_report(
     run = FinishedRun.of(work_dir / RUN_FOLDERS[task], task)
     others = [FinishedRun.of(Path(folder), task) for folder in beside]
     start, end, *_ = run.start, run.end, *(other.end for other in others)
-    check_data(run.cfg, ['test_dataloader'])
+    for one in (run, *others):
+        check_data(one.cfg, ['test_dataloader'])
     files = tuple(_tensors(path) for path in (start, end))
     densities = tuple(_densities(state) for state in files)
     num_zeros = _check_zeros(*files, names=(start, end))

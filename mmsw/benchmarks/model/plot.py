@@ -75,6 +75,6 @@ def _draw_bars(axes: Any, rows: Sequence[Row]) -> None:
     axes.set_yticks(places, [row['name'] for row in rows])
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlim(0, 1.45 * max(row['median_ms'] for row in rows))
-    axes.set_xlabel('one call [ms], in brackets over its floor; whiskers: interquartile range')
+    axes.set_xlabel('one call [ms], in brackets over its floor;\nwhiskers: interquartile range')
     axes.grid(axis='x')
     axes.tick_params(axis='y', length=0)
