@@ -158,9 +158,9 @@ def _draw_strip(
             index + _SIDE / 2, _SIDE + 0.12, str(index), ha='center', va='top', fontsize=8,
             color=INK if kept[index] else SOFT, fontweight='bold' if index == shown else 'normal',
         )  # fmt: skip
-    axes.legend(
+    axes.figure.legend(
         handles=[Patch(color=_PRUNED, label=f'grey = pruned ({int((~kept).sum())})')],
-        loc='lower right', bbox_to_anchor=(1.0, 0.99), borderaxespad=0, handlelength=1,
+        loc='upper right', bbox_to_anchor=(0.99, 0.985), borderaxespad=0, handlelength=1,
     )  # fmt: skip
     axes.set_xlim(-0.05, len(kept))
     axes.set_ylim(1.25, -0.05)
@@ -235,10 +235,12 @@ def _draw_cross(axes: Any, whole: np.ndarray, pattern: ShiftPattern, limit: floa
         ha='center', va='center', fontsize=8, color=SOFT,
     )  # fmt: skip
     low = (side - big) / 2
-    _measure(axes, (low, side + 2.2), (low + big, side + 2.2), f'focus length M = {big}')
-    _measure(axes, (-2.2, start), (-2.2, start + n), '')
-    axes.text(-3.4, start + n / 2, f'N = {n}', ha='right', va='center', rotation=90, fontsize=8)
-    axes.set_xlim(-6.5, side)
+    _measure(axes, (low, 1.043 * side), (low + big, 1.043 * side), f'focus length M = {big}')
+    _measure(axes, (-0.043 * side, start), (-0.043 * side, start + n), '')
+    axes.text(
+        -0.067 * side, start + n / 2, f'N = {n}', ha='right', va='center', rotation=90, fontsize=8
+    )
+    axes.set_xlim(-0.127 * side, side)
     axes.set_ylim(side, 0)
     axes.set_aspect('equal', anchor='NE')
     return heat
@@ -286,7 +288,7 @@ def _measure(axes: Any, begin: tuple, end: tuple, text: str) -> None:
         arrowprops=dict(arrowstyle='|-|,widthA=0.25,widthB=0.25', color=INK, lw=0.9, shrinkA=0,
                         shrinkB=0),
     )  # fmt: skip
-    axes.text((begin[0] + end[0]) / 2, begin[1] + 1, text, ha='center', va='top', fontsize=8)
+    axes.text((begin[0] + end[0]) / 2, 1.02 * begin[1], text, ha='center', va='top', fontsize=8)
 
 
 def _connect(figure: Any, strip: Any, below: tuple, places: Any, target: tuple) -> None:
