@@ -89,9 +89,26 @@ demo: demo-start ## train, evaluate and picture a small sparse segmentor on real
 demo-detection: demo-start ## the same for a detector: boxes and masks on the same scenes
 	@echo '==> fine-tuning: work_dirs/demo/detection'
 	@"$(RUN)" tools/train.py configs/demo/mask_rcnn_sw_mini_scenes.py --work-dir work_dirs/demo/detection
-	@echo '==> pictures of the held-out scenes, truth beside prediction: work_dirs/demo/detection/pictures'
-	@"$(RUN)" tools/test.py configs/demo/mask_rcnn_sw_mini_scenes.py work_dirs/demo/detection/iter_600.pth \
-		--work-dir work_dirs/demo/detection/test --show-dir work_dirs/demo/detection/pictures
+	@echo '==> report: work_dirs/demo'
+	@"$(RUN)" tools/demo_report.py work_dirs/demo --task det
+
+# The runs that ResNet-18 is compared with; they are looked for before anything is trained.
+.PHONY: demo-finished
+demo-finished: ready-demo
+	@for run in finetune detection; do \
+		test -f work_dirs/demo/$$run/last_checkpoint || { \
+			echo "error: work_dirs/demo/$$run is not finished; run make demo and make demo-detection first" >&2; exit 1; }; \
+	done
+
+.PHONY: demo-compare
+demo-compare: demo-finished ## train ResNet-18 as both were trained, and draw it beside them (after the two above)
+	@for run in upernet_r18_scenes mask_rcnn_r18_scenes; do \
+		echo "==> from random values: work_dirs/demo/$$run"; \
+		"$(RUN)" tools/train.py configs/demo/$$run.py --work-dir work_dirs/demo/$$run || exit 1; \
+	done
+	@echo '==> reports: work_dirs/demo'
+	@"$(RUN)" tools/demo_report.py work_dirs/demo --beside work_dirs/demo/upernet_r18_scenes
+	@"$(RUN)" tools/demo_report.py work_dirs/demo --task det --beside work_dirs/demo/mask_rcnn_r18_scenes
 
 # Two processes of one thread each; a file's tests stay in one of them, where they share what they build. The order is
 # kept, since the benchmarks, which take longest, come early in it.
