@@ -32,7 +32,8 @@ def tool_calls() -> list[tuple[str, str, list[str]]]:
         (notebook.name, Path(words[1]).stem, words[2:])
         for notebook in NOTEBOOKS
         for code in shell_cells(notebook)
-        for words in map(shlex.split, code.replace('\\\n', ' ').splitlines())
+        for line in code.replace('\\\n', ' ').splitlines()
+        for words in [shlex.split(line.partition(' | ')[0])]
         if words[:1] == ['python']
     ]
 
