@@ -14,7 +14,7 @@ from types import TracebackType
 
 from page_blocks import Block, PageError
 
-LIMIT = 300  # seconds that a block may take; the machine may be busy with other things
+LIMIT = 600  # seconds that a block may take; the machine may be busy with other things
 SHOWN_LINES = 60
 _SESSION = Path(__file__).with_name('python_session.py')
 
