@@ -45,13 +45,22 @@ help: ## show this help
 setup: ready-test ## make .venv/STACK: torch, the OpenMMLab packages, mmsw (done by the targets below as well)
 	@echo '==> ready: $(RUN)'
 
-# ready-PURPOSE: an environment that has what PURPOSE (demo or test) needs.
-.PHONY: ready-demo ready-test
+# ready-PURPOSE: an environment that has what PURPOSE (demo, test or docs) needs.
+.PHONY: ready-demo ready-test ready-docs
 ifeq ($(PYTHON),)
 ready-demo ready-test:
 	@tools/setup_env.sh $(STACK)
+
+# Installed on demand: training and tests do without. The constraints keep every version of the stack.
+DOCS_PINS := requirements/docs.txt requirements/constraints-$(STACK).txt
+ready-docs: ready-test
+	@for pins in $(DOCS_PINS); do [[ .venv/$(STACK)/docs -nt $$pins ]] || { \
+		echo '==> packages of the documentation: .venv/$(STACK)'; \
+		"$(RUN)" -m pip install -q --no-input --disable-pip-version-check -c requirements/constraints-$(STACK).txt \
+			-r requirements/docs.txt && \
+		touch .venv/$(STACK)/docs || exit 1; }; done
 else
-ready-demo ready-test: ready-%: python-exists
+ready-demo ready-test ready-docs: ready-%: python-exists
 	@"$(RUN)" tools/check_env.py --for $* || { \
 		echo "PYTHON=$(PYTHON): nothing is installed into an environment of yours;" \
 			'install what is missing, or leave PYTHON out' >&2; exit 1; }
@@ -80,9 +89,26 @@ demo: demo-start ## train, evaluate and picture a small sparse segmentor on real
 demo-detection: demo-start ## the same for a detector: boxes and masks on the same scenes
 	@echo '==> fine-tuning: work_dirs/demo/detection'
 	@"$(RUN)" tools/train.py configs/demo/mask_rcnn_sw_mini_scenes.py --work-dir work_dirs/demo/detection
-	@echo '==> pictures of the held-out scenes, truth beside prediction: work_dirs/demo/detection/pictures'
-	@"$(RUN)" tools/test.py configs/demo/mask_rcnn_sw_mini_scenes.py work_dirs/demo/detection/iter_600.pth \
-		--work-dir work_dirs/demo/detection/test --show-dir work_dirs/demo/detection/pictures
+	@echo '==> report: work_dirs/demo'
+	@"$(RUN)" tools/demo_report.py work_dirs/demo --task det
+
+# The runs that ResNet-18 is compared with; they are looked for before anything is trained.
+.PHONY: demo-finished
+demo-finished: ready-demo
+	@for run in finetune detection; do \
+		test -f work_dirs/demo/$$run/last_checkpoint || { \
+			echo "error: work_dirs/demo/$$run is not finished; run make demo and make demo-detection first" >&2; exit 1; }; \
+	done
+
+.PHONY: demo-compare
+demo-compare: demo-finished ## train ResNet-18 as both were trained, and draw it beside them (after the two above)
+	@for run in upernet_r18_scenes mask_rcnn_r18_scenes; do \
+		echo "==> from random values: work_dirs/demo/$$run"; \
+		"$(RUN)" tools/train.py configs/demo/$$run.py --work-dir work_dirs/demo/$$run || exit 1; \
+	done
+	@echo '==> reports: work_dirs/demo'
+	@"$(RUN)" tools/demo_report.py work_dirs/demo --beside work_dirs/demo/upernet_r18_scenes
+	@"$(RUN)" tools/demo_report.py work_dirs/demo --task det --beside work_dirs/demo/mask_rcnn_r18_scenes
 
 # Two processes of one thread each; a file's tests stay in one of them, where they share what they build. The order is
 # kept, since the benchmarks, which take longest, come early in it.
@@ -90,11 +116,21 @@ PYTEST = OMP_NUM_THREADS=1 "$(RUN)" -m pytest -q -n 2 --dist loadfile --no-loads
 
 .PHONY: test
 test: ready-test ## run the tests, except the slow ones
-	$(PYTEST) -m 'not slow' $(TEST_ARGS)
+	$(PYTEST) -m 'not slow and not docs' $(TEST_ARGS)
 
 .PHONY: test-slow
 test-slow: ready-test ## run the slow tests only
 	$(PYTEST) -m slow $(TEST_ARGS)
+
+.PHONY: docs
+docs: ready-docs ## run the code blocks of README and docs, then build the documentation: site/
+	@rm -rf work_dirs/docs
+	OMP_NUM_THREADS=1 "$(RUN)" -m pytest -q -n 2 --durations 20 -m docs tests/docs $(TEST_ARGS)
+	NO_MKDOCS_2_WARNING=1 "$(RUN)" -m mkdocs build --strict
+
+.PHONY: docs-serve
+docs-serve: ready-docs ## show the documentation while you write it; runs no notebook
+	NO_MKDOCS_2_WARNING=1 MMSW_DOCS_NOTEBOOKS=skip "$(RUN)" -m mkdocs serve --no-strict --watch mmsw
 
 .venv/lint/bin/ruff: requirements/lint.txt
 	@echo '==> ruff and clang-format: .venv/lint'
@@ -119,7 +155,7 @@ format: $(LINT_READY) ## correct style
 
 .PHONY: clean
 clean: ## remove build products and caches
-	rm -rf build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf build dist site work_dirs/docs *.egg-info .pytest_cache .ruff_cache
 	find . -path ./.venv -prune -o -type d -name __pycache__ -exec rm -rf {} +
 
 .PHONY: distclean

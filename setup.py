@@ -123,6 +123,7 @@ setup(
         'demo': read_requirements('demo'),
         'monitor': read_requirements('monitor'),
         'test': read_requirements('test') + read_requirements('demo'),
+        'docs': read_requirements('docs'),
     },
     ext_modules=COMPILED.get('ext_modules', []),
     cmdclass={

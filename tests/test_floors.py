@@ -26,7 +26,7 @@ FLOORS = [  # from the ground up; what stands in one row knows nothing of its ne
         'whole_number',
         'wording',
     },
-    {'json_file', 'ops'},
+    {'figure', 'json_file', 'ops'},
     {'sparsity'},
     {'checkpoint', 'datasets'},
     {'engine'},

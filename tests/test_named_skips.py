@@ -129,10 +129,11 @@ def test_ci_requires_what_it_has(tmp_path: Path, has_nvcc: bool) -> None:
     env = {'PATH': str(tmp_path)}
     script = TESTS.parent / '.ci' / 'run'
     done = subprocess.run(['bash', script], env=env, text=True, capture_output=True, check=True)
-    _, first, second = done.stdout.splitlines()
+    _, first, second, third = done.stdout.splitlines()
     assert first.startswith('--no-print-directory test ')
     assert second.startswith('--no-print-directory test-slow TEST_ARGS=-m "slow and ci" ')
-    for line in (first, second):
+    assert third.startswith('--no-print-directory docs ')
+    for line in (first, second, third):
         required = required_names(line.rpartition(' ')[2])
         assert {'cpp', 'taichi', 'mmseg', 'mmdet'} < required
         assert ('nvcc' in required) == has_nvcc

@@ -71,7 +71,7 @@ def source_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tree = tmp_path_factory.mktemp('source') / 'mmsw'
     tree.mkdir()
     ignore = shutil.ignore_patterns('__pycache__')
-    for folder in ('mmsw', 'configs', 'tools', 'requirements', 'tests'):
+    for folder in ('mmsw', 'configs', 'tools', 'requirements', 'tests', 'docs'):
         shutil.copytree(ROOT / folder, tree / folder, ignore=ignore)
     for file in ROOT.iterdir():
         if file.is_file():
@@ -116,7 +116,9 @@ def wheel(
     (sdist,) = out.glob('*.tar.gz')
     with tarfile.open(sdist) as archive:
         packed = {name.partition('/')[2] for name in archive.getnames()}
-    sources = [path for path in (ROOT / 'mmsw' / 'ops' / 'csrc').rglob('*') if path.is_file()]
+    folders = (ROOT / 'mmsw' / 'ops' / 'csrc', ROOT / 'docs')
+    sources = [path for folder in folders for path in folder.rglob('*') if path.is_file()]
+    sources = [path for path in sources if path.suffix != '.pyc'] + [ROOT / 'mkdocs.yml']
     assert {path.relative_to(ROOT).as_posix() for path in sources} < packed
     pip_wheel = (
         'pip',
@@ -164,7 +166,7 @@ def test_installing_mmsw_pulls_in_no_stack(wheel_metadata: Message) -> None:
 
 @pytest.mark.parametrize(
     'extra',
-    [*STACKS, 'pretrain', 'onedl-pretrain', 'taichi', 'demo', 'monitor', 'test'],
+    [*STACKS, 'pretrain', 'onedl-pretrain', 'taichi', 'demo', 'monitor', 'test', 'docs'],
 )
 def test_extra_is_its_requirements_file(wheel_metadata: Message, extra: str) -> None:
     expected = read_requirements(extra)

@@ -40,7 +40,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         '--out',
         metavar='DIR',
-        help=f'folder to write {PICTURE}, {JSON} and {TEXT} (the printed text) to',
+        help=f'folder to write {PICTURE} (and .svg), {JSON} and {TEXT} (the printed text) to',
     )
     parser.add_argument(
         '--shape',
@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> None:
         write_json(analysis, args.json)
     print(text)
     if args.out is not None:
-        print(f'\nwrote {PICTURE}, {JSON} and {TEXT} to {args.out}')
+        print(f'\nwrote {PICTURE} (and .svg), {JSON} and {TEXT} to {args.out}')
 
 
 _EPILOG = """\

@@ -38,10 +38,21 @@ DEMO_MODULES = {
     'matplotlib': 'matplotlib',
 }
 TEST_MODULES = {'pytest': 'pytest', 'xdist': 'pytest-xdist'}
+DOCS_MODULES = {
+    'material': 'mkdocs-material',
+    'mkdocstrings': 'mkdocstrings',
+    'griffe': 'griffelib',
+    'mkdocs_include_markdown_plugin': 'mkdocs-include-markdown-plugin',
+    'nbclient': 'nbclient',
+    'nbconvert': 'nbconvert',
+    'ipykernel': 'ipykernel',
+    'ruff': 'ruff',
+}
 PURPOSES = {
     'run': STACK_MODULES,
     'demo': {**STACK_MODULES, **DEMO_MODULES},
     'test': {**STACK_MODULES, **DEMO_MODULES, **TEST_MODULES},
+    'docs': {**STACK_MODULES, **DEMO_MODULES, **TEST_MODULES, **DOCS_MODULES},
 }
 STACK_PACKAGES = ('mmengine', 'mmcv', 'mmdet', 'mmsegmentation')
 ONEDL_PACKAGES = ('onedl-mmengine', 'onedl-mmcv', 'onedl-mmdetection', 'onedl-mmsegmentation')

@@ -8,7 +8,7 @@ import _clone  # before mmsw
 
 with _clone.toolboxes_needed():
     from mmsw.apis.cli import run_reporting_errors
-    from mmsw.demo.report import PICTURE, RUN_FOLDER, demo_report
+    from mmsw.demo.report import PICTURES, RUN_FOLDERS, demo_report
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -18,8 +18,23 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         'work_dir',
         metavar='WORK_DIR',
-        help=f'folder of the demo, with the run of tools/train.py in its folder {RUN_FOLDER}; the '
-        f'tool writes {PICTURE} into it',
+        help='folder of the demo, with the run of tools/train.py in its folder '
+        f'{" or ".join(RUN_FOLDERS.values())}; the tool writes '
+        f'{" or ".join(PICTURES.values())} into it',
+    )
+    parser.add_argument(
+        '--task',
+        choices=sorted(RUN_FOLDERS),
+        default='seg',
+        help=', '.join(f'{task}: the run in {name}' for task, name in RUN_FOLDERS.items())
+        + ' (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--beside',
+        metavar='RUN_DIR',
+        nargs='+',
+        default=[],
+        help='folders of other finished runs on the same data; each is scored and gets a row',
     )
     return parser.parse_args(argv)
 
@@ -27,13 +42,16 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 _EPILOG = """\
 Examples:
   python tools/demo_report.py work_dirs/demo
+  python tools/demo_report.py work_dirs/demo --task det
 """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run; returns the exit code."""
     args = parse_args(argv)
-    return run_reporting_errors(lambda: print(demo_report(args.work_dir)))
+    return run_reporting_errors(
+        lambda: print(demo_report(args.work_dir, task=args.task, beside=args.beside))
+    )
 
 
 if __name__ == '__main__':

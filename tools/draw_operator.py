@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Draw how small kernels, shifted and added, become one cross-shaped kernel."""
+"""Draw how filters, shifted and added, become one cross-shaped kernel."""
 
 import argparse
 import sys
@@ -16,7 +16,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, epilog=_EPILOG
     )
-    parser.add_argument('path', metavar='PATH', help='picture to write')
+    parser.add_argument('path', metavar='PATH', help='picture to write, .svg or .png')
     parser.add_argument(
         '--big-kernel',
         type=int,

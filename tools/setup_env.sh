@@ -47,7 +47,7 @@ stack_digest() {
 mmsw_digest() {
     {
         cat setup.py build_ops.py pyproject.toml mmsw/version.py mmsw/ops/compiled.py
-        cat requirements/{runtime,openmmlab,onedl,pretrain,onedl-pretrain,taichi,demo,test}.txt
+        cat requirements/{runtime,openmmlab,onedl,pretrain,onedl-pretrain,taichi,demo,test,docs}.txt
         find mmsw/ops/csrc -type f | LC_ALL=C sort | xargs cat
     } | digest
 }

@@ -109,7 +109,7 @@ class Study(ABC, Generic[AnyRun]):
             finally:
                 text = self.report(runs, failures)
                 self.draw(runs, self.out / self.picture)
-            files = f'report.md, results.json, {self.picture}'
+            files = f'report.md, results.json, {self.picture} (and .svg)'
             self.progress(f'\n{text}\nwritten to {self.out}: {files}')
             return failures
 

@@ -15,9 +15,9 @@ def write_files(
     out: str | os.PathLike[str],
     kind: str,
     text: str,
-    draw: Callable[[Path], None],
+    draw: Callable[[Path], object],
 ) -> None:
-    """Write ``benchmark.json``, ``benchmark.md`` and, with matplotlib, ``benchmark.png``.
+    """Write ``benchmark.json`` and ``.md``, and with matplotlib ``benchmark.png`` and ``.svg``.
 
     Args:
         result: Everything that was found.

@@ -1,8 +1,7 @@
-"""What the demonstration came to: accuracy and density before and after, and a picture."""
+"""What the demonstration came to: scores and density before and after, and a picture."""
 
 from __future__ import annotations
 
-import copy
 import os
 import re
 import warnings
@@ -10,30 +9,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
-from mmengine.config import Config
-from mmengine.dataset import BaseDataset, pseudo_collate
-from mmengine.evaluator import Evaluator
 from mmengine.logging import MMLogger
-from mmengine.model import BaseModel, revert_sync_batchnorm
-from mmengine.registry import DATASETS, MODELS, DefaultScope
-from mmengine.runner import find_latest_checkpoint
 from torch import Tensor
 
-from mmsw.apis.config import load_config, register_toolbox
 from mmsw.apis.data import check_data
-from mmsw.apis.valid_loaders import with_valid_loaders
 from mmsw.checkpoint import load_checkpoint_file
-from mmsw.component_name import component_name
 from mmsw.errors import SparsityChangedError, UsageError
 from mmsw.sparsity import Density, SparsityReport
 
-from .picture import PictureScene, draw_scenes
+from .finished import FinishedRun
+from .picture import draw_scenes
+from .tiles import TASKS
 
-RUN_FOLDER = 'finetune'  # below the work folder: where tools/train.py wrote
-PICTURE = 'demo.png'
-_UNLABELLED = 255
+RUN_FOLDERS = {'seg': 'finetune', 'det': 'detection'}  # where tools/train.py wrote, by task
+PICTURES = {'seg': 'demo.png', 'det': 'demo_detection.png'}
+_FIRST = ('mIoU', 'box AP', 'mask AP')  # of the scores; these stand in the picture
 _SMALL_KERNELS = re.compile(r'(stages\.(\d+)\.\d+\.shift_wise)\.paths\.\d+\.weight$')
 
 
@@ -49,6 +40,7 @@ class DemoReport:
         densities: Before and after training, counted in the files' tensors.
         num_zeros: Weights that are zero in the start file; all of them are in the end file.
         picture: Picture of some held-out scenes.
+        beside: Name of another network -> its scores after training.
     """
 
     start: Path
@@ -58,12 +50,18 @@ class DemoReport:
     densities: tuple[SparsityReport, SparsityReport]
     num_zeros: int
     picture: Path
+    beside: dict[str, dict[str, float]]
 
     def __str__(self) -> str:
         before, after = self.densities
         rows = [
             (f'{name} on {self.num_scenes} held-out scenes', f'{old:.2f} %', f'{new:.2f} %')
             for name, (old, new) in self.scores.items()
+        ]
+        rows += [
+            (f'{name} of {network}', '', f'{score:.2f} %')
+            for network, scores in self.beside.items()
+            for name, score in scores.items()
         ]
         rows += [
             (f'filters kept, stage {stage}', _share(density), _share(after.stages[stage]))
@@ -82,106 +80,85 @@ class DemoReport:
         )
 
 
-def demo_report(work_dir: str | os.PathLike[str], num_pictured: int = 4) -> DemoReport:
+def demo_report(
+    work_dir: str | os.PathLike[str],
+    num_pictured: int = 4,
+    task: str = 'seg',
+    beside: Sequence[str | os.PathLike[str]] = (),
+) -> DemoReport:
     """Score the network before and after training, compare the two files, and draw some scenes.
 
     Args:
-        work_dir: Folder with the run of ``tools/train.py`` in ``finetune``; the picture goes there.
+        work_dir: Folder with the run of ``tools/train.py`` in one of ``RUN_FOLDERS``; the picture
+            goes there.
         num_pictured: Held-out scenes to draw.
+        task: ``'seg'`` or ``'det'``.
+        beside: Folders of finished runs of other networks on the same data. They are scored, and
+            get a row of the picture each.
 
     Returns:
         The figures.
 
     Raises:
-        UsageError: If there is no finished run in the folder, or its data are gone.
+        UsageError: If there is no finished run in a folder, or its data are gone or others.
         SparsityChangedError: If a pruned weight came back.
     """
     work_dir = Path(work_dir)
-    run = work_dir / RUN_FOLDER
-    cfg = _config_of(run)
-    start, end = _start_file(cfg, run), _last_checkpoint(run)
-    check_data(cfg, ['test_dataloader'])
+    run = FinishedRun.of(work_dir / RUN_FOLDERS[task], task)
+    others = [FinishedRun.of(Path(folder), task) for folder in beside]
+    start, end, *_ = run.start, run.end, *(other.end for other in others)
+    for one in (run, *others):
+        check_data(one.cfg, ['test_dataloader'])
     files = tuple(_tensors(path) for path in (start, end))
     densities = tuple(_densities(state) for state in files)
     num_zeros = _check_zeros(*files, names=(start, end))
 
     MMLogger.get_instance('demo_report', log_level='ERROR')
-    with (
-        DefaultScope.overwrite_default_scope(register_toolbox(cfg)),
-        torch.random.fork_rng(),
-        warnings.catch_warnings(),
-    ):
-        warnings.simplefilter('ignore')  # mmseg's, about its own code
+    with torch.random.fork_rng(), warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # the toolboxes', about their own code
         torch.manual_seed(0)
-        dataset = DATASETS.build(with_valid_loaders(cfg.test_dataloader.dataset, cfg))
-        model = revert_sync_batchnorm(MODELS.build(copy.deepcopy(cfg.model)))
-        model.init_weights()
-        before, _ = evaluate(model, dataset, cfg.test_evaluator)
-        model.load_state_dict(load_checkpoint_file(end)['state_dict'])
-        after, predictions = evaluate(model, dataset, cfg.test_evaluator)
-        scenes = _pictured(dataset, predictions, num_pictured)
-    draw_scenes(
-        scenes, dataset.metainfo['classes'], dataset.metainfo['palette'], work_dir / PICTURE
-    )
+        dataset = run.dataset()
+        scenes = TASKS[task](dataset, num_pictured)
+        before, _ = run.evaluate(False, dataset)
+        rows, scores = scenes.scenes(), {}
+        for one in (run, *others):
+            data = one.dataset()
+            _check_same(data, dataset, one, run)
+            name = one.name if one.name not in scores else str(one.folder)
+            scores[name], samples = one.evaluate(True, data)
+            rows.append(scenes.predicted(_row_name(name, scores[name]), samples))
+    draw_scenes(rows, scenes.legend, work_dir / PICTURES[task])
+    after = scores.pop(run.name)
+    names = sorted(after, key=lambda name: name not in _FIRST)
     return DemoReport(
         start,
         end,
         len(dataset),
-        {name: (before[name], after[name]) for name in sorted(after, key='mIoU'.__ne__)},
+        {name: (before.get(name, 0.0), after[name]) for name in names},
         densities,
         num_zeros,
-        work_dir / PICTURE,
+        work_dir / PICTURES[task],
+        {name: _main_scores(found) for name, found in scores.items()},
     )
 
 
-@torch.no_grad()
-def evaluate(
-    model: BaseModel, dataset: BaseDataset, evaluator_cfg: dict | list
-) -> tuple[dict[str, float], list[np.ndarray]]:
-    """Scores of a segmentation model on a data set, on the device of the model.
-
-    Args:
-        model: The model.
-        dataset: Samples with their truth.
-        evaluator_cfg: As ``test_evaluator`` of a config.
-
-    Returns:
-        Scores in per cent by name, and the predicted label map ``[H, W]`` of every sample.
-    """
-    evaluator = Evaluator(copy.deepcopy(evaluator_cfg))
-    evaluator.dataset_meta = dataset.metainfo
-    model.eval()
-    predictions = []
-    for index in range(len(dataset)):
-        outputs = model.test_step(pseudo_collate([dataset[index]]))
-        evaluator.process(data_samples=outputs, data_batch=None)
-        predictions.append(outputs[0].pred_sem_seg.data[0].cpu().numpy())
-    scores = evaluator.evaluate(len(dataset))
-    return {name: float(value) for name, value in scores.items()}, predictions
-
-
-def _config_of(run: Path) -> Config:
-    """The config that a run used, as the runner wrote it down."""
-    dumped = sorted(run.glob('*.py'))
-    if len(dumped) != 1:
+def _check_same(data: object, first: object, one: FinishedRun, run: FinishedRun) -> None:
+    if len(data) != len(first) or data.metainfo['classes'] != first.metainfo['classes']:
         raise UsageError(
-            f'{run} holds {len(dumped)} configs, expected the one of a finished run: '
-            f'python tools/train.py configs/demo/upernet_sw_mini_scenes.py --work-dir {run}'
+            f'{one.folder} was trained for other data than {run.folder}: {len(data)} held-out '
+            f'scenes of {len(data.metainfo["classes"])} classes, expected {len(first)} of '
+            f'{len(first.metainfo["classes"])}'
         )
-    return load_config(dumped[0])
 
 
-def _start_file(cfg: Config, run: Path) -> Path:
-    init_cfg = cfg.model.backbone.get('init_cfg') or {}
-    if component_name(init_cfg.get('type')) != 'Pretrained':
-        raise UsageError(f'the run in {run} started without a checkpoint, so there is no "before"')
-    return Path(init_cfg['checkpoint'])
+def _main_scores(scores: Mapping[str, float]) -> dict[str, float]:
+    return {name: scores[name] for name in _FIRST if name in scores}
 
 
-def _last_checkpoint(run: Path) -> Path:
-    if not (run / 'last_checkpoint').is_file():
-        raise UsageError(f'{run} holds no checkpoint yet; let tools/train.py finish')
-    return run / Path(find_latest_checkpoint(str(run))).name  # the folder may have been moved
+def _row_name(name: str, scores: Mapping[str, float]) -> str:
+    return '\n'.join(
+        [name, *(f'{key} {value:.1f} %' for key, value in _main_scores(scores).items())]
+    )
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:
@@ -222,48 +199,6 @@ def _check_zeros(
             f'{", ".join(f"{key} ({count})" for key, count in list(lost.items())[:3])}'
         )
     return sum(int((weight == 0).sum()) for weight in before.values())
-
-
-def _pictured(
-    dataset: BaseDataset, predictions: Sequence[np.ndarray], number: int
-) -> list[PictureScene]:
-    """Scenes that together show many classes besides the background, chosen by their truth."""
-    truths = [_truth(dataset, index) for index in range(len(dataset))]
-    classes = [set(np.unique(truth).tolist()) - {_UNLABELLED, 0} for truth in truths]
-    chosen = choose_scenes(classes, number)
-    return [
-        PictureScene(_photo(dataset, index), truths[index], predictions[index]) for index in chosen
-    ]
-
-
-def choose_scenes(classes: Sequence[set[int]], number: int) -> list[int]:
-    """Pick scenes one by one: each time the most classes not seen yet, then the most classes.
-
-    Args:
-        classes: Classes of every scene.
-        number: Scenes to pick, or as many as there are.
-
-    Returns:
-        Indices in ascending order.
-    """
-    seen: set[int] = set()
-    left = list(range(len(classes)))
-    chosen = []
-    while left and len(chosen) < number:
-        best = max(left, key=lambda i: (len(classes[i] - seen), len(classes[i]), -i))
-        left.remove(best)
-        chosen.append(best)
-        seen |= classes[best]
-    return sorted(chosen)
-
-
-def _truth(dataset: BaseDataset, index: int) -> np.ndarray:
-    return dataset[index]['data_samples'].gt_sem_seg.data[0].numpy()
-
-
-def _photo(dataset: BaseDataset, index: int) -> np.ndarray:
-    """RGB ``[H, W, 3]``."""
-    return dataset[index]['inputs'].flip(0).permute(1, 2, 0).numpy()
 
 
 def _share(density: Density) -> str:

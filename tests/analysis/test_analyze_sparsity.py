@@ -237,6 +237,7 @@ def test_command_line(published, tmp_path, capsys) -> None:
     assert sorted(path.name for path in out.iterdir()) == [
         'sparsity.json',
         'sparsity.png',
+        'sparsity.svg',
         'sparsity.txt',
     ]
     text = (out / 'sparsity.txt').read_text()

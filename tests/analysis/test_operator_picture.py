@@ -9,6 +9,7 @@ import torch
 
 from mmsw.analysis import draw_operator
 from mmsw.analysis.operator_picture import cross_kernel, slots
+from mmsw.figure import INK
 from mmsw.ops import ShiftPattern, shift_wise_conv2d
 
 
@@ -69,3 +70,15 @@ def test_picture_from_the_command_line(tmp_path, capsys):
     assert capsys.readouterr().err == 'error: sparsity must be in [0, 1), got 1.0\n'
     with pytest.raises(ValueError, match='small_kernel must be odd, got 4'):
         draw_operator(path, small_kernel=4)
+
+
+def test_vector_picture_is_the_same_each_time_and_turns_dark(tmp_path):
+    pytest.importorskip('matplotlib', reason='matplotlib: absent; draws the picture')
+    for name in ('one.svg', 'two.svg'):
+        draw_operator(tmp_path / name, 13, 3, num_reps=1)
+    text = (tmp_path / 'one.svg').read_text(encoding='utf-8')
+    assert text == (tmp_path / 'two.svg').read_text(encoding='utf-8')
+    assert f'@media (prefers-color-scheme: dark){{[style*="fill: {INK}"]' in text
+    assert f'style="fill: {INK}"' in text  # what the rule is for
+    assert '<text' not in text  # no font is needed
+    assert 'dc:date' not in text

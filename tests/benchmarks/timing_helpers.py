@@ -37,7 +37,8 @@ def assert_whole_report(out: Path, kind: str, text: str) -> None:
     assert (out / 'benchmark.md').read_text(encoding='utf-8') == text
     files = {'benchmark.json', 'benchmark.md'}
     if importlib.util.find_spec('matplotlib'):
-        files.add('benchmark.png')
+        files |= {'benchmark.png', 'benchmark.svg'}
+        assert (out / 'benchmark.svg').read_text(encoding='utf-8').startswith('<?xml')
         assert (out / 'benchmark.png').read_bytes().startswith(b'\x89PNG')
     assert {path.name for path in out.iterdir()} == files
 

@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 import torch
 from demo_helpers import CONFIG, ROOT, load_tool, small_kernels
+from mmengine.structures import InstanceData
 
 from mmsw.apis import UsageError, build_runner, load_config
 from mmsw.checkpoint import load_checkpoint_file, save_checkpoint_file
 from mmsw.demo import CLASSES, PALETTE
-from mmsw.demo.picture import paint
-from mmsw.demo.report import choose_scenes, demo_report
+from mmsw.demo.picture import draw_scenes, paint
+from mmsw.demo.report import demo_report
+from mmsw.demo.tiles import Objects, choose_scenes, scene_iou
 from mmsw.errors import SparsityChangedError
 from mmsw.sparsity import report
 
@@ -71,7 +73,8 @@ def test_config_fits_the_data():
 
 
 def test_training_keeps_the_zeros_and_the_report_says_so(work_dir, checkpoint, capsys):
-    assert load_tool('demo_report').main([str(work_dir)]) == 0
+    run = str(work_dir / 'finetune')
+    assert load_tool('demo_report').main([str(work_dir), '--beside', run]) == 0
     shown = capsys.readouterr().out
     start, end = small_kernels(checkpoint), small_kernels(work_dir / 'finetune/iter_2.pth')
     assert any(not torch.equal(start[key], end[key]) for key in start), 'nothing was trained'
@@ -83,8 +86,10 @@ def test_training_keeps_the_zeros_and_the_report_says_so(work_dir, checkpoint, c
     density = f'{kept}/{filters} = {kept / filters:.2%}'
     assert re.search(rf'in all +{density} +{density}', shown)
     assert re.search(r'mIoU on 3 held-out scenes +\d+\.\d\d % +\d+\.\d\d %', shown)
+    score = re.search(r'mIoU on 3 held-out scenes .* (\d+\.\d\d %)\n', shown)[1]
+    assert re.search(rf'mIoU of {run} +{score}\n', shown)  # the same run once more
     picture = cv2.imread(str(work_dir / 'demo.png'))
-    assert picture.shape[0] > 500
+    assert picture.shape[0] > picture.shape[1] == 1660  # four rows of three scenes, twice 830
     assert picture.std() > 20
     assert sorted(path.name for path in work_dir.iterdir()) == ['demo.png', 'finetune']
 
@@ -128,6 +133,69 @@ def test_chosen_scenes_show_many_classes():
     assert choose_scenes(classes, 2) == [1, 3]
     assert choose_scenes(classes, 3) == [1, 3, 5]
     assert choose_scenes(classes, 9) == [0, 1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize(
+    'names', [('upernet_sw_mini', 'upernet_r18'), ('mask_rcnn_sw_mini', 'mask_rcnn_r18')]
+)
+def test_the_network_beside_learns_from_random_values_and_the_same_data(names):
+    own, other = (load_config(ROOT / f'configs/demo/{name}_scenes.py') for name in names)
+    for key in (
+        'train_dataloader',
+        'test_dataloader',
+        'train_cfg',
+        'param_scheduler',
+        'randomness',
+    ):
+        assert own[key] == other[key], key
+    assert own.optim_wrapper.optimizer == other.optim_wrapper.optimizer
+    assert other.model.backbone.depth == 18
+    assert 'init_cfg' not in other.model.backbone
+    assert other.custom_hooks == []
+
+
+class OneScene:
+    """A detector's data: one object of class 1 in a scene of 20 pixels."""
+
+    metainfo = dict(classes=('a', 'b'), palette=[(250, 0, 0), (0, 0, 250)])
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> dict:
+        sample = InstanceData(gt_instances=self.objects())
+        return dict(inputs=torch.full((3, 20, 20), 100, dtype=torch.uint8), data_samples=sample)
+
+    @staticmethod
+    def objects(**more: torch.Tensor) -> InstanceData:
+        masks = torch.zeros(1, 20, 20, dtype=torch.bool)
+        masks[:, 5:9, 5:9] = True
+        boxes, labels = torch.tensor([[5.0, 5.0, 9.0, 9.0]]), torch.tensor([1])
+        return InstanceData(bboxes=boxes, labels=labels, masks=masks, **more)
+
+
+def test_objects_have_the_colour_of_their_class_in_truth_and_prediction(tmp_path):
+    objects = Objects(OneScene(), 4)
+    (truth,) = objects.scenes()
+    found = [
+        InstanceData(pred_instances=OneScene.objects(scores=torch.tensor([score])))
+        for score in (0.93, 0.2)
+    ]
+    sure, unsure = (objects.predicted('net', [sample]) for sample in found)
+    assert np.array_equal(truth.tiles[0].image, sure.tiles[0].image)
+    assert truth.tiles[0].image[6, 6].argmax() == 2  # blue, as the palette says
+    assert (truth.tiles[0].image[1, 1] == 100).all()
+    assert [(box.colour, box.text) for box in sure.tiles[0].boxes] == [((0, 0, 250), '93')]
+    assert truth.tiles[0].boxes[0].text == ''
+    assert unsure.tiles[0].boxes == []
+    draw_scenes([truth, sure, unsure], objects.legend, tmp_path / 'objects.png')
+    assert cv2.imread(str(tmp_path / 'objects.png')).shape[0] > 1400
+
+
+def test_iou_of_a_scene_is_the_mean_over_its_classes():
+    truth = np.array([0, 0, 1, 255])
+    assert scene_iou(np.array([0, 0, 1, 2]), truth) == 1
+    assert scene_iou(np.array([0, 2, 1, 0]), truth) == (1 / 2 + 1 + 0) / 3
 
 
 def test_paint_shows_classes_and_leaves_the_rest_dark():

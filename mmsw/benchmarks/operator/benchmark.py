@@ -77,7 +77,7 @@ def benchmark_ops(
     standard error.
 
     Args:
-        out: Folder for ``benchmark.md``, ``benchmark.json`` and ``benchmark.png``.
+        out: Folder for ``benchmark.md``, ``benchmark.json``, ``benchmark.png`` and ``.svg``.
         device: ``'cpu'`` or ``'cuda'``.
         preset: ``'quick'``, ``'default'`` or ``'full'``.
         versions: Instead of the preset's.
@@ -196,13 +196,19 @@ class _Run:
         last = self.shapes[-1]
         for batch in self.settings.batches if sweep else ():
             shares = self.settings.sparsities
-            if batch != self.settings.batches[0]:
-                shares = tuple(share for share in shares if share in FEW_SPARSITIES)
+            first = batch == self.settings.batches[0]
+            few = {*FEW_SPARSITIES, *([max(shares)] if first and shares else [])}
+            some = tuple(share for share in shares if share in few)
+            swept = [(1, shares if first else some)]  # with one repetition, and with the network's
+            swept += [(None, some)] if first else []
             groups.extend(
-                _Group(replace(shape, num_reps=1), batch, mode, shares)
+                _Group(replace(shape, num_reps=reps or shape.num_reps), batch, mode, chosen)
+                for reps, chosen in swept
                 for mode in (FORWARD, BOTH)
                 for shape in reversed(self.shapes)
-                if shares and (shape.version, shape.crop) == (last.version, last.crop)
+                if chosen
+                and (shape.version, shape.crop) == (last.version, last.crop)
+                and (reps or shape.num_reps > 1)
             )
         return groups
 

@@ -42,6 +42,8 @@ def contenders(
         sweep: Only what a sweep over the sparsity shows.
     """
     jobs: list[Job | str] = list(_own(case, mode, backends))
+    if sweep and case.shape.num_reps > 1:
+        return [_fused(case, mode, backend) for backend in backends]
     if sweep:
         if mode == BOTH and case.sparsity:
             jobs.extend(_masked(case, backend) for backend in backends)

@@ -5,15 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from mmsw.whole_file import write_whole
-
 from ..timing_report import opening, write_files
 from ..words import number, rate_line, table, threads_text
 from . import gpu_model
 from .contenders import SLAK, SLAK_TRANSPOSED, SLICES
 from .job import FOLDED, FUSED, RUNTIME
 from .plot import draw
-from .summary import Row, comparisons, setting, summary, title
+from .summary import Row, comparisons, setting, summary, sweeps, title
 
 
 def write_report(result: dict, out: str | os.PathLike[str]) -> None:
@@ -21,7 +19,7 @@ def write_report(result: dict, out: str | os.PathLike[str]) -> None:
     result = result | dict(summary=summary(result['rows']))
     write_files(
         result, out, 'benchmark_ops', markdown(result),
-        lambda plot: write_whole(plot, lambda temporary: draw(result, temporary)),
+        lambda plot: draw(result, plot),
     )  # fmt: skip
 
 
@@ -40,9 +38,11 @@ def markdown(result: dict) -> str:
     for key in dict.fromkeys(setting(row) for row in rows if not row['sweep']):
         found = [row for row in rows if not row['sweep'] and setting(row) == key]
         lines += ['', f'## {title(key)}', '', *_stage_table(found)]
-    for key in dict.fromkeys(setting(row) for row in rows if row['sweep']):
-        found = [row for row in rows if row['sweep'] and setting(row) == key]
-        lines += ['', f'## time against sparsity, R = 1, {title(key)}', '', *_sweep_table(found)]
+    for reps, swept in sweeps(rows):
+        for key in dict.fromkeys(setting(row) for row in swept):
+            found = [row for row in swept if setting(row) == key]
+            head = f'## time against sparsity, R = {reps}, {title(key)}'
+            lines += ['', head, '', *_sweep_table(found)]
     lines += gpu_model.section(result['machine'].get('gpu'), rows)
     lines += ['', '## Every row', '', *_full_table(rows), '']
     return '\n'.join(lines)
@@ -72,8 +72,8 @@ computes the operator (a backend, another runtime, or small convolutions followe
 arithmetic of the direct cross form, `C*H*W*(2*N*L + N*N)` multiply-adds, three times as many with
 the backward pass; every other row has its own. Taps that only meet padding are counted, and an
 arithmetic that takes fewer multiplications is not, so a row can go below 1. With one repetition a
-pruned filter is an empty slot, and the sweep's floor shrinks with it. "masked" rows do not ask for
-the gradient of pruned filters.
+pruned filter is an empty slot, and the sweep's floor shrinks with it; with more repetitions it does
+not. "masked" rows do not ask for the gradient of pruned filters.
 Memory is the most that torch's allocator held beyond the inputs, outputs included. Threads are
 torch's; Taichi keeps its own. Every row's numbers agreed with the definition before it was timed.\
 """

@@ -20,7 +20,8 @@ class BenchmarkSettings(TimingSettings):
     Attributes:
         versions: Generations of the network, of ``'v1'`` and ``'v2'``.
         sparsities: Shares of pruned filters of the sweep, with one repetition. From the second
-            batch size on it has those of ``FEW_SPARSITIES`` only.
+            batch size on it has those of ``FEW_SPARSITIES`` only. With the repetitions of the
+            network, the first batch size has these and the largest share, for the backends alone.
         dtypes: What the maps and kernels hold; types of half precision are for the backends alone.
         rounds: Most samples of a row.
         budget: Seconds to spend on a row.

@@ -58,17 +58,25 @@ def comparisons(rows: Sequence[Row]) -> list[Row]:
         One entry per contender and setting: what is compared with what, and the ratio of the times.
     """
     entries = []
-    sweep = [row for row in rows if row['sweep']]
-    dense = _whole_contenders(row for row in sweep if row['sparsity'] == 0)
-    for share in sorted({row['sparsity'] for row in sweep} - {0}):
-        pruned = _whole_contenders(row for row in sweep if row['sparsity'] == share)
-        entries += _ratios(pruned, dense, f'{share:.0%} pruned over dense, R = 1')
+    for reps, sweep in sweeps(rows):
+        dense = _whole_contenders(row for row in sweep if row['sparsity'] == 0)
+        for share in sorted({row['sparsity'] for row in sweep} - {0}):
+            pruned = _whole_contenders(row for row in sweep if row['sparsity'] == share)
+            entries += _ratios(pruned, dense, f'{share:.0%} pruned over dense, R = {reps}')
     by_type = _whole_contenders(row for row in rows if not row['sweep'])
     for name in dict.fromkeys(key[SETTING.index('dtype')] for key in by_type):
         if name != 'float32':
             half = {key: names for key, names in by_type.items() if name in key}
             entries += _ratios(half, by_type, f'{name} over float32')
     return entries
+
+
+def sweeps(rows: Sequence[Row]) -> list[tuple[int, list[Row]]]:
+    """Rows of the sweep with one repetition, and of the one with more, and how many these are."""
+    found = [row for row in rows if row['sweep']]
+    single = [row for row in found if row['num_reps'] == 1]
+    more = [row for row in found if row['num_reps'] > 1]
+    return [(max(row['num_reps'] for row in part), part) for part in (single, more) if part]
 
 
 def _ratios(above: Totals, below: Totals, what: str) -> Iterator[Row]:

@@ -21,6 +21,7 @@ from mmsw.benchmarks.operator.benchmark import benchmark_ops, usable_backends
 from mmsw.benchmarks.operator.cases import Case, OperatorShape, stage_shapes
 from mmsw.benchmarks.operator.contenders import contenders, folded_arms
 from mmsw.benchmarks.operator.job import BOTH, FORWARD, Job
+from mmsw.benchmarks.operator.plot import draw
 from mmsw.benchmarks.operator.report import markdown
 from mmsw.benchmarks.operator.shift_alternatives import ALTERNATIVES
 from mmsw.benchmarks.operator.summary import comparisons, summary
@@ -127,7 +128,7 @@ def test_run_writes_whole_reports(tiny, tmp_path, capsys):
     assert call_tool(TOOL, '--out', str(out), *arguments, '--sparsity', '0', '0.5') == 0
     assert torch.get_num_threads() == before
     progress = capsys.readouterr().err
-    assert '[1/24] v2 64 stage 2' in progress
+    assert '[1/28] v2 64 stage 2' in progress
     assert 'x floor  n=' in progress
     assert 'left)' in progress
 
@@ -152,7 +153,11 @@ def test_run_writes_whole_reports(tiny, tmp_path, capsys):
     assert {key[3] for key in dense} == {'float32', 'bfloat16'}
     swept = [row for row in result['rows'] if row['sweep']]
     assert {row['sparsity'] for row in swept} == {0, 0.5}
-    assert {row['num_reps'] for row in swept} == {1}
+    assert {row['num_reps'] for row in swept} == {1, 2, 4}
+    assert {row['name'] for row in swept if row['num_reps'] > 1} == {
+        f'mmsw {name}' for name in result['backends']
+    }
+    swept = [row for row in swept if row['num_reps'] == 1]
     half, whole = (
         next(r for r in swept if (r['sparsity'], r['stage'], r['mode']) == (share, 1, FORWARD))
         for share in (0.5, 0)
@@ -180,8 +185,8 @@ def row(name, stage, time, floor=1.0, **values):
     """What the summary reads of a row."""
     return dict(
         version='v2', crop=512, batch=1, threads=2, dtype='float32', mode=FORWARD, sweep=False,
-        sparsity=0.0, kind='fused', name=name, stage=stage, median_ms=time, floor_ms=floor,
-        arithmetic_floor_ms=floor / 2, bytes_floor_ms=floor,
+        sparsity=0.0, num_reps=1, kind='fused', name=name, stage=stage, median_ms=time,
+        floor_ms=floor, arithmetic_floor_ms=floor / 2, bytes_floor_ms=floor,
     ) | values  # fmt: skip
 
 
@@ -217,6 +222,18 @@ def test_pruned_and_half_precision_are_compared_with_dense_float32():
         ('70% pruned over dense, R = 1', 'mmsw cpp, masked'): 0.3,
         ('bfloat16 over float32', 'mmsw cpp'): 0.9,
     }
+
+
+def test_picture_with_missing_results(tmp_path):
+    pytest.importorskip('matplotlib', reason='matplotlib: absent; draws the picture')
+    about = dict(machine=dict(cpu='a', torch='2', date='2026-01-01T00'))
+    slow, spread = row('small conv + slices', 1, 400.0), dict(spread=0.1)
+    rows = [row('mmsw cpp', 1, 10.0) | spread, slow | spread]
+    assert draw(about | dict(rows=rows), tmp_path / 'few.svg')
+    assert (tmp_path / 'few.png').is_file()
+    swept = [row('mmsw cpp', 1, 9.0, sweep=True, num_reps=reps) | spread for reps in (1, 4)]
+    assert draw(about | dict(rows=swept), tmp_path / 'swept.svg')
+    assert not draw(about | dict(rows=[]), tmp_path / 'none.svg')
 
 
 def test_only_some_contenders(tiny, tmp_path, capsys):

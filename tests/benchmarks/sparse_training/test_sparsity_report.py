@@ -6,13 +6,22 @@ import math
 
 import pytest
 from sparse_training_helpers import finish, operator_like, result_like, settings_for
+from study_helpers import ROOT, call_tool
 
+from mmsw.benchmarks.redraw import redraw
 from mmsw.benchmarks.runs import Failure, result_of
 from mmsw.benchmarks.sparse_training import operator_time
 from mmsw.benchmarks.sparse_training.plan import plan_runs
 from mmsw.benchmarks.sparse_training.plot import draw
 from mmsw.benchmarks.sparse_training.report import write_report
-from mmsw.benchmarks.sparse_training.summary import inexact, make_cells, unequal_conditions
+from mmsw.benchmarks.sparse_training.summary import (
+    Cell,
+    inexact,
+    make_cells,
+    unequal_conditions,
+)
+from mmsw.errors import UsageError
+from mmsw.figure import METHODS
 from mmsw.json_file import read_json, write_json
 
 ACCURACY = {'dense': (80, 82, 84), 'static': (70, 74, 78), 'filter': (79, 81, 89)}
@@ -135,11 +144,27 @@ def test_operators_of_an_older_result_do_not_count(finished):
     assert 0 not in make_cells(finished)[0].operators
 
 
-def test_picture(finished, tmp_path):
+def test_picture(finished, settings, tmp_path):
     pytest.importorskip('matplotlib', reason='matplotlib: absent; the picture needs it')
-    path = tmp_path / 'picture.png'
-    draw(make_cells(finished), path)
-    assert path.read_bytes().startswith(b'\x89PNG')
-    path.unlink()
-    draw(make_cells(finished)[:1], path)
-    assert not path.exists()  # nothing sparse is finished
+    write_report(finished, settings, [])
+    assert redraw(settings.out) == settings.out / 'sparse_training.svg'
+    assert (settings.out / 'sparse_training.png').read_bytes().startswith(b'\x89PNG')
+    assert METHODS['static'].colour in (settings.out / 'sparse_training.svg').read_text()
+    cells = make_cells(finished)
+    path = tmp_path / 'picture.svg'
+    assert not draw(cells[:1], path)  # nothing sparse is finished
+    assert not path.exists()
+    without = [Cell(cell.wanted, cell.results, cell.method, cell.sparsity, {}) for cell in cells]
+    assert draw(without[1:], path)  # neither dense runs nor times of operators
+    assert path.is_file()
+
+
+def test_nothing_to_redraw(cfg, data, settings, tmp_path, capsys):
+    with pytest.raises(UsageError, match=r'holds neither results\.json nor benchmark\.json'):
+        redraw(tmp_path)
+    write_report(plan_runs(cfg, data, settings), settings, [])
+    assert call_tool(ROOT / 'tools/redraw_benchmark.py', settings.out) == 2
+    assert 'results.json holds no finished results' in capsys.readouterr().err
+    (settings.out / 'results.json').write_text('{"format": "mmsw.sparsity/1"}')
+    with pytest.raises(UsageError, match=r"format is 'mmsw.sparsity/1', expected mmsw.benchmark"):
+        redraw(settings.out)

@@ -16,14 +16,15 @@ from transfer_helpers import DETECTOR, settings_for
 
 from mmsw.apis import build_runner
 from mmsw.benchmarks import memory
+from mmsw.benchmarks.redraw import redraw
 from mmsw.benchmarks.runs import result_of
 from mmsw.benchmarks.transfer.networks import read_networks
 from mmsw.benchmarks.transfer.plan import plan_runs, run_config
-from mmsw.benchmarks.transfer.plot import draw
-from mmsw.benchmarks.transfer.report import make_rows, same_conditions, write_report
+from mmsw.benchmarks.transfer.report import same_conditions, write_report
 from mmsw.benchmarks.transfer.starts import find_starts
 from mmsw.checkpoint import load_checkpoint_file
 from mmsw.demo.pretraining import pretraining_iterations
+from mmsw.figure import METHODS
 
 
 def test_every_start_sees_the_same_data_and_begins_with_the_same_heads(trained):
@@ -147,8 +148,10 @@ def test_report_and_picture(network, trained, tmp_path):
     assert sparse['scores']['mIoU']['minus_dense']['mean'] == pytest.approx(
         result_of(trained['sparse'])['scores']['mIoU'] - dense
     )
-    draw(make_rows([network], planned, settings.starts), tmp_path / 'transfer.png')
+    assert redraw(tmp_path).name == 'transfer.svg'
     assert (tmp_path / 'transfer.png').read_bytes()[:4] == b'\x89PNG'
+    text = (tmp_path / 'transfer.svg').read_text(encoding='utf-8')
+    assert all(METHODS[start].colour in text for start in trained)
 
 
 def test_report_says_whether_different_networks_saw_the_same(network, trained, tmp_path):

@@ -16,6 +16,7 @@ from mmsw.benchmarks.comparison import (
     paired_difference,
 )
 from mmsw.benchmarks.transfer.configured import configured_start, start_digest
+from mmsw.benchmarks.transfer.plot import _styles, draw
 
 
 def row(start: str, scores: dict[int, float], name: str = 'mIoU') -> Row:
@@ -129,3 +130,34 @@ def test_start_that_a_config_names(tmp_path):
         path.write_text(content)
         digests.add(start_digest(local))
     assert len(digests) == 4
+
+
+def curved(network: str, start: str, score: float, seeds: int, length: int = 6) -> Row:
+    """With a learning curve of two points."""
+    results = {}
+    for seed in range(seeds):
+        last = score + seed * 0.5
+        curve = [{'iteration': i, 'mIoU': last * i / length} for i in (length // 2, length)]
+        results[seed] = {'scores': {'mIoU': last}, 'curve': curve}
+    return Row(seeds, results, network, 'seg', start)
+
+
+def test_picture_with_missing_seeds_and_starts(tmp_path):
+    pytest.importorskip('matplotlib', reason='matplotlib: absent; draws the picture')
+    rows = [
+        *(curved('net', 'scratch', 9.0, 3), curved('net', 'scratch-long', 50.0, 3, 30)),
+        *(curved('net', 'dense', 60.0, 3), curved('net', 'sparse', 61.0, 1)),
+        Row(3, {}, 'net', 'seg', 'sparse-unmasked'),
+    ]
+    assert draw(rows, tmp_path / 'starts.svg')
+    assert draw([rows[3]], tmp_path / 'one.svg')
+    assert not draw(rows[4:], tmp_path / 'none.svg')
+    assert not (tmp_path / 'none.svg').exists()
+
+
+def test_networks_of_one_start_have_colours_of_their_own():
+    styles = _styles([curved(name, 'scratch', 50.0, 1) for name in ('one', 'two')])
+    assert len({style.colour for style in styles.values()}) == 2
+    styles = _styles([curved(n, s, 50.0, 1) for n in ('one', 'two') for s in ('dense', 'sparse')])
+    assert len({style.colour for style in styles.values()}) == 2  # of the starts
+    assert len({(style.colour, style.line) for style in styles.values()}) == 4
