@@ -1,8 +1,8 @@
 #!/usr/bin/env python
 """Draw the picture of a finished benchmark again; nothing is trained or measured.
 
-Reads what benchmark_ops.py, benchmark_model.py, benchmark_transfer.py or benchmark_sparsity.py
-wrote to its --out, from whichever version of mmsw.
+Reads the --out folder of benchmark_ops.py, benchmark_model.py, benchmark_transfer.py or
+benchmark_sparsity.py, written by any version of mmsw.
 """
 
 import argparse
@@ -18,15 +18,25 @@ with _clone.toolboxes_needed():
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, epilog=_EPILOG
     )
-    parser.add_argument('folder', metavar='DIR', help="the benchmark's --out")
+    parser.add_argument('folder', metavar='DIR', help='folder that the benchmark wrote to')
     parser.add_argument(
         '--out',
         metavar='PATH',
-        help='picture to write, as .svg and .png (default: in DIR, as the benchmark names it)',
+        help='picture to write, as .svg and as .png (default: the name and place that the '
+        'benchmark uses)',
     )
     return parser.parse_args(argv)
+
+
+_EPILOG = """\
+Exit code: 0 done; 2 there are no results to draw.
+
+Examples:
+  python tools/redraw_benchmark.py work_dirs/transfer
+  python tools/redraw_benchmark.py work_dirs/transfer --out work_dirs/transfer_again.svg
+"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
