@@ -114,6 +114,10 @@ class FinishedRun:
                 model.init_weights()
         return model
 
+    def parameters(self) -> int:
+        """How many the whole network has, pruned ones too."""
+        return sum(parameter.numel() for parameter in self.model(False).parameters())
+
     def evaluate(self, trained: bool, dataset: BaseDataset) -> tuple[dict[str, float], list[Any]]:
         """Scores by name in per cent, and the predicted data sample of every scene."""
         with self.toolbox():

@@ -17,7 +17,7 @@ _DIM = 0.4  # brightness of a photograph under a label map
 _OPACITY = 0.88  # of the classes on it
 _MASK_OPACITY = 0.45  # of an object's mask, under which its digit is seen
 _WIDTH = 8.65  # inches; twice 830 pixels
-_LEFT = 1.0  # for the names of the rows
+_LEFT = 1.2  # for the names of the rows
 _BELOW = 0.16  # a row, for the scores of its scenes
 _DPI = 192
 

@@ -126,7 +126,8 @@ def demo_report(
             _check_same(data, dataset, one, run)
             name = one.name if one.name not in scores else str(one.folder)
             scores[name], samples = one.evaluate(True, data)
-            rows.append(scenes.predicted(_row_name(name, scores[name]), samples))
+            label = _row_name(name, scores[name], one.parameters())
+            rows.append(scenes.predicted(label, samples))
     draw_scenes(rows, scenes.legend, work_dir / PICTURES[task])
     after = scores.pop(run.name)
     names = sorted(after, key=lambda name: name not in _FIRST)
@@ -155,10 +156,9 @@ def _main_scores(scores: Mapping[str, float]) -> dict[str, float]:
     return {name: scores[name] for name in _FIRST if name in scores}
 
 
-def _row_name(name: str, scores: Mapping[str, float]) -> str:
-    return '\n'.join(
-        [name, *(f'{key} {value:.1f} %' for key, value in _main_scores(scores).items())]
-    )
+def _row_name(name: str, scores: Mapping[str, float], parameters: int) -> str:
+    figures = [f'{key} {value:.1f} %' for key, value in _main_scores(scores).items()]
+    return '\n'.join([name, *figures, f'{parameters / 1e6:.1f} M parameters'])
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:
