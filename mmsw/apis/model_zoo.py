@@ -63,8 +63,9 @@ python tools/get_flops.py configs/demo/upernet_sw_mini_scenes.py --shape 160 160
 ```
 
 `mim search mmshiftwise` prints the same facts, where openmim is installed and mmsw is installed
-without `-e`. For a table in JSON, add `--json FILE`. `mim download` finds nothing: there are no
-weights.
+without `-e`. This finds small networks, largest first:
+`mim search mmshiftwise --condition 'parameters<2000000' --field multiply-adds --sort parameters`.
+`mim download` finds nothing: there are no weights.
 """
 
 
