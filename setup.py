@@ -11,6 +11,7 @@ with one line. ``MMSW_BUILD_OPS=0`` leaves all of it out; ``MMSW_BUILD_OPS=1`` (
 turns that line into an error. See build_ops.py.
 """
 
+import re
 import runpy
 import shutil
 import sys
@@ -32,6 +33,17 @@ def read_requirements(name: str) -> list[str]:
     """Returns the requirement lines of ``requirements/{name}.txt`` without comments."""
     lines = (ROOT / 'requirements' / f'{name}.txt').read_text(encoding='utf-8').splitlines()
     return [line.strip() for line in lines if line.strip() and not line.startswith('#')]
+
+
+def long_description() -> str:
+    """Returns README.md for a package index, which has no files beside it.
+
+    Pictures go with the captions below them, comments go, and of links to files the text stays.
+    """
+    text = (ROOT / 'README.md').read_text(encoding='utf-8')
+    text = re.sub(r'<!--.*?-->\n?', '', text, flags=re.DOTALL)
+    text = re.sub(r'!\[[^\]]*\]\((?!https?:)[^)]*\)\n(\*[^*]*\*\n)?', '', text)
+    return re.sub(r'\[([^\]]*)\]\((?!https?:)[^)]*\)', r'\1', text)
 
 
 COMPILED, LEFT_OUT, TORCH_VERSION = build_ops.setup_arguments()
@@ -95,7 +107,7 @@ setup(
     description=(
         'Sparse shift-wise large-kernel backbones for OpenMMLab: train, fine-tune and stay sparse'
     ),
-    long_description=(ROOT / 'README.md').read_text(encoding='utf-8'),
+    long_description=long_description(),
     long_description_content_type='text/markdown',
     license='Apache-2.0',
     license_files=['LICENSE'],

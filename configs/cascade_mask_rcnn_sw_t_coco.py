@@ -5,11 +5,11 @@
 #   python tools/train.py configs/cascade_mask_rcnn_sw_t_coco.py --amp \
 #       --cfg-options train_dataloader.batch_size=16                          # one GPU
 #
-# The learning rate is for 16 images per step: eight GPUs with two images each. README.md has a
-# table for other numbers of GPUs.
+# The learning rate is for 16 images per step: eight GPUs with two images each. docs/recipes.md has
+# a table for other numbers of GPUs.
 #
-# Download the ImageNet checkpoint of the authors by hand (README.md says where). Put it at the
-# path below, or name it with --pretrained PATH. --from-scratch trains without one. Put COCO in
+# Download the ImageNet checkpoint of the authors by hand (docs/recipes.md says where). Put it at
+# the path below, or name it with --pretrained PATH. --from-scratch trains without one. Put COCO in
 # data/coco. If it is somewhere else, pass --data-root PATH.
 _base_ = [
     '_base_/models/cascade_mask_rcnn_shiftwise.py',

@@ -5,7 +5,8 @@
 #   python tools/train.py configs/mask_rcnn_sw_t_1x_coco.py --amp \
 #       --cfg-options train_dataloader.batch_size=16
 #
-# The first is for eight GPUs, the second for one. README.md has a table for other numbers of GPUs.
+# The first is for eight GPUs, the second for one. docs/recipes.md has a table for other
+# numbers of GPUs.
 _base_ = [
     '_base_/models/mask_rcnn_shiftwise.py',
     '_base_/datasets/coco_instance.py',

@@ -4,11 +4,11 @@
 #   python tools/train.py configs/upernet_sw_t_ade20k.py --amp \
 #       --cfg-options train_dataloader.batch_size=16                          # one GPU
 #
-# The learning rate is for 16 images per step: four GPUs with four images each. README.md has a
-# table for other numbers of GPUs.
+# The learning rate is for 16 images per step: four GPUs with four images each. docs/recipes.md has
+# a table for other numbers of GPUs.
 #
-# Download the ImageNet checkpoint of the authors by hand (README.md says where). Put it at the
-# path below, or name it with --pretrained PATH. --from-scratch trains without one. If the data
+# Download the ImageNet checkpoint of the authors by hand (docs/recipes.md says where). Put it at
+# the path below, or name it with --pretrained PATH. --from-scratch trains without one. If the data
 # set is somewhere else, pass --data-root PATH.
 _base_ = [
     '_base_/models/upernet_shiftwise.py',

@@ -13,6 +13,8 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.structures import PixelData
 
 from mmsw.apis import UsageError, check_data, load_config, register_toolbox, set_data_root
+from mmsw.apis.complexity_report import count_complexity
+from mmsw.apis.unpublished import unpublished
 
 CONFIGS = sorted(
     path.relative_to(ROOT).as_posix()
@@ -165,12 +167,56 @@ def test_metafile_describes_what_is_there() -> None:
     assert index['Import'] == ['configs/metafile.yml']
     collections = {item['Name'] for item in METAFILE['Collections']}
     listed = [model['Config'] for model in METAFILE['Models']]
-    assert sorted(listed) == [path for path in CONFIGS if path.count('/') == 1]
+    left_out = [  # of no toolbox; to compare with
+        'configs/demo/pretrain_sw_mini_scenes.py',
+        'configs/demo/upernet_r18_scenes.py',
+    ]
+    assert sorted([*listed, *left_out]) == CONFIGS
     for model in METAFILE['Models']:
         assert (ROOT / model['Config']).stem == model['Name']
         assert model['In Collection'] in collections
-        assert not {'Results', 'Weights'} & set(model)  # nothing was measured here
+        assert 'Weights' not in model
+        small = model['Metadata']['Training Data'] == 'Demonstration scenes'
+        assert small or 'Results' not in model  # nothing else was trained to the end
         assert model['Metadata']['Parameters'] == full_size(model['Config'])[0]
+
+
+def counted_models() -> list:
+    """All models of the metafile; the small ones alone take a second and are not slow."""
+    quick = ('own_segmentation_sw_mini', 'own_retinanet_sw_mini')
+    slow = [pytest.mark.slow, pytest.mark.ci]
+    return [
+        pytest.param(model, id=model['Name'], marks=[] if model['Name'] in quick else slow)
+        for model in METAFILE['Models']
+    ]
+
+
+@pytest.mark.parametrize('model', counted_models())
+def test_metafile_says_what_is_counted_and_where_to_start(model: dict) -> None:
+    facts, path = model['Metadata'], model['Config']
+    cfg = load_config(ROOT / path, own_options(path))
+    if facts['Start'] not in ('scratch', 'demonstration'):
+        advice = unpublished(cfg, 'absent.pth')
+        assert facts['Start'] == 'published' if advice is None else facts['Start'] in advice
+    elif facts['Start'] == 'demonstration':
+        assert cfg.model.backbone.init_cfg.checkpoint == 'work_dirs/demo/pretrained_sparse.pth'
+    else:
+        assert cfg.model.backbone.init_cfg is None
+    size = [int(number) for number in facts['Input Size'].split('x')]
+    if facts['Training Data'] == 'Your own':
+        own = Config.fromfile(ROOT / path).own_data
+        assert size == list(own.crop_size if own.task == 'segmentation' else own.image_size)
+    result = count_complexity(ROOT / path, size, cfg_options=own_options(path))
+    assert result.parameters == facts['Parameters']
+    assert round(result.macs_dense / 1e9, 3) == facts['Multiply-adds (GMAC)']
+
+
+def test_one_network_is_counted_once() -> None:
+    """What differs in the test or in training alone costs the same."""
+    facts = {model['Name']: model['Metadata'] for model in METAFILE['Models']}
+    for name in ('upernet_sw_t_ade20k_ms', 'upernet_sw_t_ade20k_sparsify'):
+        for key in ('Parameters', 'Multiply-adds (GMAC)', 'Input Size'):
+            assert facts[name][key] == facts['upernet_sw_t_ade20k'][key]
 
 
 @pytest.mark.parametrize('path', CONFIGS)

@@ -158,6 +158,25 @@ def test_wheel_metadata(wheel_metadata: Message) -> None:
     assert wheel_metadata['Description-Content-Type'] == 'text/markdown'
 
 
+def test_description_for_a_package_index_needs_no_files_beside_it(
+    wheel_metadata: Message,
+) -> None:
+    readme = (ROOT / 'README.md').read_text(encoding='utf-8')
+    text = wheel_metadata.get_payload()
+    targets = re.findall(r'\]\(([^)]*)\)', text)
+    assert targets
+    assert [target for target in targets if not target.startswith('https://')] == []
+    assert '![' not in text
+    assert '<!--' not in text
+    for block in re.findall(r'^```.*?^```', readme, re.M | re.S):  # code is left alone
+        assert block in text
+    headings = re.findall(r'^#+ .*', readme, re.M)
+    assert re.findall(r'^#+ .*', text, re.M) == headings
+    links = re.findall(r'(?<!!)\[([^\]]*)\]\(docs/', readme)
+    assert links
+    assert all(link in text for link in links)
+
+
 def test_installing_mmsw_pulls_in_no_stack(wheel_metadata: Message) -> None:
     requirements = map(Requirement, wheel_metadata.get_all('Requires-Dist'))
     unconditional = [str(item) for item in requirements if item.marker is None]

@@ -15,7 +15,8 @@ from config_helpers import RECIPE, ROOT, build_model, count_parameters, own_opti
 
 from mmsw.apis import UsageError, load_config
 
-PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]
+RECIPES = ROOT / 'docs' / 'recipes.md'
+PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').rglob('*.md'))]
 CONFIGS = sorted((ROOT / 'configs').rglob('*.py'))
 TOOL = re.compile(r'(?:\S+/)?python |tools/dist_|[A-Z_]+=\S+ .*(?:tools/|python )')
 
@@ -41,7 +42,7 @@ class Command:
 
 
 def blocks(page: Path, language: str) -> list[str]:
-    """Code blocks of a page in a language ('': none named); of a config, what its head indents."""
+    """Code blocks of a page in a language; of a config, what its head indents."""
     text = page.read_text(encoding='utf-8')
     if page.suffix == '.md':
         return re.findall(rf'^```{language}\n(.*?)^```', text, flags=re.DOTALL | re.MULTILINE)
@@ -52,7 +53,7 @@ def blocks(page: Path, language: str) -> list[str]:
 def commands() -> list[Command]:
     found = []
     for page in [*PAGES, *CONFIGS]:
-        for block in [*blocks(page, 'bash'), *(blocks(page, '') if page.suffix == '.md' else [])]:
+        for block in blocks(page, 'bash'):
             for line in block.replace('\\\n', ' ').splitlines():
                 words = shlex.split(line, comments=True) if TOOL.match(line) else []
                 nodes = next((int(w[7:]) for w in words if w.startswith('NNODES=')), 1)
@@ -98,7 +99,7 @@ def config_of(command: Command):
 
 def test_commands_are_found() -> None:
     pages = {command.page for command in COMMANDS}
-    assert {'README.md', 'configs/upernet_sw_t_ade20k.py'} <= pages
+    assert {'README.md', 'docs/recipes.md', 'configs/upernet_sw_t_ade20k.py'} <= pages
     assert len(RUNS) > 15
 
 
@@ -133,8 +134,8 @@ def test_options_of_runs_fit_their_config(command: Command) -> None:
 
 
 def gpu_table() -> list[tuple[int, str, str]]:
-    """(GPUs, config, options) of the table of README, without the empty cells."""
-    text = (ROOT / 'README.md').read_text(encoding='utf-8').split('## How many GPUs')[1]
+    """(GPUs, config, options) of the table of the recipes, without the empty cells."""
+    text = RECIPES.read_text(encoding='utf-8').split('## How many GPUs')[1].split('\n## ')[0]
     rows = re.findall(r'^\| (\d+) \|(.*)\|(.*)\|(.*)\|$', text, flags=re.MULTILINE)
     names = ('upernet_sw_t_ade20k', 'cascade_mask_rcnn_sw_t_coco', 'pretrain/sw_t_in1k')
     return [
@@ -155,6 +156,26 @@ def test_table_of_gpus_is_complete() -> None:
     assert [row[0] for row in gpu_table()] == [1, 1, 1, 4, 4, 4, 8, 8, 8, 16, 16, 16, 32]
 
 
+def test_every_block_of_code_names_its_language() -> None:
+    fences = [
+        (page.name, fence)
+        for page in PAGES
+        for fence in re.findall(r'^ *```.*', page.read_text(encoding='utf-8'), re.M)
+    ]
+    known = {'bash', 'python', 'text', 'bibtex', 'json', 'yaml'}
+    opening = fences[::2]  # no fence stands inside of another one
+    assert [item for item in opening if item[1].strip(' `') not in known] == []
+    assert [item for item in fences[1::2] if item[1].strip() != '```'] == []
+
+
+def test_readme_is_short_and_leads_to_what_is_there() -> None:
+    text = (ROOT / 'README.md').read_text(encoding='utf-8')
+    assert text.count('\n') < 150
+    targets = re.findall(r'\]\((?!https?:)([^)#]+)', text)
+    assert len(targets) > 20
+    assert [target for target in targets if not (ROOT / target).is_file()] == []
+
+
 @pytest.mark.parametrize('page', PAGES, ids=lambda page: page.name)
 def test_hooks_stand_in_one_order(page: Path) -> None:
     """``custom_hooks.0`` of the options is the same hook in every text and config."""
@@ -173,14 +194,14 @@ def mmseg_bases() -> None:
 
 
 def own_config(folder: Path) -> Path:
-    (block,) = [b for b in blocks(ROOT / 'README.md', 'python') if b.startswith('# my_upernet.py')]
+    (block,) = [b for b in blocks(RECIPES, 'python') if b.startswith('# my_upernet.py')]
     path = folder / 'my_upernet.py'
     path.write_text(block)
     return path
 
 
 @pytest.mark.usefixtures('mmseg_bases')
-def test_own_config_of_the_readme_is_the_recipe(tmp_path: Path) -> None:
+def test_own_config_of_the_recipes_is_the_recipe(tmp_path: Path) -> None:
     """The block loads as it stands; where it says less, the base says the same as the recipe."""
     own, recipe = load_config(own_config(tmp_path)), load_config(RECIPE)
     defaults = ('big_kernels', 'ghost_ratio', 'num_paths', 'num_reps', 'out_indices')
@@ -195,7 +216,7 @@ def test_own_config_of_the_readme_is_the_recipe(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures('mmseg_bases')
-def test_own_config_of_the_readme_builds(tmp_path: Path) -> None:
+def test_own_config_of_the_recipes_builds(tmp_path: Path) -> None:
     pytest.importorskip('mmcv._ext', reason='mmcv.ops: absent; mmseg needs them')
     cfg = load_config(own_config(tmp_path))
     cfg.model.backbone.init_cfg = None

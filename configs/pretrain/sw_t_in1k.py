@@ -4,8 +4,8 @@
 #       --cfg-options optim_wrapper.accumulative_counts=4 custom_hooks.0.interval=400
 #
 # The learning rate is for 4,096 images per step: eight GPUs with 128 images each, four times. The
-# exchange of filters counts iterations, so its interval is four times as long. README.md has a
-# table for other numbers of GPUs.
+# exchange of filters counts iterations, so its interval is four times as long. docs/recipes.md has
+# a table for other numbers of GPUs.
 #
 # Needs mmpretrain, in an environment of its own: docs/pretraining.md says how to make it. Put
 # ImageNet in data/imagenet, or pass --data-root PATH. The checkpoint of this run loads into the

@@ -44,7 +44,7 @@ def unpublished(cfg: Config, path: str) -> str | None:
     return (
         f'checkpoint file {path} does not exist (working folder: {Path.cwd()}). Nobody has '
         f'published one of {name}; the only published file is that of SW-T v2, 30% pruned '
-        f'(README.md, "The published checkpoint"). Train one with {recipe} and name it with '
+        f'(docs/recipes.md, "The published checkpoint"). Train one with {recipe} and name it with '
         '--pretrained, or start without any, with --from-scratch'
     )
 

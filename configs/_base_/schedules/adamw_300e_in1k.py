@@ -1,7 +1,7 @@
 # 300 epochs of ImageNet-1k at 4096 images per update, the first five of them warm-up: 32
 # processes with train_dataloader.batch_size=128. Fewer processes accumulate gradients to the same
 # total: eight with optim_wrapper.accumulative_counts=4 and custom_hooks.0.interval=400, because
-# the exchange of filters counts iterations. README.md has a table.
+# the exchange of filters counts iterations. docs/recipes.md has a table.
 max_epochs = 300
 warm_up = 5
 optim_wrapper = dict(
