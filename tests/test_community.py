@@ -80,7 +80,9 @@ def test_what_workflows_and_pages_name_is_there() -> None:
     files |= {
         name
         for page in PAGES
-        for name in re.findall(r'[`(]((?:docs|tests|mmsw|tools)/[\w./-]+)(?![\w./*-])', text_of(page))
+        for name in re.findall(
+            r'[`(]((?:docs|tests|mmsw|tools)/[\w./-]+)(?![\w./*-])', text_of(page)
+        )
     }
     assert len(files) > 10
     assert [name for name in sorted(files) if not (ROOT / name).exists()] == []

@@ -86,3 +86,31 @@ def test_the_table_is_printed_and_nothing_is_checked(
     monkeypatch.setattr(check_env, 'ops_problem', lambda: 'ImportError: mmcv._ext')
     assert check_env.main() == 0
     assert cells(capsys.readouterr().out)['operators of mmcv'] == 'ImportError: mmcv._ext'
+
+
+def test_the_page_of_versions_names_what_is_asked_for() -> None:
+    page = (ROOT / 'docs' / 'versions.md').read_text(encoding='utf-8')
+    asked = page.partition('## What was run')[0]
+    for stack in ('openmmlab', 'onedl'):
+        for name, pinned in pins(stack):
+            assert f'{name} {pinned}' in asked
+    (torch_of_set_up,) = [pinned for name, pinned in pins('build') if name == 'torch']
+    assert f'`make setup` takes {torch_of_set_up}' in asked
+    oldest = '.'.join(map(str, check_env.MIN_TORCH))
+    assert f'| torch | {oldest} or newer; ' in asked
+    assert f'torch>={oldest}' in requirements('runtime')
+    python = '.'.join(map(str, check_env.MIN_PYTHON))
+    assert f'| Python | {python} or newer; ' in asked
+    assert f"python_requires='>={python}'" in (ROOT / 'setup.py').read_text(encoding='utf-8')
+    (taichi,) = [line for line in requirements('taichi') if line.startswith('taichi')]
+    assert f'| Taichi | {taichi.removeprefix("taichi>=")} or newer, ' in asked
+
+
+def requirements(name: str) -> list[str]:
+    return (ROOT / 'requirements' / f'{name}.txt').read_text(encoding='utf-8').splitlines()
+
+
+def pins(name: str) -> list[tuple[str, str]]:
+    found = [line.split('==') for line in requirements(name) if '==' in line]
+    assert found
+    return [(package, version) for package, version in found]
