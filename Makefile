@@ -118,6 +118,18 @@ PYTEST = OMP_NUM_THREADS=1 "$(RUN)" -m pytest -q -n 2 --dist loadfile --no-loads
 test: ready-test ## run the tests, except the slow ones
 	$(PYTEST) -m 'not slow and not docs' $(TEST_ARGS)
 
+# What stands for the suite where there is no time for all of it: the operator on every backend against its definition and
+# the golden vectors, the networks, sparsity, checkpoint files, every config, and runs that train, save and resume.
+VERSION_TESTS := $(addprefix tests/, ops/test_shift_add.py ops/test_shift_wise_conv2d.py ops/test_cross_conv2d.py \
+	ops/test_cpp.py ops/test_taichi.py ops/test_compile.py models/test_shiftwise_conv_golden.py \
+	models/test_shiftwise_net_golden.py models/test_shiftwise_net_deploy.py deploy/test_fold_model.py \
+	sparsity/test_masks.py sparsity/test_dynamic.py checkpoint own_format test_registration.py test_configs.py \
+	test_optim_constructor.py test_runner.py runner/test_formats.py test_detection_training.py)
+
+.PHONY: test-versions
+test-versions: ready-test ## run the tests that tell whether a torch, Python or stack works (docs/versions.md)
+	OMP_NUM_THREADS=1 "$(RUN)" -m pytest -q -m 'not slow' $(VERSION_TESTS) $(TEST_ARGS)
+
 .PHONY: test-slow
 test-slow: ready-test ## run the slow tests only
 	$(PYTEST) -m slow $(TEST_ARGS)

@@ -185,6 +185,11 @@ def parse_args(argv: 'list[str] | None' = None) -> argparse.Namespace:
     parser.add_argument(
         '--import', dest='do_import', action='store_true', help='also import every module (slow)'
     )
+    parser.add_argument(
+        '--table',
+        action='store_true',
+        help='print the environment as a Markdown table, to paste into an issue, and check nothing',
+    )
     parser.add_argument('--operators', action='store_true', help=argparse.SUPPRESS)
     parser.add_argument('--stale-name', type=Path, metavar='CHECKOUT', help=argparse.SUPPRESS)
     return parser.parse_args(argv)
@@ -213,6 +218,11 @@ def main() -> int:
             file=sys.stderr,
         )
         return 1
+    if args.table:
+        from _env_table import environment_table
+
+        print(environment_table((STACK_PACKAGES, ONEDL_PACKAGES), ops_problem))
+        return 0
     modules = PURPOSES[args.purpose]
     problems = find_problems(modules)
     if not problems and args.do_import:
