@@ -179,8 +179,8 @@ def parse_args(argv: 'list[str] | None' = None) -> argparse.Namespace:
         dest='purpose',
         choices=PURPOSES,
         default='run',
-        help='what the Python is for: run the tools, make the demo, or run the tests (default: '
-        '%(default)s)',
+        help='what the Python is for: run the tools, make the demo, run the tests, or build the '
+        'docs (default: %(default)s)',
     )
     parser.add_argument(
         '--import', dest='do_import', action='store_true', help='also import every module (slow)'
@@ -202,6 +202,7 @@ not work with this torch.
 Examples:
   python tools/check_env.py
   python tools/check_env.py --for test --import
+  python tools/check_env.py --table
 """
 
 

@@ -13,17 +13,28 @@ with _clone.toolboxes_needed():
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, epilog=_EPILOG
+    )
     parser.add_argument(
         '--out',
         default='docs/model_zoo.md',
         metavar='PATH',
-        help='page to write, replaced if it exists (default: %(default)s)',
+        help='page to write; replaced if it exists (default: %(default)s)',
     )
     parser.add_argument(
-        '--check', action='store_true', help='write nothing; exit code 1 if the page differs'
+        '--check', action='store_true', help='write nothing; compare the page with its sources'
     )
     return parser.parse_args(argv)
+
+
+_EPILOG = """\
+Exit code: 0 done, or the page is up to date; 1 with --check, the page differs; 2 bad arguments.
+
+Examples:
+  python tools/make_model_zoo.py
+  python tools/make_model_zoo.py --check
+"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
