@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[2]
 CELL_LIMIT = 600  # seconds
 _ANSI = re.compile(r'\x1b\[[0-9;]*[A-Za-z]')
-_BASH = re.compile(r'^```python\n%%bash\n', re.MULTILINE)
+_BASH = re.compile(r'^```(?:python|bash)\n%%bash\n', re.MULTILINE)
 
 
 class NotebookPage(File):
@@ -76,7 +76,9 @@ def _execute(notebook: NotebookNode, name: str) -> None:
         make_sandbox(sandbox, shared_demo())
         place = {'metadata': {'path': str(sandbox)}}
         client = NotebookClient(notebook, km=kernel, timeout=CELL_LIMIT, resources=place)
+        env = environment()
+        del env['MPLBACKEND']  # the kernel's own shows plots in the notebook
         try:
-            client.execute(env=environment())
+            client.execute(env=env)
         except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
             raise PluginError(f'{name}: {_ANSI.sub("", str(error))}') from None
