@@ -156,18 +156,6 @@ def test_table_of_gpus_is_complete() -> None:
     assert [row[0] for row in gpu_table()] == [1, 1, 1, 4, 4, 4, 8, 8, 8, 16, 16, 16, 32]
 
 
-def test_every_block_of_code_names_its_language() -> None:
-    fences = [
-        (page.name, fence)
-        for page in PAGES
-        for fence in re.findall(r'^ *```.*', page.read_text(encoding='utf-8'), re.M)
-    ]
-    known = {'bash', 'python', 'text', 'bibtex', 'json', 'yaml'}
-    opening = fences[::2]  # no fence stands inside of another one
-    assert [item for item in opening if item[1].strip(' `') not in known] == []
-    assert [item for item in fences[1::2] if item[1].strip() != '```'] == []
-
-
 def test_readme_is_short_and_leads_to_what_is_there() -> None:
     text = (ROOT / 'README.md').read_text(encoding='utf-8')
     assert text.count('\n') < 150
