@@ -158,7 +158,7 @@ def is_installed_as_mmsw(checkout: Path) -> bool:
     )
 
 
-def main() -> int:
+def parse_args(argv: 'list[str] | None' = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--for', dest='purpose', choices=PURPOSES, default='run')
     parser.add_argument(
@@ -171,7 +171,11 @@ def main() -> int:
     )
     parser.add_argument('--operators', action='store_true', help=argparse.SUPPRESS)
     parser.add_argument('--stale-name', type=Path, metavar='CHECKOUT', help=argparse.SUPPRESS)
-    args = parser.parse_args()
+    return parser.parse_args(argv)
+
+
+def main(argv: 'list[str] | None' = None) -> int:
+    args = parse_args(argv)
     if args.operators:
         return 0 if operators_are_built(Path(__file__).resolve().parents[1] / 'mmsw/ops') else 1
     if args.stale_name is not None:
