@@ -81,10 +81,9 @@ def test_what_fails_is_written_into_its_cell(monkeypatch: pytest.MonkeyPatch) ->
 def test_the_table_is_printed_and_nothing_is_checked(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    monkeypatch.setattr(sys, 'argv', ['check_env.py', '--table'])
     monkeypatch.setattr(check_env, 'find_problems', lambda modules: ['anything'])
     monkeypatch.setattr(check_env, 'ops_problem', lambda: 'ImportError: mmcv._ext')
-    assert check_env.main() == 0
+    assert check_env.main(['--table']) == 0
     assert cells(capsys.readouterr().out)['operators of mmcv'] == 'ImportError: mmcv._ext'
 
 

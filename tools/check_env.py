@@ -206,8 +206,8 @@ Examples:
 """
 
 
-def main() -> int:
-    args = parse_args()
+def main(argv: 'list[str] | None' = None) -> int:
+    args = parse_args(argv)
     if args.operators:
         return 0 if operators_are_built(Path(__file__).resolve().parents[1] / 'mmsw/ops') else 1
     if args.stale_name is not None:
