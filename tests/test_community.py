@@ -73,7 +73,7 @@ def test_what_workflows_and_pages_name_is_there() -> None:
     made = {line[1] for line in words if line[0] == 'make'}
     made |= {name for page in PAGES for name in re.findall(r'`make ([a-z-]+)', text_of(page))}
     assert 'test-versions' in made
-    assert made - targets - {'docs', 'docs-serve'} == set()
+    assert made <= targets
     files = {
         word for line in words for word in line if word.startswith(('tests/', 'requirements/'))
     }
