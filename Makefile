@@ -134,10 +134,13 @@ test-versions: ready-test ## run the tests that tell whether a torch, Python or 
 test-slow: ready-test ## run the slow tests only
 	$(PYTEST) -m slow $(TEST_ARGS)
 
+# A second one at once would take the demo data of the first away.
 .PHONY: docs
 docs: ready-docs ## run the code blocks of README and docs, then build the documentation: site/
-	@rm -rf work_dirs/docs
-	OMP_NUM_THREADS=1 "$(RUN)" -m pytest -q -n 2 --durations 20 -m docs tests/docs $(TEST_ARGS)
+	@mkdir -p work_dirs; exec 9>work_dirs/docs.lock; ! command -v flock >/dev/null || flock -n 9 || { \
+		echo 'error: another make docs runs in this checkout; wait for it' >&2; exit 1; }; \
+	rm -rf work_dirs/docs && \
+	OMP_NUM_THREADS=1 "$(RUN)" -m pytest -q -n 2 --durations 20 -m docs tests/docs $(TEST_ARGS) && \
 	NO_MKDOCS_2_WARNING=1 "$(RUN)" -m mkdocs build --strict
 
 .PHONY: docs-serve
@@ -167,7 +170,7 @@ format: $(LINT_READY) ## correct style
 
 .PHONY: clean
 clean: ## remove build products and caches
-	rm -rf build dist site work_dirs/docs *.egg-info .pytest_cache .ruff_cache
+	rm -rf build dist site work_dirs/docs work_dirs/docs.lock *.egg-info .pytest_cache .ruff_cache
 	find . -path ./.venv -prune -o -type d -name __pycache__ -exec rm -rf {} +
 
 .PHONY: distclean

@@ -59,6 +59,24 @@ def test_missing_file_is_named(tmp_path: Path) -> None:
         model_zoo_page(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ('old', 'new', 'message'),
+    [
+        ('', '[', 'cannot be read: while parsing'),
+        ('Models:', 'Model:', 'must hold a list under Models'),
+        ('Training Data: ADE20K', 'Training Data: ADE', "_t_ade20k misses .* 'ADE', expected"),
+        ('      Start: published', '', "_t_ade20k misses .* KeyError: 'Start'"),
+        ('Parameters: 62514776', 'Parameters: many', '_t_ade20k misses .* ValueError'),
+    ],
+)
+def test_a_metafile_that_says_too_little(tmp_path: Path, old: str, new: str, message: str) -> None:
+    shutil.copy(METAFILE.with_name('published.yml'), tmp_path)
+    text = METAFILE.read_text(encoding='utf-8').replace(old, new, 1)
+    (tmp_path / 'metafile.yml').write_text(text, encoding='utf-8')
+    with pytest.raises(UsageError, match=rf'metafile\.yml:? .*{message}'):
+        model_zoo_page(tmp_path)
+
+
 def test_readme_repeats_the_metafile() -> None:
     models = {
         Path(model['Config']).name: model['Metadata']

@@ -8,6 +8,7 @@ import os
 import platform
 import re
 import runpy
+import shlex
 import shutil
 import subprocess
 import sys
@@ -37,7 +38,7 @@ def environment_table(
     rows: list[Row] = [
         ('Python', lambda: f'{platform.python_version()} ({platform.python_implementation()})'),
         ('platform', lambda: f'{platform.platform()}, {os.cpu_count()} cores'),
-        ('C++ compiler', lambda: _first_line(os.environ.get('CXX') or 'c++', '--version')),
+        ('C++ compiler', lambda: _first_line(*_compiler(), '--version')),
         ('nvcc', lambda: _last_line('nvcc', '--version')),
         ('torch', _torch),
         *(_of_package(name) for name in ['numpy', *found, *missing]),
@@ -58,7 +59,7 @@ def _cell(tell: Callable[[], str]) -> str:
     """What a row tells in one line, without the folders of this machine."""
     try:
         text = tell()
-    except Exception as error:  # whatever a broken installation raises is the finding
+    except (Exception, SystemExit) as error:  # whatever a broken installation raises is the finding
         text = f'fails: {type(error).__name__}: {error}'
     for folder, short in ((_ROOT, '.'), (sys.prefix, 'PREFIX'), (Path.home(), '~')):
         text = text.replace(str(folder), short)
@@ -106,7 +107,7 @@ def _backends() -> list[Row]:
         from mmsw.ops import available_backends
 
         found = available_backends()
-    except Exception as error:  # as above
+    except (Exception, SystemExit) as error:  # as above
         reason = f'cannot be asked: {type(error).__name__}: {error}'
         return [('backends of mmsw', lambda: reason)]
     return [
@@ -125,6 +126,11 @@ def _variables() -> str:
 def _output(*command: str) -> str:
     done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
     return done.stdout.strip()
+
+
+def _compiler() -> list[str]:
+    """With what is set before it, as in ``CXX='ccache g++'``."""
+    return shlex.split(os.environ.get('CXX', '')) or ['c++']
 
 
 def _first_line(*command: str) -> str:

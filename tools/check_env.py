@@ -107,7 +107,10 @@ def import_all(modules: 'dict[str, str]') -> 'list[str]':
     for module in modules:
         try:
             importlib.import_module(module)
-        except Exception as error:  # whatever a broken installation raises is the finding
+        except (
+            Exception,
+            SystemExit,
+        ) as error:  # whatever a broken installation raises is the finding
             problems.append(f'import {module} fails: {type(error).__name__}: {error}')
     return problems
 
@@ -120,7 +123,10 @@ def ops_problem() -> 'str | None':
 
         boxes = torch.tensor([[0.0, 0.0, 4.0, 4.0], [0.0, 0.0, 4.0, 3.0], [8.0, 8.0, 9.0, 9.0]])
         _, kept = nms(boxes, torch.tensor([0.9, 0.8, 0.7]), 0.5)
-    except Exception as error:  # an extension built for another torch fails in many ways
+    except (
+        Exception,
+        SystemExit,
+    ) as error:  # an extension built for another torch fails in many ways
         return f'{type(error).__name__}: {error}'
     return None if kept.tolist() == [0, 2] else f'nms kept boxes {kept.tolist()}, expected [0, 2]'
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,10 @@ _HEAD = """# Model zoo
 ImageNet.** "Published" marks figures of others. Where "ours" says "not trained here", this
 project has no score. [Recipes](recipes.md) has the commands.
 """
+_HEADS = (
+    *('config', 'backbone', 'schedule', 'parameters', 'GMAC', 'published by the authors'),
+    *('ours', 'starts from'),
+)
 _NEIGHBOURS = """## Neighbours, as published
 
 These figures are from the README of each project. **None was measured here.** ADE20K: UPerNet,
@@ -79,16 +83,18 @@ def model_zoo_page(folder: Path = FOLDER) -> str:
         The whole text of ``docs/model_zoo.md``.
 
     Raises:
-        UsageError: If one of the files is not there.
+        UsageError: If one of the files is not there, or says less or other things than it must.
     """
-    models = _read(folder / 'metafile.yml')['Models']
-    parts = [_HEAD]
-    for data, heading in _HEADINGS.items():
-        chosen = [model for model in models if model['Metadata']['Training Data'] == data]
-        parts.append(f'## {heading}\n\n{_NOTES[data]}\n\n{_table_of(chosen)}\n')
-    rows = [_neighbour(row) for row in _read(folder / 'published.yml')]
+    rows_of = dict.fromkeys(_HEADINGS, ())
+    for data, row in _read(folder / 'metafile.yml', _model, 'Models'):
+        rows_of[data] += (row,)
+    parts = [
+        f'## {_HEADINGS[data]}\n\n{_NOTES[data]}\n\n{_table(_HEADS, rows)}\n'
+        for data, rows in rows_of.items()
+    ]
+    rows = _read(folder / 'published.yml', _neighbour)
     heads = ('network', 'ImageNet-1k top-1', 'ADE20K', 'COCO', 'detector', 'source')
-    parts += [f'{_NEIGHBOURS}\n{_table(heads, rows)}\n', _COUNTS]
+    parts = [_HEAD, *parts, f'{_NEIGHBOURS}\n{_table(heads, rows)}\n', _COUNTS]
     return '\n'.join(parts)
 
 
@@ -115,18 +121,36 @@ def make_model_zoo(out: str, check: bool = False) -> int:
     return 0
 
 
-def _read(path: Path) -> Any:
+def _read(path: Path, convert: Callable[[dict[str, Any]], Any], key: str | None = None) -> list:
+    """Each entry of the list that the file is, or that it has under the key, converted."""
     if not path.is_file():
         raise UsageError(f'{path} does not exist; it belongs to the configs of mmsw')
-    return yaml.safe_load(path.read_text(encoding='utf-8'))
+    try:
+        content = yaml.safe_load(path.read_text(encoding='utf-8'))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f'{path} cannot be read: {" ".join(str(error).split())}') from error
+    entries = content.get(key) if key and isinstance(content, dict) else content
+    if not isinstance(entries, list):
+        raise UsageError(f'{path} must hold a list{f" under {key}" if key else ""}')
+    found = []
+    for number, entry in enumerate(entries, 1):
+        try:
+            found.append(convert(entry))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            name = entry.get('Name', entry.get('Network')) if isinstance(entry, dict) else None
+            raise UsageError(
+                f'{path}: {name or f"entry {number}"} misses something or has another form than '
+                f'the others: {type(error).__name__}: {error}'
+            ) from error
+    return found
 
 
-def _table_of(models: Sequence[dict[str, Any]]) -> str:
-    heads = (
-        *('config', 'backbone', 'schedule', 'parameters', 'GMAC', 'published by the authors'),
-        *('ours', 'starts from'),
-    )
-    return _table(heads, [_row(model) for model in models])
+def _model(model: dict[str, Any]) -> tuple[str, tuple[str, ...]]:
+    """What it was trained on, and its row."""
+    data = model['Metadata']['Training Data']
+    if data not in _HEADINGS:
+        raise ValueError(f'Training Data {data!r}, expected one of {", ".join(_HEADINGS)}')
+    return data, _row(model)
 
 
 def _row(model: dict[str, Any]) -> tuple[str, ...]:

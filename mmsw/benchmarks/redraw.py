@@ -31,7 +31,7 @@ def redraw(folder: str | os.PathLike[str], path: str | os.PathLike[str] | None =
         The SVG.
 
     Raises:
-        UsageError: If there are no such results, or nothing in them is finished.
+        UsageError: If there are no such results, they are damaged, or nothing in them is finished.
     """
     folder = Path(folder)
     file = next((folder / name for name in _KINDS if (folder / name).is_file()), None)
@@ -40,7 +40,13 @@ def redraw(folder: str | os.PathLike[str], path: str | os.PathLike[str] | None =
         raise UsageError(f"{folder} holds neither {names}; name the folder of a benchmark's --out")
     found, name, draw = _read(file)
     target = (Path(path) if path is not None else folder / name).with_suffix('.svg')
-    if not draw(found, target):
+    try:
+        drawn = draw(found, target)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UsageError(
+            f'{file} is not what a benchmark writes: {type(error).__name__}: {error}'
+        ) from error
+    if not drawn:
         raise UsageError(f'{file} holds no finished results, so there is nothing to draw')
     return target
 

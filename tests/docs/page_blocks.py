@@ -25,6 +25,8 @@ _EXIT = re.compile(r'^\s*<!-- exit (?P<code>\d+) -->$')
 _HIDDEN = re.compile(r'^\s*<!-- hidden$')
 _MEANT = re.compile(r'^\s*<!--\s*(not[ -]?run|exit|hidden)\b', re.IGNORECASE)
 _CONFIG = re.compile(r'^# (?P<name>\w[\w-]*\.py)$')
+# Code that is shown and is no block: a fence behind the sign of a quotation or a list, HTML.
+_DISGUISED = re.compile(r'^\s*(?:(?:>|[-*+]\s|\d+[.)]\s).*?(?:`{3,}|~{3,})|.*<pre\b)')
 
 
 class PageError(AssertionError):
@@ -86,7 +88,7 @@ def all_pages() -> list[Path]:
 
 def read_blocks(page: Path) -> tuple[list[Block], list[str]]:
     """The blocks of a page, and what breaks the rules, as lines that name page and line."""
-    lines = page.read_text(encoding='utf-8').splitlines()
+    lines = page.read_text(encoding='utf-8-sig').removesuffix('\n').split('\n')
     blocks, problems, last = [], [], -1
     for start, end in _fences(lines):
         if end == len(lines):
@@ -128,12 +130,14 @@ def _block(page: Path, lines: list[str], start: int, end: int) -> Block:
 
 
 def _problems_above(page: Path, lines: list[str], first: int, fence: int) -> list[str]:
-    """Comments between two blocks that are meant for a block and reach none."""
+    """Comments between two blocks that are meant for a block and reach none; code that is none."""
     problems = []
     for index in range(first, fence):
+        place = f'{shown(page)}:{index + 1}'
+        if _DISGUISED.match(lines[index]):
+            problems.append(f'{place}: begin a block by a fence on a line of its own')
         if not _MEANT.match(lines[index]):
             continue
-        place = f'{shown(page)}:{index + 1}'
         known = any(rule.match(lines[index]) for rule in (_NOT_RUN, _EXIT, _HIDDEN))
         if not known:
             problems.append(
@@ -173,4 +177,5 @@ def _syntax_errors(block: Block) -> list[str]:
     done = subprocess.run(
         ['bash', '-n'], input=block.code, capture_output=True, text=True, check=False
     )
-    return [f'bash: {done.stderr.strip()}'] if done.returncode else []
+    # An open here-document is only warned of.
+    return [f'bash: {done.stderr.strip()}'] if done.returncode or done.stderr else []

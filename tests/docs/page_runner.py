@@ -17,6 +17,12 @@ from page_blocks import Block, PageError
 LIMIT = 600  # seconds that a block may take; the machine may be busy with other things
 SHOWN_LINES = 60
 _SESSION = Path(__file__).with_name('python_session.py')
+# A process in the background could fail, or be ended with the block, and nobody would see it.
+_NO_JOBS = (
+    "trap '[[ -z $(jobs -rp) ]] || "
+    '{ echo "a process that this block started in the background still runs; wait for it" >&2; '
+    "exit 125; }' EXIT; "
+)
 
 
 def environment() -> dict[str, str]:
@@ -79,7 +85,7 @@ class PageRunner:
     def _run_bash(self, block: Block) -> str:
         with self._output.open('wb') as output:
             process = subprocess.Popen(
-                ['bash', '-eu', '-o', 'pipefail', '-c', block.code],
+                ['bash', '-eu', '-o', 'pipefail', '-c', _NO_JOBS + block.code],
                 cwd=self.folder,
                 env=environment(),
                 stdin=subprocess.DEVNULL,
@@ -90,8 +96,9 @@ class PageRunner:
             try:
                 code = process.wait(self.limit)
             except subprocess.TimeoutExpired:
-                self._kill(process)
                 code = None
+            finally:  # also after Ctrl-C, which does not reach a session of its own
+                self._kill(process)
         printed = self._printed(0)
         if code is None:
             raise self._failure(block, f'not done within {self.limit:g} seconds', printed)
@@ -143,7 +150,7 @@ class PageRunner:
     @staticmethod
     def _kill(process: subprocess.Popen) -> None:
         """Ends a block's process with all that it started."""
-        with contextlib.suppress(ProcessLookupError):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 

@@ -72,6 +72,10 @@ def test_a_config_begins_with_its_name(tmp_path: Path, first: str, name: str | N
         (['```console', '$ ls', '```'], ":1: language 'console' is unknown"),
         (['```bash', 'ls'], ':1: the block is not closed'),
         (['```bash', 'if true', '```'], ':1: bash: '),
+        (['```bash', 'cat <<END', 'x', '```'], ':1: bash: '),
+        (['> ```bash', '> ls'], ':1: begin a block by a fence on a line of its own'),
+        (['- text ~~~bash'], ':1: begin a block by a fence on a line of its own'),
+        (['<pre><code>ls</code></pre>'], ':1: begin a block by a fence on a line of its own'),
         (['```python', 'x = 1', 'if', '```'], ':1: python: invalid syntax (line 3)'),
         (
             ['<!-- not run: needs a GPU -->', '```python', 'if', '```'],
@@ -95,6 +99,17 @@ def test_broken_rules(tmp_path: Path, lines: list[str], problem: str) -> None:
     _, problems = read(tmp_path, *lines)
     assert len(problems) == 1
     assert problems[0].startswith(f'page.md{problem}')
+
+
+def test_a_page_of_another_editor(tmp_path: Path) -> None:
+    page = tmp_path / 'page.md'
+    first = ['\ufeff<!-- exit 1 -->', '```bash', 'false', '```']
+    second = ['~~~python', 'x = "\u2028\x0c"', '~~~']
+    page.write_bytes('\r\n'.join([*first, *second]).encode())
+    (first, second), problems = read_blocks(page)
+    assert problems == []
+    assert (first.code, first.exit_code) == ('false\n', 1)
+    assert second.code == 'x = "\u2028\x0c"\n'
 
 
 def test_an_unread_comment_does_not_keep_a_block_from_running(tmp_path: Path) -> None:

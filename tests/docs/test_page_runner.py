@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -77,6 +78,22 @@ def test_blocks_that_never_end(runner: PageRunner) -> None:
     assert 'not done within 0.3 seconds' in failure(runner, 'bash', 'sleep 50 & echo a; wait')
     assert 'not done within 0.3 seconds' in failure(runner, 'python', 'while True: pass')
     assert time.monotonic() - start < 20
+
+
+def test_a_block_waits_for_what_it_starts(runner: PageRunner) -> None:
+    fifo = runner.folder / 'held'
+    os.mkfifo(fifo)
+    message = failure(runner, 'bash', 'sleep 50 <>held &')
+    assert 'started in the background still runs' in message
+    with pytest.raises(OSError, match='No such device'):  # nobody holds the other end
+        held_for_seconds(fifo)
+    runner.run(block('bash', 'sleep 0.01 & wait'))
+
+
+def held_for_seconds(fifo: Path) -> None:
+    for _ in range(100):
+        os.close(os.open(fifo, os.O_WRONLY | os.O_NONBLOCK))
+        time.sleep(0.05)
 
 
 LOADER = 'def load_config(name):\n    exec(open(name).read(), {})\n    print("loaded", name)\n'

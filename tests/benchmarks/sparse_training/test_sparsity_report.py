@@ -168,3 +168,10 @@ def test_nothing_to_redraw(cfg, data, settings, tmp_path, capsys):
     (settings.out / 'results.json').write_text('{"format": "mmsw.sparsity/1"}')
     with pytest.raises(UsageError, match=r"format is 'mmsw.sparsity/1', expected mmsw.benchmark"):
         redraw(settings.out)
+
+
+def test_damaged_results_are_named(tmp_path):
+    (tmp_path / 'results.json').write_text('{}', encoding='utf-8')
+    with pytest.raises(UsageError, match=r"results\.json is not what .* KeyError: 'summary'"):
+        redraw(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ['results.json']
