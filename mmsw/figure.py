@@ -101,7 +101,7 @@ METHODS = {
 
 def style_of(name: str) -> Style:
     """Of a method, or of the one whose name it begins with; grey where nothing is known of it."""
-    if name.endswith('folded') and name.startswith('mmsw'):
+    if name.endswith('folded') and name.startswith(('mmsw cpp', 'mmsw cuda')):
         return METHODS['folded']
     known = [
         method

@@ -1,4 +1,4 @@
-"""Pieces of messages: some of many names, and another error in one line."""
+"""Pieces of messages: some of many names, another error in one line, names of units."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Collection
 from itertools import islice
 
 _OBJECT = re.compile(r'\s*<_io\.\w+ object at 0x[0-9a-f]+>')  # tells a user nothing
+# Names of 10^6 and 10^9 multiply-adds, by the power.
+MAC_UNITS = {6: 'MMAC', 9: 'GMAC'}
 
 
 def listed(names: Collection[str], most: int = 4) -> str:

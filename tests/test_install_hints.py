@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -139,6 +140,19 @@ def test_hint_of_an_installed_package_names_the_packages(
     assert how_to_install('taichi') == expected
 
 
+def test_environment_that_was_made_but_is_not_in_use_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    function = runpy.run_path(str(ROOT / 'tools' / '_clone.py'))['_activation']
+    monkeypatch.setitem(function.__globals__, '_ROOT', tmp_path)
+    assert function() == ''
+    (tmp_path / '.venv/onedl').mkdir(parents=True)
+    (tmp_path / '.venv/onedl/ready').touch()
+    assert function() == f'run `source {tmp_path}/.venv/onedl/bin/activate` first, or, '
+    monkeypatch.setattr('sys.prefix', str(tmp_path / '.venv/onedl'))
+    assert function() == ''
+
+
 def test_tool_without_its_packages_says_how_to_get_them(tmp_path: Path) -> None:
     (tmp_path / 'mmengine').mkdir()
     (tmp_path / 'mmengine' / '__init__.py').write_text(
@@ -151,7 +165,7 @@ def test_tool_without_its_packages_says_how_to_get_them(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
     )
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert done.stderr.strip().splitlines() == [
         "error: No module named 'mmengine'; to get mmsw and its toolboxes, "
         + how_to_install('openmmlab')

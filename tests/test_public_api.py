@@ -28,9 +28,9 @@ PUBLIC = {
     'mmsw': '__version__ checkpoint datasets engine models ops sparsity',
     'mmsw.analysis': 'draw_operator',
     'mmsw.apis': (
-        'ConversionReport PortableRunner PredictReport UsageError build_runner build_test_runner '
-        'check_data convert_checkpoint inference init_model iter_inference load_config '
-        'predict_files register_toolbox set_data_root'
+        'ConversionReport PortableRunner PredictReport UsageError analyze_sparsity build_runner '
+        'build_test_runner check_data convert_checkpoint inference init_model iter_inference '
+        'load_config predict_files register_toolbox set_data_root'
     ),
     'mmsw.checkpoint': (
         'CheckpointError FORMAT NetworkShape Recorded add_record allow_checkpoint_classes '
@@ -47,7 +47,9 @@ PUBLIC = {
         'CLASSES COCO_CLASSES PALETTE DemoClassifier DemoCutoutPreprocessor DemoCutouts DemoData '
         'DemoLabelAccuracy DemoNarrowInit draw_small_network make_demo_data'
     ),
-    'mmsw.engine': 'DynamicSparsityHook LayerDepthDecayOptimWrapperConstructor SparsityReportHook',
+    'mmsw.engine': (
+        'DynamicSparsityHook LayerDepthDecayOptimWrapperConstructor MonitorHook SparsityReportHook'
+    ),
     'mmsw.models': 'PooledNorm ShiftWiseConv2d ShiftWiseNet',
     'mmsw.ops': (
         'BackendUnavailableError ShiftPattern available_backends bias_gelu cross_conv2d '

@@ -66,13 +66,27 @@ def toolboxes_needed() -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        sys.exit(f'error: {error}; to get mmsw and its toolboxes, {_remedy()}')
+        print(
+            f'error: {error}; {_activation()}to get mmsw and its toolboxes, {_remedy()}',
+            file=sys.stderr,
+        )
+        sys.exit(2)
     finally:
         log.removeFilter(_nothing)
 
 
 def _nothing(record: logging.LogRecord) -> bool:
     return False
+
+
+def _activation() -> str:
+    """What to type where `make setup` has been run, but its environment is not in use."""
+    made = [
+        stack for stack in ('openmmlab', 'onedl') if (_ROOT / '.venv' / stack / 'ready').is_file()
+    ]
+    if not made or Path(sys.prefix).parent == _ROOT / '.venv':
+        return ''
+    return f'run `source {_ROOT}/.venv/{made[0]}/bin/activate` first, or, '
 
 
 def _remedy() -> str:

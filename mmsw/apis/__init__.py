@@ -9,12 +9,14 @@ from .data_root import set_data_root
 from .inference import inference, init_model, iter_inference
 from .predict import PredictReport, predict_files
 from .runner import PortableRunner, build_runner, build_test_runner
+from .sparsity_analysis import analyze_sparsity
 
 __all__ = [
     'ConversionReport',
     'PortableRunner',
     'PredictReport',
     'UsageError',
+    'analyze_sparsity',
     'build_runner',
     'build_test_runner',
     'check_data',

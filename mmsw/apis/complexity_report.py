@@ -17,6 +17,7 @@ from mmsw.checkpoint import check_masks_placed, load_pretrained, read_checkpoint
 from mmsw.checkpoint.folded import folded_layers, is_folded
 from mmsw.deploy import take_folded_form
 from mmsw.errors import UsageError
+from mmsw.wording import MAC_UNITS
 
 from .config import config_name, load_config, register_toolbox
 from .model_building import build_model
@@ -133,7 +134,7 @@ def complexity_table(result: Complexity, per_module: bool = False) -> str:
         '  '.join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in body
     ]
     channels, height, width = result.shape
-    notes = [f'input {channels} x {height} x {width}; multiply-adds in 10^{power}']
+    notes = [f'input {channels} x {height} x {width}; multiply-adds in {MAC_UNITS[power]}']
     if result.proposals is not None:
         boxes, masks = result.proposals
         notes.append(f'RoI heads run on {boxes} boxes' + (f', mask heads on {masks}' * bool(masks)))

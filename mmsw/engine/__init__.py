@@ -1,6 +1,11 @@
 """Training-time components for mmengine: hooks and optimizer constructors."""
 
-from .hooks import DynamicSparsityHook, SparsityReportHook
+from .hooks import DynamicSparsityHook, MonitorHook, SparsityReportHook
 from .optimizers import LayerDepthDecayOptimWrapperConstructor
 
-__all__ = ['DynamicSparsityHook', 'LayerDepthDecayOptimWrapperConstructor', 'SparsityReportHook']
+__all__ = [
+    'DynamicSparsityHook',
+    'LayerDepthDecayOptimWrapperConstructor',
+    'MonitorHook',
+    'SparsityReportHook',
+]

@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Sequence
 
 from mmsw.sparsity import Density
+from mmsw.wording import MAC_UNITS
 
 from .figures import Part, SparsityAnalysis, pruned_parameters
 
@@ -146,7 +147,7 @@ def _work(analysis: SparsityAnalysis) -> str:
         rows[-1] += [f'{share:.2%}' for share in (*shares, part.arms.block_density)]
     lines = [
         _table(head, rows),
-        f'multiply-adds of the shift-wise operator in 10^{power}, for an image of '
+        f'multiply-adds of the shift-wise operator in {MAC_UNITS[power]}, for an image of '
         f'{height} x {width}{_of_recipe(analysis.shape)}; empty blocks of the cross kernel '
         f'are skipped. The pointwise layers of the same blocks take '
         f'{total.pointwise / 10**power:,.3f} more, pruned or not',

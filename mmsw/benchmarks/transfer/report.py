@@ -114,7 +114,7 @@ def _cost_table(rows: Sequence[Row]) -> str:
             ('start', lambda row: row.start),
             ('iterations', _lengths),
             ('s / iteration', lambda row: _number(row, 'seconds_per_iteration', 1, 3)),
-            ('peak memory [MB]', lambda row: _number(row, 'peak_memory', 1e6, 0)),
+            ('peak memory [MiB]', lambda row: _number(row, 'peak_memory', 2**20, 0)),
             ('parameters [M]', lambda row: _number(row, 'parameters', 1e6, 3)),
             ('used [M]', lambda row: _number(row, 'parameters_used', 1e6, 3)),
             ('GMAC', lambda row: _number(row, 'macs', 1e9, 3)),

@@ -86,8 +86,8 @@ def choose_backend(name: str | None, call: Call | None = None) -> str:
 
     An explicit name wins over :func:`use_backend`, that over the environment variable
     ``MMSW_BACKEND``. A named backend never falls back to another one, but where it lacks the
-    function of the call: then, and for ``'auto'``, the fastest that takes the call is chosen. While
-    a program is exported, traced or transformed it is ``'torch'`` for every name.
+    function of the call: then, and for ``'auto'``, the first in the fixed order that takes the call
+    is chosen. While a program is exported, traced or transformed it is ``'torch'`` for every name.
 
     A backend that has to be checked first is compared with ``'torch'`` here. While a program is
     compiled it cannot be: ``'auto'`` then takes it only if an earlier comparison was good.
