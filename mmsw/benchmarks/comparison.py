@@ -52,7 +52,7 @@ class Spread:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """95% confidence interval of the mean, by Student's t; None where the deviation is unknown."""
+        """95% confidence interval of the mean, by Student's t; None without a deviation."""
         if math.isnan(self.deviation):
             return None
         half = _T[min(self.n - 1, len(_T)) - 1] * self.deviation / math.sqrt(self.n)
