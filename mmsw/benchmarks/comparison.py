@@ -24,7 +24,7 @@ class Spread:
 
     Attributes:
         mean: Of the values; NaN without any.
-        deviation: Divided by n - 1; NaN for fewer than two values.
+        deviation: Divided by n - 1; NaN for fewer than two values, or where one is NaN.
         n: Number of values.
     """
 
@@ -35,9 +35,10 @@ class Spread:
     @classmethod
     def of(cls, values: Sequence[float]) -> Spread:
         """Of any number of values."""
+        spreads = len(values) > 1 and all(map(math.isfinite, values))  # stdev fails on NaN
         return cls(
             statistics.fmean(values) if values else math.nan,
-            statistics.stdev(values) if len(values) > 1 else math.nan,
+            statistics.stdev(values) if spreads else math.nan,
             len(values),
         )
 
@@ -51,8 +52,8 @@ class Spread:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """95% confidence interval of the mean, by Student's t; None for fewer than two values."""
-        if self.n < 2:
+        """95% confidence interval of the mean, by Student's t; None without a deviation."""
+        if math.isnan(self.deviation):
             return None
         half = _T[min(self.n - 1, len(_T)) - 1] * self.deviation / math.sqrt(self.n)
         return self.mean - half, self.mean + half

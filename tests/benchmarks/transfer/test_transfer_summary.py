@@ -31,6 +31,9 @@ def test_mean_and_sample_deviation():
     assert spread.text() == '3.00 ± 2.65'
     assert Spread.of([4.0]).text(1) == '4.0'
     assert Spread.of([]).text() == 'missing'
+    diverged = Spread.of([1.0, float('nan')])
+    assert (diverged.text(), diverged.interval) == ('nan', None)
+    assert diverged.numbers() == {'mean': None, 'deviation': None, 'interval_95': None, 'n': 2}
 
 
 def test_differences_are_paired_by_seed():
