@@ -65,6 +65,11 @@ class TransferStudy(Study[TransferRun]):
         _check(settings)
         self.networks = read_networks(configs, data, cfg_options)
         self.settings = settings = _with_defaults(settings, self.networks)
+        if settings.pretrain_iters is not None and LONGER not in settings.starts:
+            raise UsageError(
+                f'--pretrain-iters {settings.pretrain_iters} says how much longer {LONGER} trains, '
+                f'which --starts {",".join(settings.starts)} leaves out'
+            )
         for network in self.networks:
             if network.task not in settings.budgets:
                 raise UsageError(

@@ -81,6 +81,7 @@ def read_until(process: subprocess.Popen, text: bytes) -> None:
             ['--config', SMALL, '--starts', 'sparse', '--pretrained-sparse', 'none.pth'],
             r'checkpoint file none\.pth does not exist',
         ),
+        (['--pretrain-iters', '9', '--starts', 'dense'], 'which --starts dense leaves out'),
         (['--pretrain-iters', '0'], 'pretrain iters must be at least 1'),
         (['--config', SMALL, '--starts', 'scratch-long'], 'say how many .* --pretrain-iters N'),
         (['--pretrained-dense', 'r50=a.pth'], 'names no network of this benchmark'),
