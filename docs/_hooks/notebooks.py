@@ -75,7 +75,9 @@ def _execute(notebook: NotebookNode, name: str) -> None:
         sandbox = Path(folder) / 'mmsw'
         make_sandbox(sandbox, shared_demo())
         place = {'metadata': {'path': str(sandbox)}}
-        client = NotebookClient(notebook, km=kernel, timeout=CELL_LIMIT, resources=place)
+        client = NotebookClient(
+            notebook, km=kernel, timeout=CELL_LIMIT, resources=place, coalesce_streams=True
+        )
         env = environment()
         del env['MPLBACKEND']  # the kernel's own shows plots in the notebook
         try:
