@@ -55,7 +55,7 @@ test_dataloader = val_dataloader
 val_evaluator = dict(type='DemoLabelAccuracy')
 test_evaluator = val_evaluator
 
-max_iters = 336  # 8 passes over the cutouts
+max_iters = 336  # a little more than 8 passes over the cutouts
 val_interval = 42
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=val_interval)
 val_cfg = dict()
