@@ -14,6 +14,7 @@ from .operator_time import operator_of
 from .plan import SparsityRun, SparsitySettings
 from .summary import (
     Cell,
+    accuracy_gain,
     conclusions,
     dense_of,
     inexact,
@@ -161,7 +162,7 @@ def _summary(cells: Sequence[Cell]) -> list[dict[str, Any]]:
         }
         for reference in (dense_of(cell, cells), static_of(cell, cells)):
             if reference is not None:
-                difference = _against(cell, reference, _gain)
+                difference = _against(cell, reference, accuracy_gain)
                 summary[f'accuracy_minus_{reference.method}'] = difference.numbers()
         summaries.append(summary)
     return summaries
@@ -170,10 +171,6 @@ def _summary(cells: Sequence[Cell]) -> list[dict[str, Any]]:
 def _against(cell: Cell, reference: Cell | None, value: Callable[[dict, dict], float]) -> Spread:
     """Of nothing where there is no reference."""
     return Spread.of([]) if reference is None else cell.against(reference, value)
-
-
-def _gain(result: dict[str, Any], dense: dict[str, Any]) -> float:
-    return result['accuracy'] - dense['accuracy']
 
 
 def _seconds(result: dict[str, Any]) -> float:
@@ -185,7 +182,7 @@ def _share_of(what: str) -> Callable[[dict[str, Any]], float]:
 
 
 def _difference(cell: Cell, reference: Cell | None) -> str:
-    found = _against(cell, reference, _gain)
+    found = _against(cell, reference, accuracy_gain)
     return found.signed_text() if found.n else NONE
 
 

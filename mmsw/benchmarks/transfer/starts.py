@@ -98,13 +98,30 @@ def pretraining_lengths(
         unless such runs were asked for.
 
     Raises:
-        UsageError: If it is not known, since the checkpoints come from elsewhere.
+        UsageError: See :func:`check_pretraining_lengths`.
     """
     if LONGER not in settings.starts:
         return {}
     if settings.pretrain_iters is not None:
         return {network.name: settings.pretrain_iters for network in networks}
-    lengths: dict[str, int | None] = {}
+    check_pretraining_lengths(networks, settings)
+    folders = {network.name: network.data.parent for network in networks}
+    counted = {  # demo configs share their data, and counting reads every image
+        data: pretraining_iterations(data, settings.pretrain_epochs)
+        for data in set(folders.values())
+        if data.exists()
+    }
+    return {name: counted.get(data) for name, data in folders.items()}
+
+
+def check_pretraining_lengths(networks: list[Network], settings: TransferSettings) -> None:
+    """Make sure that it can be known how long the pretraining of each network is; reads no data.
+
+    Raises:
+        UsageError: If it cannot, since the checkpoints come from elsewhere.
+    """
+    if LONGER not in settings.starts or settings.pretrain_iters is not None:
+        return
     for network in networks:
         if not network.is_demo or settings.pretrained:
             raise UsageError(
@@ -112,11 +129,6 @@ def pretraining_lengths(
                 'pretraining and fine-tuning together: say how many the pretraining had with '
                 f'--pretrain-iters N, or leave {LONGER} out of --starts'
             )
-        data = network.data.parent
-        lengths[network.name] = (
-            pretraining_iterations(data, settings.pretrain_epochs) if data.exists() else None
-        )
-    return lengths
 
 
 def make_starts(

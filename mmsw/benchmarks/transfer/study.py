@@ -32,7 +32,7 @@ from .plan import (
 )
 from .plot import draw
 from .report import make_rows, write_report
-from .starts import find_starts, make_starts, pretraining_lengths
+from .starts import check_pretraining_lengths, find_starts, make_starts, pretraining_lengths
 
 DEMO_BUDGETS = {'seg': 200, 'det': 120}
 
@@ -79,7 +79,7 @@ class TransferStudy(Study[TransferRun]):
 
     def check(self) -> None:
         find_starts(self.networks, self.settings)
-        pretraining_lengths(self.networks, self.settings)
+        check_pretraining_lengths(self.networks, self.settings)
         for network in self.networks:
             if not network.is_demo or network.data.parent.exists():
                 _check_data(network)
