@@ -1,5 +1,5 @@
-# The demonstration's UPerNet on a ResNet-18 of 18 channels instead of 64: about the multiply-adds of
-# the small shift-wise network, for comparisons of equal cost. `tools/get_flops.py` counts both.
+# The demonstration's UPerNet on a ResNet-18 of 18 channels instead of 64, for comparisons of equal
+# cost: it has the multiply-adds of the small shift-wise network. `tools/get_flops.py` counts both.
 _base_ = ['upernet_r18_scenes.py']
 
 model = dict(
