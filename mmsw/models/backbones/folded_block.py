@@ -26,14 +26,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmsw.models.layers.folded_operator import ARMS, BESIDE, add_tap, affine_of, run_folded
 from mmsw.models.layers.norms import may_be_split, scaled
-from mmsw.models.layers.shiftwise_conv import affine_of
-from mmsw.ops import cross_conv2d
 from mmsw.ops.channel_norm import channel_norm
 from mmsw.ops.hidden_map import bias_gelu
 from mmsw.ops.joined_samples import by_row, join, map_of, rows_by_sample, samples_together, separate
 
-ARMS = ('deploy_wide', 'deploy_tall', 'deploy_bias')
 # Up to this many hidden channels the factors of the response norm go into the weights where a
 # program is to hold for any size: maps with few channels have many positions.
 _MOST_SCALED_WEIGHTS = 1024
@@ -140,8 +138,7 @@ def run_v2(block: nn.Module, x: Tensor) -> Tensor:
 
 def _operator(block: nn.Module, x: Tensor) -> Tensor:
     """The cross convolution and all norms behind it, ``[B, C, P]``."""
-    arms = block.deploy_wide, block.deploy_tall, block.deploy_bias
-    return cross_conv2d(x, *arms, block.backend).flatten(2)
+    return run_folded(block, x).flatten(2)
 
 
 def _samples_together(z: Tensor) -> int:
@@ -227,13 +224,15 @@ def _arms(block: Tensors, order: Tensor, scale: Tensor, shift: Tensor) -> dict[s
         scale: That of the norm, ``[C]`` in the order of the layer.
         shift: Likewise.
     """
-    wide, tall, bias = (block[f'shift_wise.{name}'] for name in ARMS)
-    ghosts = len(scale) - len(wide)
-    wide, tall = (F.pad(arm, (0, 0, 0, 0, 0, ghosts)) for arm in (wide, tall))
-    tall[len(bias) :, tall.shape[1] // 2, tall.shape[2] // 2] = 1
-    arms = (
-        wide * scale.view(-1, 1, 1),
-        tall * scale.view(-1, 1, 1),
-        F.pad(bias, (0, ghosts)) * scale + shift,
-    )
-    return {name: _in_place(arm, order, 0) for name, arm in zip(ARMS, arms, strict=True)}
+    names = [name for name in (*ARMS, *BESIDE) if f'shift_wise.{name}' in block]
+    active = len(block[f'shift_wise.{ARMS[0]}'])
+    arms = {name: _with_ghosts(block[f'shift_wise.{name}'], len(scale)) for name in names}
+    add_tap(arms.get('deploy_small', arms['deploy_tall'])[active:])
+    arms = {name: arm * scale.view(-1, *[1] * (arm.ndim - 1)) for name, arm in arms.items()}
+    arms['deploy_bias'] = arms['deploy_bias'] + shift
+    return {name: _in_place(arm, order, 0) for name, arm in arms.items()}
+
+
+def _with_ghosts(tensor: Tensor, channels: int) -> Tensor:
+    """A tensor of the processed channels with zeros for the others, ``[channels, ...]``."""
+    return F.pad(tensor, [0] * (2 * tensor.ndim - 1) + [channels - len(tensor)])

@@ -16,11 +16,19 @@ from torch.utils.checkpoint import checkpoint
 
 from mmsw.errors import StateDictError
 from mmsw.models.layers import GlobalResponseNorm, ShiftWiseConv2d, SqueezeExcitation
-from mmsw.models.layers.shiftwise_conv import can_be_folded, check_channel_order
+from mmsw.models.layers.channel_order_check import check_channel_order
+from mmsw.models.layers.folded_operator import (
+    ARMS,
+    BESIDE,
+    OPTIONS,
+    can_be_folded,
+    stored_options_problem,
+)
+from mmsw.models.layers.variant_options import VariantOptions
 from mmsw.ops.pattern import newer_version
 
 from . import fused_block
-from .folded_block import ARMS, fold_v1, fold_v2, run_v1, run_v2
+from .folded_block import fold_v1, fold_v2, run_v1, run_v2
 
 _EXPANSION = 4
 _SQUEEZE = 4
@@ -43,6 +51,8 @@ class ShiftWiseBlock(nn.Module, ABC):
         recompute: Of a fused block: recompute GELU in the backward pass to save memory.
         shift_wise: Keyword arguments of :class:`ShiftWiseConv2d`.
     """
+
+    variant_options = VariantOptions()  # of a folded block
 
     def __init__(
         self,
@@ -134,10 +144,12 @@ class ShiftWiseBlock(nn.Module, ABC):
         folded = {name: t.to(dtype) for name, t in self._fold(self._tensors()).items()}
         self.channels, self.num_active = layer.in_channels, layer.num_active
         self.kernel_size, self.backend = layer.kernel_size, layer.backend
+        self.variant_options = layer.variant_options
+        options = {OPTIONS: layer.get_buffer(OPTIONS)} if OPTIONS in layer._buffers else {}
         for name in [*self._modules, *self._parameters]:
             delattr(self, name)
-        for name, tensor in folded.items():
-            if name in ARMS:
+        for name, tensor in {**folded, **options}.items():
+            if name in (*ARMS, *BESIDE, OPTIONS):
                 self.register_buffer(name, tensor)
             else:
                 self.register_parameter(name, nn.Parameter(tensor, requires_grad=trained))
@@ -146,7 +158,8 @@ class ShiftWiseBlock(nn.Module, ABC):
     def _tensors(self) -> dict[str, Tensor]:
         """Weights and statistics by name, the shift-wise layer folded."""
         layer = self.shift_wise
-        found = {f'shift_wise.{name}': getattr(layer, name) for name in ('channel_order', *ARMS)}
+        names = [name for name in ('channel_order', *ARMS, *BESIDE) if name in layer._buffers]
+        found = {f'shift_wise.{name}': layer.get_buffer(name) for name in names}
         for name, module in self.named_modules():
             for kind in _TENSORS:
                 if isinstance(tensor := getattr(module, kind, None), Tensor):
@@ -203,6 +216,8 @@ class ShiftWiseBlock(nn.Module, ABC):
                 'is in training form, and the state dict has it folded: load it into a network '
                 'that is folded (deploy=True, or after switch_to_deploy())'
             )
+        if self.deployed:
+            problem = problem or stored_options_problem(self, state_dict, prefix)
         if problem:  # not among error_msgs: mmengine's loader would go on with random weights
             raise StateDictError(f'block "{prefix[:-1]}" {problem}')
         state_dict = dict(state_dict) if self.deployed else state_dict

@@ -16,10 +16,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from mmsw.checkpoint import load_pretrained
 from mmsw.checkpoint.handed_over import start_from
 from mmsw.models.layers import LayerNorm2d, ShiftWiseConv2d
+from mmsw.models.layers.variant_options import VariantOptions
 from mmsw.ops.ghost_channels import VERSIONS
 from mmsw.registration import register
 from mmsw.whole_number import whole_number, whole_numbers
 
+from .downsampling import downsample_v1, downsample_v2
 from .shiftwise_block import ShiftWiseBlock, ShiftWiseBlockV1, ShiftWiseBlockV2, check_foldable
 
 _STRIDES = (4, 8, 16, 32)
@@ -76,6 +78,12 @@ class ShiftWiseNet(BaseModule):
             after :meth:`switch_to_deploy`. It is filled by ``load_state_dict`` from such a network.
         pretrained: A file, the same as ``init_cfg=dict(type='Pretrained', checkpoint=FILE)``. The
             segmentors of mmseg hand their own ``pretrained`` over in this way.
+        width_factor: What the channels of every stage are multiplied by, rounded down.
+        padding: ``'full'`` or ``'same'``, see :class:`~mmsw.models.ShiftWiseConv2d`, as the three
+            below.
+        branch_weights: Learn how each branch weighs what it adds up.
+        position: Add a constant to each shifted read.
+        identity: ``'centre'`` or ``'blur'``.
 
     Attributes:
         settings: The arguments that the state dict depends on, as plain data, as files record them.
@@ -122,9 +130,14 @@ class ShiftWiseNet(BaseModule):
         pretrained: str | os.PathLike[str] | None = None,
         fused: bool = True,
         recompute: bool = False,
+        width_factor: float = 1.0,
+        padding: str = 'full',
+        branch_weights: bool = False,
+        position: bool = False,
+        identity: str = 'centre',
     ) -> None:
         super().__init__(init_cfg if pretrained is None else start_from(pretrained, init_cfg))
-        self.depths, self.dims = self._arch(arch, version)
+        self.depths, self.dims = self._arch(arch, version, width_factor)
         out_indices = whole_numbers(out_indices, 'out_indices')
         big_kernels = whole_numbers(big_kernels, 'big_kernels')
         frozen_stages = whole_number(frozen_stages, 'frozen_stages')
@@ -135,6 +148,9 @@ class ShiftWiseNet(BaseModule):
         num_paths = whole_number(num_paths, 'num_paths')
         num_reps = whole_number(num_reps, 'num_reps', positive=True)
         in_channels = whole_number(in_channels, 'in_channels', positive=True)
+        variant = VariantOptions(padding, branch_weights, position, identity)
+        for big_kernel in big_kernels:
+            variant.check(big_kernel, small_kernel)
         self.version = version
         self.big_kernels = big_kernels
         self.small_kernel = small_kernel
@@ -156,11 +172,12 @@ class ShiftWiseNet(BaseModule):
             out_indices=list(out_indices),
             norm_cfg=_plain(norm_cfg),
             output_norm=output_norm,
+            **variant.changed(),  # a file without them is read by earlier versions as well
         )
         self.settings = dict(self._recorded_settings)  # a subclass may have others of this name
         block = dict(layer_scale_init_value=layer_scale_init_value, with_cp=with_cp)
         block.update(fused=fused, recompute=recompute)
-        operator.update(norm_cfg=norm_cfg, backend=backend)
+        operator.update(norm_cfg=norm_cfg, backend=backend, **variant._asdict())
         self._build(in_channels, drop_path_rate, block, operator)
         self._draw_weights()
         self._freeze_stages()
@@ -169,7 +186,7 @@ class ShiftWiseNet(BaseModule):
 
     def _build(self, in_channels: int, drop_path_rate: float, block: dict, operator: dict) -> None:
         """Build the stages up to the last one that is used, and the output norms."""
-        build_downsample = _downsample_v1 if self.version == 'v1' else _downsample_v2
+        build_downsample = downsample_v1 if self.version == 'v1' else downsample_v2
         build_block = ShiftWiseBlockV1 if self.version == 'v1' else ShiftWiseBlockV2
         # As if all stages were built: how deep a block lies does not depend on who uses its map.
         rates = iter(torch.linspace(0, drop_path_rate, sum(self.depths), device='cpu').tolist())
@@ -195,7 +212,9 @@ class ShiftWiseNet(BaseModule):
             self.add_module(f'norm{stage}', LayerNorm2d(self.dims[stage]))
 
     @classmethod
-    def _arch(cls, arch: str | dict, version: str) -> tuple[list[int], list[int]]:
+    def _arch(
+        cls, arch: str | dict, version: str, width_factor: float
+    ) -> tuple[list[int], list[int]]:
         if version not in VERSIONS:
             raise ValueError(f'version must be one of {VERSIONS}, got {version!r}')
         if isinstance(arch, str):
@@ -210,6 +229,9 @@ class ShiftWiseNet(BaseModule):
                 f'a custom arch must be a dict with exactly the keys depths and dims, got {arch}'
             )
         depths, dims = (list(whole_numbers(arch[name], name)) for name in ('depths', 'dims'))
+        if not 0 < width_factor < float('inf'):
+            raise ValueError(f'width_factor must be a positive number, got {width_factor}')
+        dims = [int(dim * width_factor) for dim in dims]
         for name, numbers, least in (('depths', depths, 1), ('dims', dims, _MIN_DIM)):
             if len(numbers) != 4 or min(numbers) < least:
                 raise ValueError(
@@ -381,27 +403,3 @@ def _check_pretrained_cfg(cfg: dict) -> None:
         raise ValueError(
             f"init_cfg of type 'Pretrained' needs checkpoint and may have {known[2:]}, got {cfg}"
         )
-
-
-def _downsample_v1(stage: int, in_channels: int, out_channels: int) -> nn.Sequential:
-    if stage == 0:
-        return nn.Sequential(
-            nn.Conv2d(in_channels, out_channels, 4, stride=4), LayerNorm2d(out_channels)
-        )
-    return nn.Sequential(
-        LayerNorm2d(in_channels), nn.Conv2d(in_channels, out_channels, 2, stride=2)
-    )
-
-
-def _downsample_v2(stage: int, in_channels: int, out_channels: int) -> nn.Sequential:
-    if stage == 0:
-        return nn.Sequential(
-            nn.Conv2d(in_channels, out_channels // 2, 3, stride=2, padding=1),
-            LayerNorm2d(out_channels // 2),
-            nn.GELU(),
-            nn.Conv2d(out_channels // 2, out_channels, 3, stride=2, padding=1),
-            LayerNorm2d(out_channels),
-        )
-    return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, 3, stride=2, padding=1), LayerNorm2d(out_channels)
-    )
