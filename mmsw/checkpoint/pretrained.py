@@ -25,7 +25,7 @@ from .shape import PATH, NetworkShape, stored_kernels
 from .stem import fit_stem
 
 # What a classification checkpoint cannot bring, and what a backbone has no use for.
-_MAY_MISS = re.compile(r'^norm\d\.|\.pattern\.|\.channel_order$|\.mask$')
+_MAY_MISS = re.compile(r'^norm\d\.|\.pattern\.|\.variant\.|\.channel_order$|\.mask$')
 _MAY_BE_LEFT = re.compile(r'^head\.|^norm\d\.')
 _STAGE = re.compile(r'^(?:downsample_layers\.|stages\.|norm)(\d+)\.')
 

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from literal_variant import literal_variant
-from model_helpers import relative_error
 from torch import Tensor
 
 from mmsw.models.layers.operator_variant import OperatorVariant
@@ -35,12 +34,12 @@ def built(
     options: VariantOptions, big_kernel: int = 13, small_kernel: int = 3, num_reps: int = 2
 ) -> tuple[OperatorVariant, ShiftPattern, Tensor]:
     """A variant in float64 with branch weights of its own, its pattern and small kernels."""
-    pattern = ShiftPattern.draw(big_kernel, small_kernel, 3, num_reps)
+    pattern = ShiftPattern.draw(big_kernel, small_kernel, 2, num_reps)
     variant = OperatorVariant(options, pattern).double()
     with torch.no_grad():
         for weight in variant.parameters():
             weight.normal_()
-    filters = 3 * pattern.num_groups
+    filters = 2 * pattern.num_groups
     weight = torch.randn(filters, 1, small_kernel, small_kernel, dtype=torch.float64)
     return variant, pattern, weight.requires_grad_()
 
@@ -73,36 +72,44 @@ def assert_same(variant, pattern, x, weight, backend, tolerance=1e-12) -> None:
     gradients = torch.autograd.grad(found, inputs, grads)
     for own, other in zip((*found, *gradients), (*expected, *wanted), strict=True):
         assert own.shape == other.shape
-        assert relative_error(own.detach(), other.detach()) < tolerance
+        largest = max(1.0, float(other.detach().abs().max()))
+        assert float((own - other).detach().abs().max()) < tolerance * largest
     assert all(out.is_contiguous() for out in found)
 
 
-@pytest.mark.parametrize('backend', BACKENDS)
 @pytest.mark.parametrize('options', ALL, ids=IDS)
-@pytest.mark.parametrize('size', [(9, 14), (1, 1)])
-def test_literal_formula_with_gradients(options, size, backend) -> None:
+def test_literal_formula_with_gradients(options) -> None:
     variant, pattern, weight = built(options)
-    x = torch.randn(2, 3, *size, dtype=torch.float64, requires_grad=True)
+    for size in ((9, 14), (1, 1)):
+        x = torch.randn(2, 2, *size, dtype=torch.float64, requires_grad=True)
+        assert_same(variant, pattern, x, weight, 'torch')
+
+
+@pytest.mark.parametrize('backend', BACKENDS)
+@pytest.mark.parametrize('options', [o for o in ALL if len(o.changed()) in (1, 4)], ids=str)
+def test_every_backend(options, backend) -> None:
+    variant, pattern, weight = built(options)
+    x = torch.randn(2, 2, 6, 9, dtype=torch.float64, requires_grad=True)
     assert_same(variant, pattern, x, weight, backend)
 
 
-@pytest.mark.parametrize('options', [o for o in ALL if o.identity == 'centre'], ids=str)
+@pytest.mark.parametrize('options', [VariantOptions('same'), VariantOptions('same', True, True)])
 @pytest.mark.parametrize(
     'sizes', [(11, 5), (12, 5), (7, 7), (5, 1), (3, 3), (9, 7)], ids='{0[0]}x{0[1]}'.format
 )
 def test_every_small_kernel_and_a_map_narrower_than_its_half(options, sizes) -> None:
     variant, pattern, weight = built(options, *sizes)
     for height, width in ((2, 17), (8, 1)):
-        x = torch.randn(1, 3, height, width, dtype=torch.float64, requires_grad=True)
+        x = torch.randn(1, 2, height, width, dtype=torch.float64, requires_grad=True)
         assert_same(variant, pattern, x, weight, 'torch')
 
 
-@pytest.mark.parametrize('options', [o for o in ALL if o.identity == 'blur'], ids=str)
+@pytest.mark.parametrize('options', [o for o in ALL if o.identity == 'blur'][-3:], ids=str)
 @pytest.mark.parametrize('size', [(2, 12), (5, 3)])
 def test_blur_of_nine_groups(options, size) -> None:
-    variant, pattern, weight = built(options, 31, num_reps=3)
-    assert variant.blur_index.shape == (3, 3, 9)
-    x = torch.randn(1, 3, *size, dtype=torch.float64, requires_grad=True)
+    variant, pattern, weight = built(options, 31)
+    assert variant.blur_index.shape == (2, 2, 9)
+    x = torch.randn(1, 2, *size, dtype=torch.float64, requires_grad=True)
     assert_same(variant, pattern, x, weight, 'torch')
 
 
@@ -110,7 +117,7 @@ def test_blur_of_nine_groups(options, size) -> None:
 @pytest.mark.parametrize('layout', ['channels_last', 'strided', 'empty'])
 def test_layouts(options, layout) -> None:
     variant, pattern, weight = built(options)
-    x = torch.randn(2, 3, 7, 8, dtype=torch.float64)
+    x = torch.randn(2, 2, 7, 8, dtype=torch.float64)
     x = {
         'channels_last': x.to(memory_format=torch.channels_last),
         'strided': x.repeat(1, 1, 2, 2)[:, :, ::2, 1::2],
@@ -126,7 +133,7 @@ def test_layouts(options, layout) -> None:
 @pytest.mark.parametrize('options', [ALL[-1], VariantOptions('same')], ids=str)
 def test_gradcheck_of_both_orders(options) -> None:
     variant, pattern, weight = built(options, num_reps=1)
-    x = torch.randn(1, 3, 3, 4, dtype=torch.float64, requires_grad=True)
+    x = torch.randn(1, 2, 3, 4, dtype=torch.float64, requires_grad=True)
 
     def run(x: Tensor, weight: Tensor) -> Tensor:
         return sum((out * out).sum() for out in variant(x, weight, pattern, 'torch'))
@@ -176,7 +183,7 @@ def test_blur_is_drawn_by_a_private_generator() -> None:
 
 def test_pruned_small_kernels_bring_their_constants_alone() -> None:
     variant, pattern, weight = built(VariantOptions(position=True))
-    x = torch.randn(1, 3, 6, 9, dtype=torch.float64)
+    x = torch.randn(1, 2, 6, 9, dtype=torch.float64)
     found = variant(x, torch.zeros_like(weight), pattern)
     expected = literal(variant, pattern, x, torch.zeros_like(weight))
     assert all(torch.allclose(a, b, rtol=0, atol=1e-12) for a, b in zip(found, expected, strict=True))

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mmsw.errors import StateDictError
-from mmsw.ops import ShiftPattern, shift_wise_conv2d
-from mmsw.ops._tmp_depthwise import depthwise_conv2d
+from mmsw.ops import ShiftPattern, depthwise_conv2d, shift_wise_conv2d
 from mmsw.ops.assemble import BranchFactors, CrossKernels, assemble
 from mmsw.ops.blur import blur_inside, blur_kernel, check_blur_index, draw_blur
 from mmsw.ops.map_border import leave_out_tall, leave_out_wide
@@ -146,7 +145,8 @@ class OperatorVariant(nn.Module):
 
 def run_kernel(x: Tensor, kernel: Tensor, backend: str | None) -> Tensor:
     """Depthwise convolution with ``[C, rows, columns]``, zeros around the map."""
-    return depthwise_conv2d(x, kernel.unsqueeze(1), backend=backend)
+    short = min(kernel.shape[1:])
+    return depthwise_conv2d(x, kernel.unsqueeze(1), small_kernel=short, backend=backend)
 
 
 def run_spread(
