@@ -131,7 +131,7 @@ def test_a_plain_checkpoint_starts_any_of_them(options, tmp_path) -> None:
     assert added
     assert all('.variant.' in name and torch.equal(own[name], before[name]) for name in added)
     save_checkpoint_file({'state_dict': net.state_dict()}, tmp_path / 'other.pth')
-    with pytest.raises(CheckpointError, match=r'variant\.options'):
+    with pytest.raises(CheckpointError, match=r'unexpected stages\.0\.0\.shift_wise\.variant\.'):
         load_pretrained(plain, tmp_path / 'other.pth')
 
 
@@ -198,13 +198,16 @@ def test_half_precision(options) -> None:
     assert relative_error(folded.float(), expected) < 3e-2
 
 
-@pytest.mark.parametrize('options', EACH, ids=str)
+@pytest.mark.parametrize('options', EACH[::2], ids=str)
 @pytest.mark.parametrize('deploy', [False, True])
 def test_exported_programs_hold_for_other_sizes(options, deploy) -> None:
     layer = layer_with(**options)
     if deploy:
         layer.switch_to_deploy()
-    sides = {2: torch.export.Dim('height', min=4, max=99), 3: torch.export.Dim('width', min=4, max=99)}
+    sides = {
+        2: torch.export.Dim('height', min=4, max=99),
+        3: torch.export.Dim('width', min=4, max=99),
+    }
     program = torch.export.export(
         layer, (torch.randn(2, 8, 12, 10),), dynamic_shapes=({0: None, 1: None, **sides},)
     ).module()
