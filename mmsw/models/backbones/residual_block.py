@@ -16,8 +16,10 @@ from mmsw.errors import StateDictError
 from mmsw.models.layers.shiftwise_conv import can_be_folded
 from mmsw.ops.pattern import newer_version
 
-from .folded_block import ARMS
+from .folded_block import ARMS, fold_v1, run_v1
 
+_EXPANSION = 4
+_EPS = 1e-6
 _TENSORS = ('weight', 'bias', 'gamma', 'beta', 'running_mean', 'running_var')
 
 
@@ -194,6 +196,33 @@ class ResidualBlock(nn.Module, ABC):
             f'{self.channels}, kernel_size={self.kernel_size[0]}, '
             f'num_active={self.num_active}, backend={self.backend!r}, deployed=True'
         )
+
+
+class ConvNeXtLayers:
+    """What follows the large kernel in a ConvNeXt-style block: layer norm, two linear layers.
+
+    A mixin of :class:`ResidualBlock`, which calls :meth:`_add_layers` at its end.
+    """
+
+    def _add_layers(self, channels: int) -> None:
+        self.norm = nn.LayerNorm(channels, eps=_EPS)
+        self.pointwise_conv1 = nn.Linear(channels, _EXPANSION * channels)
+        self.act = nn.GELU()
+        self.pointwise_conv2 = nn.Linear(_EXPANSION * channels, channels)
+
+    def branch(self, x: Tensor) -> Tensor:
+        x = self.norm(self._operator(x).permute(0, 2, 3, 1))
+        x = self.pointwise_conv2(self.act(self.pointwise_conv1(x)))
+        return x.permute(0, 3, 1, 2)
+
+    def _eps(self) -> tuple[float, ...]:
+        return (self.norm.eps,)
+
+    def _fold(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        return fold_v1(tensors, self.operator_name)
+
+    def _run_folded(self, x: Tensor) -> Tensor:
+        return run_v1(self, x)
 
 
 def check_foldable(net: nn.Module) -> None:

@@ -14,8 +14,8 @@ from mmsw.models.layers import GlobalResponseNorm, ShiftWiseConv2d, SqueezeExcit
 from mmsw.models.layers.shiftwise_conv import check_channel_order
 
 from . import fused_block
-from .folded_block import ARMS, fold_v1, fold_v2, run_v1, run_v2
-from .residual_block import ResidualBlock
+from .folded_block import ARMS, fold_v2, run_v2
+from .residual_block import ConvNeXtLayers, ResidualBlock
 
 _EXPANSION = 4
 _SQUEEZE = 4
@@ -98,32 +98,15 @@ class ShiftWiseBlock(ResidualBlock):
         state_dict.update({f'{prefix}{name}': t.to(dtype) for name, t in folded.items()})
 
 
-class ShiftWiseBlockV1(ShiftWiseBlock):
+class ShiftWiseBlockV1(ConvNeXtLayers, ShiftWiseBlock):
     """First generation: shift-wise, layer norm, two linear layers (ConvNeXt style)."""
 
     def __init__(self, channels: int, norm_cfg: dict, **kwargs) -> None:
         super().__init__(channels, **kwargs)
-        self.norm = nn.LayerNorm(channels, eps=_EPS)
-        self.pointwise_conv1 = nn.Linear(channels, _EXPANSION * channels)
-        self.act = nn.GELU()
-        self.pointwise_conv2 = nn.Linear(_EXPANSION * channels, channels)
-
-    def branch(self, x: Tensor) -> Tensor:
-        x = self.norm(self.shift_wise(x).permute(0, 2, 3, 1))
-        x = self.pointwise_conv2(self.act(self.pointwise_conv1(x)))
-        return x.permute(0, 3, 1, 2)
-
-    def _eps(self) -> tuple[float, ...]:
-        return (self.norm.eps,)
-
-    def _fold(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        return fold_v1(tensors)
+        self._add_layers(channels)
 
     def _run_fused(self, x: Tensor) -> Tensor:
         return fused_block.run_v1(self, x)
-
-    def _run_folded(self, x: Tensor) -> Tensor:
-        return run_v1(self, x)
 
 
 class ShiftWiseBlockV2(ShiftWiseBlock):
