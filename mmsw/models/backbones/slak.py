@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from mmengine.registry import MODELS
 from torch import nn
 
-from mmsw.models.layers import ShiftWiseLargeKernel
 from mmsw.registration import register
 from mmsw.whole_number import whole_number
 
@@ -72,7 +71,6 @@ class SLaK(StagedBackbone):
         'small': dict(depths=[3, 3, 27, 3], dims=[96, 192, 384, 768]),
         'base': dict(depths=[3, 3, 27, 3], dims=[128, 256, 512, 1024]),
     }
-    _drawn_layers = (nn.Conv2d, nn.Linear, ShiftWiseLargeKernel)
 
     def __init__(
         self,

@@ -55,7 +55,6 @@ class StagedBackbone(BaseModule):
 
     # Whether the map of a small image would run out of positions, so that it has to be padded.
     _pads_small_images = True
-    _drawn_layers: tuple[type[nn.Module], ...] = (nn.Conv2d, nn.Linear)
 
     def __init__(
         self,
@@ -166,7 +165,7 @@ class StagedBackbone(BaseModule):
     def _draw_weights(self) -> None:
         """Truncated normal of deviation 0.02 for every weight of a convolution or linear layer."""
         for module in self.modules():
-            if isinstance(module, self._drawn_layers):
+            if isinstance(module, (nn.Conv2d, nn.Linear)):
                 nn.init.trunc_normal_(module.weight, std=_INIT_STD)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
