@@ -242,7 +242,7 @@ def test_what_cannot_be_honoured_is_refused(arguments, message) -> None:
 
 @pytest.mark.parametrize('factor', [0, -1.0, float('inf'), float('nan')])
 def test_width_factors_that_leave_no_network_are_refused(factor) -> None:
-    with pytest.raises(ValueError, match=f'width_factor must be a positive number, got {factor}'):
+    with pytest.raises(ValueError, match=f'width_factor must be a positive number, got {factor!r}'):
         mini_net(width_factor=factor)
 
 
