@@ -36,6 +36,11 @@ def spread_of(groups: int) -> tuple[int, ...]:
     return tuple(sorted({(cell % SIDE - SIDE // 2) * SIDE for cell in cells_of(groups)}))
 
 
+def blur_taps(groups: int) -> int:
+    """Weights of the kernel of a channel of so many small kernels."""
+    return SIDE**2 * len(cells_of(groups))
+
+
 def check_blur(big_kernel: int, small_kernel: int) -> None:
     """Refuse sizes that have no spread identity.
 
