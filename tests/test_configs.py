@@ -19,8 +19,8 @@ from mmsw.apis.unpublished import unpublished
 CONFIGS = sorted(
     path.relative_to(ROOT).as_posix()
     for path in (ROOT / 'configs').rglob('*.py')
-    # tests/test_pretrain*.py and tests/own_data are for the others
-    if not {'_base_', 'pretrain', 'recipes'} & set(path.relative_to(ROOT).parts)
+    # tests/test_pretrain*.py, tests/test_ablation_configs.py and tests/own_data are for the others
+    if not {'_base_', 'ablation', 'pretrain', 'recipes'} & set(path.relative_to(ROOT).parts)
     and not path.stem.endswith(('_r18', '_r50', '_swin_t', '_convnext_t'))
 )
 MULTI_SCALE = ROOT / 'configs' / 'upernet_sw_t_ade20k_ms.py'

@@ -288,9 +288,8 @@ def _drop_handed_over(model: dict) -> str | None:
 
 def _is_shift_wise(model: dict) -> bool:
     backbone = model.get('backbone')
-    return isinstance(backbone, dict) and component_name(backbone.get('type')).endswith(
-        'ShiftWiseNet'
-    )
+    own = ('ShiftWiseNet', 'SLaK')
+    return isinstance(backbone, dict) and component_name(backbone.get('type')).endswith(own)
 
 
 def check_pretrained(cfg: Config) -> None:

@@ -15,7 +15,7 @@ from torch import nn
 from mmsw.component_name import component_name, component_package
 from mmsw.engine.image_channels import image_channels
 from mmsw.errors import DataError, UsageError
-from mmsw.models import ShiftWiseNet
+from mmsw.models import ShiftWiseNet, SLaK
 
 Image = str | os.PathLike[str] | np.ndarray
 
@@ -176,10 +176,11 @@ def check_mean(model: nn.Module) -> None:
     if not packages <= {'mmseg', 'mmdet'} or mean is None:
         return
     own = image_channels(model)
-    if type(getattr(model, 'backbone', None)) is ShiftWiseNet and mean.numel() not in (1, own):
+    kind = type(getattr(model, 'backbone', None))
+    if kind in (ShiftWiseNet, SLaK) and mean.numel() not in (1, own):
         raise UsageError(
-            f'data_preprocessor has a mean of {mean.numel()} channels, and the ShiftWiseNet takes '
-            f'{own}: give mean and std one value per channel, or set in_channels={mean.numel()}'
+            f'data_preprocessor has a mean of {mean.numel()} channels, and the {kind.__name__} '
+            f'takes {own}: give mean and std one value per channel, or set in_channels={mean.numel()}'
         )
 
 

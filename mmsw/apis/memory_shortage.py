@@ -202,8 +202,12 @@ def _recomputing(cfg: Config) -> list[str]:
     backbone = (cfg.get('model') or {}).get('backbone')
     if not isinstance(backbone, dict):
         return []
-    ours = component_name(backbone.get('type')).endswith('ShiftWiseNet')
-    known = ('recompute', 'with_cp') if ours else [key for key in ('with_cp',) if key in backbone]
+    name = component_name(backbone.get('type'))
+    known = [key for key in ('with_cp',) if key in backbone]
+    if name.endswith('ShiftWiseNet'):
+        known = ['recompute', 'with_cp']
+    elif name.endswith('SLaK'):
+        known = ['with_cp']
     return [f'model.backbone.{key}=True' for key in known if not backbone.get(key)]
 
 

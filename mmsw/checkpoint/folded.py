@@ -37,9 +37,10 @@ def folded_layers(net: nn.Module) -> list[str]:
 def folded_tensors(net: nn.Module) -> dict[str, Tensor]:
     """What the folded layers of a network have beside parameters, by name."""
     return {
-        f'{layer}.{name}': net.get_submodule(layer).get_buffer(name)
+        f'{layer}.{name}': tensor
         for layer in folded_layers(net)
-        for name in _BUFFERS
+        for name, tensor in net.get_submodule(layer).named_buffers(recurse=False)
+        if name.startswith('deploy_') and tensor.is_floating_point()
     }
 
 

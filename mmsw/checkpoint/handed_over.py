@@ -10,12 +10,15 @@ from mmsw.errors import CheckpointError
 from .addresses import check_address
 
 
-def start_from(pretrained: str | os.PathLike[str], init_cfg: Any = None) -> dict[str, str]:
+def start_from(
+    pretrained: str | os.PathLike[str], init_cfg: Any = None, network: str = 'ShiftWiseNet'
+) -> dict[str, str]:
     """What ``init_cfg`` says where ``pretrained`` is given.
 
     Args:
         pretrained: Local file or address, see :func:`mmsw.checkpoint.read_checkpoint`.
         init_cfg: The ``init_cfg`` that stands beside it.
+        network: Name of the kind of the backbone, for messages.
 
     Raises:
         CheckpointError: If it names no file of this network, or both are given.
@@ -36,7 +39,7 @@ def start_from(pretrained: str | os.PathLike[str], init_cfg: Any = None) -> dict
             check_address(path)
         except CheckpointError as error:
             raise CheckpointError(
-                f'pretrained={path!r} is for another network than ShiftWiseNet: set '
+                f'pretrained={path!r} is for another network than {network}: set '
                 'model.pretrained=None in the config, or name a file of this network there'
             ) from error
     return dict(type='Pretrained', checkpoint=path)

@@ -17,15 +17,17 @@ from mmsw.sparsity.layer_masks import saved_masks
 from mmsw.wording import listed
 
 from .addresses import read_checkpoint
+from .layouts import SHIFT_WISE, Layout, layout_of
 from .pruned import check_masks_placed, settle_zeros, warn_of_bare_zeros, warn_of_empty_masks
 from .published import check_drawn
 from .records import read_records
 from .release import StateDict, merged_paths, to_state_dict
 from .shape import PATH, NetworkShape, stored_kernels
+from .slak_shape import SLaKShape
 from .stem import fit_stem
 
 # What a classification checkpoint cannot bring, and what a backbone has no use for.
-_MAY_MISS = re.compile(r'^norm\d\.|\.pattern\.|\.channel_order$|\.mask$')
+_MAY_MISS = re.compile(r'^norm\d\.|\.pattern\.|\.variant\.|\.channel_order$|\.mask$')
 _MAY_BE_LEFT = re.compile(r'^head\.|^norm\d\.')
 _STAGE = re.compile(r'^(?:downsample_layers\.|stages\.|norm)(\d+)\.')
 
@@ -36,14 +38,17 @@ def load_pretrained(
     prefix: str | None = None,
     input_weights: str | None = None,
 ) -> None:
-    """Fill a :class:`~mmsw.models.ShiftWiseNet` from a published file or one of this project.
+    """Fill a :class:`~mmsw.models.ShiftWiseNet` or a :class:`~mmsw.models.SLaK` from a file.
+
+    The file is a published one or one of this project.
 
     Parameters that no classification checkpoint has (the output norms) keep their initial values;
     the classifier is left out, and so are stages that the network does not build. Another number of
     paths is matched by summing or evenly splitting them, which leaves the function as it is.
 
     No zero is lost: the exact zeros of every path are in its mask afterwards, and a layer for which
-    the file brings a mask gets one, see :func:`mmsw.sparsity.attach_saved_masks`. In the file of a
+    the file brings a mask gets one, see :func:`mmsw.sparsity.attach_saved_masks`; of SLaK, so does
+    every layer whose weight has zeros. In the file of a
     run with dynamic sparsity, the masks of the file count: weights that have just grown are zero.
 
     Args:
@@ -86,20 +91,22 @@ def fill_network(
     """
     net = getattr(net, '_orig_mod', net)  # of torch.compile, which puts it before every name
     own = net.state_dict()
-    if not any(map(PATH.match, own)):
+    layout = layout_of(own)
+    if layout is None:
         raise CheckpointError(
             f'{source}: the network to fill has no small kernels any more (deployed?); load first '
             '(deploy=False), then call switch_to_deploy()'
         )
-    state = to_state_dict(checkpoint, source, prefix)
+    state = to_state_dict(checkpoint, source, prefix, layout)
     surplus = _pop_surplus_stages(state, own)
-    found, expected = NetworkShape.of(state, source), NetworkShape.of(own)
-    _check_same_network(state, found, expected, checkpoint, net, source)
+    found, expected = layout.shape.of(state, source), layout.shape.of(own)
+    _check_same_network(state, found, expected, checkpoint, net, layout, source)
     fit_stem(state, own, input_weights, source)
     check_drawn(own, state, source)
     settle_zeros(state, checkpoint, source)
     warn_of_empty_masks(state, source)
-    _match_paths(state, found.num_paths, expected.num_paths, source)
+    if layout is SHIFT_WISE:
+        _match_paths(state, found.num_paths, expected.num_paths, source)
     brought = _pop_brought_masks(state, own)
     missing, unused = missing_and_unused(state, own)
     _check_tensors(state, own, missing, unused, source)
@@ -114,7 +121,8 @@ def fill_network(
     used = {**{key: state[key] for key in state if key not in unused}, **brought}
     warn_of_bare_zeros(used, source)
     missing = [key for key in missing if key not in brought]
-    _log(source, len(own), missing, unused, surplus, _density(state), len(brought))
+    density = _density({**state, **brought}, layout)
+    _log(source, len(own), missing, unused, surplus, density, len(brought))
     return missing, unused + surplus
 
 
@@ -124,7 +132,7 @@ def _log(
     missing: list[str],
     unused: list[str],
     surplus: list[str],
-    density: float,
+    density: str,
     num_brought: int,
 ) -> None:
     """Say what was loaded."""
@@ -132,8 +140,8 @@ def _log(
         f'loaded {source}: {total - len(missing)} of {total} tensors; not in the file: '
         f'{listed(missing)}; not used: {listed(unused)}'
         + (f'; behind the last output: stages {_stages(surplus)}' if surplus else '')
-        + f'; weight density of the small kernels {density:.4f}'
-        + (f'; {num_brought} other layers are masked as in the file' if num_brought else ''),
+        + f'; weight density of {density}'
+        + (f'; {num_brought} ordinary layers are masked as in the file' if num_brought else ''),
         logger='current',
     )
 
@@ -158,15 +166,16 @@ def _stages(names: list[str]) -> list[int]:
 
 def _check_same_network(
     state: StateDict,
-    found: NetworkShape,
-    expected: NetworkShape,
+    found: NetworkShape | SLaKShape,
+    expected: NetworkShape | SLaKShape,
     checkpoint: Any,
     net: nn.Module,
+    layout: Layout,
     source: str,
 ) -> None:
     problems = [
         f'{name} {getattr(found, name)} instead of {getattr(expected, name)}'
-        for name in ('version', 'depths', 'dims', 'num_active', 'small_kernel', 'num_filters')
+        for name in found.compared
         if getattr(found, name) != getattr(expected, name)
     ]
     problems += _recorded_differences(checkpoint, net, len(expected.depths), source)
@@ -174,8 +183,8 @@ def _check_same_network(
     if problems:
         raise CheckpointError(
             f'{source} is of another network: {"; ".join(problems)}.\n  found:    {found}\n'
-            f'  expected: {expected}\nChoose arch, version, big_kernels, small_kernel, num_reps '
-            'and ghost_ratio of the backbone to match the file, or take the file that matches them'
+            f'  expected: {expected}\nChoose {layout.choose} of the backbone to match the file, or '
+            'take the file that matches them'
         )
 
 
@@ -221,9 +230,12 @@ def _set_masks(net: nn.Module, state: StateDict, brought: StateDict) -> None:
     set_masks(net, masks)
 
 
-def _density(state: StateDict) -> float:
-    masks = [state[key.removesuffix('weight') + 'mask'] for key in state if PATH.match(key)]
-    return sum(int(mask.sum()) for mask in masks) / sum(mask.numel() for mask in masks)
+def _density(state: StateDict, layout: Layout) -> str:
+    """Of the kernels of the operator, and what these are called."""
+    weights = {key.removesuffix('weight'): state[key] for key in layout.kernels(state)}
+    masks = [state.get(f'{name}mask', weight != 0) for name, weight in weights.items()]
+    share = sum(int(mask.sum()) for mask in masks) / sum(mask.numel() for mask in masks)
+    return f'the {"small" if layout is SHIFT_WISE else "large"} kernels {share:.4f}'
 
 
 def _match_paths(state: StateDict, found: int, expected: int, source: str) -> None:
@@ -258,8 +270,9 @@ def _recorded_differences(
         told, own = (tuple(k)[:num_stages] for k in (recorded.big_kernels, net.big_kernels))
         if told != own:
             problems.append(f'big_kernels {told} instead of {own}')
-    if recorded.num_reps is not None and recorded.num_reps != net.num_reps:
-        problems.append(f'num_reps {recorded.num_reps} instead of {net.num_reps}')
+    num_reps = getattr(net, 'num_reps', recorded.num_reps)  # SLaK repeats nothing
+    if recorded.num_reps is not None and recorded.num_reps != num_reps:
+        problems.append(f'num_reps {recorded.num_reps} instead of {num_reps}')
     return problems
 
 

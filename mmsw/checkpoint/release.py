@@ -1,4 +1,4 @@
-"""The authors' checkpoint layout in this project's names. Their names live here only."""
+"""A checkpoint in any layout as a state dict of this project."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from mmsw.wording import listed
 
 from .files import load_checkpoint_file
 from .folded import is_folded
+from .layouts import LAYOUTS, SHIFT_WISE, Layout, is_merged_slak
 from .pruned import plain_weights
 from .published import check_generators
 
@@ -23,29 +24,6 @@ StateDict = dict[str, Tensor]
 _WRAPPERS = ('model', 'state_dict')
 _USUAL_PREFIX = re.compile(r'(?:module\.|_orig_mod\.|backbone\.)*')
 _WRAPPED = re.compile(r'^(?:module\.|_orig_mod\.)*')
-
-# Applied in order to every key; the first match renames.
-_RENAMES = [
-    (re.compile(pattern), replacement)
-    for pattern, replacement in (
-        (r'\.large_kernel\.LoRAs\.(\d+)\.(weight|mask)$', r'.shift_wise.paths.\1.\2'),
-        (r'\.large_kernel\.LoRA\.(weight|mask)$', r'.shift_wise.paths.0.\1'),
-        (r'\.large_kernel\.bn_lora1\.', '.shift_wise.norm_h.'),
-        (r'\.large_kernel\.bn_lora2\.', '.shift_wise.norm_v.'),
-        (r'\.large_kernel\.bn_small\.', '.shift_wise.norm_i.'),
-        (r'\.pwconv1\.(?:1\.)?(weight|bias|mask)$', r'.pointwise_conv1.\1'),
-        (r'\.act\.1\.(gamma|beta)$', r'.grn.\1'),
-        (r'\.pwconv2\.(?:0\.)?(weight|bias|mask)$', r'.pointwise_conv2.\1'),
-        (r'\.pwconv2\.2\.', '.norm2.'),
-        (r'^norm\.', 'head.norm.'),
-    )
-]
-_OWN = re.compile(r'\.shift_wise\.paths\.\d+\.weight$')
-_NETWORK = re.compile(
-    r'^((?:.*?\.)?)stages\.\d+\.\d+\.(?:shift_wise\.paths\.\d+|large_kernel\.LoRAs?(?:\.\d+)?)'
-    r'\.(?:weight|weight_orig|parametrizations\.weight\.original)$'
-)
-_SLAK = re.compile(r'\.large_kernel\.(LoRA1|LoRA2|lkb_origin|small_conv)\.')
 
 
 def load_release_checkpoint(path: str | os.PathLike[str], trust: bool = False) -> StateDict:
@@ -57,17 +35,21 @@ def load_release_checkpoint(path: str | os.PathLike[str], trust: bool = False) -
         trust: See :func:`mmsw.checkpoint.load_checkpoint_file`.
 
     Returns:
-        State dict of the backbone, a mask beside every path (taken from its exact zeros where the
-        file has none), and the classifier under ``head.`` (its layer norm under ``head.norm.``).
+        State dict of the backbone, a mask beside every path of a shift-wise network (taken from its
+        exact zeros where the file has none) and beside every weight of a SLaK network that has
+        zeros; the classifier under ``head.`` (its layer norm under ``head.norm.``).
 
     Raises:
-        CheckpointError: If the file cannot be read or holds no shift-wise network.
+        CheckpointError: If the file cannot be read or holds neither network.
     """
     return to_state_dict(load_checkpoint_file(path, trust), source=str(path))
 
 
 def to_state_dict(
-    checkpoint: Any, source: str = 'checkpoint', prefix: str | None = None
+    checkpoint: Any,
+    source: str = 'checkpoint',
+    prefix: str | None = None,
+    layout: Layout | None = None,
 ) -> StateDict:
     """Translate the contents of a checkpoint file, see :func:`load_release_checkpoint`.
 
@@ -75,38 +57,58 @@ def to_state_dict(
         checkpoint: What the file holds.
         source: Its name, for messages.
         prefix: What precedes the backbone's names in the file, with or without a dot at the end.
-            ``None``: it is looked for; a file with several shift-wise networks needs it.
+            ``None``: it is looked for; a file with several such networks needs it.
+        layout: The kind of network that is wanted; ``None``: any.
 
     Returns:
         As :func:`load_release_checkpoint`.
 
     Raises:
-        CheckpointError: If there is no shift-wise network, or more than one to choose from; or if
-            its shift patterns would have to be drawn, and are drawn otherwise than they were.
+        CheckpointError: If there is no such network, or more than one to choose from; or if its
+            shift patterns would have to be drawn, and are drawn otherwise than they were.
     """
     tensors = _unwrap(checkpoint, source)
-    found = _network_prefix(tensors, source, prefix)
+    found, layout = _network_prefix(tensors, source, prefix, layout)
     tensors = {
         key.removeprefix(found): tensor for key, tensor in tensors.items() if key.startswith(found)
     }
     renamed = plain_weights(tensors, source)
-    if not any(_OWN.search(key) for key in renamed):
-        renamed = {_rename(key): tensor for key, tensor in renamed.items()}
+    if not layout.kernels(renamed):
+        renamed = {layout.renamed(key): tensor for key, tensor in renamed.items()}
         for key, tensor in renamed.items():
             if '.grn.' in key:
                 renamed[key] = tensor.flatten()
-    for key in [key for key in renamed if _OWN.search(key)]:
-        renamed.setdefault(key.removesuffix('weight') + 'mask', renamed[key] != 0)
-    if not any(key.endswith('.pattern.shift_hv') for key in renamed):
+    _add_masks(renamed, layout)
+    if layout is SHIFT_WISE and not any(key.endswith('.pattern.shift_hv') for key in renamed):
         check_generators(source)
     return renamed
 
 
-def _network_prefix(tensors: StateDict, source: str, wanted: str | None) -> str:
-    """What precedes the names of the shift-wise network in a state dict."""
-    found = list(dict.fromkeys(match[1] for match in map(_NETWORK.match, tensors) if match))
+def _add_masks(state: StateDict, layout: Layout) -> None:
+    """Masks for what the file has none of: for all small kernels, or for whatever has zeros."""
+    if layout is SHIFT_WISE:
+        for key in layout.kernels(state):
+            state.setdefault(key.removesuffix('weight') + 'mask', state[key] != 0)
+        return
+    for key, weight in list(state.items()):
+        mask = key.removesuffix('weight') + 'mask'
+        if not key.endswith('.weight') or weight.ndim < 2 or key.startswith('head.'):
+            continue
+        if mask not in state and not weight.is_meta and bool((weight == 0).any()):
+            state[mask] = weight != 0
+
+
+def _network_prefix(
+    tensors: StateDict, source: str, wanted: str | None, layout: Layout | None
+) -> tuple[str, Layout]:
+    """What precedes the names of the network in a state dict, and its kind."""
+    kinds: dict[str, Layout] = {}
+    for each in LAYOUTS:
+        matches = map(each.anywhere.match, tensors)
+        kinds.update(dict.fromkeys((match[1] for match in matches if match), each))
+    found = [name for name in kinds if layout in (None, kinds[name])]
     if not found:
-        raise CheckpointError(_no_network(tensors, source))
+        raise CheckpointError(_no_network(tensors, source, layout, kinds))
     if wanted:
         wanted = wanted.rstrip('.') + '.'
         names = {name: (name, _WRAPPED.sub('', name)) for name in found}  # without module. too
@@ -116,32 +118,42 @@ def _network_prefix(tensors: StateDict, source: str, wanted: str | None) -> str:
         fitting = found
         chosen = [p for p in found if _USUAL_PREFIX.fullmatch(p)]
     if len(chosen) == 1 or len(fitting) == 1:
-        return (chosen or fitting)[0]
+        name = (chosen or fitting)[0]
+        return name, kinds[name]
     known = ', '.join(repr(name) for name in found)
+    kind = (layout or kinds[found[0]]).kind
     if not fitting:
         raise CheckpointError(
-            f'{source} has no shift-wise network under prefix={wanted!r}; there is one under '
-            f'{known}'
+            f'{source} has no {kind} under prefix={wanted!r}; there is one under {known}'
         )
     raise CheckpointError(
-        f'{source} holds several shift-wise networks, under {known}. Say which one with prefix=, '
+        f'{source} holds several {kind}s, under {known}. Say which one with prefix=, '
         f"for instance init_cfg=dict(type='Pretrained', checkpoint=..., prefix={fitting[0]!r})"
     )
 
 
-def _no_network(tensors: StateDict, source: str) -> str:
+def _no_network(
+    tensors: StateDict, source: str, layout: Layout | None, kinds: Mapping[str, Layout]
+) -> str:
+    layout = layout or SHIFT_WISE
     if is_folded(tensors):
         return (
             f'{source} holds a folded network (saved after switch_to_deploy), from which '
             'no training can start: take the file from before folding. To infer with this one, use '
             'mmsw.apis.init_model or tools/test.py with the config of the whole model; or build '
-            'the network with ShiftWiseNet(..., deploy=True), then call load_state_dict()'
+            f'the network with {layout.backbone}(..., deploy=True), then call load_state_dict()'
         )
-    kind = 'a SLaK network' if any(map(_SLAK.search, tensors)) else 'another network'
+    if is_merged_slak(tensors):
+        return (
+            f'{source} holds a SLaK network whose branches are merged, from which no training can '
+            'start: take the file from before merging'
+        )
+    others = [kind for kind in kinds.values() if kind is not layout]
+    kind = f'a {others[0].kind}' if others else 'another network'
+    cure = f". Its backbone is dict(type='{others[0].backbone}', ...)" if others else ''
     return (
         f'{source} holds {kind} ({len(tensors)} tensors, the first is {next(iter(tensors))!r}); a '
-        'shift-wise network in training form was expected, with keys such as '
-        'stages.0.0.large_kernel.LoRAs.0.weight'
+        f'{layout.kind} in training form was expected, with keys such as {layout.example}{cure}'
     )
 
 
@@ -165,14 +177,6 @@ def _unwrap(checkpoint: Any, source: str) -> StateDict:
             f'{source} holds no values of {listed(empty)}: they were saved from the meta device'
         )
     return tensors
-
-
-def _rename(key: str) -> str:
-    for pattern, replacement in _RENAMES:
-        key, count = pattern.subn(replacement, key)
-        if count:
-            break
-    return key
 
 
 def merged_paths(paths: list[Tensor], num_paths: int) -> list[Tensor]:

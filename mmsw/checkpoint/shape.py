@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -26,6 +27,10 @@ class NetworkShape:
         num_filters: Small kernels per stage and layer, ``num_active * ceil(M / N)``.
         num_paths: Parallel sets of small kernels.
     """
+
+    compared: ClassVar = (
+        'version', 'depths', 'dims', 'num_active', 'small_kernel', 'num_filters'
+    )  # fmt: skip
 
     version: str
     depths: tuple[int, ...]

@@ -1,7 +1,16 @@
 """Networks and layers, registered in mmengine's root registry."""
 
-from .backbones import ShiftWiseNet
-from .layers import ShiftWiseConv2d
+from .backbones import ShiftWiseNet, SLaK
+from .convert_large_kernels import LargeKernelReport, convert_large_kernels
+from .layers import ShiftWiseConv2d, ShiftWiseLargeKernel
 from .necks import PooledNorm
 
-__all__ = ['PooledNorm', 'ShiftWiseConv2d', 'ShiftWiseNet']
+__all__ = [
+    'LargeKernelReport',
+    'PooledNorm',
+    'SLaK',
+    'ShiftWiseConv2d',
+    'ShiftWiseLargeKernel',
+    'ShiftWiseNet',
+    'convert_large_kernels',
+]

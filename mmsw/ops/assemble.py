@@ -33,8 +33,25 @@ class CrossKernels(NamedTuple):
     small: Tensor
 
 
+class BranchFactors(NamedTuple):
+    """What each small kernel is multiplied by where a repetition places it.
+
+    Attributes:
+        h: On the horizontal arm, ``[C * nk, R]``.
+        v: On the vertical arm, ``[C * nk, R]``.
+        i: In the identity, ``[C, R]``.
+    """
+
+    h: Tensor
+    v: Tensor
+    i: Tensor
+
+
 def assemble(
-    weight: Tensor, pattern: PatternTables, map_size: tuple[int, int] | None = None
+    weight: Tensor,
+    pattern: PatternTables,
+    map_size: tuple[int, int] | None = None,
+    factors: BranchFactors | None = None,
 ) -> CrossKernels:
     """Place the small kernels on the arms of the cross.
 
@@ -46,6 +63,7 @@ def assemble(
         pattern: Where they are placed.
         map_size: ``(H, W)`` of the map, to drop taps that would only ever read padding; ``None``
             keeps all of them.
+        factors: Weights of the branches; ``None``: all are 1.
 
     Returns:
         The three kernels.
@@ -56,12 +74,17 @@ def assemble(
 
     slot = _slot_index(pattern)
     shape = (2 * reps, channels, groups, n * n)
-    placed = blocks.new_zeros(shape).scatter(2, slot, blocks.expand(shape))
+    source = blocks.expand(shape)
+    if factors is not None:
+        both = torch.cat([factors.h, factors.v], 1).t()
+        source = source * both.reshape(2 * reps, channels, groups, 1)
+    placed = blocks.new_zeros(shape).scatter(2, slot, source)
     placed = placed.view(2, reps, channels, groups, n, n)
     wide, tall = placed.sum(1).unbind(0)
 
     count = identity_count(pattern)
-    small = torch.where(count > 0, blocks * count, 0.0).sum(1)
+    share = count if factors is None else _identity_share(pattern, factors.i)
+    small = torch.where(count > 0, blocks * share, 0.0).sum(1)
 
     height, width = (None, None) if map_size is None else map_size
     return CrossKernels(
@@ -119,9 +142,19 @@ def _slot_index(pattern: PatternTables) -> Tensor:
 
 def identity_count(pattern: PatternTables) -> Tensor:
     """How often each group feeds the identity output: ``[C, nk, 1]``."""
+    return _is_picked(pattern).sum(1).unsqueeze(2)
+
+
+def _identity_share(pattern: PatternTables, factor: Tensor) -> Tensor:
+    """The same with a factor for each repetition, ``[C, R]``."""
+    return torch.where(_is_picked(pattern), factor.unsqueeze(2), 0.0).sum(1).unsqueeze(2)
+
+
+def _is_picked(pattern: PatternTables) -> Tensor:
+    """Which group each repetition picks for the identity output: boolean ``[C, R, nk]``."""
     index, (_, _, groups) = pattern.identity_index, counts(pattern)
     every_group = torch.arange(groups, device=index.device)
-    return (index.unsqueeze(2) % groups == every_group).sum(1).unsqueeze(2)
+    return index.unsqueeze(2) % groups == every_group
 
 
 def _centre(arm: Tensor, big_kernel: int, small_kernel: int, map_length: int | None) -> Tensor:

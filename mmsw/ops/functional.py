@@ -103,12 +103,12 @@ def shift_wise_conv2d(
         )
     if mask is not None:
         mask = _flat_mask(mask, filters, tables)
-    x, weight = _autocast(x, weight)
+    x, weight = autocast_tensors(x, weight)
     if x.dtype != weight.dtype:
         raise TypeError(f'x and weight must have one dtype, got {x.dtype} and {weight.dtype}')
     check_dtype('x', x)
     name = backend_for(backend, 'shift_wise_conv2d', x, tables)
-    if _is_plain(name):
+    if is_plain(name):
         return torch_backend.trace_shift_wise_conv2d(x, weight, tables, mask)
     return library.run(name, 'shift_wise_conv2d', x, weight, mask, *tables)
 
@@ -140,7 +140,7 @@ def cross_conv2d(
             raise ValueError(
                 f'{name} is on {tensor.device}, the map on {x.device}; move one of them with .to()'
             )
-    x, wide, tall = _autocast(x, wide, tall)
+    x, wide, tall = autocast_tensors(x, wide, tall)
     check_dtype('x', x)
     # One by one: with min(), torch 2.4 exports a program for maps of more than C rows only.
     if x.ndim != 4 or any(side < 1 for side in x.shape[1:]):
@@ -161,7 +161,7 @@ def cross_conv2d(
     taps = max(wide.shape[1], tall.shape[1])
     call = Call('cross_conv2d', x.device, x.dtype, taps, wide.shape[2])
     name = choose_backend(backend, call)
-    if _is_plain(name):
+    if is_plain(name):
         return torch_backend.cross_conv2d(x, wide, tall, bias)
     return library.run(name, 'cross_conv2d', x, wide, tall, bias)
 
@@ -225,12 +225,12 @@ def backend_for(backend: str | None, function: str, tensor: Tensor, tables: Patt
     return choose_backend(backend, Call(function, tensor.device, tensor.dtype, *sizes))
 
 
-def _is_plain(name: str) -> bool:
+def is_plain(name: str) -> bool:
     """Whether ``torch`` is to be plain operators, as compilers and exporters like them, not one."""
     return name == 'torch' and (torch.compiler.is_compiling() or needs_plain_operators(name))
 
 
-def _autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
+def autocast_tensors(*tensors: Tensor) -> tuple[Tensor, ...]:
     """The tensors in the dtype of autocast, where it is on; it leaves float64 alone."""
     device_type = tensors[0].device.type
     if device_type == 'meta' or not torch.is_autocast_enabled(device_type):

@@ -47,16 +47,9 @@ def run(backend: str, function: str, *arguments: Tensor | int | None) -> Any:
 
 
 def _operator(name: str, tensors: str, returns: str, by_backend: _ByBackend, fake: _Fake) -> Any:
-    """An operator ``mmsw::NAME``, as ``torch.library.custom_op`` makes it.
-
-    A module that is run again gets the operator of before: a second definition would take the first
-    one from under the layers that hold it.
-    """
+    """An operator on a pattern (or, ``cross_conv2d``, without one); see :func:`define`."""
     pattern = '' if name == 'cross_conv2d' else f', {_PATTERN}'
     schema = f'({tensors}{pattern}, str backend) -> {returns}'
-    defined = vars(torch.ops.mmsw).setdefault('_defined', {})  # lives as long as the operators
-    key = name, schema
-    names = [part.split()[-1] for part in f'{tensors}{pattern}'.split(', ')]
 
     def implementation(*arguments: Any) -> Any:
         inputs, tables, backend = _sort(arguments)
@@ -65,19 +58,41 @@ def _operator(name: str, tensors: str, returns: str, by_backend: _ByBackend, fak
             return by_backend(backend_module(backend), tables, *inputs)
 
     def shapes(*arguments: Any) -> Any:
-        _check_devices(names, arguments)
         inputs, tables, _ = _sort(arguments)
         return fake(tables, *inputs)
+
+    return define(name, schema, implementation, shapes)
+
+
+def define(name: str, schema: str, implementation: _ByBackend, shapes: _Fake) -> Any:
+    """An operator ``mmsw::NAME``, as ``torch.library.custom_op`` makes it, with its fake kernel.
+
+    A module that is run again gets the operator of before: a second definition would take the first
+    one from under the layers that hold it.
+
+    Args:
+        name: Name without the namespace.
+        schema: Arguments, the first one a map and the last one the backend, and results.
+        implementation: Takes the arguments.
+        shapes: Takes them as well, and returns empty results.
+    """
+    defined = vars(torch.ops.mmsw).setdefault('_defined', {})  # lives as long as the operators
+    key = name, schema
+    names = [part.split()[1] for part in schema.partition(')')[0].split(', ')]
+
+    def checked_shapes(*arguments: Any) -> Any:
+        _check_devices(names, arguments)
+        return shapes(*arguments)
 
     if key not in defined:
         defined[key] = torch.library.custom_op(
             f'mmsw::{name}', implementation, mutates_args=(), schema=schema
         )
-        defined[key].register_fake(shapes)
+        defined[key].register_fake(checked_shapes)
         for namespace in _OWN_OPERATORS.values():
             if hasattr(getattr(torch.ops, namespace), name):  # its library is loaded
                 torch.library.register_fake(
-                    f'{namespace}::{name}', lambda *arguments: shapes(*arguments, '')
+                    f'{namespace}::{name}', lambda *arguments: checked_shapes(*arguments, '')
                 )
     return defined[key]
 

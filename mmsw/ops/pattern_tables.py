@@ -93,6 +93,11 @@ def shift_slot(shift: Tensor, big_kernel: int, small_kernel: int) -> Tensor:
     return (big_kernel // 2 - (small_kernel - 1) - shift) // small_kernel
 
 
+def slot_centre(slot: Tensor | int, big_kernel: int, small_kernel: int) -> Tensor | int:
+    """Where the block of a slot has its centre on an arm, in pixels from the centre of the arm."""
+    return slot * small_kernel + small_kernel // 2 - big_kernel // 2
+
+
 def check_kernel_sizes(big_kernel: int, small_kernel: int) -> tuple[int, int]:
     """M and N as ``int``; raises ``ValueError`` unless ``1 <= N <= M`` and N is odd."""
     big_kernel, small_kernel = positive(big_kernel=big_kernel, small_kernel=small_kernel)

@@ -339,6 +339,10 @@ def _evaluating(modules: Iterable[nn.Module]) -> Iterator[None]:
             module.training = training
 
 
+_FOLDED_KERNELS = ('deploy_wide', 'deploy_tall', 'deploy_small')
+_FOLDED_SUMS = ('deploy_bias', 'deploy_position_h', 'deploy_position_v', 'deploy_position_i')
+
+
 def _parameters(model: nn.Module) -> Iterator[tuple[str, Cost]]:
     """Parameters by the name of the module that owns them; a shared one counts once."""
     seen: set[nn.Parameter] = set()
@@ -351,7 +355,10 @@ def _parameters(model: nn.Module) -> Iterator[tuple[str, Cost]]:
         if isinstance(module, MaskedFilters):
             used -= int((~module.mask).sum())
         elif isinstance(module, (ShiftWiseConv2d, ShiftWiseBlock)) and module.deployed:
-            arms = (module.deploy_wide, module.deploy_tall)
-            count += module.deploy_bias.numel() + sum(arm.numel() for arm in arms)
-            used += module.deploy_bias.numel() + sum(int((arm != 0).sum()) for arm in arms)
+            folded = dict(module.named_buffers(recurse=False))
+            kernels = [folded[kind] for kind in _FOLDED_KERNELS if kind in folded]
+            added = [folded[kind] for kind in _FOLDED_SUMS if kind in folded]
+            count += sum(part.numel() for part in [*kernels, *added])
+            used += sum(part.numel() for part in added)
+            used += sum(int((kernel != 0).sum()) for kernel in kernels)
         yield name, Cost(count, trainable, used)

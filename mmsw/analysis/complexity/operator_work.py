@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from mmsw.ops import ShiftPattern
+from mmsw.ops.blur import blur_taps
 from mmsw.ops.pattern_tables import conv_margin, num_groups, shift_slot
 from mmsw.ops.work import arm_blocks, cross_taps
 
@@ -66,6 +67,8 @@ def layer_work(
     its arms are cut into blocks from their first tap, as the ``cpp`` backend does. The naive count
     is that of the small convolutions, once per path, pruned or not: ``C' * nk * N * N`` for each
     of the ``(H + 2e) * (W + 2e)`` positions of their output; the folded form counts as one path.
+    A spread identity counts all its taps, pruned or not, until it is folded. What other options add
+    (products at the border of the map, constants) is counted where it runs.
     A folded block passes its ghost channels through a kernel of one tap, which is one multiply-add
     for each position.
 
@@ -83,11 +86,17 @@ def layer_work(
         dense = layer.num_active * sum(arm_blocks(arm.shape[1], n) for arm in arms) * n**2 + ghosts
         # a ghost's only tap is in one block
         used = (sum(_blocks_of_arm(arm) for arm in arms) - ghosts) * n**2 + ghosts
+        if layer.variant_options.identity == 'blur':  # a kernel of its own
+            dense += layer.deploy_small[0].numel() * layer.num_active
+            used += int((layer.deploy_small != 0).sum())
     else:
         big, n = layer.pattern.big_kernel, layer.pattern.small_kernel
         num_paths = len(layer.paths)
         dense = layer.num_active * cross_taps(big, n)
         used = used_blocks(layer.kept_filters(), layer.pattern) * n**2
+        if layer.variant_options.identity == 'blur':
+            more = layer.num_active * (blur_taps(layer.pattern.num_groups) - n**2)
+            dense, used = dense + more, used + more
     filters = num_paths * layer.num_active * num_groups(big, n)
     naive = small_conv_work(filters, n, batch, height, width)
     return dense * positions, used * positions, naive

@@ -9,16 +9,17 @@ from mmengine.config import Config
 from torch import nn
 
 from mmsw.errors import UsageError
-from mmsw.models import ShiftWiseConv2d, ShiftWiseNet
+from mmsw.models import ShiftWiseConv2d, ShiftWiseNet, SLaK
 
 OPTION = 'efficient_conv_bn_eval'
 
 
 def leave_shift_wise_untraced(cfg: Config, model: nn.Module, logger: logging.Logger) -> None:
-    """Take shift-wise backbones out of what mmengine is to trace.
+    """Take this project's backbones out of what mmengine is to trace.
 
     mmengine looks there for batch norms that follow a convolution. A shift-wise backbone has none,
-    and how it runs depends on the size of the images, which a trace would fix. So nothing is lost.
+    so nothing is lost; SLaK has some, and would lose a little time in evaluation. How either runs
+    depends on the size of the images, which a trace would fix.
 
     Args:
         cfg: The config; the option is changed in it.
@@ -35,6 +36,8 @@ def leave_shift_wise_untraced(cfg: Config, model: nn.Module, logger: logging.Log
         part = attrgetter(name)(model)
         if isinstance(part, ShiftWiseNet):
             logger.info(f'{OPTION}: no convolution of {name!r} has a batch norm behind it')
+        elif isinstance(part, SLaK):
+            logger.info(f'{OPTION}: {name!r} is left out, how it runs depends on the size of images')
         elif any(isinstance(module, ShiftWiseConv2d) for module in part.modules()):
             raise UsageError(
                 f'{OPTION} names {name!r}, which holds shift-wise layers and cannot be traced: '

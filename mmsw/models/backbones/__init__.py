@@ -1,5 +1,6 @@
-"""Backbones for dense prediction."""
+"""Backbones."""
 
 from .shiftwise_net import ShiftWiseNet
+from .slak import SLaK
 
-__all__ = ['ShiftWiseNet']
+__all__ = ['SLaK', 'ShiftWiseNet']

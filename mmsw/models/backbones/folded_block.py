@@ -26,14 +26,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmsw.models.layers.folded_operator import ARMS, BESIDE, add_tap, affine_of, run_folded
 from mmsw.models.layers.norms import may_be_split, scaled
-from mmsw.models.layers.shiftwise_conv import affine_of
-from mmsw.ops import cross_conv2d
 from mmsw.ops.channel_norm import channel_norm
 from mmsw.ops.hidden_map import bias_gelu
 from mmsw.ops.joined_samples import by_row, join, map_of, rows_by_sample, samples_together, separate
 
-ARMS = ('deploy_wide', 'deploy_tall', 'deploy_bias')
 # Up to this many hidden channels the factors of the response norm go into the weights where a
 # program is to hold for any size: maps with few channels have many positions.
 _MOST_SCALED_WEIGHTS = 1024
@@ -46,21 +44,22 @@ Tensors = Mapping[str, Tensor]
 
 
 @torch.no_grad()
-def fold_v1(block: Tensors) -> dict[str, Tensor]:
-    """Fold a block of the first generation.
+def fold_v1(block: Tensors, layer: str = 'shift_wise') -> dict[str, Tensor]:
+    """Fold a block of the first generation, or of SLaK.
 
     Args:
-        block: Tensors of the block by the names of its state dict, the shift-wise layer folded.
+        block: Tensors of the block by the names of its state dict, the large kernel folded.
+        layer: Name of the layer that is the large kernel.
 
     Returns:
         Arms and parameters of the folded block, float64.
     """
-    block, order = _in_double(block), _order(block)
+    block, order = _in_double(block), _order(block, layer)
     expand = block['pointwise_conv1.weight']
     reduce, bias = block['pointwise_conv2.weight'], block['pointwise_conv2.bias']
     scale = block.get('gamma', torch.ones_like(bias))
     return {
-        **_arms(block, order, torch.ones_like(bias), torch.zeros_like(bias)),
+        **_arms(block, layer, order, torch.ones_like(bias), torch.zeros_like(bias)),
         'expand_weight': _in_place(expand * block['norm.weight'], order, 1),
         'expand_bias': block['pointwise_conv1.bias'] + expand @ block['norm.bias'],
         'reduce_weight': scale.unsqueeze(1) * reduce,
@@ -79,14 +78,14 @@ def fold_v2(block: Tensors, eps: tuple[float, ...]) -> dict[str, Tensor]:
     Returns:
         Arms and parameters of the folded block, float64.
     """
-    block, order = _in_double(block), _order(block)
+    block, order = _in_double(block), _order(block, 'shift_wise')
     scale, shift = _affine(block, 'norm', eps[0])
     scale2, shift2 = _affine(block, 'norm2', eps[1])
     if 'gamma' in block:
         scale2, shift2 = scale2 * block['gamma'], shift2 * block['gamma']
     reduce = block['pointwise_conv2.weight']
     return {
-        **_arms(block, order, scale, shift),
+        **_arms(block, 'shift_wise', order, scale, shift),
         'squeeze_weight': _in_place(block['se.down.weight'].flatten(1), order, 1),
         'squeeze_bias': block['se.down.bias'],
         'excite_weight': _in_place(block['se.up.weight'].flatten(1), order, 0),
@@ -100,7 +99,7 @@ def fold_v2(block: Tensors, eps: tuple[float, ...]) -> dict[str, Tensor]:
 
 
 def run_v1(block: nn.Module, x: Tensor) -> Tensor:
-    """Forward pass of a folded block of the first generation, ``[B, C, H, W]`` to the same."""
+    """Forward pass of a folded block of :func:`fold_v1`, ``[B, C, H, W]`` to the same."""
     z = channel_norm(_operator(block, x), eps=block.norm_eps[0], keep=False, backend=block.backend)
     together = _samples_together(z)
     out = _shifted(block, x, together)
@@ -140,8 +139,7 @@ def run_v2(block: nn.Module, x: Tensor) -> Tensor:
 
 def _operator(block: nn.Module, x: Tensor) -> Tensor:
     """The cross convolution and all norms behind it, ``[B, C, P]``."""
-    arms = block.deploy_wide, block.deploy_tall, block.deploy_bias
-    return cross_conv2d(x, *arms, block.backend).flatten(2)
+    return run_folded(block, x).flatten(2)
 
 
 def _samples_together(z: Tensor) -> int:
@@ -197,9 +195,9 @@ def _in_double(block: Tensors) -> dict[str, Tensor]:
     return {key: tensor.double() for key, tensor in block.items() if tensor.is_floating_point()}
 
 
-def _order(block: Tensors) -> Tensor:
-    """Which channel of the layer each channel of the map is, ``[C]``."""
-    return block['shift_wise.channel_order'].argsort()
+def _order(block: Tensors, layer: str) -> Tensor:
+    """Which channel of a layer each channel of the map is, ``[C]``."""
+    return block[f'{layer}.channel_order'].argsort()
 
 
 def _in_place(tensor: Tensor, order: Tensor, dim: int) -> Tensor:
@@ -218,22 +216,28 @@ def _affine(block: Tensors, name: str, eps: float) -> tuple[Tensor, Tensor]:
     )
 
 
-def _arms(block: Tensors, order: Tensor, scale: Tensor, shift: Tensor) -> dict[str, Tensor]:
+def _arms(
+    block: Tensors, layer: str, order: Tensor, scale: Tensor, shift: Tensor
+) -> dict[str, Tensor]:
     """Arms of all channels, in the order of the map, with the norm behind the operator.
 
     Args:
         block: The tensors, in float64.
+        layer: Name of the layer that is the large kernel.
         order: See :func:`_order`.
         scale: That of the norm, ``[C]`` in the order of the layer.
         shift: Likewise.
     """
-    wide, tall, bias = (block[f'shift_wise.{name}'] for name in ARMS)
-    ghosts = len(scale) - len(wide)
-    wide, tall = (F.pad(arm, (0, 0, 0, 0, 0, ghosts)) for arm in (wide, tall))
-    tall[len(bias) :, tall.shape[1] // 2, tall.shape[2] // 2] = 1
-    arms = (
-        wide * scale.view(-1, 1, 1),
-        tall * scale.view(-1, 1, 1),
-        F.pad(bias, (0, ghosts)) * scale + shift,
-    )
-    return {name: _in_place(arm, order, 0) for name, arm in zip(ARMS, arms, strict=True)}
+    own = {name: block.get(f'{layer}.{name}') for name in (*ARMS, *BESIDE)}
+    arms = {name: arm for name, arm in own.items() if arm is not None}
+    active = len(arms['deploy_bias'])
+    arms = {name: _with_ghosts(arm, len(scale)) for name, arm in arms.items()}
+    add_tap(arms.get('deploy_small', arms['deploy_tall'])[active:])
+    arms = {name: arm * scale.view(-1, *[1] * (arm.ndim - 1)) for name, arm in arms.items()}
+    arms['deploy_bias'] = arms['deploy_bias'] + shift
+    return {name: _in_place(arm, order, 0) for name, arm in arms.items()}
+
+
+def _with_ghosts(tensor: Tensor, channels: int) -> Tensor:
+    """A tensor of the processed channels with zeros for the others, ``[channels, ...]``."""
+    return F.pad(tensor, [0] * (2 * tensor.ndim - 1) + [channels - len(tensor)])

@@ -3,6 +3,7 @@
 from .masked_filters import MaskedFilters
 from .norms import GlobalResponseNorm, LayerNorm2d
 from .shiftwise_conv import ShiftWiseConv2d
+from .shiftwise_large_kernel import ShiftWiseLargeKernel
 from .squeeze_excitation import SqueezeExcitation
 
 __all__ = [
@@ -10,5 +11,6 @@ __all__ = [
     'LayerNorm2d',
     'MaskedFilters',
     'ShiftWiseConv2d',
+    'ShiftWiseLargeKernel',
     'SqueezeExcitation',
 ]

@@ -9,10 +9,9 @@ import torch
 from mmcv.cnn import build_norm_layer
 from mmengine.registry import MODELS
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmsw.errors import StateDictError
-from mmsw.ops import ShiftPattern, cross_conv2d, shift_wise_conv2d
+from mmsw.ops import ShiftPattern, shift_wise_conv2d
 from mmsw.ops.assemble import assemble
 from mmsw.ops.backends import check_backend
 from mmsw.ops.ghost_channels import SEED, VERSIONS, channel_order
@@ -20,7 +19,11 @@ from mmsw.ops.pattern import can_be_read, newer_version
 from mmsw.registration import register
 from mmsw.whole_number import whole_number, whole_numbers
 
+from .channel_order_check import check_channel_order
+from .folded_operator import ARMS, OPTIONS, fold_operator, run_folded, stored_options_problem
 from .masked_filters import MaskedFilters
+from .operator_variant import OperatorVariant
+from .variant_options import VariantOptions
 
 _INIT_STD = 0.02
 
@@ -54,10 +57,18 @@ class ShiftWiseConv2d(nn.Module):
         norm_cfg: Norm layer of the three branches.
         backend: Operator backend, see :func:`mmsw.ops.available_backends`.
         stride: 1.
-        padding: ``None`` or the "same" padding ``kernel_size // 2``.
+        padding: Padding of the small convolution: ``'full'`` (N - 1) or ``'same'`` (N // 2), with
+            which a shifted read beyond the map finds zero. It never changes the size of the output,
+            so ``None`` and the padding of a convolution, ``kernel_size // 2``, stand for ``'full'``.
         dilation: 1.
         groups: 1 or C; the operator is depthwise.
         bias: False; the norm layers carry the bias.
+        branch_weights: Weigh what each repetition adds to each output: one number per small kernel
+            on either arm, one per channel in the identity. They are trained, and 1 at the start.
+        position: Add a constant to each shifted read that lies inside the output of the small
+            convolution: sinusoids over the repetitions, not trained, also of pruned small kernels.
+        identity: ``'centre'``, or ``'blur'``: nine small kernels around each position (four where a
+            channel has nine or fewer) in place of one. It needs ``small_kernel=3``.
 
     Raises:
         ValueError: If an argument has a value that the layer cannot honour.
@@ -67,6 +78,7 @@ class ShiftWiseConv2d(nn.Module):
     _version = 1
     _seen_versions: list[int] | None = None
     _is_dense = False  # whether the masks prune nothing in those versions
+    variant_options = VariantOptions()  # of layers that were pickled before there were any
 
     def __init__(
         self,
@@ -81,16 +93,23 @@ class ShiftWiseConv2d(nn.Module):
         norm_cfg: dict | None = None,
         backend: str | None = 'auto',
         stride: int | tuple[int, int] = 1,
-        padding: int | tuple[int, int] | None = None,
+        padding: int | tuple[int, int] | str | None = None,
         dilation: int | tuple[int, int] = 1,
         groups: int = 1,
         bias: bool = False,
+        branch_weights: bool = False,
+        position: bool = False,
+        identity: str = 'centre',
     ) -> None:
         super().__init__()
         big_kernel = _square(kernel_size, 'kernel_size')
         in_channels = whole_number(in_channels, 'in_channels')
         num_paths = whole_number(num_paths, 'num_paths')
         _check_channels(in_channels, out_channels, ghost_ratio, num_paths, version)
+        named = isinstance(padding, str)
+        options = VariantOptions(padding if named else 'full', branch_weights, position, identity)
+        options.check(big_kernel, small_kernel)
+        padding = None if named else padding
         self._check_convolution(in_channels, big_kernel, stride, padding, dilation, groups, bias)
         self.in_channels = self.out_channels = self.groups = in_channels
         self.kernel_size = (big_kernel, big_kernel)
@@ -106,6 +125,8 @@ class ShiftWiseConv2d(nn.Module):
         order, self.num_active = channel_order(in_channels, ghost_ratio, version)
         self.register_buffer('channel_order', torch.tensor(order))
         self.pattern = ShiftPattern.draw(big_kernel, small_kernel, self.num_active, num_reps)
+        self.variant_options = options
+        self.variant = None if options.is_plain else OperatorVariant(options, self.pattern)
         num_filters = self.num_active * self.pattern.num_groups
         self.paths = nn.ModuleList(
             MaskedFilters(num_filters, small_kernel) for _ in range(num_paths)
@@ -143,9 +164,11 @@ class ShiftWiseConv2d(nn.Module):
     def init_weights(self) -> None:
         """Redraw the small kernels from torch's global generator; pruned weights stay zero.
 
-        A folded layer has none, and stays as it is.
+        Branch weights become 1. A folded layer has none of them, and stays as it is.
         """
         self._draw_weights(None)
+        if not self.deployed and self.variant is not None:
+            self.variant.init_weights()
 
     @torch.no_grad()
     def _draw_weights(self, generator: torch.Generator | None) -> None:
@@ -217,8 +240,7 @@ class ShiftWiseConv2d(nn.Module):
             return torch.cat([h + v + i + active, ghost], dim=1)
         x = x.index_select(1, self.channel_order)
         active, ghost = x[:, : self.num_active], x[:, self.num_active :]
-        arms = self.deploy_wide, self.deploy_tall, self.deploy_bias
-        return torch.cat([cross_conv2d(active, *arms, self.backend), ghost], dim=1)
+        return torch.cat([run_folded(self, active), ghost], dim=1)
 
     def branches(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The map with its channels in the order of the layer, and the outputs of the operator.
@@ -229,14 +251,13 @@ class ShiftWiseConv2d(nn.Module):
         """
         x = x.index_select(1, self.channel_order)
         weight, mask = self.merged_weight(), self._gradient_mask()
-        active = x[:, : self.num_active]
-        return x, *shift_wise_conv2d(active, weight, self.pattern, self.backend, mask)
+        run = shift_wise_conv2d if self.variant is None else self.variant
+        return x, *run(x[:, : self.num_active], weight, self.pattern, self.backend, mask)
 
     def branch_norms(self) -> tuple[nn.Module, nn.Module, nn.Module]:
         """Norms of the horizontal, vertical and identity output."""
         return self.norm_h, self.norm_v, self.norm_i
 
-    @torch.no_grad()
     def equivalent_kernels(self) -> tuple[Tensor, Tensor, Tensor]:
         """Fold paths, batch norms and the skip connection into one cross kernel and a bias.
 
@@ -246,47 +267,67 @@ class ShiftWiseConv2d(nn.Module):
 
         Raises:
             TypeError: If a branch norm is not a batch norm with running statistics.
+            ValueError: If the layer has an option whose folded form is more than a cross kernel.
         """
-        kernels = assemble(self.merged_weight().double(), self.pattern.tables())
-        scales, biases = zip(*(_affine(norm) for norm in self.branch_norms()), strict=True)
-        wide, tall, small = (
-            kernel * scale.view(-1, 1, 1) for kernel, scale in zip(kernels, scales, strict=True)
-        )
-        side, centre = self.pattern.small_kernel, tall.shape[1] // 2
-        tall[:, centre - side // 2 : centre + side // 2 + 1] += small
-        tall[:, centre, side // 2] += 1
+        if not self.variant_options.is_one_cross:
+            raise ValueError(
+                f'with {self.variant_options} the layer is more than a cross kernel and a bias: '
+                'fold it with switch_to_deploy()'
+            )
+        folded = self._fold()
+        return tuple(folded[name] for name in ARMS)
+
+    @torch.no_grad()
+    def _fold(self) -> dict[str, Tensor]:
+        """Tensors of the folded form, in the dtype of the weights."""
+        weight, positions = self.merged_weight().double(), None
+        if self.variant is None:
+            kernels = assemble(weight, self.pattern.tables())
+        else:
+            kernels = self.variant.kernels(weight, self.pattern)
+            positions = self.variant.positions(self.pattern)
+        folded = fold_operator(kernels, self.branch_norms(), self.variant_options, positions)
         dtype = self.paths[0].weight.dtype
-        return wide.to(dtype), tall.to(dtype), sum(biases).to(dtype)
+        return {name: tensor.to(dtype) for name, tensor in folded.items()}
 
     def switch_to_deploy(self) -> None:
         """Replace the branches by their folded form, for inference; calling it twice is fine."""
         if self.deployed:
             return
-        wide, tall, bias = self.equivalent_kernels()
-        for name, tensor in (('wide', wide), ('tall', tall), ('bias', bias)):
-            self.register_buffer(f'deploy_{name}', tensor)
-        del self.paths, self.norm_h, self.norm_v, self.norm_i, self.pattern
+        folded = self._fold()
+        if self.variant is not None:
+            folded[OPTIONS] = self.variant.options
+        for name, tensor in folded.items():
+            self.register_buffer(name, tensor)
+        del self.paths, self.norm_h, self.norm_v, self.norm_i, self.pattern, self.variant
         self.deployed = True
 
     def _other_form(self, state_dict: Mapping[str, Tensor], prefix: str) -> str | None:
         """What to say where a state dict has the layer folded and this one is not, or so."""
-        if self.deployed and f'{prefix}paths.0.weight' in state_dict:
+        whole, folded = f'{prefix}paths.0.weight', f'{prefix}{ARMS[0]}'
+        if self.deployed and whole in state_dict:
             return (
                 'is folded, and the state dict has it in training form: load it into a network '
                 'that is not folded (deploy=False), then call switch_to_deploy()'
             )
-        if not self.deployed and f'{prefix}deploy_wide' in state_dict:
+        if not self.deployed and folded in state_dict:
             return (
                 'is in training form, and the state dict has it folded: load it into a network '
                 'that is folded (deploy=True, or after switch_to_deploy())'
             )
-        return None
+        return stored_options_problem(self, state_dict, prefix)
 
     def extra_repr(self) -> str:
         return (
             f'{self.in_channels}, kernel_size={self.kernel_size[0]}, '
             f'num_active={self.num_active}, backend={self.backend!r}, deployed={self.deployed}'
         )
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Whole layers that were pickled before there were options have the published design."""
+        super().__setstate__(state)
+        if not self.deployed and 'variant' not in self._modules:
+            self.variant = None
 
     def _load_from_state_dict(
         self,
@@ -327,51 +368,6 @@ def _check_channels(
         raise ValueError(f'ghost_ratio must be in [0, 1), got {ghost_ratio}')
     if num_paths < 1:
         raise ValueError(f'num_paths must be at least 1, got {num_paths}')
-
-
-def check_channel_order(order: Tensor | None, channels: int, key: str) -> None:
-    """Refuse what is no order of the channels.
-
-    Raises:
-        StateDictError: If it is none.
-    """
-    if order is None or not _is_permutation(order, channels):
-        found = None if order is None else f'{order.dtype} {list(order.shape)}'
-        raise StateDictError(
-            f'{key} must be a permutation of {channels} channels, int64 [{channels}], got {found}'
-        )
-
-
-def _is_permutation(order: Tensor, channels: int) -> bool:
-    if order.dtype not in (torch.int32, torch.int64) or tuple(order.shape) != (channels,):
-        return False
-    return order.is_meta or sorted(order.tolist()) == list(range(channels))
-
-
-def can_be_folded(norm: nn.Module) -> bool:
-    """Whether a norm is the same affine function for all samples in inference."""
-    return isinstance(norm, _BatchNorm) and norm.running_var is not None
-
-
-def affine_of(
-    mean: Tensor, variance: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
-) -> tuple[Tensor, Tensor]:
-    """Scale and bias, in float64, of a batch norm in inference, from its tensors."""
-    scale = (variance.double() + eps).rsqrt()
-    if weight is not None:
-        scale = scale * weight.double()
-    shift = -mean.double() * scale
-    return scale, shift if bias is None else shift + bias.double()
-
-
-def _affine(norm: nn.Module) -> tuple[Tensor, Tensor]:
-    """Scale and bias, in float64, of a batch norm in inference."""
-    if not can_be_folded(norm):
-        raise TypeError(
-            f'only batch norms with running statistics can be folded, got {type(norm).__name__}; '
-            'keep the training form'
-        )
-    return affine_of(norm.running_mean, norm.running_var, norm.weight, norm.bias, norm.eps)
 
 
 def _square(value: int | Sequence[int], name: str) -> int:

@@ -24,10 +24,15 @@ from torch.nn.grad import conv2d_weight
 
 from ..assemble import CrossKernels, arm_taps, assemble, disassemble, identity_count
 from ..pattern_tables import PatternTables, plain_number, shift_slot, slot_shift
+from . import torch_depthwise
 from .backend import Outputs
 from .call import Call
 
 NEEDS_CHECK = False
+
+depthwise_conv2d = torch_depthwise.depthwise_conv2d
+depthwise_conv2d_grad_input = torch_depthwise.depthwise_conv2d_grad_input
+depthwise_conv2d_grad_weight = torch_depthwise.depthwise_conv2d_grad_weight
 
 
 def unavailable_reason() -> str | None:
