@@ -1,5 +1,5 @@
-# UPerNet on a small SLaK, from scratch: the large kernels that the demonstration's network replaces,
-# at about its cost. docs/slak.md compares the two.
+# UPerNet on a small SLaK, from scratch: the large kernels that the demonstration's network
+# replaces, at about its cost (docs/slak.md).
 _base_ = ['upernet_sw_mini_scenes.py']
 
 dims = [24, 48, 96, 160]

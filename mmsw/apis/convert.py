@@ -25,10 +25,10 @@ from mmsw.checkpoint import (
     save_checkpoint_file,
     to_state_dict,
 )
-from mmsw.checkpoint.records import recorded_arguments
-from mmsw.errors import CheckpointError
 from mmsw.checkpoint.layouts import SLAK, layout_of
+from mmsw.checkpoint.records import recorded_arguments
 from mmsw.checkpoint.slak_shape import SLaKShape
+from mmsw.errors import CheckpointError
 from mmsw.models import ShiftWiseNet, SLaK
 from mmsw.sparsity import SparsityReport, report
 

@@ -23,8 +23,8 @@ from mmsw.checkpoint import (
     to_state_dict,
     warn_of_empty_masks,
 )
-from mmsw.errors import CheckpointError, UsageError
 from mmsw.checkpoint.layouts import SLAK, layout_of
+from mmsw.errors import CheckpointError, UsageError
 from mmsw.models import ShiftWiseNet, SLaK
 from mmsw.whole_file import write_text
 

@@ -30,8 +30,14 @@ class LargeKernelReport(NamedTuple):
 
     def __str__(self) -> str:
         lines = [f'{len(self.replaced)} large kernels replaced, {len(self.left)} left']
-        lines += [f"  replaced {name or '(the model itself)'}: {h} x {w}" for name, (h, w) in self.replaced.items()]
-        lines += [f"  left     {name or '(the model itself)'}: {reason}" for name, reason in self.left.items()]
+        lines += [
+            f'  replaced {name or "(the model itself)"}: {h} x {w}'
+            for name, (h, w) in self.replaced.items()
+        ]
+        lines += [
+            f'  left     {name or "(the model itself)"}: {reason}'
+            for name, reason in self.left.items()
+        ]
         return '\n'.join(lines)
 
 

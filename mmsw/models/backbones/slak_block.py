@@ -172,7 +172,7 @@ class LargeKernelConv2d(nn.Module):
 
     @property
     def channel_order(self) -> Tensor:
-        """Of the folded layer: which channel of the map each one is, ``[C]``; they stay in place."""
+        """Of the folded layer: which channel of the map each one is, ``[C]``: they keep order."""
         return torch.arange(self.in_channels, device=getattr(self, ARMS[0]).device)
 
     def extra_repr(self) -> str:
