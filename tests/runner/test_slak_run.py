@@ -18,7 +18,7 @@ HOOKS = [dict(type='SparsityReportHook', require_sparse=True), dict(type='EMAHoo
 
 @pytest.fixture(scope='module')
 def sparse_file(tmp_path_factory) -> Path:
-    """A file of a SLaK backbone of which about half of the weights is zero, and nothing tells so."""
+    """A file of a SLaK backbone of which half of the weights is zero; nothing tells so."""
     state = SLaK(**SETTINGS).state_dict()
     generator = torch.Generator().manual_seed(0)
     for key, tensor in state.items():
