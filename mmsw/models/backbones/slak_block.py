@@ -23,9 +23,9 @@ _BRANCHES = ('vertical', 'horizontal', 'square', 'small')
 class DepthwiseConv2d(nn.Conv2d):
     """Plain depthwise convolution with odd sides and "same" padding, whose gradient is right.
 
-    On the CPU, the gradient that torch gives for the weight of a large depthwise kernel is wrong
+    On some CPUs, the gradient that torch gives for the weight of a large depthwise kernel is wrong
     where the convolution pads by many rows itself (seen up to torch 2.13.0, float32). So maps are
-    padded beforehand there whenever gradients are on.
+    padded beforehand on the CPU whenever gradients are on.
 
     Args:
         channels: Channels C.
@@ -172,7 +172,7 @@ class LargeKernelConv2d(nn.Module):
 
     @property
     def channel_order(self) -> Tensor:
-        """Of the folded layer: which channel of the map each one is, ``[C]``; they stay in place."""
+        """Of the folded layer: which channel of the map each one is, ``[C]``: they keep order."""
         return torch.arange(self.in_channels, device=getattr(self, ARMS[0]).device)
 
     def extra_repr(self) -> str:
