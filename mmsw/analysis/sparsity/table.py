@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 
 from mmsw.sparsity import Density
+from mmsw.text_table import text_table, wrapped
 from mmsw.wording import MAC_UNITS
 
 from .figures import Part, SparsityAnalysis, pruned_parameters
 
 _LARGE = 10**10  # multiply-adds
-_GAP = '  '
-_WIDTH = 96  # of sentences, in characters
 
 
 def sparsity_table(analysis: SparsityAnalysis) -> str:
@@ -32,7 +30,7 @@ def _header(analysis: SparsityAnalysis) -> str:
         f'{_list(shape.num_active)} go through the operator',
         f'big kernels M {_list(net.big_kernels)}, small kernels {shape.small_kernel} x '
         f'{shape.small_kernel}, {shape.num_paths} path(s), {net.num_reps} repetition(s)',
-        *map(_wrapped, net.notes),
+        *map(wrapped, net.notes),
     ]
     if not density.is_sparse:
         lines.append('DENSE: nothing is pruned')
@@ -58,7 +56,7 @@ def _density(analysis: SparsityAnalysis) -> str:
     every = analysis.network.parameters
     return '\n'.join(
         [
-            _table(head, rows),
+            text_table(head, rows),
             f'parameters pruned: {pruned:,} of {small:,} in small kernels ({pruned / small:.1%}), '
             f'of {every:,} in the backbone ({pruned / every:.1%})',
         ]
@@ -84,14 +82,14 @@ def _layers(analysis: SparsityAnalysis) -> str:
             row += [f'{path.density:.1%}' for path in part.paths]
             row += [f'{part.shared / part.slots:.1%}', f'{part.covered_density:.1%}']
         rows.append(row)
-    lines = [_table(head, rows)]
+    lines = [text_table(head, rows)]
     if differ:
         note = (
             f'the masks of the paths differ: of {total.slots:,} slots {total.shared:,} are kept by '
             f'every path, {total.covered:,} by some, so they share '
             f'{total.shared / max(1, total.covered):.1%} of what is kept'
         )
-        lines.append(_wrapped(note))
+        lines.append(wrapped(note))
     elif total.unshared_weights:
         lines.append(
             'the paths of every layer keep the same filters; in them, '
@@ -129,7 +127,7 @@ def _offsets(analysis: SparsityAnalysis) -> str:
         [
             'Distance from the centre, in positions of the map, both arms: share of the filters',
             'placed there that is kept, and of the blocks there that are not empty',
-            _table(head, table, left=0),
+            text_table(head, table, left=0),
         ]
     )
 
@@ -146,7 +144,7 @@ def _work(analysis: SparsityAnalysis) -> str:
         shares = (part.work_left, part.density.density, part.covered_density)
         rows[-1] += [f'{share:.2%}' for share in (*shares, part.arms.block_density)]
     lines = [
-        _table(head, rows),
+        text_table(head, rows),
         f'multiply-adds of the shift-wise operator in {MAC_UNITS[power]}, for an image of '
         f'{height} x {width}{_of_recipe(analysis.shape)}; empty blocks of the cross kernel '
         f'are skipped. The pointwise layers of the same blocks take '
@@ -158,7 +156,7 @@ def _work(analysis: SparsityAnalysis) -> str:
             lines.append(
                 'Blocks are computed whole: single weights pruned inside a kept filter save nothing'
             )
-    return '\n'.join([lines[0], *map(_wrapped, lines[1:])])
+    return '\n'.join([lines[0], *map(wrapped, lines[1:])])
 
 
 def _remark(total: Part, num_reps: int, num_paths: int) -> str:
@@ -178,12 +176,6 @@ def _remark(total: Part, num_reps: int, num_paths: int) -> str:
     )
 
 
-def _wrapped(text: str) -> str:
-    kept_together = text.replace(' = ', '\xa0=\xa0')
-    lines = textwrap.fill(kept_together, _WIDTH, break_long_words=False, break_on_hyphens=False)
-    return lines.replace('\xa0', ' ')
-
-
 def _of_recipe(shape: Sequence[int]) -> str:
     return ' (the crop for ADE20K)' if tuple(shape) == (512, 512) else ''
 
@@ -198,17 +190,3 @@ def _weights(density: Density) -> list[str]:
 
 def _list(numbers: Sequence[int]) -> str:
     return ', '.join(map(str, numbers))
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
-    """Aligned columns; the first ``left`` of them to the left, the others to the right."""
-    body = [list(head), *map(list, rows)]
-    widths = [max(map(len, column)) for column in zip(*body, strict=True)]
-    lines = []
-    for row in body:
-        cells = [
-            cell.ljust(width) if index < left else cell.rjust(width)
-            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append(_GAP.join(cells).rstrip())
-    return '\n'.join(lines)
