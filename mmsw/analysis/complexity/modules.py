@@ -11,7 +11,7 @@ from typing import Any
 
 from mmsw.models import ShiftWiseNet
 
-from ..map_sizes import map_sizes
+from ..stages import map_sizes, stage_layers
 from .closed_forms import (
     complexity_ratio,
     shift_additions,
@@ -213,10 +213,8 @@ def _slak_modules(slak: str, width_factor: float, shape: Sequence[int]) -> Itera
 def _shift_wise_modules(
     net: ShiftWiseNet, sizes: Sequence[tuple[int, int]]
 ) -> Iterator[ShiftWiseModule]:
-    for blocks, size in zip(net.stages, sizes, strict=True):
-        layer = blocks[0].shift_wise
-        if layer.deployed:
-            raise ValueError('the network is folded; compare its training form')
+    for layers, size in zip(stage_layers(net), sizes, strict=True):
+        layer = layers[0]
         pattern = layer.pattern
         kernel = (layer.num_active, pattern.big_kernel, pattern.small_kernel)
         cross, used, _ = layer_work(layer, 1, *size)
@@ -228,5 +226,5 @@ def _shift_wise_modules(
             additions=shift_additions(*kernel, pattern.num_reps, *size),
             cross=cross,
             cross_used=used,
-            blocks=len(blocks),
+            blocks=len(layers),
         )

@@ -15,7 +15,7 @@ from mmsw.ops.work import cross_taps
 from mmsw.sparsity import Density
 
 from ..complexity.operator_work import used_blocks
-from ..map_sizes import map_sizes
+from ..stages import map_sizes
 from .layers import MaskedNetwork, ShiftWiseLayer
 
 _ARMS = ('horizontal', 'vertical')

@@ -1,8 +1,10 @@
-"""Sizes of the maps inside of a backbone."""
+"""Stages of a shift-wise network: the sizes of their maps, and their layers."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+
+from mmsw.models import ShiftWiseConv2d, ShiftWiseNet
 
 
 def map_sizes(version: str, shape: Sequence[int], num_stages: int = 4) -> list[tuple[int, int]]:
@@ -27,3 +29,18 @@ def map_sizes(version: str, shape: Sequence[int], num_stages: int = 4) -> list[t
         return [(height // stride, width // stride) for stride in strides]
     height, width = shape
     return [(-(-height // stride), -(-width // stride)) for stride in strides]
+
+
+def stage_layers(net: ShiftWiseNet) -> list[list[ShiftWiseConv2d]]:
+    """The shift-wise layers of each stage, in the order in which they run.
+
+    Args:
+        net: A network in its training form.
+
+    Raises:
+        ValueError: If the network is folded: it has no small convolutions any more.
+    """
+    blocks = [block for stage in net.stages for block in stage]
+    if any(block.deployed or block.shift_wise.deployed for block in blocks):
+        raise ValueError('the network is folded and has no small convolutions; use its training form')
+    return [[block.shift_wise for block in stage] for stage in net.stages]
