@@ -42,5 +42,7 @@ def stage_layers(net: ShiftWiseNet) -> list[list[ShiftWiseConv2d]]:
     """
     blocks = [block for stage in net.stages for block in stage]
     if any(block.deployed or block.shift_wise.deployed for block in blocks):
-        raise ValueError('the network is folded and has no small convolutions; use its training form')
+        raise ValueError(
+            'the network is folded, so it has no small convolutions: use its training form'
+        )
     return [[block.shift_wise for block in stage] for stage in net.stages]

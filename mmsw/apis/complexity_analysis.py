@@ -142,7 +142,5 @@ def write_cover(
     name: str, stages: Sequence[StageCover], shape: Sequence[int], path: str | os.PathLike[str]
 ) -> None:
     """Write what the shifts use, see :func:`mmsw.json_file.write_json`."""
-    content = dict(
-        network=name, shape=list(shape), stages=[stage.to_dict() for stage in stages]
-    )
+    content = dict(network=name, shape=list(shape), stages=[stage.to_dict() for stage in stages])
     json_file.write_json(Path(path), 'complexity_cover', content)

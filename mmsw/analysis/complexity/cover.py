@@ -203,9 +203,7 @@ class StageCover:
             small_kernel=self.small_kernel,
             slots=self.slots,
             empty_slots=list(self.empty_slots),
-            overlaps_horizontal=slot_overlaps(
-                self.big_kernel, self.small_kernel, self.map_size[1]
-            ),
+            overlaps_horizontal=slot_overlaps(self.big_kernel, self.small_kernel, self.map_size[1]),
             overlaps_vertical=slot_overlaps(self.big_kernel, self.small_kernel, self.map_size[0]),
             total=self.total.to_dict(),
             layers=[layer.to_dict() for layer in self.layers],

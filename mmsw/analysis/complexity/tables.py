@@ -31,14 +31,14 @@ def ratio_table(ratios: Sequence[Ratio], map_size: tuple[int, int] | None = None
         cells += [f'{row.with_border:.2f}'] if map_size else []
         rows.append([*cells, '' if row.published is None else f'{row.published:.2f}'])
     notes = [
-        'weights per channel: 2 * M * N of the pair, ceil(M / N) * N * N of the small convolutions; '
-        'the ratio of the multiply-adds is the same if the border is left out'
+        'weights per channel: 2 * M * N of the pair, ceil(M / N) * N * N of the small '
+        'convolutions; without the border, the ratio of the multiply-adds is the same'
     ]
     if map_size:
         height, width = map_size
         notes.append(
-            f'{height} x {width}: ratio of the multiply-adds on a map of this size, with the border '
-            'that the shifts need around it'
+            f'{height} x {width}: ratio of the multiply-adds on a map of this size, with the '
+            'border that the shifts need around it'
         )
     notes += [
         f'the text names M = {row.big_kernel}, but the ratio that it prints there, '
@@ -68,25 +68,15 @@ def _parameters(comparison: ModuleComparison) -> str:
     for stage in comparison.stages:
         slak, own = stage.slak, stage.shift_wise
         groups = own.parameters // (own.channels * own.small_kernel**2)
-        rows.append(
-            [
-                f'stage {stage.stage}',
-                f'2 x {slak.big_kernel} x {slak.small_kernel}',
-                f'{slak.channels:,}',
-                f'{slak.parameters:,}',
-                f'{groups} x {own.small_kernel} x {own.small_kernel}',
-                f'{own.channels:,}',
-                f'{own.parameters:,}',
-                f'{own.trained:,}',
-                f'{stage.parameter_ratio:.2f}',
-                f'{stage.equal_channels:.2f}',
-            ]
-        )
+        row = [f'stage {stage.stage}', f'2 x {slak.big_kernel} x {slak.small_kernel}']
+        row += [f'{number:,}' for number in (slak.channels, slak.parameters)]
+        row.append(f'{groups} x {own.small_kernel} x {own.small_kernel}')
+        row += [f'{number:,}' for number in (own.channels, own.parameters, own.trained)]
+        rows.append([*row, f'{stage.parameter_ratio:.2f}', f'{stage.equal_channels:.2f}'])
     total = comparison.totals()
     first, second = total['slak_parameters'], total['shift_wise_parameters']
-    rows.append(
-        ['all modules', '', '', f'{first:,}', '', '', f'{second:,}', '', f'{first / second:.2f}', '']
-    )
+    row = ['all modules', '', '', f'{first:,}', '', '', f'{second:,}', '']
+    rows.append([*row, f'{first / second:.2f}', ''])
     notes = (
         'trained: all paths, which merge into one after training. Eq. 8: the ratio of the text, '
         '2M / (N * ceil(M / N)) with M and N of B, for equal channels'
@@ -101,7 +91,8 @@ def _work(comparison: ModuleComparison) -> str:
     def number(value: int) -> str:
         return f'{value / 10**power:,.3f}'
 
-    head = ['Multiply-adds', 'map', 'A: pair', 'B: small', 'A / B', 'B: additions', 'B: cross', 'used']
+    head = ['Multiply-adds', 'map', 'A: pair', 'B: small', 'A / B']
+    head += ['B: additions', 'B: cross', 'used']
     rows = []
     for stage in comparison.stages:
         own = stage.shift_wise
@@ -115,9 +106,9 @@ def _work(comparison: ModuleComparison) -> str:
     rows.append(['all modules', '', *work, ''])
     notes = (
         f'{MAC_UNITS[power]}. Small: the small convolutions one by one, with their border, as the '
-        'text counts; additions: of the shifts, which the text leaves out of its ratios. Cross: the '
-        'same operator as one cross kernel, as mmsw computes it, without any of these additions; '
-        'used: of it, what is left when empty blocks are skipped'
+        'text counts. Additions: of the shifts, which the text leaves out of its ratios. Cross: '
+        'the same operator as one cross kernel, as mmsw computes it, without these additions. '
+        'Used: of it, what is left when empty blocks are skipped'
     )
     return '\n'.join([text_table(head, rows), wrapped(notes)])
 

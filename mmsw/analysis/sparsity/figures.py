@@ -138,17 +138,13 @@ class Part:
     def to_dict(self) -> dict[str, Any]:
         """Plain data for a JSON file; counts as they are, shares beside them."""
 
-        def density(value: Density) -> dict[str, Any]:
-            shares = dict(density=value.density, weight_density=value.weight_density)
-            return {**asdict(value), **shares}
-
         def placed(value: Placed) -> dict[str, Any]:
             shares = dict(density=value.density, block_density=value.block_density)
             return {**asdict(value), **shares}
 
         return dict(
-            **density(self.density),
-            paths=[density(path) for path in self.paths],
+            **density_data(self.density),
+            paths=[density_data(path) for path in self.paths],
             slots=self.slots,
             slots_shared=self.shared,
             slots_covered=self.covered,
@@ -227,6 +223,12 @@ class SparsityAnalysis:
         )
 
 
+def density_data(density: Density) -> dict[str, Any]:
+    """Plain data for a JSON file; shares beside the counts."""
+    shares = dict(density=density.density, weight_density=density.weight_density)
+    return {**asdict(density), **shares}
+
+
 def pruned_parameters(part: Part) -> int:
     """Weights of small kernels that masks hold at zero."""
     return part.density.weights_total - part.density.weights_kept
@@ -259,7 +261,7 @@ def layer_figures(layer: ShiftWiseLayer, height: int, width: int) -> Part:
     positions = height * width
     side = pattern.small_kernel
     return Part(
-        paths=tuple(map(_density, layer.masks)),
+        paths=layer.paths,
         slots=filters.shape[1],
         shared=int(filters.all(0).sum()),
         covered=int(filters.any(0).sum()),
@@ -275,11 +277,6 @@ def layer_figures(layer: ShiftWiseLayer, height: int, width: int) -> Part:
 def slot_offset(slot: int, big_kernel: int, small_kernel: int) -> int:
     """Middle of a slot's block, seen from the centre of the cross, in positions of the map."""
     return slot * small_kernel - big_kernel // 2 + small_kernel // 2
-
-
-def _density(mask: Tensor) -> Density:
-    mask = mask.flatten(1)
-    return Density(int(mask.any(1).sum()), mask.shape[0], int(mask.sum()), mask.numel())
 
 
 def _places(filters: Tensor, pattern: ShiftPattern) -> dict[tuple[str, int], Placed]:

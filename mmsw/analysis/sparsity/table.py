@@ -20,6 +20,21 @@ def sparsity_table(analysis: SparsityAnalysis) -> str:
     return '\n\n'.join(sections)
 
 
+def first_layer_table(analysis: SparsityAnalysis) -> str:
+    """Density and sparsity of the first layer of each stage, as the text has them (its Table 2)."""
+    net = analysis.network
+    head = ['First layer', 'M', 'filters kept', 'density', 'sparsity', 'per channel', 'of nk']
+    rows = []
+    for stage, big_kernel in enumerate(net.big_kernels):
+        density = analysis.layers_of(stage)[0].density
+        channels = net.shape.num_active[stage] * net.shape.num_paths
+        rows.append([f'stage {stage}', str(big_kernel), f'{density.kept:,}/{density.total:,}'])
+        rows[-1] += [f'{density.density:.1%}', f'{1 - density.density:.1%}']
+        rows[-1] += [f'{density.kept / channels:.1f}', str(density.total // channels)]
+    note = 'per channel: filters that a channel keeps in one path, on average, of its nk'
+    return '\n'.join([f'checkpoint {net.source}', text_table(head, rows), note])
+
+
 def _header(analysis: SparsityAnalysis) -> str:
     net = analysis.network
     shape = net.shape
