@@ -11,7 +11,7 @@ from typing import Any
 from mmengine.config import Config
 
 from mmsw import json_file
-from mmsw.analysis.sparsity.compare import SparsityComparison, compare
+from mmsw.analysis.sparsity.comparison import SparsityComparison, compare
 from mmsw.analysis.sparsity.figures import SparsityAnalysis, analyze
 from mmsw.analysis.sparsity.layers import MaskedNetwork, read_network
 from mmsw.checkpoint import (
@@ -177,7 +177,7 @@ def write_comparison(
     Raises:
         UsageError: If it cannot be written to.
     """
-    from mmsw.analysis.sparsity.compare_plot import draw_comparison
+    from mmsw.analysis.sparsity.comparison_plot import draw_comparison
 
     folder = Path(folder)
     write_json(comparison, folder / f'{COMPARISON}.json')

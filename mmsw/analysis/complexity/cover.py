@@ -132,7 +132,7 @@ class Cover:
         )
 
 
-def cover(pattern: ShiftPattern, height: int, width: int) -> Cover:
+def layer_cover(pattern: ShiftPattern, height: int, width: int) -> Cover:
     """Work out what the shifts of one layer use on a map.
 
     Args:
@@ -246,7 +246,7 @@ def _covers(patterns: Iterable[ShiftPattern], size: tuple[int, int]) -> Iterable
     last, found = None, Cover()
     for pattern in patterns:
         if last is None or not _equal(pattern, last):
-            last, found = pattern, cover(pattern, *size)
+            last, found = pattern, layer_cover(pattern, *size)
         yield found
 
 

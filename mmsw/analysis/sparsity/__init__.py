@@ -1,7 +1,7 @@
 """What a pruned network keeps, part by part, see ``tools/analyze_sparsity.py``."""
 
-from .compare import SparsityComparison, compare
-from .compare_table import comparison_table
+from .comparison import SparsityComparison, compare
+from .comparison_text import comparison_table
 from .figures import SparsityAnalysis, analyze
 from .layers import MaskedNetwork, read_network
 from .table import first_layer_table, sparsity_table

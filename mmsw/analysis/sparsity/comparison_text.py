@@ -5,7 +5,7 @@ from __future__ import annotations
 from mmsw.text_table import text_table, wrapped
 from mmsw.wording import listed
 
-from .compare import Shared, SparsityComparison
+from .comparison import Shared, SparsityComparison
 
 
 def comparison_table(comparison: SparsityComparison) -> str:

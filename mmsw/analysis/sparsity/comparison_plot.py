@@ -8,12 +8,13 @@ from typing import Any
 
 from mmsw.figure import GRID, INK, SOFT, STAGES, picture, tinted, title
 
-from .compare import Shared, SparsityComparison
+from .comparison import Shared, SparsityComparison
 
 _GAP = 0.9  # between the stages, in layers
+_LONGEST_NAME = 30
 _FIRST = 0.45  # strength of the colour of the first checkpoint
 _PARTS = (('both', 1.0), ('only A', 0.6), ('only B', 0.3), ('neither', 0.08))  # and how strong
-_ABOVE = dict(loc='lower right', bbox_to_anchor=(1, 1.04), borderaxespad=0.2, columnspacing=1.2,
+_ABOVE = dict(loc='lower right', bbox_to_anchor=(1, 1.13), borderaxespad=0.2, columnspacing=1.2,
               handlelength=1.5, handletextpad=0.5)  # fmt: skip
 
 
@@ -48,8 +49,8 @@ def _draw_density(axes: Any, comparison: SparsityComparison) -> None:
     axes.set_ylabel('filters kept')
     title(axes, 'a', 'Density per layer', pad=18)
     handles = [
-        Patch(color=tinted(SOFT, _FIRST), label='A, pale'),
-        Patch(color=SOFT, label='B, full colour'),
+        Patch(color=tinted(SOFT, _FIRST), label=f'A: {_name(comparison.first.source)}'),
+        Patch(color=SOFT, label=f'B: {_name(comparison.second.source)}'),
     ]
     if weights:
         look = dict(marker='_', color=INK, ms=7, mew=1.2, ls='')
@@ -92,3 +93,9 @@ def _places(axes: Any, comparison: SparsityComparison) -> list[tuple[float, str,
     axes.set_xticks([x for x, _, _ in found], names)
     axes.set_xlim(-0.7, found[-1][0] + 0.7)
     return found
+
+
+def _name(source: str) -> str:
+    """The file alone; the start of a very long name is left out."""
+    name = Path(source).name
+    return name if len(name) <= _LONGEST_NAME else f'...{name[-_LONGEST_NAME:]}'
