@@ -127,9 +127,9 @@ def test_errors_are_one_line(config, tmp_path, capsys) -> None:
     assert 'width_factor must be positive' in refused('modules', config, '--width-factor', -1)
     absent = tmp_path / 'absent.pth'
     assert 'absent.pth does not exist' in refused('modules', config, '--checkpoint', absent)
-    other = "default_scope = 'mmseg'\nmodel = dict(backbone=dict(type='ResNet', depth=18))\n"
-    config.write_text(other)
-    assert 'is a ResNet, expected a ShiftWiseNet' in refused('cover', config)
+    config.write_text("default_scope = 'mmengine'\nmodel = dict(backbone=dict(type='Conv2d', "
+                      "in_channels=1, out_channels=1, kernel_size=1))\n")  # fmt: skip
+    assert 'is a Conv2d, expected a ShiftWiseNet' in refused('cover', config)
     config.write_text("default_scope = 'mmengine'\nmodel = dict(type='Other')\n")
     assert 'has no backbone' in refused('modules', config)
 

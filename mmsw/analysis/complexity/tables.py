@@ -79,7 +79,7 @@ def _parameters(comparison: ModuleComparison) -> str:
     rows.append([*row, f'{first / second:.2f}', ''])
     notes = (
         'trained: all paths, which merge into one after training. Eq. 8: the ratio of the text, '
-        '2M / (N * ceil(M / N)) with M and N of B, for equal channels'
+        'for the kernel sizes of B and equal channels'
     )
     return '\n'.join([text_table(head, rows), wrapped(notes)])
 
