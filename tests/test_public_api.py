@@ -29,8 +29,8 @@ PUBLIC = {
     'mmsw.analysis': 'draw_operator',
     'mmsw.apis': (
         'ConversionReport PortableRunner PredictReport UsageError analyze_sparsity build_runner '
-        'build_test_runner check_data convert_checkpoint inference init_model iter_inference '
-        'load_config predict_files register_toolbox set_data_root'
+        'build_test_runner check_data compare_sparsity convert_checkpoint inference init_model '
+        'iter_inference load_config predict_files register_toolbox set_data_root'
     ),
     'mmsw.checkpoint': (
         'CheckpointError FORMAT NetworkShape Recorded add_record allow_checkpoint_classes '

@@ -11,16 +11,19 @@ from collections.abc import Sequence
 import _clone  # before mmsw
 
 with _clone.toolboxes_needed():
-    from mmsw.analysis.sparsity.table import sparsity_table
+    from mmsw.analysis.sparsity import comparison_table, first_layer_table, sparsity_table
     from mmsw.apis.cli import run_reporting_errors
     from mmsw.apis.complexity_report import check_output
     from mmsw.apis.sparsity_analysis import (
+        COMPARISON,
         DEFAULT_SHAPE,
         JSON,
         PICTURE,
         TEXT,
         analyze_sparsity,
         check_folder,
+        compare_sparsity,
+        write_comparison,
         write_json,
         write_report,
     )
@@ -37,10 +40,23 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         help='config whose backbone is built and filled from the checkpoint (default: read the '
         'architecture from the tensors)',
     )
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument(
+        '--compare',
+        metavar='OTHER',
+        help='put another checkpoint of the same network against it, for instance the fine-tuned '
+        'one: what both keep, and which zeros are lost',
+    )
+    kind.add_argument(
+        '--first-layers',
+        action='store_true',
+        help='print only the density of the first layer of each stage',
+    )
     parser.add_argument(
         '--out',
         metavar='DIR',
-        help=f'folder to write {PICTURE} (and .svg), {JSON} and {TEXT} (the printed text) to',
+        help=f'folder to write {PICTURE} (and .svg), {JSON} and {TEXT} (the printed text) to; with '
+        f'--compare they are called {COMPARISON}.png and so on',
     )
     parser.add_argument(
         '--shape',
@@ -60,8 +76,15 @@ def run(args: argparse.Namespace) -> None:
         check_folder(args.out)
     if args.json is not None:
         check_output(args.json)
+    if args.compare is not None:
+        _compare(args)
+    else:
+        _analyze(args)
+
+
+def _analyze(args: argparse.Namespace) -> None:
     analysis = analyze_sparsity(args.checkpoint, args.config, args.shape)
-    text = sparsity_table(analysis)
+    text = first_layer_table(analysis) if args.first_layers else sparsity_table(analysis)
     if args.out is not None:
         write_report(analysis, text, args.out)
     if args.json is not None:
@@ -71,12 +94,26 @@ def run(args: argparse.Namespace) -> None:
         print(f'\nwrote {PICTURE} (and .svg), {JSON} and {TEXT} to {args.out}')
 
 
+def _compare(args: argparse.Namespace) -> None:
+    comparison = compare_sparsity(args.checkpoint, args.compare, args.config)
+    text = comparison_table(comparison)
+    if args.out is not None:
+        write_comparison(comparison, text, args.out)
+    if args.json is not None:
+        write_json(comparison, args.json)
+    print(text)
+    if args.out is not None:
+        print(f'\nwrote {COMPARISON}.png (and .svg), .json and .txt to {args.out}')
+
+
 _EPILOG = """\
 Exit code: 0 done; 2 the checkpoint, the config or an option cannot be used.
 
 Examples:
   python tools/analyze_sparsity.py work_dirs/demo/pretrained_sparse.pth
   python tools/analyze_sparsity.py work_dirs/demo/pretrained_sparse.pth --out work_dirs/sparsity
+  python tools/analyze_sparsity.py work_dirs/demo/pretrained_sparse.pth --first-layers
+  python tools/analyze_sparsity.py work_dirs/demo/pretrained_sparse.pth --compare fine_tuned.pth
 """
 
 

@@ -9,7 +9,7 @@ from .data_root import set_data_root
 from .inference import inference, init_model, iter_inference
 from .predict import PredictReport, predict_files
 from .runner import PortableRunner, build_runner, build_test_runner
-from .sparsity_analysis import analyze_sparsity
+from .sparsity_analysis import analyze_sparsity, compare_sparsity
 
 __all__ = [
     'ConversionReport',
@@ -20,6 +20,7 @@ __all__ = [
     'build_runner',
     'build_test_runner',
     'check_data',
+    'compare_sparsity',
     'convert_checkpoint',
     'inference',
     'init_model',

@@ -17,6 +17,7 @@ from mmsw.checkpoint import check_masks_placed, load_pretrained, read_checkpoint
 from mmsw.checkpoint.folded import folded_layers, is_folded
 from mmsw.deploy import take_folded_form
 from mmsw.errors import UsageError
+from mmsw.text_table import text_table
 from mmsw.wording import MAC_UNITS
 
 from .config import config_name, load_config, register_toolbox
@@ -128,11 +129,6 @@ def complexity_table(result: Complexity, per_module: bool = False) -> str:
     rows = dict(result.modules if per_module else result.parts, total=result.total)
     power = 9 if result.macs_dense >= _LARGE else 6
     cells = [(name or '(itself)', *_cells(cost, power)) for name, cost in rows.items()]
-    body = [('', *_COLUMNS), *cells]
-    widths = [max(map(len, column)) for column in zip(*body, strict=True)]
-    lines = [
-        '  '.join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in body
-    ]
     channels, height, width = result.shape
     notes = [f'input {channels} x {height} x {width}; multiply-adds in {MAC_UNITS[power]}']
     if result.proposals is not None:
@@ -140,7 +136,7 @@ def complexity_table(result: Complexity, per_module: bool = False) -> str:
         notes.append(f'RoI heads run on {boxes} boxes' + (f', mask heads on {masks}' * bool(masks)))
     if result.not_run:
         notes.append(f'not called in a forward pass: {", ".join(result.not_run)}')
-    return '\n'.join([*lines, *notes])
+    return '\n'.join([text_table(('', *_COLUMNS), cells), *notes])
 
 
 def _cells(cost: Cost, power: int) -> list[str]:

@@ -11,6 +11,7 @@ from typing import Any
 from mmengine.config import Config
 
 from mmsw import json_file
+from mmsw.analysis.sparsity.comparison import SparsityComparison, compare
 from mmsw.analysis.sparsity.figures import SparsityAnalysis, analyze
 from mmsw.analysis.sparsity.layers import MaskedNetwork, read_network
 from mmsw.analysis.sparsity.slak import read_slak
@@ -34,6 +35,7 @@ from .config import load_config
 JSON = 'sparsity.json'
 TEXT = 'sparsity.txt'
 PICTURE = 'sparsity.png'
+COMPARISON = 'sparsity_comparison'  # its files have the endings of the others
 DEFAULT_SHAPE = (512, 512)  # the crop of the ADE20K recipe
 
 
@@ -62,19 +64,48 @@ def analyze_sparsity(
             does not fit the config.
     """
     cfg = None if config is None else load_config(config)
-    source = os.fspath(checkpoint)
-    contents = read_checkpoint(source)
-    try:
-        if cfg is None:
-            network = _network_of_file(contents, source)
-        else:
-            network = _network_of_config(cfg, contents, source)
-    except CheckpointError as error:
-        raise CheckpointError(' '.join(str(error).split())) from error  # the loader's have lines
+    network = _network(checkpoint, cfg)
     try:
         return analyze(network, shape)
     except ValueError as error:
         raise UsageError(str(error)) from error
+
+
+def compare_sparsity(
+    first: str | os.PathLike[str],
+    second: str | os.PathLike[str],
+    config: str | os.PathLike[str] | Config | None = None,
+) -> SparsityComparison:
+    """Put two checkpoints of one network against each other: before and after fine-tuning.
+
+    Args:
+        first: File or its address, as for :func:`analyze_sparsity`.
+        second: The same.
+        config: Config of both, as there.
+
+    Returns:
+        The figures.
+
+    Raises:
+        UsageError: If the config is not as expected, or the files are of different networks.
+        CheckpointError: As :func:`analyze_sparsity`.
+    """
+    cfg = None if config is None else load_config(config)
+    try:
+        return compare(_network(first, cfg), _network(second, cfg))
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def _network(checkpoint: str | os.PathLike[str], cfg: Config | None) -> MaskedNetwork:
+    source = os.fspath(checkpoint)
+    contents = read_checkpoint(source)
+    try:
+        if cfg is None:
+            return _network_of_file(contents, source)
+        return _network_of_config(cfg, contents, source)
+    except CheckpointError as error:
+        raise CheckpointError(' '.join(str(error).split())) from error  # the loader's have lines
 
 
 def _network_of_file(contents: Any, source: str) -> MaskedNetwork:
@@ -139,6 +170,30 @@ def write_report(analysis: SparsityAnalysis, text: str, folder: str | os.PathLik
     draw_sparsity(analysis, folder / PICTURE)
 
 
-def write_json(analysis: SparsityAnalysis, path: str | os.PathLike[str]) -> None:
+def write_comparison(
+    comparison: SparsityComparison, text: str, folder: str | os.PathLike[str]
+) -> None:
+    """Write a comparison into a folder, as :func:`write_report` does.
+
+    Args:
+        comparison: The figures.
+        text: Them as text, see :func:`mmsw.analysis.sparsity.comparison_table`.
+        folder: Made if it does not exist; files of the same names are replaced.
+
+    Raises:
+        UsageError: If it cannot be written to.
+    """
+    from mmsw.analysis.sparsity.comparison_plot import draw_comparison
+
+    folder = Path(folder)
+    write_json(comparison, folder / f'{COMPARISON}.json')
+    write_text(folder / f'{COMPARISON}.txt', text + '\n')
+    draw_comparison(comparison, folder / f'{COMPARISON}.png')
+
+
+def write_json(
+    figures: SparsityAnalysis | SparsityComparison, path: str | os.PathLike[str]
+) -> None:
     """Write every figure, exactly, see :func:`mmsw.json_file.write_json`."""
-    json_file.write_json(Path(path), 'sparsity', analysis.to_dict())
+    kind = COMPARISON if isinstance(figures, SparsityComparison) else 'sparsity'
+    json_file.write_json(Path(path), kind, figures.to_dict())

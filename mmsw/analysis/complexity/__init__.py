@@ -1,5 +1,36 @@
-"""Parameters and multiply-adds of a network, dense and pruned, see ``tools/get_flops.py``."""
+"""Parameters and multiply-adds: of networks, counted, and of the method, in closed form.
 
+See ``tools/get_flops.py`` and ``tools/analyze_complexity.py``.
+"""
+
+from .closed_forms import (
+    complexity_ratio,
+    shift_additions,
+    shift_wise_macs,
+    shift_wise_parameters,
+    slak_pair_macs,
+    slak_pair_parameters,
+)
 from .count import Complexity, Cost, complexity
+from .cover import Cover, StageCover, layer_cover, network_cover, slot_overlaps, used_positions
+from .modules import ModuleComparison, compare_modules
 
-__all__ = ['Complexity', 'Cost', 'complexity']
+__all__ = [
+    'Complexity',
+    'Cost',
+    'Cover',
+    'ModuleComparison',
+    'StageCover',
+    'compare_modules',
+    'complexity',
+    'complexity_ratio',
+    'layer_cover',
+    'network_cover',
+    'shift_additions',
+    'shift_wise_macs',
+    'shift_wise_parameters',
+    'slak_pair_macs',
+    'slak_pair_parameters',
+    'slot_overlaps',
+    'used_positions',
+]

@@ -15,6 +15,7 @@ from mmsw.ops.work import cross_taps
 from mmsw.sparsity import Density
 
 from ..complexity.operator_work import used_blocks
+from ..stages import map_sizes
 from .layers import MaskedNetwork, ShiftWiseLayer
 from .slak import SLaKLayer, blocks_of
 
@@ -138,17 +139,13 @@ class Part:
     def to_dict(self) -> dict[str, Any]:
         """Plain data for a JSON file; counts as they are, shares beside them."""
 
-        def density(value: Density) -> dict[str, Any]:
-            shares = dict(density=value.density, weight_density=value.weight_density)
-            return {**asdict(value), **shares}
-
         def placed(value: Placed) -> dict[str, Any]:
             shares = dict(density=value.density, block_density=value.block_density)
             return {**asdict(value), **shares}
 
         return dict(
-            **density(self.density),
-            paths=[density(path) for path in self.paths],
+            **density_data(self.density),
+            paths=[density_data(path) for path in self.paths],
             slots=self.slots,
             slots_shared=self.shared,
             slots_covered=self.covered,
@@ -227,6 +224,12 @@ class SparsityAnalysis:
         )
 
 
+def density_data(density: Density) -> dict[str, Any]:
+    """Plain data for a JSON file; shares beside the counts."""
+    shares = dict(density=density.density, weight_density=density.weight_density)
+    return {**asdict(density), **shares}
+
+
 def pruned_parameters(part: Part) -> int:
     """Weights of small kernels that masks hold at zero."""
     return part.density.weights_total - part.density.weights_kept
@@ -242,31 +245,10 @@ def analyze(network: MaskedNetwork, shape: Sequence[int] = (512, 512)) -> Sparsi
     Raises:
         ValueError: If the shape is not two positive whole numbers.
     """
-    shape = tuple(shape)
-    if len(shape) != 2 or not all(isinstance(side, int) and side > 0 for side in shape):
-        raise ValueError(f'shape must be (H, W), both positive whole numbers, got {shape}')
     version = getattr(network.shape, 'version', 'v1')  # the maps of SLaK are those of v1
     maps = map_sizes(version, shape, len(network.shape.depths))
     layers = tuple(_figures(layer, *maps[layer.stage]) for layer in network.layers)
-    return SparsityAnalysis(network, shape, layers)
-
-
-def map_sizes(version: str, shape: Sequence[int], num_stages: int = 4) -> list[tuple[int, int]]:
-    """``(H, W)`` of the maps on which each stage of a :class:`~mmsw.models.ShiftWiseNet` works.
-
-    Strides are 4, 8, 16, and so on. v2 rounds up; v1 rounds down, after padding the image to 32.
-
-    Args:
-        version: ``'v1'`` or ``'v2'``.
-        shape: ``(H, W)`` of the image.
-        num_stages: Stages.
-    """
-    strides = [4 * 2**stage for stage in range(num_stages)]
-    if version == 'v1':
-        height, width = (max(side, 32) for side in shape)
-        return [(height // stride, width // stride) for stride in strides]
-    height, width = shape
-    return [(-(-height // stride), -(-width // stride)) for stride in strides]
+    return SparsityAnalysis(network, tuple(shape), layers)
 
 
 def layer_figures(layer: ShiftWiseLayer, height: int, width: int) -> Part:
@@ -281,7 +263,7 @@ def layer_figures(layer: ShiftWiseLayer, height: int, width: int) -> Part:
     positions = height * width
     side = pattern.small_kernel
     return Part(
-        paths=tuple(map(_density, layer.masks)),
+        paths=layer.paths,
         slots=filters.shape[1],
         shared=int(filters.all(0).sum()),
         covered=int(filters.any(0).sum()),
@@ -337,11 +319,6 @@ def slak_figures(layer: SLaKLayer, height: int, width: int) -> Part:
 def slot_offset(slot: int, big_kernel: int, small_kernel: int) -> int:
     """Middle of a slot's block, seen from the centre of the cross, in positions of the map."""
     return slot * small_kernel - big_kernel // 2 + small_kernel // 2
-
-
-def _density(mask: Tensor) -> Density:
-    mask = mask.flatten(1)
-    return Density(int(mask.any(1).sum()), mask.shape[0], int(mask.sum()), mask.numel())
 
 
 def _places(filters: Tensor, pattern: ShiftPattern) -> dict[tuple[str, int], Placed]:

@@ -15,6 +15,7 @@ from mmsw.checkpoint.shape import stored_kernels
 from mmsw.errors import CheckpointError
 from mmsw.ops import ShiftPattern
 from mmsw.ops.pattern_tables import num_groups
+from mmsw.sparsity import Density
 
 PUBLISHED_KERNELS = (51, 49, 47, 13)
 PUBLISHED_REPS = 4
@@ -49,6 +50,14 @@ class ShiftWiseLayer:
     def filters(self) -> Tensor:
         """Which small kernels keep a weight in each path, boolean ``[P, C * nk]``."""
         return self.masks.flatten(2).any(2)
+
+    @property
+    def paths(self) -> tuple[Density, ...]:
+        """What each path keeps, filters and weights."""
+        return tuple(
+            Density(int(kept.sum()), kept.numel(), int(mask.sum()), mask.numel())
+            for mask, kept in zip(self.masks, self.filters, strict=True)
+        )
 
 
 @dataclass(frozen=True)

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 
 from mmsw.checkpoint.slak_shape import SLaKShape
 from mmsw.sparsity import Density
+from mmsw.text_table import text_table, wrapped
 from mmsw.wording import MAC_UNITS
 
 from .figures import Part, SparsityAnalysis, pruned_parameters
 
 _LARGE = 10**10  # multiply-adds
-_GAP = '  '
 SLAK_FILTERS = (
     'large kernels are cut into blocks of N x N, as equ-SLaK computes them; these are called '
     'filters below, and a filter is kept if any of its weights is'
 )
-_WIDTH = 96  # of sentences, in characters
 
 
 def sparsity_table(analysis: SparsityAnalysis) -> str:
@@ -27,16 +25,31 @@ def sparsity_table(analysis: SparsityAnalysis) -> str:
     return '\n\n'.join(sections)
 
 
+def first_layer_table(analysis: SparsityAnalysis) -> str:
+    """Density and sparsity of the first layer of each stage, as the text has them (its Table 2)."""
+    net = analysis.network
+    head = ['First layer', 'M', 'filters kept', 'density', 'sparsity', 'per channel', 'of nk']
+    rows = []
+    for stage, big_kernel in enumerate(net.big_kernels):
+        density = analysis.layers_of(stage)[0].density
+        channels = net.shape.num_active[stage] * net.shape.num_paths
+        rows.append([f'stage {stage}', str(big_kernel), f'{density.kept:,}/{density.total:,}'])
+        rows[-1] += [f'{density.density:.1%}', f'{1 - density.density:.1%}']
+        rows[-1] += [f'{density.kept / channels:.1f}', str(density.total // channels)]
+    note = 'per channel: filters that a channel keeps in one path, on average, of its nk'
+    return '\n'.join([f'checkpoint {net.source}', text_table(head, rows), note])
+
+
 def _header(analysis: SparsityAnalysis) -> str:
     net = analysis.network
     shape = net.shape
     density = analysis.total.density
     lines = [f'checkpoint {net.source}']
     if isinstance(shape, SLaKShape):
-        lines += _wrapped(str(shape)), _wrapped(SLAK_FILTERS)
+        lines += wrapped(str(shape)), wrapped(SLAK_FILTERS)
     else:
         lines += _shift_wise_header(analysis)
-    lines += map(_wrapped, net.notes)
+    lines += map(wrapped, net.notes)
     if not density.is_sparse:
         lines.append('DENSE: nothing is pruned')
     return '\n'.join(lines)
@@ -73,7 +86,7 @@ def _density(analysis: SparsityAnalysis) -> str:
     kernels = 'large kernels' if slak else 'small kernels'
     return '\n'.join(
         [
-            _table(head, rows),
+            text_table(head, rows),
             f'parameters pruned: {pruned:,} of {small:,} in {kernels} ({pruned / small:.1%}), '
             f'of {every:,} in the backbone ({pruned / every:.1%})',
         ]
@@ -99,14 +112,14 @@ def _layers(analysis: SparsityAnalysis) -> str:
             row += [f'{path.density:.1%}' for path in part.paths]
             row += [f'{part.shared / part.slots:.1%}', f'{part.covered_density:.1%}']
         rows.append(row)
-    lines = [_table(head, rows)]
+    lines = [text_table(head, rows)]
     if differ:
         note = (
             f'the masks of the paths differ: of {total.slots:,} slots {total.shared:,} are kept by '
             f'every path, {total.covered:,} by some, so they share '
             f'{total.shared / max(1, total.covered):.1%} of what is kept'
         )
-        lines.append(_wrapped(note))
+        lines.append(wrapped(note))
     elif total.unshared_weights:
         lines.append(
             'the paths of every layer keep the same filters; in them, '
@@ -144,7 +157,7 @@ def _offsets(analysis: SparsityAnalysis) -> str:
         [
             'Distance from the centre, in positions of the map, both arms: share of the filters',
             'placed there that is kept, and of the blocks there that are not empty',
-            _table(head, table, left=0),
+            text_table(head, table, left=0),
         ]
     )
 
@@ -162,7 +175,7 @@ def _work(analysis: SparsityAnalysis) -> str:
         shares = (part.work_left, part.density.density, part.covered_density)
         rows[-1] += [f'{share:.2%}' for share in (*shares, part.arms.block_density)]
     lines = [
-        _table(head, rows),
+        text_table(head, rows),
         f'multiply-adds of the {operator} in {MAC_UNITS[power]}, for an image of '
         f'{height} x {width}{_of_recipe(analysis.shape)}; empty blocks of the cross kernel '
         f'are skipped. The pointwise layers of the same blocks take '
@@ -174,7 +187,7 @@ def _work(analysis: SparsityAnalysis) -> str:
             lines.append(
                 'Blocks are computed whole: single weights pruned inside a kept filter save nothing'
             )
-    return '\n'.join([lines[0], *map(_wrapped, lines[1:])])
+    return '\n'.join([lines[0], *map(wrapped, lines[1:])])
 
 
 def _remark(total: Part, num_reps: int, num_paths: int) -> str:
@@ -194,12 +207,6 @@ def _remark(total: Part, num_reps: int, num_paths: int) -> str:
     )
 
 
-def _wrapped(text: str) -> str:
-    kept_together = text.replace(' = ', '\xa0=\xa0')
-    lines = textwrap.fill(kept_together, _WIDTH, break_long_words=False, break_on_hyphens=False)
-    return lines.replace('\xa0', ' ')
-
-
 def _of_recipe(shape: Sequence[int]) -> str:
     return ' (the crop for ADE20K)' if tuple(shape) == (512, 512) else ''
 
@@ -214,17 +221,3 @@ def _weights(density: Density) -> list[str]:
 
 def _list(numbers: Sequence[int]) -> str:
     return ', '.join(map(str, numbers))
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
-    """Aligned columns; the first ``left`` of them to the left, the others to the right."""
-    body = [list(head), *map(list, rows)]
-    widths = [max(map(len, column)) for column in zip(*body, strict=True)]
-    lines = []
-    for row in body:
-        cells = [
-            cell.ljust(width) if index < left else cell.rjust(width)
-            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append(_GAP.join(cells).rstrip())
-    return '\n'.join(lines)
