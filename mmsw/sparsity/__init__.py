@@ -1,6 +1,6 @@
 """What is pruned: masks of a network, how they are chosen, and what they leave."""
 
-from .allocate import erk_counts, keep_best, uniform_counts
+from .allocate import apportion, erk_counts, keep_best, uniform_counts
 from .attach import attach_masks, attach_saved_masks
 from .dense_gradients import DenseGradients
 from .density import Density, SparsityReport, report
@@ -18,6 +18,7 @@ __all__ = [
     'DynamicSettings',
     'DynamicSparsity',
     'SparsityReport',
+    'apportion',
     'attach_masks',
     'attach_saved_masks',
     'drop_and_grow',
