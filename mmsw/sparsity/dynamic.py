@@ -1,7 +1,8 @@
 """Dynamic sparse training of one network: which filters to start with, which to exchange when.
 
-The choices are made by the functions of :mod:`mmsw.sparsity.allocate` and
-:mod:`mmsw.sparsity.exchange`; this class knows the layers, the order of things and the random
+The choices are made elsewhere: the first one in :mod:`mmsw.sparsity.start`, the number that each
+layer exchanges in :mod:`mmsw.sparsity.redistribution`, the units in
+:mod:`mmsw.sparsity.layer_exchange`. This class knows the layers, the order of things and the random
 generator. It needs no training framework: mmengine's hook and the tests use it alike.
 """
 
@@ -17,7 +18,6 @@ from torch import Tensor, nn
 from mmsw.errors import SparsityError
 from mmsw.wording import listed
 
-from .allocate import erk_counts, keep_best, uniform_counts
 from .attach import layers_in_scope, mask_of_zeros
 from .dynamic_settings import DynamicSettings
 from .dynamic_state import DynamicState, check_kept, damaged
@@ -26,8 +26,8 @@ from .layer_exchange import OwnMasks, PathUnits, SharedMask
 from .layer_masks import layer_of, masks, set_masks
 from .optimizer_state import reset_state
 from .redistribution import mean_magnitude, redistribute
-from .select import keep_largest_number
-from .units import kept_units, mask_of_units, unit_norms, unit_sums
+from .start import start_units
+from .units import kept_units, kept_weight, mask_of_units, unit_norms, unit_sums
 
 
 class DynamicSparsity:
@@ -90,64 +90,12 @@ class DynamicSparsity:
                     "checkpoint (model.backbone.init_cfg), or choose start='snip'"
                 )
             return current, []
-        kept, least = self._start_units(gradients)
+        kept, least = start_units(self.layers, self.groups, settings, gradients)
         return {
             name: mask_of_units(kept[group], self.layers[name].mask, settings.granularity)
             for group, names in self.groups.items()
             for name in names
         }, least
-
-    def _start_units(
-        self, gradients: Mapping[str, Tensor] | None
-    ) -> tuple[dict[str, Tensor], list[str]]:
-        """Units to keep by layer; all paths of a layer share them."""
-        settings = self.settings
-        if settings.start == 'snip':
-            missing = sorted(set(self.layers) - set(gradients or {}))
-            if missing:
-                raise ValueError(
-                    f"start='snip' needs gradients; there are none of {listed(missing)}"
-                )
-            silent = [name for name in self.layers if not bool(gradients[name].any())]
-            if silent:
-                raise SparsityError(
-                    "start='snip' ranks weights by the gradient of the loss, which is zero in all "
-                    f'of {len(silent)} of {len(self.layers)} layers ({listed(silent)}): they take '
-                    'no part in the loss, or are multiplied by zero. Leave these layers out of the '
-                    "model, freeze them, or choose start='erk' or 'uniform'"
-                )
-            return keep_best(
-                {group: self._saliency(names, gradients) for group, names in self.groups.items()},
-                settings.sparsity,
-            )
-        scores = {
-            group: sum(self._importance(name) for name in names)
-            for group, names in self.groups.items()
-        }
-        sizes = {group: len(score) for group, score in scores.items()}
-        if settings.start == 'uniform':
-            counts = uniform_counts(sizes, settings.sparsity)
-        else:
-            shapes = {g: self.layers[names[0]].weight.shape for g, names in self.groups.items()}
-            counts = erk_counts(shapes, sizes, settings.sparsity)
-        least = [group for group, count in counts.items() if count == 1 < sizes[group]]
-        return {group: keep_largest_number(scores[group], counts[group]) for group in sizes}, least
-
-    def _saliency(self, names: Sequence[str], gradients: Mapping[str, Tensor]) -> Tensor:
-        """|derivative of the loss by a factor on the unit|: what its removal changes, to first
-        order; the paths of a layer are removed together."""
-        return sum(
-            unit_sums(
-                self.layers[name].weight.detach().cpu().double() * gradients[name].cpu().double(),
-                self.settings.granularity,
-            )
-            for name in names
-        ).abs()
-
-    def _importance(self, name: str) -> Tensor:
-        layer = self.layers[name]
-        weight = layer.weight.detach().masked_fill(~layer.mask, 0.0)
-        return unit_norms(weight, self.settings.granularity)
 
     def next_masks(
         self,
@@ -236,13 +184,14 @@ class DynamicSparsity:
         """In proportion to what a layer grows, see :mod:`mmsw.sparsity.redistribution`."""
         how = self.settings.redistribution
         if how == 'nonzeros':
-            return float(sum(int(self._importance(name).count_nonzero()) for name in names))
+            norms = (self._units(name).importance for name in names)
+            return float(sum(int(values.count_nonzero()) for values in norms))
         values = [momentum[n] if how == 'momentum' else self.layers[n].weight for n in names]
         return mean_magnitude(values, [self.layers[name].mask for name in names])
 
     def _units(self, name: str) -> PathUnits:
         layer, granularity = self.layers[name], self.settings.granularity
-        weight = layer.weight.detach().masked_fill(~layer.mask, 0.0)
+        weight = kept_weight(layer)
         return PathUnits(
             kept_units(layer.mask, granularity),
             unit_norms(weight, granularity),
