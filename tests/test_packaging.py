@@ -1,13 +1,9 @@
-"""What is installed, what it requires, and how set-up answers to bad input."""
+"""What is installed, what it says of itself and what it requires."""
 
-import ast
 import email
-import json
-import os
 import re
 import runpy
 import shutil
-import subprocess
 import sys
 import tarfile
 import zipfile
@@ -17,32 +13,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from check_env import is_installed_as_mmsw, operators_are_built, torch_version
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from packaging_helpers import ROOT, copy_of_sources, run
 
 from mmsw.ops import compiled
 
-ROOT = Path(__file__).resolve().parents[1]
 VERSION = runpy.run_path(str(ROOT / 'mmsw' / 'version.py'))['__version__']
 DIST_INFO = f'mmshiftwise-{VERSION}.dist-info'
 STACKS = ('openmmlab', 'onedl')
-# variables by which a surrounding `make` or user would reach into the calls below
-STEERING = {
-    'MAKEFLAGS',
-    'MFLAGS',
-    'STACK',
-    'PYTHON',
-    'BASE_PYTHON',
-    'CXX',
-    'TEST_ARGS',
-    'MMSW_BUILD_OPS',
-}
-
 # the test suite was run with these
 PYTHONS_TRIED = ['Programming Language :: Python :: 3.11']
-
-needs_make = pytest.mark.skipif(shutil.which('make') is None, reason='make: not installed')
 
 
 def read_requirements(name: str) -> list[Requirement]:
@@ -51,32 +32,9 @@ def read_requirements(name: str) -> list[Requirement]:
     return [Requirement(line) for line in lines if line.strip() and not line.startswith('#')]
 
 
-def run(*command: str, cwd: Path = ROOT, **variables: str) -> subprocess.CompletedProcess:
-    """Runs a command without the variables that steer set-up; output is one text."""
-    env = {key: value for key, value in os.environ.items() if key not in STEERING}
-    return subprocess.run(
-        command,
-        cwd=cwd,
-        env={**env, **variables},
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        check=False,
-    )
-
-
 @pytest.fixture(scope='module')
 def source_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of what belongs to the source distribution: no environment, no build products."""
-    tree = tmp_path_factory.mktemp('source') / 'mmsw'
-    tree.mkdir()
-    ignore = shutil.ignore_patterns('__pycache__')
-    for folder in ('mmsw', 'configs', 'tools', 'requirements', 'tests', 'docs'):
-        shutil.copytree(ROOT / folder, tree / folder, ignore=ignore)
-    for file in ROOT.iterdir():
-        if file.is_file():
-            shutil.copy2(file, tree)
-    return tree
+    return copy_of_sources(tmp_path_factory.mktemp('source') / 'mmsw')
 
 
 @pytest.fixture(scope='module')
@@ -264,214 +222,3 @@ def test_formatters_are_the_same_in_make_and_pre_commit() -> None:
     assert ruff is not None
     assert clang_format is not None
     assert found == {'ruff': f'=={ruff[1]}', 'clang-format': f'=={clang_format[1]}'}
-
-
-@needs_make
-@pytest.mark.parametrize('stack', ['bogus', '', 'openmmlab onedl'])
-def test_unknown_stack_is_refused(stack: str) -> None:
-    made = run('make', 'setup', f'STACK={stack}')
-    assert made.returncode != 0
-    assert f"STACK='{stack}' is unknown; choose STACK=openmmlab or STACK=onedl" in made.stdout
-
-
-@needs_make
-def test_python_that_does_not_exist_is_refused() -> None:
-    made = run('make', 'test', 'PYTHON=/nonexistent/python')
-    assert made.returncode != 0
-    assert "PYTHON='/nonexistent/python' was not found" in made.stdout
-    assert 'pytest' not in made.stdout
-
-
-@needs_make
-def test_python_that_lacks_packages_is_told_which(tmp_path: Path) -> None:
-    bare = tmp_path / 'python'  # an interpreter that sees the standard library only
-    bare.write_text(f'#!/bin/sh\nexec "{sys.executable}" -I -S "$@"\n', 'utf-8')
-    bare.chmod(0o755)
-    made = run('make', 'demo', f'PYTHON={bare}')
-    assert made.returncode != 0
-    for module, package in (('mmseg', 'mmsegmentation'), ('skimage', 'scikit-image')):
-        assert f'module {module} is missing (package {package})' in made.stdout
-    assert 'nothing is installed' in made.stdout
-    assert 'demo data' not in made.stdout
-
-
-@pytest.mark.parametrize(
-    ('variables', 'message'),
-    [
-        ({'BASE_PYTHON': '/nonexistent/python'}, "BASE_PYTHON='/nonexistent/python' was not found"),
-        (
-            {'BASE_PYTHON': sys.executable, 'CXX': '/nonexistent/c++'},
-            "no C++ compiler '/nonexistent/c++'",
-        ),
-    ],
-)
-def test_setup_finds_faults_before_it_installs(
-    source_tree: Path, variables: dict[str, str], message: str
-) -> None:
-    made = run('tools/setup_env.sh', 'onedl', cwd=source_tree, **variables)
-    assert made.returncode == 1
-    assert message in made.stdout
-    assert not (source_tree / '.venv').exists()
-
-
-def test_setup_refuses_an_old_interpreter(source_tree: Path, tmp_path: Path) -> None:
-    old = tmp_path / 'python'  # answers every question as a Python before 3.10 would
-    old.write_text(
-        '#!/bin/sh\ncase "$2" in *sys.exit*) exit 1 ;; *) echo 3.9 ;; esac\n', encoding='utf-8'
-    )
-    old.chmod(0o755)
-    made = run('tools/setup_env.sh', 'onedl', cwd=source_tree, BASE_PYTHON=str(old))
-    assert made.returncode == 1
-    assert f"BASE_PYTHON='{old}' is Python 3.9; mmsw needs 3.10 or newer" in made.stdout
-    assert not (source_tree / '.venv').exists()
-
-
-FAKE_PYTHON = """#!/bin/sh
-echo "$0 $*" >>"$CALLS"
-case "$*" in
-    *sys.version_info*) echo 3.11 ;;
-    "- "*) exit "$PINS_DIFFER" ;;
-    *"-m venv"*) exit 1 ;;
-    *"$FAILS"*) exit 1 ;;
-    *--operators*) exit 1 ;;
-    *sha256*) cksum ;;
-esac
-"""
-
-
-@pytest.mark.parametrize(
-    ('stamp', 'moved', 'pins_differ', 'kept'),
-    [
-        ('ready', False, False, True),
-        ('ready', False, True, False),
-        ('ready', True, False, False),
-        ('unfinished', False, False, False),
-    ],
-)
-def test_new_requirements_are_installed_into_the_environment_that_is_there(
-    source_tree: Path, tmp_path: Path, stamp: str, moved: bool, pins_differ: bool, kept: bool
-) -> None:
-    """Unless it lacks the pinned torch or mmcv, was made elsewhere or never finished."""
-    tree = tmp_path / 'mmsw'
-    ignore = shutil.ignore_patterns('tests', 'configs', '*.so')
-    shutil.copytree(source_tree, tree, ignore=ignore)
-    scripts = tree / '.venv' / 'onedl' / 'bin'
-    scripts.mkdir(parents=True)
-    (scripts.parent / stamp).write_text('stack 0\nmmsw 0\n', encoding='utf-8')
-    place = tmp_path / 'elsewhere' if moved else tree
-    (scripts / 'activate').write_text(f'VIRTUAL_ENV="{place}/.venv/onedl"\n', encoding='utf-8')
-    for python in (scripts / 'python', tmp_path / 'base'):
-        python.write_text(FAKE_PYTHON, encoding='utf-8')
-        python.chmod(0o755)
-    calls = tmp_path / 'calls'
-    settings = dict(CALLS=str(calls), PINS_DIFFER=str(int(pins_differ)), CXX='true', MAX_JOBS='1')
-    settings |= dict(BASE_PYTHON=str(tmp_path / 'base'), FAILS='nothing')
-    if kept:  # first an update that is cut off
-        broken = {**settings, 'FAILS': 'requirements/test.txt'}
-        assert run('tools/setup_env.sh', 'onedl', cwd=tree, **broken).returncode == 1
-        assert 'stack 0' not in (scripts.parent / 'ready').read_text(encoding='utf-8')
-    made = run('tools/setup_env.sh', 'onedl', cwd=tree, **settings)
-    called = calls.read_text(encoding='utf-8')
-    assert ('-m venv' in called) != kept
-    assert scripts.exists() == kept
-    assert ('-r requirements/test.txt' in called) == kept
-    assert not [line for line in called.splitlines() if 'install' in line and 'mmcv' in line]
-    assert made.returncode == (0 if kept else 1), made.stdout
-    if kept:
-        assert 'updating .venv/onedl' in made.stdout
-        assert (scripts.parent / 'ready').read_text(encoding='utf-8') != 'stack 0\nmmsw 0\n'
-
-
-def calls_without_encoding(path: Path) -> list[str]:
-    """Places where a file is read or written as text in whatever encoding the machine has."""
-    found = []
-    for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
-        if not isinstance(node, ast.Call):
-            continue
-        method = isinstance(node.func, ast.Attribute)
-        name = node.func.attr if method else getattr(node.func, 'id', None)
-        named = {word.arg: word.value for word in node.keywords}
-        if name == 'open':  # open(file, mode, ...), path.open(mode, ...)
-            place = 0 if method else 1
-            mode = node.args[place] if len(node.args) > place else named.get('mode')
-            text = not (isinstance(mode, ast.Constant) and 'b' in mode.value)
-        else:  # path.read_text(encoding, ...), path.write_text(text, encoding, ...)
-            place = {'read_text': 0, 'write_text': 1}.get(name, -1) if method else -1
-            text = place >= 0 and len(node.args) <= place
-        if text and 'encoding' not in named:
-            found.append(f'{path.relative_to(ROOT)}:{node.lineno}: {ast.unparse(node.func)}')
-    return found
-
-
-def test_text_files_name_their_encoding() -> None:
-    """Where the machine's encoding is not UTF-8, writing a multiplication sign would fail."""
-    sources = [*ROOT.glob('*.py'), *(ROOT / 'mmsw').rglob('*.py'), *(ROOT / 'tools').rglob('*.py')]
-    assert len(sources) > 100
-    wrong = [place for path in sources for place in calls_without_encoding(path)]
-    not_text = ('Image.open', 'os.open', 'Frames.open')  # have no encoding
-    assert [place for place in wrong if not place.endswith(not_text)] == []
-
-
-def test_the_version_of_torch_is_known_without_importing_it() -> None:
-    assert torch_version() == torch.__version__
-
-
-@pytest.mark.parametrize('leaves', ['library', 'record', 'nothing', 'those of another torch'])
-def test_set_up_builds_where_the_operators_of_this_torch_are_missing(
-    tmp_path: Path, leaves: str
-) -> None:
-    shutil.copy2(ROOT / 'mmsw' / 'ops' / 'compiled.py', tmp_path)
-    if leaves == 'library':
-        compiled.library_path(torch.__version__, tmp_path).touch()
-    elif leaves == 'record':
-        compiled.write_record(tmp_path, torch.__version__, {'cpp': 'MSVC cannot compile them'})
-    elif leaves == 'those of another torch':
-        compiled.library_path('2.99.0+cpu', tmp_path).touch()
-    assert operators_are_built(tmp_path) == (leaves in ('library', 'record'))
-
-
-@pytest.mark.parametrize(
-    ('origin', 'ours'),
-    [
-        ({'url': 'file://{}', 'dir_info': {'editable': True}}, True),
-        ({'url': 'file://{}', 'dir_info': {}}, False),
-        ({'url': 'file:///elsewhere', 'dir_info': {'editable': True}}, False),
-        (None, False),  # from the package index: somebody else's
-    ],
-)
-def test_only_this_checkout_is_removed_under_the_old_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, origin: dict | None, ours: bool
-) -> None:
-    checkout = tmp_path / 'check out'
-    info = tmp_path / 'mmsw-0.0.37.dist-info'
-    info.mkdir()
-    (info / 'METADATA').write_text('Name: mmsw\nVersion: 0.0.37\n', encoding='utf-8')
-    if origin is not None:
-        url = origin['url'].format(str(checkout).replace(' ', '%20'))
-        (info / 'direct_url.json').write_text(json.dumps({**origin, 'url': url}), encoding='utf-8')
-    monkeypatch.syspath_prepend(str(tmp_path))
-    assert is_installed_as_mmsw(checkout) == ours
-
-
-@pytest.mark.parametrize('silence', ['read', 'bash32_read'])
-def test_silence_is_not_taken_for_the_end(silence: str) -> None:
-    """Bash 3.2, which macOS has, ends a read that waited too long with 1, as the end of a file."""
-    text = (ROOT / 'tools' / 'setup_env.sh').read_text(encoding='utf-8')
-    parts = [
-        re.search(rf'^{name}\(\) {{(?:[^\n]*}}$|.*?^}})', text, flags=re.M | re.S)[0]
-        for name in ('note', 'progress')
-    ]
-    script = '\n'.join(
-        [
-            'bash32_read() { builtin read "$@" || return 1; }',
-            'heartbeat=2',
-            *parts,
-        ]
-    ).replace('IFS= read', f'IFS= {silence}')
-    feed = '(echo Collecting first; sleep 5; echo Collecting second) | progress'
-    done = run('bash', '-c', f'set -euo pipefail\n{script}\n{feed}')
-    assert done.returncode == 0, done.stdout
-    said = [line.partition('] ')[2] for line in done.stdout.splitlines()]
-    assert said[0] == 'Collecting first'
-    assert said[-1] == 'Collecting second'
-    assert set(said[1:-1]) == {'still working'}

@@ -60,10 +60,10 @@ PUBLIC = {
         'use_backend'
     ),
     'mmsw.sparsity': (
-        'DenseGradients Density DynamicSettings DynamicSparsity SparsityReport attach_masks '
-        'attach_saved_masks drop_and_grow erk_counts exchange_rate from_torch_prune keep_best '
-        'keep_largest layer_of lost_zeros magnitude_masks masked_layers masks masks_from_zeros '
-        'num_exchanged report reset_state set_masks shared_units uniform_counts'
+        'DenseGradients Density DynamicSettings DynamicSparsity SparsityReport apportion '
+        'attach_masks attach_saved_masks drop_and_grow erk_counts exchange_rate from_torch_prune '
+        'keep_best keep_largest layer_of lost_zeros magnitude_masks masked_layers masks '
+        'masks_from_zeros num_exchanged report reset_state set_masks shared_units uniform_counts'
     ),
 }
 CONSTANTS = {'CLASSES', 'COCO_CLASSES', 'FORMAT', 'PALETTE', '__version__'}  # without docstrings

@@ -61,3 +61,15 @@ def test_old_name_of_network_version_still_works() -> None:
     for option in ('--network-version', '--version'):
         assert parse(['--out', 'DIR', option, 'v1']).versions == ['v1']
     assert parse(['--out', 'DIR']).versions is None
+
+
+@pytest.mark.parametrize('name', ['benchmark_model', 'benchmark_ops'])
+def test_benchmarks_of_speed_share_their_sizes(name: str) -> None:
+    parse = parser_of(name)
+    words = '--out DIR --device cuda --crop 64 96 --batch 2 --threads 1 4 --only one two'
+    given = vars(parse(words.split()))
+    common = dict(out='DIR', device='cuda', crops=[64, 96], batches=[2], threads=[1, 4])
+    expected = {**common, 'only': ['one', 'two']}
+    assert {key: given[key] for key in expected} == expected
+    left_out = vars(parse(['--out', 'DIR']))
+    assert [left_out[key] for key in ('crops', 'batches', 'threads', 'only')] == [None] * 4

@@ -199,10 +199,22 @@ def test_train_without_a_checkpoint_that_nobody_published(
     config: str, parts: tuple[str, ...], ade: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     wishes = ('--data-root', ade, '--work-dir', tmp_path / 'work')
-    for named in ((), ('--pretrained', 'absent.pth')):
-        code = call('train.py', ROOT / 'configs' / f'{config}.py', *wishes, *named)
-        parts = (*parts, 'the only published file is that of SW-T v2', *named[1:])
-        assert_one_error(code, capsys.readouterr().err, *parts)
+    code = call('train.py', ROOT / 'configs' / f'{config}.py', *wishes)
+    parts = (*parts, 'the only published file is that of SW-T v2')
+    assert_one_error(code, capsys.readouterr().err, *parts)
+
+
+def test_a_misspelt_file_to_start_from_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """Neither of data that are missing too, nor of what others have published."""
+    (tmp_path / 'sw_t.pth').touch()
+    wishes = ('--work-dir', tmp_path / 'work', '--pretrained', tmp_path / 'sw-t.pth')
+    code = call('train.py', ROOT / 'configs/upernet_sw_s_ade20k.py', *wishes)
+    line = capsys.readouterr().err
+    end = f'did you mean {tmp_path / "sw_t.pth"}?'
+    assert_one_error(code, line, f'pretrained file {tmp_path / "sw-t.pth"} does not exist', end)
+    assert line.strip().endswith(end)
 
 
 def test_recipes_that_are_named_exist() -> None:

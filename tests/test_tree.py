@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 from pathlib import Path
@@ -50,3 +51,33 @@ def test_no_file_names_a_folder_of_a_machine_or_a_registry() -> None:
     found = {path: found_in(path.read_bytes()) for path in paths if path.is_file() and path != here}
     found = {str(path.relative_to(ROOT)): parts for path, parts in found.items() if parts}
     assert found == {}
+
+
+def calls_without_encoding(path: Path) -> list[str]:
+    """Places where a file is read or written as text in whatever encoding the machine has."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
+        if not isinstance(node, ast.Call):
+            continue
+        method = isinstance(node.func, ast.Attribute)
+        name = node.func.attr if method else getattr(node.func, 'id', None)
+        named = {word.arg: word.value for word in node.keywords}
+        if name == 'open':  # open(file, mode, ...), path.open(mode, ...)
+            place = 0 if method else 1
+            mode = node.args[place] if len(node.args) > place else named.get('mode')
+            text = not (isinstance(mode, ast.Constant) and 'b' in mode.value)
+        else:  # path.read_text(encoding, ...), path.write_text(text, encoding, ...)
+            place = {'read_text': 0, 'write_text': 1}.get(name, -1) if method else -1
+            text = place >= 0 and len(node.args) <= place
+        if text and 'encoding' not in named:
+            found.append(f'{path.relative_to(ROOT)}:{node.lineno}: {ast.unparse(node.func)}')
+    return found
+
+
+def test_text_files_name_their_encoding() -> None:
+    """Where the machine's encoding is not UTF-8, writing a multiplication sign would fail."""
+    sources = [*ROOT.glob('*.py'), *(ROOT / 'mmsw').rglob('*.py'), *(ROOT / 'tools').rglob('*.py')]
+    assert len(sources) > 100
+    wrong = [place for path in sources for place in calls_without_encoding(path)]
+    not_text = ('Image.open', 'os.open', 'Frames.open')  # have no encoding
+    assert [place for place in wrong if not place.endswith(not_text)] == []

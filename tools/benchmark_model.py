@@ -12,6 +12,7 @@ import _clone  # before mmsw
 
 with _clone.toolboxes_needed():
     from mmsw.apis.cli import run_measurement
+    from mmsw.benchmarks.command_line import add_measurement_arguments
     from mmsw.benchmarks.model.benchmark import benchmark_model
 
 
@@ -19,33 +20,10 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, epilog=_EPILOG
     )
-    parser.add_argument(
-        '--out',
-        metavar='DIR',
-        required=True,
-        help='folder to write benchmark.md, benchmark.json and the pictures to',
-    )
-    parser.add_argument(
-        '--device',
-        default='cpu',
-        metavar='DEVICE',
-        help='device to measure: cpu, cuda or cuda:N (default: %(default)s)',
-    )
+    add_measurement_arguments(parser, "'SW-T v2' ConvNeXt")
     parser.add_argument(
         '--quick', dest='preset', action='store_const', const='quick', default='default',
         help='measure the tiny networks only: 512-pixel crop, batch 1 (less than three minutes)',
-    )  # fmt: skip
-    parser.add_argument(
-        '--crop', dest='crops', nargs='+', type=int, metavar='PIXELS',
-        help='sides of the square images, in pixels (default: 224 512)',
-    )  # fmt: skip
-    parser.add_argument(
-        '--batch', dest='batches', nargs='+', type=int, metavar='IMAGES',
-        help='numbers of images per call (default: 1 8)',
-    )  # fmt: skip
-    parser.add_argument(
-        '--threads', nargs='+', type=int, metavar='N',
-        help='numbers of CPU threads (default: the number that torch uses)',
     )  # fmt: skip
     parser.add_argument(
         '--mode', dest='modes', nargs='+', metavar='MODE',
@@ -55,11 +33,6 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         '--dtype', dest='dtypes', nargs='+', metavar='TYPE',
         help='floating types: float32, bfloat16, float16; the last two in eval only '
         '(default: float32)',
-    )  # fmt: skip
-    parser.add_argument(
-        '--only', nargs='+', metavar='NAME',
-        help="measure only contenders whose names contain one of these, for instance 'SW-T v2' "
-        'ConvNeXt (default: all contenders)',
     )  # fmt: skip
     parser.add_argument(
         '--limit', type=float, metavar='SECONDS',

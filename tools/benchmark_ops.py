@@ -12,6 +12,7 @@ import _clone  # before mmsw
 
 with _clone.toolboxes_needed():
     from mmsw.apis.cli import run_measurement
+    from mmsw.benchmarks.command_line import add_measurement_arguments
     from mmsw.benchmarks.operator.benchmark import benchmark_ops
 
 
@@ -19,18 +20,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, epilog=_EPILOG
     )
-    parser.add_argument(
-        '--out',
-        metavar='DIR',
-        required=True,
-        help='folder to write benchmark.md, benchmark.json and the pictures to',
-    )
-    parser.add_argument(
-        '--device',
-        default='cpu',
-        metavar='DEVICE',
-        help='device to measure: cpu, cuda or cuda:N (default: %(default)s)',
-    )
+    add_measurement_arguments(parser, "'mmsw cpp' folded")
     size = parser.add_mutually_exclusive_group()
     size.add_argument(
         '--quick', dest='preset', action='store_const', const='quick', default='default',
@@ -47,26 +37,9 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     # The name it had before; it looks like the version of the program.
     parser.add_argument('--version', dest='versions', nargs='+', help=argparse.SUPPRESS)
     parser.add_argument(
-        '--crop', dest='crops', nargs='+', type=int, metavar='PIXELS',
-        help='sides of the square images, in pixels (default: 224 512)',
-    )  # fmt: skip
-    parser.add_argument(
-        '--batch', dest='batches', nargs='+', type=int, metavar='IMAGES',
-        help='numbers of images per call (default: 1 8)',
-    )  # fmt: skip
-    parser.add_argument(
-        '--threads', nargs='+', type=int, metavar='N',
-        help='numbers of CPU threads (default: the number that torch uses)',
-    )  # fmt: skip
-    parser.add_argument(
         '--sparsity', dest='sparsities', nargs='*', type=float, metavar='SHARE',
         help='shares of pruned filters to measure, from 0 to below 1; without a value, skip this '
         'part (default: 0 0.1 0.2 ... 0.9)',
-    )  # fmt: skip
-    parser.add_argument(
-        '--only', nargs='+', metavar='NAME',
-        help="measure only contenders whose names contain one of these, for instance 'mmsw cpp' "
-        'folded (default: all contenders)',
     )  # fmt: skip
     parser.add_argument(
         '--seed',

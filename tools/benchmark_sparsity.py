@@ -17,8 +17,18 @@ with _clone.toolboxes_needed():
     from mmsw.benchmarks.sparse_training.plan import METHODS, UPDATES, SparsitySettings
     from mmsw.benchmarks.sparse_training.study import SparsityStudy
     from mmsw.errors import UsageError
+    from mmsw.sparsity.dynamic_settings import PRUNES, REDISTRIBUTIONS
 
 _CONFIG = Path(__file__).resolve().parents[1] / 'configs/demo/pretrain_sw_mini_scenes.py'
+
+_RULES = (
+    ('prune', PRUNES, 'which filters go'),
+    (
+        'redistribution',
+        [name for name in REDISTRIBUTIONS if name],
+        'what filters move between layers by',
+    ),
+)
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -52,6 +62,14 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         help='iterations between two updates of the masks (default: chosen so that a run has '
         f'{UPDATES} updates)',
     )
+    for rule, values, what in _RULES:
+        parser.add_argument(
+            f'--{rule}',
+            choices=values,
+            metavar='RULE',
+            help=f'{what}: {" or ".join(values)} (default: that of DynamicSparsityHook); '
+            'another rule needs another --out folder',
+        )
     parser.add_argument(
         '--jobs',
         type=int,
@@ -95,6 +113,7 @@ def _study(args: argparse.Namespace) -> SparsityStudy:
         max_iters=args.max_iters,
         interval=args.interval,
         jobs=args.jobs,
+        rules={rule: value for rule, *_ in _RULES if (value := vars(args)[rule]) is not None},
     )
     return SparsityStudy(args.config, args.data, args.cfg_options, settings)
 
@@ -105,6 +124,7 @@ Exit code: 0 done; 1 a run failed (see the report); 2 bad arguments.
 Examples:
   python tools/benchmark_sparsity.py --out work_dirs/sparse_training --dry-run
   python tools/benchmark_sparsity.py --out work_dirs/short --methods dense,filter --seeds 1
+  python tools/benchmark_sparsity.py --out work_dirs/moved --redistribution momentum
 """
 
 

@@ -82,6 +82,8 @@ def build_runner(
         wandb=wandb,
     )
     cfg = plan.cfg
+    if pretrained and '://' not in os.fspath(pretrained) and not cfg.get('resume'):
+        existing_file(pretrained, 'pretrained file')
     check_data(cfg, [name for name in ('train_dataloader', 'val_dataloader') if cfg.get(name)])
     if not cfg.get('resume'):
         check_pretrained(cfg)

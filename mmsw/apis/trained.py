@@ -6,6 +6,7 @@ import os
 import re
 from collections import OrderedDict
 from collections.abc import Mapping, MutableMapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,16 @@ def existing_file(path: str | os.PathLike[str], what: str) -> str:
         check_address(name)
     elif not Path(name).is_file():
         problem = 'is a folder' if Path(name).is_dir() else 'does not exist'
-        raise UsageError(f'{what} {name} {problem} (working folder: {Path.cwd()})')
+        raise UsageError(f'{what} {name} {problem} (working folder: {Path.cwd()}){_alike(name)}')
     return name
+
+
+def _alike(path: str) -> str:
+    """The file beside a missing one that its name is most like, as the end of a message."""
+    folder = Path(path).parent
+    names = [item.name for item in folder.iterdir() if item.is_file()] if folder.is_dir() else []
+    found = get_close_matches(Path(path).name, names, n=1)
+    return f'; did you mean {folder / found[0]}?' if found else ''
 
 
 def state_dict_of(checkpoint: Any, revise_keys: list[tuple[str, str]] = REVISE_KEYS) -> OrderedDict:

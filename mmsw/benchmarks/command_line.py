@@ -1,4 +1,4 @@
-"""What the command lines of the benchmarks of training have in common."""
+"""What the command lines of the benchmarks have in common."""
 
 from __future__ import annotations
 
@@ -37,6 +37,45 @@ def add_study_arguments(parser: argparse.ArgumentParser) -> None:
         help='change settings of every config, as in tools/train.py',
     )
     parser.add_argument('--dry-run', action='store_true', help='print the planned runs and stop')
+
+
+def add_measurement_arguments(parser: argparse.ArgumentParser, contenders: str) -> None:
+    """Options that every benchmark of speed has.
+
+    Args:
+        parser: They are added to it.
+        contenders: Parts of names of contenders, as an example in the help.
+    """
+    parser.add_argument(
+        '--out',
+        metavar='DIR',
+        required=True,
+        help='folder to write benchmark.md, benchmark.json and the pictures to',
+    )
+    parser.add_argument(
+        '--device',
+        default='cpu',
+        metavar='DEVICE',
+        help='device to measure: cpu, cuda or cuda:N (default: %(default)s)',
+    )
+    for option, name, unit, what in (
+        ('--crop', 'crops', 'PIXELS', 'sides of the square images, in pixels (default: 224 512)'),
+        ('--batch', 'batches', 'IMAGES', 'numbers of images per call (default: 1 8)'),
+        (
+            '--threads',
+            'threads',
+            'N',
+            'numbers of CPU threads (default: the number that torch uses)',
+        ),
+    ):
+        parser.add_argument(option, dest=name, nargs='+', type=int, metavar=unit, help=what)
+    parser.add_argument(
+        '--only',
+        nargs='+',
+        metavar='NAME',
+        help='measure only contenders whose names contain one of these, for instance '
+        f'{contenders} (default: all contenders)',
+    )
 
 
 def carry_out(study: Callable[[], Study], args: argparse.Namespace) -> int:

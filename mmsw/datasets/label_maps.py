@@ -122,9 +122,10 @@ def _cure(value: int, what: str) -> str:
     if what.split(' of image ')[0].lower().endswith(_LOSSY):
         return 'save label maps as PNG, since JPEG changes values, and makes new ones at borders'
     return (
-        'correct the label map, name every class in metainfo.classes and set num_classes of the '
-        f'heads, or leave such pixels out: own_data.ignore=({value},) in a config with own data, '
-        f"dict(type='MapLabelValues', ignore=({value},)) behind LoadAnnotations in any other"
+        'correct the label map, name every class, or leave such pixels out. In a config with own '
+        f'data that is own_data.classes and own_data.ignore=({value},), in any other '
+        "metainfo.classes with num_classes of the heads, and dict(type='MapLabelValues', "
+        f'ignore=({value},)) behind LoadAnnotations'
     )
 
 

@@ -1,6 +1,16 @@
-"""What is pruned: masks of a network, how they are chosen, and what they leave."""
+"""What is pruned: masks of a network, how they are chosen, and what they leave.
 
-from .allocate import erk_counts, keep_best, uniform_counts
+- Masks of layers: ``layer_masks`` (read, set, check), ``attach`` (layers that bring none),
+  ``torch_prune`` (masks of other programs), ``density`` (report).
+- Units, whole filters or single weights, as vectors: ``units``, ``select`` (the best of one layer),
+  ``allocate`` (how many in which layer).
+- Dynamic sparse training: ``dynamic`` in the order of things, with ``dynamic_settings`` and
+  ``dynamic_state`` (what a checkpoint holds); ``start``; ``exchange`` (one vector),
+  ``layer_exchange`` (the paths of a layer) and ``redistribution`` (between layers);
+  ``dense_gradients`` and ``optimizer_state``.
+"""
+
+from .allocate import apportion, erk_counts, keep_best, uniform_counts
 from .attach import attach_masks, attach_saved_masks
 from .dense_gradients import DenseGradients
 from .density import Density, SparsityReport, report
@@ -18,6 +28,7 @@ __all__ = [
     'DynamicSettings',
     'DynamicSparsity',
     'SparsityReport',
+    'apportion',
     'attach_masks',
     'attach_saved_masks',
     'drop_and_grow',

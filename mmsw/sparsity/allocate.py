@@ -1,4 +1,4 @@
-"""How much to keep where: from one sparsity for all layers to counts per layer.
+"""How much to keep where: from one sparsity, or one number, for all layers to counts per layer.
 
 ``uniform`` gives every layer the same density. ``erk`` (Erdos-Renyi-Kernel; Mocanu et al. 2018,
 arXiv 1707.04780, and Evci et al. 2020, arXiv 1911.11134) gives smaller weights a higher one. The
@@ -12,7 +12,8 @@ total)``, unless there are more layers than that.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import floor, prod
+from fractions import Fraction
+from math import floor, inf, prod
 
 import torch
 from torch import Tensor
@@ -72,32 +73,78 @@ def erk_counts(
 def _counts(raw: Mapping[str, float], sizes: Mapping[str, int], sparsity: float) -> dict[str, int]:
     """Integers nearest to ``factor * raw * size``, within 1 and size, with the exact sum."""
     total = num_kept(sum(sizes.values()), sparsity, len(sizes))
-    share = _shares(raw, sizes, total)
-    counts = {name: min(size, max(1, floor(share[name]))) for name, size in sizes.items()}
-    order = sorted(sizes, key=lambda name: share[name] - floor(share[name]), reverse=True)
-    while (missing := total - sum(counts.values())) != 0:
-        step = 1 if missing > 0 else -1
-        for name in order if step > 0 else reversed(order):
-            if missing and 1 <= counts[name] + step <= sizes[name]:
-                counts[name] += step
-                missing -= step
-    return counts
+    weights = {name: raw[name] * size for name, size in sizes.items()}
+    return _whole(_shares(total, weights, sizes), sizes, total, least=1)
 
 
-def _shares(raw: Mapping[str, float], sizes: Mapping[str, int], total: int) -> dict[str, float]:
-    full: set[str] = set()  # layers that are not pruned
+def apportion(
+    total: int, weights: Mapping[str, float], limits: Mapping[str, int]
+) -> dict[str, int]:
+    """Split a number in proportion to weights, into whole parts that have limits.
+
+    What would exceed a limit is split among the others, in the same proportion. Parts are rounded
+    by the largest remainder: down, and one more for those that lose most by it; among equals for
+    the earlier ones. Where nothing but weights of zero are left, the rest is split evenly.
+
+    Args:
+        total: The number, at most the sum of the limits.
+        weights: By name, finite and not negative.
+        limits: By the same names, the most that a part can be; not negative.
+
+    Returns:
+        Parts by name, in the order of the limits; their sum is exactly ``total``.
+
+    Raises:
+        ValueError: If there is no such split, or a weight is negative or not finite.
+    """
+    odd = [name for name in limits if not 0 <= weights[name] < inf]
+    if odd:
+        raise SparsityError(
+            'only finite numbers that are not negative can be shared out by; those of '
+            f'{listed(odd)} are not'
+        )
+    if not 0 <= total <= sum(limits.values()):
+        raise ValueError(f'cannot split {total} into parts of at most {sum(limits.values())}')
+    exact = {name: Fraction(weights[name]) for name in limits}
+    return _whole(_shares(total, exact, limits), limits, total, least=0)
+
+
+def _shares(
+    total: int, weights: Mapping[str, float | Fraction], limits: Mapping[str, int]
+) -> dict[str, float | Fraction]:
+    """Parts in proportion to the weights, none above its limit, not yet whole."""
+    full: set[str] = set()
     while True:
-        rest = total - sum(sizes[name] for name in full)
-        weight = sum(raw[name] * size for name, size in sizes.items() if name not in full)
+        rest = total - sum(limits[name] for name in full)
+        weight = sum(weights[name] for name in limits if name not in full)
         factor = rest / weight if weight else 0.0
-        more = {n for n in sizes if n not in full and factor * raw[n] > 1 + 1e-12}
+        more = {
+            name
+            for name, limit in limits.items()
+            if name not in full and factor * weights[name] > limit * (1 + 1e-12)
+        }
         if not more:
             break
         full |= more
     return {
-        name: float(size) if name in full else factor * raw[name] * size
-        for name, size in sizes.items()
+        name: float(limit) if name in full else factor * weights[name]
+        for name, limit in limits.items()
     }
+
+
+def _whole(
+    shares: Mapping[str, float | Fraction], limits: Mapping[str, int], total: int, least: int
+) -> dict[str, int]:
+    """Shares by the largest remainder, between ``least`` and the limit each."""
+    counts = {name: min(limit, max(least, floor(shares[name]))) for name, limit in limits.items()}
+    order = sorted(limits, key=lambda name: shares[name] - floor(shares[name]), reverse=True)
+    while (missing := total - sum(counts.values())) != 0:
+        step = 1 if missing > 0 else -1
+        for name in order if step > 0 else reversed(order):
+            if missing and least <= counts[name] + step <= limits[name]:
+                counts[name] += step
+                missing -= step
+    return counts
 
 
 def keep_best(scores: Mapping[str, Tensor], sparsity: float) -> tuple[dict[str, Tensor], list[str]]:

@@ -1,13 +1,15 @@
 """Dynamic sparse training of one network: which filters to start with, which to exchange when.
 
-The choices are made by the functions of :mod:`mmsw.sparsity.allocate` and
-:mod:`mmsw.sparsity.exchange`; this class knows the layers, the order of things and the random
+The choices are made elsewhere: the first one in :mod:`mmsw.sparsity.start`, the number that each
+layer exchanges in :mod:`mmsw.sparsity.redistribution`, the units in
+:mod:`mmsw.sparsity.layer_exchange`. This class knows the layers, the order of things and the random
 generator. It needs no training framework: mmengine's hook and the tests use it alike.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,15 +18,16 @@ from torch import Tensor, nn
 from mmsw.errors import SparsityError
 from mmsw.wording import listed
 
-from .allocate import erk_counts, keep_best, uniform_counts
 from .attach import layers_in_scope, mask_of_zeros
 from .dynamic_settings import DynamicSettings
 from .dynamic_state import DynamicState, check_kept, damaged
-from .exchange import drop_and_grow, exchange_rate, num_exchanged, shared_units
+from .exchange import exchange_rate, num_exchanged
+from .layer_exchange import OwnMasks, PathUnits, SharedMask
 from .layer_masks import layer_of, masks, set_masks
 from .optimizer_state import reset_state
-from .select import keep_largest_number
-from .units import kept_units, mask_of_units, unit_norms, unit_sums
+from .redistribution import mean_magnitude, redistribute
+from .start import start_units
+from .units import kept_units, kept_weight, mask_of_units, unit_norms, unit_sums
 
 
 class DynamicSparsity:
@@ -87,136 +90,128 @@ class DynamicSparsity:
                     "checkpoint (model.backbone.init_cfg), or choose start='snip'"
                 )
             return current, []
-        kept, least = self._start_units(gradients)
+        kept, least = start_units(self.layers, self.groups, settings, gradients)
         return {
             name: mask_of_units(kept[group], self.layers[name].mask, settings.granularity)
             for group, names in self.groups.items()
             for name in names
         }, least
 
-    def _start_units(
-        self, gradients: Mapping[str, Tensor] | None
-    ) -> tuple[dict[str, Tensor], list[str]]:
-        """Units to keep by layer; all paths of a layer share them."""
-        settings = self.settings
-        if settings.start == 'snip':
-            missing = sorted(set(self.layers) - set(gradients or {}))
-            if missing:
-                raise ValueError(
-                    f"start='snip' needs gradients; there are none of {listed(missing)}"
-                )
-            silent = [name for name in self.layers if not bool(gradients[name].any())]
-            if silent:
-                raise SparsityError(
-                    "start='snip' ranks weights by the gradient of the loss, which is zero in all "
-                    f'of {len(silent)} of {len(self.layers)} layers ({listed(silent)}): they take '
-                    'no part in the loss, or are multiplied by zero. Leave these layers out of the '
-                    "model, freeze them, or choose start='erk' or 'uniform'"
-                )
-            return keep_best(
-                {group: self._saliency(names, gradients) for group, names in self.groups.items()},
-                settings.sparsity,
-            )
-        scores = {
-            group: sum(self._importance(name) for name in names)
-            for group, names in self.groups.items()
-        }
-        sizes = {group: len(score) for group, score in scores.items()}
-        if settings.start == 'uniform':
-            counts = uniform_counts(sizes, settings.sparsity)
-        else:
-            shapes = {g: self.layers[names[0]].weight.shape for g, names in self.groups.items()}
-            counts = erk_counts(shapes, sizes, settings.sparsity)
-        least = [group for group, count in counts.items() if count == 1 < sizes[group]]
-        return {group: keep_largest_number(scores[group], counts[group]) for group in sizes}, least
-
-    def _saliency(self, names: Sequence[str], gradients: Mapping[str, Tensor]) -> Tensor:
-        """|derivative of the loss by a factor on the unit|: what its removal changes, to first
-        order; the paths of a layer are removed together."""
-        return sum(
-            unit_sums(
-                self.layers[name].weight.detach().cpu().double() * gradients[name].cpu().double(),
-                self.settings.granularity,
-            )
-            for name in names
-        ).abs()
-
-    def _importance(self, name: str) -> Tensor:
-        layer = self.layers[name]
-        weight = layer.weight.detach().masked_fill(~layer.mask, 0.0)
-        return unit_norms(weight, self.settings.granularity)
-
     def next_masks(
-        self, step: int, steps: int, gradients: Mapping[str, Tensor] | None = None
+        self,
+        step: int,
+        steps: int,
+        gradients: Mapping[str, Tensor] | None = None,
+        momentum: Mapping[str, Tensor] | None = None,
     ) -> tuple[dict[str, Tensor], float]:
         """Masks after one more exchange; nothing is set yet, but the generator moves on.
 
         A layer whose gradients are all zero exchanges nothing: random depth has skipped it, and
-        nothing tells which units to grow.
+        nothing tells which units to grow, or how many.
 
         Args:
             step: Iterations done.
             steps: Iterations over which the share falls from ``prune_rate`` to ``end_rate``.
             gradients: For growth by gradient or momentum: dense ones by layer name.
+            momentum: For redistribution by momentum: running means of them, by layer name.
 
         Returns:
             Masks by layer name, and the share of the kept units that was exchanged at most.
 
         Raises:
             SparsityError: If a weight or a gradient that matters is not finite.
+            ValueError: If what the settings need is not given.
         """
         settings = self.settings
+        if settings.grow != 'random' and gradients is None:
+            raise ValueError(f'grow={settings.grow!r} needs gradients')
+        if settings.redistribution == 'momentum' and momentum is None:
+            raise ValueError("redistribution='momentum' needs momentum")
         self.updates += 1
         aligned = settings.align_interval and self.updates % settings.align_interval == 0
         rate = exchange_rate(step, steps, settings.prune_rate, settings.end_rate)
+        layers = {
+            group: (SharedMask if aligned and len(names) > 1 else OwnMasks)(
+                [self._units(name) for name in names]
+            )
+            for group, names in self.groups.items()
+            if self._is_told(names, gradients, momentum)
+        }
+        numbers = self._numbers(layers, rate, momentum)
         new = {}
-        for names in self.groups.values():
-            if settings.grow != 'random' and not any(bool(gradients[n].any()) for n in names):
+        for group, names in self.groups.items():
+            if group not in layers:
                 new.update({name: self.layers[name].mask.clone() for name in names})
                 continue
-            kept = [kept_units(self.layers[n].mask, settings.granularity) for n in names]
-            importance = [self._importance(name) for name in names]
-            if aligned and len(names) > 1:
-                new.update(self._exchange_shared(names, kept, importance, rate, gradients))
-                continue
-            for name, units, values in zip(names, kept, importance, strict=True):
-                number = num_exchanged(int(units.sum()), len(units), rate)
-                growth = self._growth([name], len(units), gradients)
-                new[name] = self._mask(name, drop_and_grow(units, values, growth, number))
+            units = layers[group].exchange(*numbers[group], self._growth(names, gradients))
+            new.update(
+                {
+                    name: mask_of_units(kept, self.layers[name].mask, settings.granularity)
+                    for name, kept in zip(names, units, strict=True)
+                }
+            )
         return new, rate
 
-    def _exchange_shared(
+    def _is_told(
         self,
         names: Sequence[str],
-        kept: Sequence[Tensor],
-        importance: Sequence[Tensor],
-        rate: float,
         gradients: Mapping[str, Tensor] | None,
-    ) -> dict[str, Tensor]:
-        """Give the paths one mask, and exchange the same units in all of them."""
-        shared = shared_units(kept, importance)
-        common = torch.stack(shared).all(0)
-        rest = torch.stack(shared).any(0) & ~common  # of a sum that the paths do not divide
-        values = sum(torch.where(k, v, 0.0) for k, v in zip(kept, importance, strict=True))
-        growth = self._growth(names, len(common), gradients)
-        growth = torch.where(rest, -1.0, growth)
-        free = len(common) - int(common.sum()) - int(rest.sum())
-        number = min(num_exchanged(int(common.sum()), len(common), rate), free)
-        common = drop_and_grow(common, values, growth, number)
-        return {
-            name: self._mask(name, common | (units & rest))
-            for name, units in zip(names, shared, strict=True)
-        }
+        momentum: Mapping[str, Tensor] | None,
+    ) -> bool:
+        """Whether what decides about a layer is not all zero."""
+        by_growth = self.settings.grow == 'random' or any(bool(gradients[n].any()) for n in names)
+        by_number = self.settings.redistribution != 'momentum' or any(
+            bool(momentum[n].any()) for n in names
+        )
+        return by_growth and by_number
+
+    def _numbers(
+        self,
+        layers: Mapping[str, OwnMasks | SharedMask],
+        rate: float,
+        momentum: Mapping[str, Tensor] | None,
+    ) -> dict[str, tuple[list[int], int | None]]:
+        """What each layer drops, by path, and grows; ``None``: as much."""
+        if self.settings.redistribution is None:
+            return {
+                group: (layer.dropped(partial(num_exchanged, rate=rate)), None)
+                for group, layer in layers.items()
+            }
+        shares = {group: self._share(self.groups[group], momentum) for group in layers}
+        return redistribute(layers, rate, shares)
+
+    def _share(self, names: Sequence[str], momentum: Mapping[str, Tensor] | None) -> float:
+        """In proportion to what a layer grows, see :mod:`mmsw.sparsity.redistribution`."""
+        how = self.settings.redistribution
+        if how == 'nonzeros':
+            norms = (self._units(name).importance for name in names)
+            return float(sum(int(values.count_nonzero()) for values in norms))
+        values = [momentum[n] if how == 'momentum' else self.layers[n].weight for n in names]
+        return mean_magnitude(values, [self.layers[name].mask for name in names])
+
+    def _units(self, name: str) -> PathUnits:
+        layer, granularity = self.layers[name], self.settings.granularity
+        weight = kept_weight(layer)
+        return PathUnits(
+            kept_units(layer.mask, granularity),
+            unit_norms(weight, granularity),
+            unit_sums(weight, granularity) if self.settings.prune == 'set' else None,
+        )
 
     def _growth(
-        self, names: Sequence[str], number: int, gradients: Mapping[str, Tensor] | None
-    ) -> Tensor:
-        if self.settings.grow == 'random':
-            return torch.rand(number, generator=self.generator, dtype=torch.float64)
-        return sum(unit_norms(gradients[name], self.settings.granularity) for name in names)
+        self, names: Sequence[str], gradients: Mapping[str, Tensor] | None
+    ) -> Callable[[int | None], Tensor]:
+        """Scores of the units for growth: of one path, or of all paths together."""
+        granularity = self.settings.granularity
 
-    def _mask(self, name: str, units: Tensor) -> Tensor:
-        return mask_of_units(units, self.layers[name].mask, self.settings.granularity)
+        def scores(path: int | None) -> Tensor:
+            if self.settings.grow == 'random':
+                number = len(kept_units(self.layers[names[0]].mask, granularity))
+                return torch.rand(number, generator=self.generator, dtype=torch.float64)
+            chosen = names if path is None else [names[path]]
+            return sum(unit_norms(gradients[name], granularity) for name in chosen)
+
+        return scores
 
     def num_kept(self, new: Mapping[str, Tensor] | None = None) -> int:
         """Units that the masks of the network, or the given ones, keep in all."""

@@ -13,8 +13,11 @@ from .dynamic_state import is_plain
 from .units import check_granularity
 
 STARTS = ('snip', 'erk', 'uniform', 'from_checkpoint')
+PRUNES = ('magnitude', 'set')
 GROWS = ('random', 'gradient', 'momentum')
+REDISTRIBUTIONS = (None, 'momentum', 'magnitude', 'nonzeros')
 _NEVER_CHANGE = ('sparsity', 'granularity', 'scope')  # while a training goes on
+_CHOICES = {'start': STARTS, 'prune': PRUNES, 'grow': GROWS, 'redistribution': REDISTRIBUTIONS}
 _OF_THE_PAST = ('start', 'seed')  # of no effect once a training has begun
 
 
@@ -30,8 +33,17 @@ class DynamicSettings:
         sparsity: Share of the units to prune, in ``[0, 1)``; ``None`` with ``'from_checkpoint'``.
         prune_rate: Share of a layer's kept units that the first update exchanges, in ``[0, 1]``.
         end_rate: The same at the end; in between lies a half cosine.
-        grow: Which units come where the smallest go: ``'random'``, those of the largest
-            ``'gradient'``, or of the largest running mean of gradients, ``'momentum'``.
+        prune: Which units go: those of the smallest ``'magnitude'`` (L2 norm), or ``'set'``, the
+            smallest positive and the largest negative ones, in proportion to the numbers of both
+            (SET, arXiv 1707.04780). The sign of a filter is that of the sum of its weights; a sum
+            of zero counts as positive. In both, units that are all zero go first.
+        grow: Which units come where others go: ``'random'``, those of the largest ``'gradient'``,
+            or of the largest running mean of gradients, ``'momentum'``.
+        redistribution: How many units grow in which layer. ``None``: as many as it dropped, so
+            that every path keeps its number. Otherwise what all layers dropped is shared out to
+            them, see :mod:`mmsw.sparsity.redistribution`: in proportion to the mean ``'momentum'``
+            or ``'magnitude'`` of their kept weights, or to their number of ``'nonzeros'`` (sparse
+            momentum, arXiv 1907.04840). All layers together keep their number.
         granularity: What a unit is: ``'filter'`` (a whole small kernel) or ``'weight'``.
         align_interval: Every so many updates the paths of a layer share one mask; in between each
             path goes its own way. ``None``: always its own way. The start is shared.
@@ -44,7 +56,9 @@ class DynamicSettings:
     sparsity: float | None = None
     prune_rate: float = 0.3
     end_rate: float = 0.005
+    prune: str = 'magnitude'
     grow: str = 'random'
+    redistribution: str | None = None
     granularity: str = 'filter'
     align_interval: int | None = 131
     scope: str | None = None
@@ -53,7 +67,7 @@ class DynamicSettings:
     def __post_init__(self) -> None:
         for name, value in list(vars(self).items()):
             object.__setattr__(self, name, plain_setting(name, value))
-        for name, known in (('start', STARTS), ('grow', GROWS)):
+        for name, known in _CHOICES.items():
             if getattr(self, name) not in known:
                 raise ValueError(f'{name} must be one of {known}, got {getattr(self, name)!r}')
         check_granularity(self.granularity)
@@ -79,13 +93,22 @@ class DynamicSettings:
         if self.seed < 0:
             raise ValueError(f'seed must not be negative, got {self.seed}')
 
+    @property
+    def goes_by_gradients(self) -> bool:
+        """Whether an update needs gradients of the loss."""
+        return self.grow != 'random' or self.goes_by_momentum
+
+    @property
+    def goes_by_momentum(self) -> bool:
+        """Whether an update needs their running mean."""
+        return 'momentum' in (self.grow, self.redistribution)
+
     @classmethod
     def by_name(cls, given: Mapping[str, Any], beside: Collection[str] = ()) -> DynamicSettings:
         """Settings as a config gives them.
 
         Args:
-            given: Settings by name. ``prune='magnitude'``, which configs may still say, is what
-                happens anyway.
+            given: Settings by name.
             beside: Other names that the config may use, for the message.
 
         Raises:
@@ -93,7 +116,6 @@ class DynamicSettings:
             ValueError: If a setting has a value that makes no sense.
         """
         known = [setting.name for setting in fields(cls)]
-        given = _without_prune(given)
         unknown = [name for name in given if name not in known]
         if unknown:
             raise SparsityError(
@@ -111,7 +133,7 @@ class DynamicSettings:
         Raises:
             SparsityError: If another sparsity, granularity or scope is asked for.
         """
-        mine, recorded = vars(self), _without_prune(recorded)
+        mine = vars(self)
         if self.sparsity is None:  # that of the checkpoint
             recorded = {**recorded, 'sparsity': None}
         changed = differences(recorded, {name: mine[name] for name in _NEVER_CHANGE})
@@ -148,14 +170,3 @@ def differences(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> list[str
         for name, value in now.items()
         if name in recorded and name not in _OF_THE_PAST and recorded[name] != value
     ]
-
-
-def _without_prune(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings without the one that only ever had one value."""
-    settings = dict(settings)
-    prune = settings.pop('prune', 'magnitude')
-    if prune != 'magnitude':
-        raise SparsityError(
-            f"prune must be 'magnitude', got {prune!r}: the smallest units go; leave it out"
-        )
-    return settings

@@ -14,6 +14,7 @@ from mmsw.wording import listed
 
 DYNAMIC_SPARSITY = 'dynamic_sparsity'  # key of a checkpoint: the state of such a training
 STATE_VERSION = 2
+_FIRST_SETTINGS = {'prune': 'magnitude', 'redistribution': None}  # what was done before they were
 _VERSION_1 = {'settings': None, 'pending': False, 'momentum': {}}  # what it may lack
 
 
@@ -68,6 +69,8 @@ class DynamicState:
             unknown = version < 2 and name in ('settings', 'kept') and parts[name] is None
             if not unknown and not fits(parts.get(name)):
                 raise damaged(f'{name} is {_what(parts.get(name))}, expected {expected}')
+        if parts['settings'] is not None:
+            parts['settings'] = {**_FIRST_SETTINGS, **parts['settings']}
         return cls(**{name: parts[name] for name in _PARTS})
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 GRANULARITIES = ('filter', 'weight')
 
@@ -29,6 +29,11 @@ def unit_norms(values: Tensor, granularity: str) -> Tensor:
     if granularity == 'filter':
         return torch.linalg.vector_norm(values, dim=1)
     return values.abs().flatten()
+
+
+def kept_weight(layer: nn.Module) -> Tensor:
+    """Weight of a masked layer, zero where it is pruned; without gradient."""
+    return layer.weight.detach().masked_fill(~layer.mask, 0.0)
 
 
 def unit_sums(values: Tensor, granularity: str) -> Tensor:

@@ -74,6 +74,7 @@ def test_endings_are_counted_and_a_second_set_takes_them(folder, caplog) -> None
     root = folder('a.jpg b.JPG c.JPG d.png', 'a.png b.png c.png d.png')
     (message,) = warnings_of(segmentation_data(root), caplog)
     assert "img_suffix='.jpg', but 2 end in .JPG, 1 ends in .png. Rename them, or" in message
+    assert "own_data.image_suffix=('.jpg', '.png') in a config with own data" in message
     sets = [segmentation_data(root, img_suffix=ending) for ending in ('.jpg', '.JPG', '.png')]
     assert len(ConcatDataset(sets)) == 4
     assert warnings_of(ConcatDataset(sets), caplog) == []

@@ -122,7 +122,8 @@ def test_loaders_learn_the_classes(kind: str, folder) -> None:
     assert dataset[0]['gt_seg_map'].max() == 255
     with pytest.raises(DataError, match=r'01\.png .* has the value 7 in 36 of its pixels'):
         dataset[1]
-    with pytest.raises(DataError, match='has the value 7'):
+    cure = r'own data that is own_data\.classes and own_data\.ignore=\(7,\), .* metainfo\.classes'
+    with pytest.raises(DataError, match=rf'has the value 7.*{cure}'):
         look_at_label_maps(dataset, 'train_dataloader', LOGGER)
 
 

@@ -27,8 +27,16 @@ def in_two(work_dir: Path, hooks: list, **kwargs) -> Runner:
     )
 
 
-def build(work_dir: Path, grow: str, seed: int, **kwargs) -> Runner:
-    settings = dict(start='snip', interval=1, prune_rate=0.5, grow=grow, align_interval=3)
+RULES = {
+    'random': {},
+    'gradient': dict(grow='gradient'),
+    'momentum': dict(grow='momentum'),
+    'redistributed': dict(grow='gradient', prune='set', redistribution='momentum'),
+}
+
+
+def build(work_dir: Path, rules: dict, seed: int, **kwargs) -> Runner:
+    settings = dict(start='snip', interval=1, prune_rate=0.5, align_interval=3, **rules)
     hooks = [dict(type='SparsityReportHook'), dynamic_hook(**settings, seed=seed)]
     return in_two(work_dir, hooks, **kwargs)
 
@@ -63,21 +71,21 @@ def look_before_training(work_dir: Path) -> None:
 
 def main(work_dir: str) -> None:
     look_before_training(Path(work_dir) / 'look')
-    for grow in ('random', 'gradient', 'momentum'):
-        folder = Path(work_dir) / grow
+    for name, rules in RULES.items():
+        folder = Path(work_dir) / name
         # each process with a generator of its own: the first one's choice must hold
-        runner = build(folder, grow, seed=dist.get_rank())
+        runner = build(folder, rules, seed=dist.get_rank())
         start = sparsity.masks(runner.model)
         runner.train()
         now = sparsity.masks(runner.model)
-        assert any(not torch.equal(start[name], mask) for name, mask in now.items())
+        assert any(not torch.equal(start[layer], mask) for layer, mask in now.items())
         assert_same_in_both(now.values())
         assert_same_in_both(runner.model.module.parameters())
 
         torch.manual_seed(1)  # other weights, which the checkpoint replaces
         resumed = build(
             folder / 'resumed',
-            grow,
+            rules,
             seed=dist.get_rank(),
             resume=True,
             load_from=str(folder / 'iter_2.pth'),
@@ -85,9 +93,9 @@ def main(work_dir: str) -> None:
         resumed.train()
         assert_same_in_both(resumed.model.module.parameters())
         pairs = zip(resumed.model.parameters(), runner.model.parameters(), strict=True)
-        assert all(torch.equal(one, other) for one, other in pairs), grow
+        assert all(torch.equal(one, other) for one, other in pairs), name
         again = sparsity.masks(resumed.model)
-        assert all(torch.equal(again[name], mask) for name, mask in now.items()), grow
+        assert all(torch.equal(again[layer], mask) for layer, mask in now.items()), name
 
 
 if __name__ == '__main__':

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from fractions import Fraction
-from pathlib import Path
 
 import mmengine.optim.optimizer.amp_optimizer_wrapper as amp_module
 import pytest
@@ -15,6 +14,7 @@ from mmengine.registry import HOOKS, OPTIM_WRAPPERS
 from toy import EMA, POINTWISE, ToyData, build_runner, train_with_log
 from toy import dynamic_hook as hook
 from two_processes import run_in_two_processes
+from watched import ADAMW, TOTAL, assert_same, train
 
 from mmsw import sparsity
 from mmsw.checkpoint import load_checkpoint_file
@@ -22,62 +22,9 @@ from mmsw.engine.hooks import DynamicSparsityHook, SparsityLostError
 from mmsw.errors import SparsityError
 from mmsw.sparsity import masks, report
 
-ADAMW = dict(type='AdamW', lr=1e-2, weight_decay=0.05)
 SGD = dict(type='SGD', lr=1e-2, momentum=0.9, weight_decay=1e-2)
 SLOW = dict(type='SGD', lr=1e-4)
 SAMPLER = dict(type='DefaultSampler', shuffle=False)
-TOTAL = 2856  # filters of the toy network
-
-
-class Watch(Hook):
-    """Notes after every iteration which weights are kept, and that no other one is not zero."""
-
-    priority = 'LOWEST'
-
-    def __init__(self) -> None:
-        self.seen: list[dict[str, torch.Tensor]] = []
-
-    def before_train(self, runner) -> None:
-        self._look(runner)
-
-    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
-        self._look(runner)
-        for state in runner.optim_wrapper.optimizer.state.values():
-            for key in ('exp_avg', 'exp_avg_sq', 'momentum_buffer'):
-                assert state.get(key) is None or torch.isfinite(state[key]).all()
-
-    def _look(self, runner) -> None:
-        now = masks(runner.model)
-        assert sparsity.lost_zeros(runner.model.state_dict(), now) == {}
-        optimizer = runner.optim_wrapper.optimizer
-        for name, layer in sparsity.masked_layers(runner.model):
-            for value in optimizer.state.get(layer.weight, {}).values():
-                if value is not None and value.shape == layer.weight.shape:
-                    assert torch.count_nonzero(value[~now[name]]) == 0
-        self.seen.append(now)
-
-    def changes(self) -> list[int]:
-        """Iterations after which the masks were others than before."""
-        pairs = zip(self.seen, self.seen[1:], strict=False)
-        return [
-            step
-            for step, (old, new) in enumerate(pairs, 1)
-            if any(not torch.equal(old[name], new[name]) for name in old)
-        ]
-
-
-def train(work_dir: Path, *hooks, checkpoint=None, optimizer=None, max_iters=6, **kwargs):
-    watch = Watch()
-    runner = build_runner(
-        work_dir,
-        checkpoint,
-        dict(type='OptimWrapper', optimizer=ADAMW) if optimizer is None else optimizer,
-        max_iters=max_iters,
-        hooks=[dict(type='SparsityReportHook'), *hooks, watch],
-        **kwargs,
-    )
-    runner.train()
-    return runner, watch
 
 
 @pytest.mark.parametrize('granularity', ['filter', 'weight'])
@@ -167,7 +114,7 @@ class WithoutFirst(OptimWrapper):
 
 
 def running_means(runner) -> dict[str, torch.Tensor]:
-    return next(h for h in runner.hooks if isinstance(h, DynamicSparsityHook))._means
+    return next(h for h in runner.hooks if isinstance(h, DynamicSparsityHook))._gradients.means
 
 
 @pytest.mark.parametrize('grow', ['gradient', 'momentum'])
@@ -275,23 +222,6 @@ def test_resumed_runs_are_bit_equal(tmp_path, stop, grow, scope, extra) -> None:
     assert_same(load_checkpoint_file(resumed_dir / 'iter_6.pth'), whole)
 
 
-def assert_same(one, other, where='') -> None:
-    """Equal to the bit, whatever is nested in what; but for the log and times."""
-    if isinstance(other, torch.Tensor):
-        assert torch.equal(one, other), where
-    elif isinstance(other, dict):
-        assert set(one) == set(other), where
-        for key in other:
-            if key not in ('message_hub', 'meta'):
-                assert_same(one[key], other[key], f'{where}.{key}')
-    elif isinstance(other, (list, tuple)):
-        assert len(one) == len(other), where
-        for index, item in enumerate(other):
-            assert_same(one[index], item, f'{where}[{index}]')
-    else:
-        assert one == other, where
-
-
 def test_resuming_a_run_that_had_no_such_hook_is_refused(tmp_path) -> None:
     train(tmp_path, max_iters=2)
     with pytest.raises(ValueError, match=r"without DynamicSparsityHook.*start='from_checkpoint'"):
@@ -311,9 +241,9 @@ def test_weights_to_start_from_bring_no_state(tmp_path) -> None:
 
 def test_two_processes_hold_identical_masks(tmp_path) -> None:
     run_in_two_processes('ddp_dynamic_worker.py', tmp_path)
-    for grow in ('random', 'gradient', 'momentum'):
-        whole = load_checkpoint_file(tmp_path / grow / 'iter_6.pth')
-        assert_same(load_checkpoint_file(tmp_path / grow / 'resumed/iter_6.pth'), whole)
+    for name in ('random', 'gradient', 'momentum', 'redistributed'):
+        whole = load_checkpoint_file(tmp_path / name / 'iter_6.pth')
+        assert_same(load_checkpoint_file(tmp_path / name / 'resumed/iter_6.pth'), whole)
         checkpoint = whole['state_dict']
         pruned = {n.removesuffix('.mask'): m for n, m in checkpoint.items() if n.endswith('.mask')}
         assert sum(int(mask.sum()) for mask in pruned.values()) == TOTAL * 9 // 2
@@ -374,7 +304,8 @@ def test_layers_at_their_least_are_named_in_the_log(tmp_path, caplog) -> None:
         (dict(interval=[1]), r'interval must be a number, .* got \[1\] \(list\)'),
         (dict(grow='all'), "got 'all'"),
         (dict(seed=-3), 'seed must not be negative, got -3'),
-        (dict(prune='random'), "prune must be 'magnitude', got 'random'"),
+        (dict(prune='random'), r"prune must be one of \('magnitude', 'set'\), got 'random'"),
+        (dict(redistribution='even'), "redistribution must be one of .*, got 'even'"),
         (dict(sparsty=0.3), 'no setting sparsty; known are start, sparsity, .* momentum$'),
     ],
 )
@@ -384,6 +315,6 @@ def test_arguments_that_make_no_sense_are_named(settings, message) -> None:
 
 
 def test_settings_of_earlier_configs_are_taken() -> None:
-    """``prune`` only ever had one value."""
+    """``prune`` had only one value."""
     built = HOOKS.build(hook(start='snip', prune='magnitude', seed=1))
     assert built._settings == sparsity.DynamicSettings(sparsity=0.5, seed=1)

@@ -43,6 +43,17 @@ def test_more_than_there_is_to_grow_is_refused(number) -> None:
         drop_and_grow(KEPT, torch.ones(7), torch.ones(7), number)
 
 
+@pytest.mark.parametrize(('dropped', 'grown'), [(0, 3), (4, 0), (1, 2), (3, 1)])
+def test_other_numbers_may_grow_than_go(dropped, grown) -> None:
+    new = drop_and_grow(KEPT, torch.arange(7.0), torch.arange(7.0), dropped, grown)
+    assert new.tolist() == [unit >= dropped if unit < 4 else unit >= 7 - grown for unit in range(7)]
+
+
+def test_more_than_there_is_to_grow_is_refused_by_number() -> None:
+    with pytest.raises(ValueError, match=r'cannot drop 1 units and grow 4: 4 of 7 .* and 3 grown'):
+        drop_and_grow(KEPT, torch.ones(7), torch.ones(7), 1, 4)
+
+
 @pytest.mark.parametrize('which', ['importance', 'growth'])
 def test_scores_that_matter_must_be_finite(which) -> None:
     scores = {'importance': torch.ones(7), 'growth': torch.ones(7)}

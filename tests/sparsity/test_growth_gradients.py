@@ -88,6 +88,16 @@ def test_layers_without_a_gradient_are_named(tmp_path, grow) -> None:
         runner.train()
 
 
+def test_layers_without_a_gradient_are_named_where_numbers_go_by_it(tmp_path) -> None:
+    """They would be emptied in favour of the others."""
+    settings = hook(redistribution='momentum')
+    runner = build_runner(tmp_path, None, SGD, hooks=[settings], model=SmallModel())
+    runner.model.idle = ShiftWiseConv2d(8, 8, 5)
+    message = r"redistribution='momentum' needs.* 2 of 4 layers .*redistribution='magnitude'$"
+    with pytest.raises(SparsityError, match=message):
+        runner.train()
+
+
 def test_random_growth_needs_none(tmp_path) -> None:
     runner = build_runner(tmp_path, None, SGD, hooks=[hook(grow='random')], model=SmallModel())
     runner.model.idle = ShiftWiseConv2d(8, 8, 5)
@@ -117,7 +127,8 @@ def test_the_running_mean_of_mixed_precision_is_that_of_full_precision(
             tmp_path / name, None, wrapper, max_iters=3, hooks=[settings], model=SmallModel()
         )
         runner.train()
-        means[name] = next(h for h in runner.hooks if isinstance(h, DynamicSparsityHook))._means
+        trained = next(h for h in runner.hooks if isinstance(h, DynamicSparsityHook))
+        means[name] = trained._gradients.means
     assert runner.optim_wrapper.loss_scaler.get_scale() == 8 * 2.0**16
     for name, mean in means['full'].items():
         torch.testing.assert_close(means['mixed'][name].norm(), mean.norm(), rtol=0.05, atol=0.0)

@@ -68,7 +68,13 @@ def test_magnitude_masks(net) -> None:
 @pytest.mark.parametrize('start', ['snip', 'uniform', 'erk'])
 def test_dynamic_sparsity(net, start, granularity) -> None:
     settings = DynamicSettings(
-        start=start, sparsity=0.5, grow='gradient', prune_rate=0.5, granularity=granularity
+        start=start,
+        sparsity=0.5,
+        grow='gradient',
+        prune='set',
+        redistribution='momentum',
+        prune_rate=0.5,
+        granularity=granularity,
     )
     gradients = {name: torch.randn_like(layer.weight) for name, layer in masked_layers(net)}
 
@@ -80,7 +86,7 @@ def test_dynamic_sparsity(net, start, granularity) -> None:
         }
         optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
         dynamic.apply(dynamic.start_masks(there)[0], [optimizer])
-        dynamic.apply(dynamic.next_masks(1, 10, there)[0], [optimizer])
+        dynamic.apply(dynamic.next_masks(1, 10, there, there)[0], [optimizer])
         return masks(net)
 
     expected = chosen()

@@ -177,7 +177,8 @@ def test_what_a_file_of_now_holds(small_file) -> None:
         *('version', 'settings', 'kept', 'updates', 'generator', 'pending', 'momentum')
     ]
     assert state['version'] == 2
-    assert 'prune' not in state['settings']
+    assert state['settings']['prune'] == 'magnitude'
+    assert state['settings']['redistribution'] is None
     masks = load_checkpoint_file(small_file)['state_dict']
     for name, number in state['kept'].items():
         assert number == int(masks[f'{name}.mask'].flatten(1).any(1).sum())
@@ -195,12 +196,33 @@ def test_counts_that_do_not_fit_the_masks_are_refused(tmp_path, small_file) -> N
     assert not list(tmp_path.glob('iter_*.pth'))
 
 
-def test_a_rule_to_prune_by_that_there_is_not_is_refused(tmp_path, small_file) -> None:
-    checkpoint = load_checkpoint_file(small_file)
-    checkpoint['dynamic_sparsity']['settings']['prune'] = 'random'
-    torch.save(checkpoint, tmp_path / 'file.pth')
-    with pytest.raises(SparsityError, match="prune must be 'magnitude', got 'random'"):
-        resume(tmp_path, tmp_path / 'file.pth')
+def without_new_rules(path: Path, folder: Path) -> Path:
+    """The file as one of version 2 was before there was a choice of ``prune``."""
+    checkpoint = load_checkpoint_file(path)
+    for name in ('prune', 'redistribution'):
+        del checkpoint['dynamic_sparsity']['settings'][name]
+    torch.save(checkpoint, folder / 'before.pth')
+    return folder / 'before.pth'
+
+
+def test_files_of_before_there_were_other_rules_resume(tmp_path, small_file, caplog) -> None:
+    runner = resume(tmp_path, without_new_rules(small_file, tmp_path), caplog)
+    assert 'other settings' not in caplog.text
+    same = resume(tmp_path / 'same', small_file)
+    for key, value in same.model.state_dict().items():
+        assert torch.equal(runner.model.state_dict()[key], value)
+
+
+def test_other_rules_are_a_warning(tmp_path, small_file, caplog) -> None:
+    """Also where the file is of before there were any others."""
+    old = without_new_rules(small_file, tmp_path)
+    runner = resume(tmp_path, old, caplog, prune='set', redistribution='momentum')
+    lines = [r.message for r in caplog.records if 'other settings now' in r.message]
+    assert lines == [
+        "Dynamic sparsity: other settings now: prune is 'set', in the checkpoint it is "
+        "'magnitude'; redistribution is 'momentum', in the checkpoint it is None."
+    ]
+    assert sparsity.report(runner.model).total.density == 0.5
 
 
 def test_states_of_a_later_form_are_refused(tmp_path, small_file) -> None:

@@ -47,8 +47,9 @@ def check_image_files(dataset: Any, name: str, logger: Logger) -> None:
             logger.warning(
                 f'{name} leaves out {len(left_out)} of the {len(left_out) + len(leaf)} pictures in '
                 f'{leaf.data_prefix["img_path"]}: img_suffix={leaf.img_suffix!r}, but '
-                f'{endings(left_out)}. Rename them, or add a data set with their img_suffix '
-                '(ConcatDataset)'
+                f'{endings(left_out)}. Rename them, or take them too: '
+                f'own_data.image_suffix={_suffixes(taken, left_out)} in a config with own data, '
+                'in any other a second data set with their img_suffix (ConcatDataset)'
             )
 
 
@@ -84,6 +85,14 @@ def left_out_pictures(dataset: Any) -> list[str]:
         and os.path.splitext(path)[0].removesuffix(begin) not in taken
         and not (inside and labels and path.endswith(labels))
     )
+
+
+def _suffixes(taken: Iterable[str], left_out: Iterable[str]) -> tuple[str, ...]:
+    """Endings of all pictures; those that differ by case alone count once, as for own data."""
+    found: dict[str, str] = {}
+    for ending in (*taken, *(os.path.splitext(path)[1] for path in sorted(left_out))):
+        found.setdefault(ending.lower(), ending)
+    return tuple(found.values())
 
 
 def endings(paths: Iterable[str]) -> str:

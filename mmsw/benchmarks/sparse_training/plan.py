@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ class SparsitySettings:
         interval: Iterations between two updates of the masks; None: so that there are
             :data:`UPDATES`.
         jobs: Runs side by side, of one thread each.
+        rules: Settings of DynamicSparsityHook for the methods that exchange anything.
     """
 
     out: Path
@@ -52,6 +54,7 @@ class SparsitySettings:
     max_iters: int
     interval: int | None = None
     jobs: int = 1
+    rules: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def end_iter(self) -> int:
@@ -115,7 +118,8 @@ def _hook(
         end_iter=settings.end_iter,
     )
     start = dict(type='DynamicSparsityHook', start='snip', sparsity=sparsity, seed=seed)
-    return {**start, **rates, **METHODS[method]}
+    rules = {} if method == KEPT else settings.rules
+    return {**start, **rates, **METHODS[method], **rules}
 
 
 def run_config(cfg: Config, run: SparsityRun, settings: SparsitySettings) -> Config:

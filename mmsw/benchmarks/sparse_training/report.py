@@ -53,10 +53,11 @@ def _settings_text(
 ) -> str:
     images = {result['held_out'] for cell in cells for result in cell.results.values()}
     seen = f'images held out: {images.pop()}; ' if images else ''
+    rules = ''.join(f'{name}: {value}; ' for name, value in settings.rules.items())
     return (
         f'{progress_text(runs)} Iterations of each: {settings.max_iters}; seeds: '
         f'{settings.seeds}; masks change every {settings.update_interval} iterations up to '
-        f'iteration {settings.end_iter} (static: never); {seen}{settings.jobs} runs side by '
+        f'iteration {settings.end_iter} (static: never); {rules}{seen}{settings.jobs} runs side by '
         f'side, one thread each; device: {device_text(runs)}.'
     )
 

@@ -13,18 +13,17 @@ from torch import Tensor
 
 from mmsw.errors import SparsityError
 from mmsw.registration import register
-from mmsw.sparsity import DenseGradients, DynamicSettings, DynamicSparsity
+from mmsw.sparsity import DynamicSettings, DynamicSparsity
 from mmsw.sparsity.dynamic_settings import differences, plain_setting
 from mmsw.sparsity.dynamic_state import DYNAMIC_SPARSITY
 from mmsw.wording import listed
 
-from ..agreement import masks_of_main_process, mean_over_processes
+from ..agreement import masks_of_main_process
+from ..growth_gradients import GrowthGradients
 from ..loaded_zeros import keep_loaded_zeros, settle_masks
 from ..model_wrapper import unwrapped
 from ..runner_parts import averaged_models, is_training, optim_wrappers, optimizers
 from ..saliency import batch_gradients
-
-_SEEN = ''  # beside the gradients of layers, in one exchange between processes
 
 
 @register(HOOKS)
@@ -32,14 +31,15 @@ class DynamicSparsityHook(Hook):
     """Make a network sparse at the start of training, and go on exchanging what is pruned.
 
     Every ``interval`` iterations each path of a shift-wise layer drops its least important filters
-    and grows as many others; the number that is kept never changes. Removed weights are zero at
-    once, grown ones start at zero, both with a fresh optimizer state. With gradient accumulation an
-    update waits for the next step of the optimizer. Averaged models (``EMAHook``) get the same
-    masks. In several processes the first one chooses and the others follow. A resumed run goes on
-    exactly as the one that was interrupted: masks, counters, generator and momentum are in the
-    checkpoint, and so are the settings: going on with another sparsity, granularity or scope, or
-    with other layers, is refused; other rates or intervals are a warning. Nothing happens in a run
-    that only validates or tests.
+    and grows as many others; the number that is kept never changes. With ``redistribution`` this
+    holds for all layers together: some grow more than they drop, others less. Removed weights are
+    zero at once, grown ones start at zero, both with a fresh optimizer state. With gradient
+    accumulation an update waits for the next step of the optimizer. Averaged models (``EMAHook``)
+    get the same masks. In several processes the first one chooses and the others follow. A resumed
+    run goes on exactly as the one that was interrupted: masks, counters, generator and momentum are
+    in the checkpoint, and so are the settings: going on with another sparsity, granularity or
+    scope, or with other layers, is refused; other rules, rates or intervals are a warning. Nothing
+    happens in a run that only validates or tests.
 
     The settings of the release's pretraining are the defaults (Shift-ConvNets, arXiv 2401.12736),
     but for ``sparsity``, which it has at 0.3.
@@ -52,10 +52,10 @@ class DynamicSparsityHook(Hook):
         end_iter: Iteration from which on the masks stay as they are; 0 for masks that never change
             after the start; ``None``: they change until the end.
         snip_batches: Training batches that ``start='snip'`` looks at, in each process.
-        momentum: Share of the past in the running mean of ``grow='momentum'``, in ``[0, 1)``. The
-            mean is over all iterations and costs memory for one more copy of the masked weights;
-            ``grow='gradient'`` takes the gradients of the iteration of the update (with
-            accumulation, from there to the optimizer's step).
+        momentum: Share of the past in the running mean of ``grow='momentum'`` and
+            ``redistribution='momentum'``, in ``[0, 1)``. The mean is over all iterations and costs
+            memory for one more copy of the masked weights; ``grow='gradient'`` takes the gradients
+            of the iteration of the update (with accumulation, from there to the optimizer's step).
         seed: Of the random choices; ``None`` for the seed of the run.
         settings: Those of :class:`mmsw.sparsity.DynamicSettings`, by name: ``start``, ``sparsity``
             and the others.
@@ -101,9 +101,6 @@ class DynamicSparsityHook(Hook):
         self.last_exchange: dict[str, float] | None = None  # MonitorHook looks for it
         self._loaded: dict | None = None
         self._pending = False
-        self._means: dict[str, Tensor] = {}
-        self._seen: Tensor | None = None  # how many processes got a gradient, by layer
-        self._scale = 1.0
 
     def before_run(self, runner: Runner) -> None:
         """Find the layers, and give masks to those that have none, before anything is loaded."""
@@ -113,7 +110,7 @@ class DynamicSparsityHook(Hook):
         if not self._seeded:
             settings = replace(settings, seed=runner.seed or 0)
         self.dynamic = DynamicSparsity(unwrapped(runner.model), settings)
-        self._recorder = DenseGradients(self.dynamic.layers)
+        self._gradients = GrowthGradients(self.dynamic.layers, settings, self.momentum)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Keep the zeros of the checkpoint, and take the state of a run that is resumed."""
@@ -138,12 +135,7 @@ class DynamicSparsityHook(Hook):
                 f'end_iter={self.end_iter} lies behind the end of the run at {runner.max_iters}; '
                 'the share that is exchanged will not fall to end_rate'
             )
-        if self._settings.grow == 'random':
-            self._recorder.stop()  # SNIP has watched
-        else:
-            # A compiled model keeps the hooks that it has in its first iteration, and no others.
-            self._recorder.watch()
-            self._recorder.pause()
+        self._gradients.prepare()
         self._kept = self.dynamic.num_kept()
         runner.logger.info(f'Dynamic sparsity: {how}, {self._density()}.')
         for warning in warnings:
@@ -153,7 +145,7 @@ class DynamicSparsityHook(Hook):
         """Set the first masks; returns what was done, and what the log warns of."""
         dynamic, gradients = self.dynamic, None
         if self._settings.start == 'snip':
-            arguments = runner, self._recorder, self.snip_batches, dynamic.settings.seed
+            arguments = runner, self._gradients.recorder, self.snip_batches, dynamic.settings.seed
             gradients = batch_gradients(*arguments)
             if not all(bool(gradient.any()) for gradient in gradients.values()):
                 gradients = batch_gradients(*arguments, random_depth=False)  # it skipped layers
@@ -182,8 +174,8 @@ class DynamicSparsityHook(Hook):
         """Go on from the checkpoint; returns what was done, and what the log warns of."""
         state, layers = self.dynamic.load_state_dict(self._loaded), self.dynamic.layers
         self._pending = state.pending
-        if self._settings.grow == 'momentum':
-            self._means = {
+        if self._settings.goes_by_momentum:
+            self._gradients.means = {
                 name: mean.to(layers[name].weight.device)
                 for name, mean in state.momentum.items()
                 if name in layers
@@ -209,18 +201,12 @@ class DynamicSparsityHook(Hook):
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Watch dense gradients where growth needs them."""
         if not self._adapts(runner.iter):
-            self._recorder.stop()
+            self._gradients.recorder.stop()
             return
-        grow = self._settings.grow
-        if grow == 'momentum':
-            self._scale = _loss_scale(runner)  # the step of the optimizer may change it
         self._pending = self._pending or (runner.iter + 1) % self.interval == 0
-        if grow == 'momentum' or (grow == 'gradient' and self._pending and not self._watching):
-            self._recorder.watch()
-
-    @property
-    def _watching(self) -> bool:
-        return bool(self._recorder.sums)
+        by_momentum = self._settings.goes_by_momentum
+        # The step of the optimizer may change the scale.
+        self._gradients.begin(self._pending, _loss_scale(runner) if by_momentum else 1.0)
 
     def after_train_iter(
         self,
@@ -232,73 +218,29 @@ class DynamicSparsityHook(Hook):
         """Update the masks if it is time, right after a step of the optimizer."""
         if not self._adapts(runner.iter):
             return
-        if self._settings.grow == 'momentum':
-            self._average()
+        self._gradients.end(self._pending)
         # After the last iteration there is nothing left to train what is grown.
         if not (self._pending and _has_stepped(runner) and runner.iter + 1 < self._end):
             return
-        gradients = self._growth_gradients()
-        if gradients is not None and not _finite(gradients):
-            self._recorder.sums = {}
-            return  # mixed precision overflowed, and the optimizer did nothing: one step later
-        self._pending = False
-        self._recorder.pause()
-        self._recorder.sums = {}
-        self._check_seen()
-        self._update(runner, gradients)
+        gradients = self._gradients.for_growth()
+        is_finite = gradients is None or _finite(gradients)
+        self._gradients.forget()
+        if is_finite:  # else mixed precision overflowed, and the optimizer did nothing: wait for it
+            self._pending = False
+            self._gradients.check_seen()
+            self._update(runner, gradients)
 
     def after_train(self, runner: Runner) -> None:
         """Take the hooks away from the layers."""
-        self._recorder.stop()
+        self._gradients.recorder.stop()
 
     def _adapts(self, step: int) -> bool:
         """Whether masks may change in or after the iteration that begins after ``step``."""
         return step < self._end
 
-    def _growth_gradients(self) -> dict[str, Tensor] | None:
-        if self._settings.grow == 'random':
-            return None
-        return self._means if self._settings.grow == 'momentum' else self._gathered()
-
-    def _gathered(self) -> dict[str, Tensor]:
-        """Gradients of all processes; zero where none of them saw any, which is noted."""
-        layers, sums = self.dynamic.layers, self._recorder.sums
-        gradients = {
-            name: sums.get(name, torch.zeros_like(la.weight)) for name, la in layers.items()
-        }
-        device = next(iter(gradients.values())).device
-        gradients[_SEEN] = torch.tensor([float(name in sums) for name in layers], device=device)
-        gradients = mean_over_processes(gradients)
-        seen = gradients.pop(_SEEN)
-        self._seen = seen if self._seen is None else self._seen + seen
-        return gradients
-
-    @torch.no_grad()
-    def _average(self) -> None:
-        for name, gradient in self._gathered().items():
-            gradient = torch.nan_to_num(gradient / self._scale, 0.0, 0.0, 0.0)  # overflow: none
-            mean = self._means.get(name, torch.zeros_like(gradient))
-            self._means[name] = self.momentum * mean + (1 - self.momentum) * gradient
-        self._recorder.pause()
-        self._recorder.sums = {}
-
-    def _check_seen(self) -> None:
-        """Growth would take the filters of the lowest index where there was no gradient."""
-        if self._seen is None:
-            return
-        layers = self.dynamic.layers
-        unseen = [name for name, seen in zip(layers, self._seen.tolist(), strict=True) if not seen]
-        self._seen = None
-        if unseen:
-            raise SparsityError(
-                f'grow={self._settings.grow!r} needs gradients, and {len(unseen)} of {len(layers)} '
-                f'layers got none: {listed(unseen)}. Leave layers that take no part in the loss '
-                "out of the model or freeze them, or choose grow='random'"
-            )
-
     def _update(self, runner: Runner, gradients: dict[str, Tensor] | None) -> None:
         dynamic = self.dynamic
-        new, rate = dynamic.next_masks(runner.iter + 1, self._end, gradients)
+        new, rate = dynamic.next_masks(runner.iter + 1, self._end, gradients, self._gradients.means)
         new = masks_of_main_process(new)
         if dynamic.num_kept(new) != self._kept:
             raise RuntimeError(
@@ -327,7 +269,7 @@ class DynamicSparsityHook(Hook):
         checkpoint[DYNAMIC_SPARSITY] = self.dynamic.state(
             settings=self._all_settings(),
             pending=self._pending,
-            momentum={name: mean.cpu() for name, mean in self._means.items()},
+            momentum={name: mean.cpu() for name, mean in self._gradients.means.items()},
         ).as_dict()
 
 

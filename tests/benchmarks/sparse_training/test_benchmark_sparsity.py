@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
-from sparse_training_helpers import TOOL, call
+from benchmark_sparsity import parse_args
+from sparse_training_helpers import TOOL, call, settings_for
 from study_helpers import assert_one_line_and_nothing_left
 
+from mmsw.benchmarks.sparse_training.plan import plan_runs
 from mmsw.checkpoint import load_checkpoint_file
 from mmsw.json_file import read_json
 
@@ -34,6 +37,19 @@ def test_bad_arguments_are_one_line_and_leave_nothing(
 ):
     monkeypatch.chdir(tmp_path)
     assert_one_line_and_nothing_left(TOOL, arguments, message, capsys)
+
+
+def test_rules_concern_what_is_exchanged(cfg, data, tmp_path):
+    settings = settings_for(tmp_path, methods=('dense', 'static', 'filter'))
+    ruled = replace(settings, rules={'redistribution': 'momentum'})
+    plain, changed = (
+        {run.method: run.settings['hook'] for run in plan_runs(cfg, data, one)}
+        for one in (settings, ruled)
+    )
+    assert changed['filter'] == {**plain['filter'], 'redistribution': 'momentum'}
+    assert {**changed, 'filter': plain['filter']} == plain
+    args = parse_args(['--out', 'x', '--prune', 'set'])
+    assert (args.prune, args.redistribution) == ('set', None)
 
 
 def test_missing_data_of_another_layout_are_named(mini, tmp_path, capsys):
