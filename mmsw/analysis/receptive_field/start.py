@@ -1,0 +1,59 @@
+"""Networks whose residual branches add almost nothing before they are trained."""
+
+from __future__ import annotations
+
+import re
+
+import torch
+from torch import nn
+
+_CLOSED = 0.1
+_SCALE = re.compile(r'weight|gamma(_?\d)?|ls\d?|.*scale.*')
+_NO_SCALES = (nn.modules.conv._ConvNd, nn.Linear, nn.Embedding)
+
+
+def closed_scales(net: nn.Module) -> dict[str, nn.Parameter]:
+    """Scales per channel that keep residual branches closed, as many networks begin.
+
+    Layer scales that start at 1e-6 (CaiT, ConvNeXt), and the last norm of a ResNet's block that
+    starts at zero. With them the whole network is its stem, its downsampling and its shortcuts, and
+    so is its receptive field, whatever the kernels in the branches are.
+
+    Args:
+        net: Any network.
+
+    Returns:
+        Name -> parameter: vectors with the same value in all channels, of magnitude 0.1 or less.
+        The gamma of a global response normalisation is none: it has a shortcut of its own.
+    """
+    return {
+        f'{prefix}.{name}' if prefix else name: parameter
+        for prefix, module in net.named_modules()
+        if not isinstance(module, _NO_SCALES)
+        for name, parameter in module.named_parameters(recurse=False)
+        if _SCALE.fullmatch(name) and not hasattr(module, 'beta') and _is_closed(parameter)
+    }
+
+
+@torch.no_grad()
+def open_scales(net: nn.Module, value: float = 1.0) -> int:
+    """Set what :func:`closed_scales` finds, in place.
+
+    Args:
+        net: Any network.
+        value: What the scales get.
+
+    Returns:
+        The number of scales that were set.
+    """
+    scales = closed_scales(net)
+    for parameter in scales.values():
+        parameter.fill_(value)
+    return len(scales)
+
+
+def _is_closed(parameter: nn.Parameter) -> bool:
+    if not parameter.ndim or not parameter.numel() or parameter.numel() != max(parameter.shape):
+        return False
+    first = parameter.detach().flatten()[0]
+    return bool(abs(first) <= _CLOSED and (parameter == first).all())
