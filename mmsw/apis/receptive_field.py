@@ -1,0 +1,306 @@
+"""Receptive fields of the backbones of configs: built, filled, measured, reported."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from torch import Tensor, nn
+
+from mmsw import json_file
+from mmsw.analysis.receptive_field import (
+    Square,
+    closed_scales,
+    effective_receptive_field,
+    high_contribution_squares,
+    log_scores,
+    open_scales,
+)
+from mmsw.analysis.receptive_field.plot import draw_receptive_fields
+from mmsw.analysis.receptive_field.table import squares_table
+from mmsw.engine.image_channels import image_channels
+from mmsw.errors import UsageError
+from mmsw.random_state import preserved_random_state
+from mmsw.wording import listed, short
+
+from .backbone import build_backbone, fill_backbone
+from .complexity_report import check_output
+from .config import config_name, load_config
+from .square_images import normalised, read_squares
+
+PICTURES = ('.svg', '.png')
+DEFAULT_SIZE = 1024  # of RepLKNet's images
+_LEAST_MAP = 3  # a centre with neighbours
+_INTERVAL = 5.0  # seconds between lines of progress
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A network to measure.
+
+    Attributes:
+        name: Of its panel and its row.
+        config: Config file, the name of one of this package, or a config.
+        checkpoint: File or address that fills the backbone; ``None`` for random weights.
+    """
+
+    name: str
+    config: str | os.PathLike[str] | Config
+    checkpoint: str | os.PathLike[str] | None = None
+
+
+@dataclass(frozen=True)
+class MeasuredField:
+    """The receptive field of one network.
+
+    Attributes:
+        contender: What was measured.
+        scores: Float64 ``[H, W]``, see
+            :func:`~mmsw.analysis.receptive_field.effective_receptive_field`.
+        seconds: What the measurement took.
+        opened: Number of scales that were closed at the start, and were set to 1.
+        closed: Names of the scales that are closed.
+    """
+
+    contender: Contender
+    scores: np.ndarray
+    seconds: float
+    opened: int = 0
+    closed: tuple[str, ...] = ()
+
+    @property
+    def squares(self) -> dict[str, dict[float, Square]]:
+        """Kind of the scores -> share -> the square that holds it."""
+        return {
+            'scores': high_contribution_squares(self.scores),
+            'log_scores': high_contribution_squares(log_scores(self.scores)),
+        }
+
+
+@dataclass(frozen=True)
+class FieldSettings:
+    """How receptive fields are measured.
+
+    Attributes:
+        size: Side of the square images in pixels.
+        num_images: Most images to use.
+        stage: Index of the map among those that the backbone gives.
+        part: What of the gradient counts.
+        seed: Of random weights.
+        open_scales: Set what keeps residual branches closed to 1, where weights are random.
+        device: Where to compute.
+        cfg_options: Changes to every config, dotted key -> value.
+    """
+
+    size: int = DEFAULT_SIZE
+    num_images: int = 50
+    stage: int = -1
+    part: str = 'positive'
+    seed: int = 0
+    open_scales: bool = False
+    device: str = 'cpu'
+    cfg_options: dict[str, Any] = field(default_factory=dict)
+
+
+def measure_receptive_fields(
+    contenders: Sequence[Contender],
+    images: Sequence[str | os.PathLike[str]],
+    settings: FieldSettings | None = None,
+    progress: Callable[[str], None] = lambda line: None,
+) -> list[MeasuredField]:
+    """Measure the receptive fields of the backbones of some configs, see ``docs/receptive_field.md``.
+
+    All networks are built and filled, and all images read, before the first is measured. A backbone
+    needs no head and no data. Images are resized to a square, and normalised as the config of each
+    network says.
+
+    Args:
+        contenders: The networks.
+        images: Image files, folders or patterns; the first in the order of their names are used.
+        settings: How to measure.
+        progress: Called with a line of text now and then.
+
+    Returns:
+        The fields, in the order of the networks.
+
+    Raises:
+        UsageError: If a config, an option or a size cannot be used.
+        mmsw.errors.DataError: If an image is missing or damaged.
+        mmsw.errors.CheckpointError: If a checkpoint is damaged or of another network.
+    """
+    settings = FieldSettings() if settings is None else settings
+    _check(contenders, settings)
+    built = [_build(contender, settings) for contender in contenders]
+    channels = sorted({image_channels(net) for _, net, *_ in built})
+    photos = {
+        number: read_squares(images, settings.size, settings.num_images, number)
+        for number in channels
+    }
+    measured = []
+    for contender, (cfg, net, opened, closed) in zip(contenders, built, strict=True):
+        pixels = photos[image_channels(net)]
+        start = time.perf_counter()
+        scores = _measure(contender, cfg, net, pixels, settings, progress)
+        seconds = time.perf_counter() - start
+        progress(f'{contender.name}: {len(pixels)} images in {seconds:.1f} s')
+        measured.append(MeasuredField(contender, scores, seconds, opened, closed))
+    return measured
+
+
+def _check(contenders: Sequence[Contender], settings: FieldSettings) -> None:
+    if not contenders:
+        raise UsageError('no config: name at least one')
+    names = [contender.name for contender in contenders]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise UsageError(f'two networks are called {twice[0]!r}: write NAME=CONFIG to tell them apart')
+    for name, value in (('size', settings.size), ('num_images', settings.num_images)):
+        if value < 1:
+            raise UsageError(f'{name} must be at least 1, got {value}')
+    try:
+        torch.empty(0, device=settings.device)
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(f'device {settings.device!r} cannot be used ({short(error)})') from error
+
+
+def _build(
+    contender: Contender, settings: FieldSettings
+) -> tuple[Config, nn.Module, int, tuple[str, ...]]:
+    """Config, backbone, how many of its scales were opened, which are closed."""
+    cfg = load_config(contender.config, settings.cfg_options)
+    opened = 0
+    with preserved_random_state(settings.seed):
+        net = build_backbone(cfg)
+    if contender.checkpoint is not None:
+        fill_backbone(net, contender.checkpoint)
+    elif settings.open_scales:
+        opened = open_scales(net)
+    closed = tuple(closed_scales(net)) if contender.checkpoint is None else ()
+    return cfg, net.to(settings.device), opened, closed
+
+
+def _measure(
+    contender: Contender,
+    cfg: Config,
+    net: nn.Module,
+    images: Sequence[np.ndarray],
+    settings: FieldSettings,
+    progress: Callable[[str], None],
+) -> np.ndarray:
+    begin = last = time.perf_counter()
+
+    def prepared() -> Iterator[Tensor]:
+        nonlocal last
+        for number, image in enumerate(images):
+            now = time.perf_counter()
+            if number and now - last > _INTERVAL:
+                last = now
+                left = (len(images) - number) * (now - begin) / number
+                progress(
+                    f'{contender.name}: {number} of {len(images)} images, about {left:.0f} s left'
+                )
+            yield normalised(image, cfg)
+
+    try:
+        return effective_receptive_field(
+            net, prepared(), settings.stage, part=settings.part, least_map=_LEAST_MAP
+        ).map
+    except (ValueError, RuntimeError, AssertionError) as error:
+        raise UsageError(
+            f'{contender.name}: the receptive field cannot be measured at {settings.size} x '
+            f'{settings.size}: {error}'
+        ) from error
+
+
+def receptive_field_text(measured: Sequence[MeasuredField]) -> str:
+    """The squares of all networks as a table, and what a reader must know of random weights."""
+    squares = {
+        kind: {each.contender.name: each.squares[kind] for each in measured}
+        for kind in measured[0].squares
+    }
+    notes = []
+    for each in measured:
+        name = each.contender.name
+        if each.closed:
+            notes.append(
+                f'{name}: random weights, and {len(each.closed)} scales keep its residual branches '
+                f'closed ({listed(each.closed, 2)}): this is the field of its stem and '
+                'downsampling. --open-branches sets them to 1'
+            )
+        elif each.contender.checkpoint is None:
+            opened = f', {each.opened} scales that begin closed are set to 1' * bool(each.opened)
+            notes.append(f'{name}: random weights{opened}')
+        else:
+            notes.append(f'{name}: {os.fspath(each.contender.checkpoint)}')
+    return '\n'.join([squares_table(squares), '', *notes])
+
+
+def check_picture(path: str | os.PathLike[str]) -> None:
+    """Raise now if the picture could not be drawn or written later.
+
+    Raises:
+        UsageError: If its ending is unknown, its folder does not exist, or matplotlib is missing.
+    """
+    if Path(path).suffix.lower() not in PICTURES:
+        raise UsageError(f'{os.fspath(path)} must end with {" or ".join(PICTURES)}')
+    check_output(path)
+    if find_spec('matplotlib') is None:
+        raise UsageError('the picture needs matplotlib: pip install matplotlib')
+
+
+def write_picture(measured: Sequence[MeasuredField], path: str | os.PathLike[str]) -> None:
+    """Write the picture, whole or not at all, see :func:`draw_receptive_fields`.
+
+    Raises:
+        UsageError: If it cannot be written there.
+    """
+    try:
+        draw_receptive_fields({each.contender.name: each.scores for each in measured}, path)
+    except OSError as error:
+        raise UsageError(f'{os.fspath(path)} cannot be written: {error}') from error
+
+
+def write_json(
+    measured: Sequence[MeasuredField],
+    settings: FieldSettings,
+    path: str | os.PathLike[str],
+) -> None:
+    """Write every square and how it was measured, see :func:`mmsw.json_file.write_json`."""
+    networks = [
+        dict(
+            name=each.contender.name,
+            config=_told(each.contender.config),
+            checkpoint=_told(each.contender.checkpoint),
+            seed=settings.seed if each.contender.checkpoint is None else None,
+            opened_scales=each.opened,
+            closed_scales=list(each.closed),
+            seconds=each.seconds,
+            squares={
+                kind: {str(share): square._asdict() for share, square in found.items()}
+                for kind, found in each.squares.items()
+            },
+        )
+        for each in measured
+    ]
+    content = dict(
+        size=settings.size,
+        num_images=settings.num_images,
+        stage=settings.stage,
+        part=settings.part,
+        networks=networks,
+    )
+    json_file.write_json(Path(path), 'receptive_field', content)
+
+
+def _told(file: str | os.PathLike[str] | Config | None) -> str | None:
+    if isinstance(file, Config):
+        return config_name(file)
+    return None if file is None else os.fspath(file)
