@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import logging
 import os
 import re
 
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, DefaultScope
 from torch import nn
@@ -50,6 +52,19 @@ def build_backbone(cfg: Config) -> nn.Module:
         refusals_explained(cfg, 'backbone'),
     ):
         return revert_sync_batchnorm(MODELS.build(backbone_settings(cfg)))
+
+
+def draw_weights(net: nn.Module) -> None:
+    """Draw the weights of a backbone as a training from scratch begins, and log nothing of it."""
+    if not hasattr(net, 'init_weights'):
+        return  # a class of one's own, whose constructor draws them
+    logger = MMLogger.get_current_instance()
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # mmengine logs a line for every parameter
+    try:
+        net.init_weights()
+    finally:
+        logger.setLevel(level)
 
 
 def fill_backbone(net: nn.Module, checkpoint: str | os.PathLike[str]) -> None:

@@ -31,7 +31,7 @@ from mmsw.errors import UsageError
 from mmsw.random_state import preserved_random_state
 from mmsw.wording import listed, short
 
-from .backbone import build_backbone, fill_backbone
+from .backbone import build_backbone, draw_weights, fill_backbone
 from .complexity_report import check_output
 from .config import config_name, load_config
 from .square_images import normalised, read_squares
@@ -179,6 +179,8 @@ def _build(
     opened = 0
     with preserved_random_state(settings.seed):
         net = build_backbone(cfg)
+        if contender.checkpoint is None:
+            draw_weights(net)
     if contender.checkpoint is not None:
         fill_backbone(net, contender.checkpoint)
     elif settings.open_scales:
