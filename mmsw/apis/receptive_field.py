@@ -150,7 +150,8 @@ def measure_receptive_fields(
         start = time.perf_counter()
         scores = _measure(contender, cfg, net, pixels, settings, progress)
         seconds = time.perf_counter() - start
-        progress(f'{contender.name}: {len(pixels)} images in {seconds:.1f} s')
+        number = f'{len(pixels)} image{"" if len(pixels) == 1 else "s"}'
+        progress(f'{contender.name}: {number} in {seconds:.1f} s')
         measured.append(MeasuredField(contender, scores, seconds, opened, closed))
     return measured
 
