@@ -92,6 +92,12 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         'the kernels of residual branches (default: as the config builds them)',
     )
     parser.add_argument(
+        '--calibrate',
+        action='store_true',
+        help='give batch norms the statistics of the images where weights are random, as in the '
+        'first step of a training (default: a mean of 0 and a variance of 1)',
+    )
+    parser.add_argument(
         '--seed', type=int, default=0, metavar='N', help='seed of random weights (default: 0)'
     )
     parser.add_argument(
@@ -156,6 +162,7 @@ def run(args: argparse.Namespace) -> None:
         part=args.part,
         seed=args.seed,
         open_scales=args.open_branches,
+        calibrate=args.calibrate,
         device=args.device,
         cfg_options=args.cfg_options or {},
     )

@@ -16,10 +16,11 @@ from mmengine.config import Config
 from torch import Tensor, nn
 
 from mmsw import json_file
+from mmsw.analysis import effective_receptive_field
 from mmsw.analysis.receptive_field import (
     Square,
+    calibrate_norms,
     closed_scales,
-    effective_receptive_field,
     high_contribution_squares,
     log_scores,
     open_scales,
@@ -63,10 +64,10 @@ class MeasuredField:
 
     Attributes:
         contender: What was measured.
-        scores: Float64 ``[H, W]``, see
-            :func:`~mmsw.analysis.receptive_field.effective_receptive_field`.
+        scores: Float64 ``[H, W]``, see :func:`mmsw.analysis.effective_receptive_field`.
         seconds: What the measurement took.
         opened: Number of scales that were closed at the start, and were set to 1.
+        calibrated: Number of batch norms that got the statistics of the images.
         closed: Names of the scales that are closed.
     """
 
@@ -74,6 +75,7 @@ class MeasuredField:
     scores: np.ndarray
     seconds: float
     opened: int = 0
+    calibrated: int = 0
     closed: tuple[str, ...] = ()
 
     @property
@@ -96,6 +98,7 @@ class FieldSettings:
         part: What of the gradient counts.
         seed: Of random weights.
         open_scales: Set what keeps residual branches closed to 1, where weights are random.
+        calibrate: Give batch norms the statistics of the images, where weights are random.
         device: Where to compute.
         cfg_options: Changes to every config, dotted key -> value.
     """
@@ -106,6 +109,7 @@ class FieldSettings:
     part: str = 'positive'
     seed: int = 0
     open_scales: bool = False
+    calibrate: bool = False
     device: str = 'cpu'
     cfg_options: dict[str, Any] = field(default_factory=dict)
 
@@ -148,11 +152,15 @@ def measure_receptive_fields(
     for contender, (cfg, net, opened, closed) in zip(contenders, built, strict=True):
         pixels = photos[image_channels(net)]
         start = time.perf_counter()
+        calibrated = 0
+        if settings.calibrate and contender.checkpoint is None:
+            batches = (normalised(image, cfg)[None].to(settings.device) for image in pixels)
+            calibrated = calibrate_norms(net, batches)
         scores = _measure(contender, cfg, net, pixels, settings, progress)
         seconds = time.perf_counter() - start
         number = f'{len(pixels)} image{"" if len(pixels) == 1 else "s"}'
         progress(f'{contender.name}: {number} in {seconds:.1f} s')
-        measured.append(MeasuredField(contender, scores, seconds, opened, closed))
+        measured.append(MeasuredField(contender, scores, seconds, opened, calibrated, closed))
     return measured
 
 
@@ -239,8 +247,12 @@ def receptive_field_text(measured: Sequence[MeasuredField]) -> str:
                 'downsampling. --open-branches sets them to 1'
             )
         elif each.contender.checkpoint is None:
-            opened = f', {each.opened} scales that begin closed are set to 1' * bool(each.opened)
-            notes.append(f'{name}: random weights{opened}')
+            changes = [
+                (each.opened, 'scales that begin closed are set to 1'),
+                (each.calibrated, 'batch norms have the statistics of the images'),
+            ]
+            told = [f', {number} {change}' for number, change in changes if number]
+            notes.append(f'{name}: random weights{"".join(told)}')
         else:
             notes.append(f'{name}: {os.fspath(each.contender.checkpoint)}')
     return '\n'.join([squares_table(squares), '', *notes])
@@ -284,6 +296,7 @@ def write_json(
             checkpoint=_told(each.contender.checkpoint),
             seed=settings.seed if each.contender.checkpoint is None else None,
             opened_scales=each.opened,
+            calibrated_norms=each.calibrated,
             closed_scales=list(each.closed),
             seconds=each.seconds,
             squares={

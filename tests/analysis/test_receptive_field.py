@@ -13,12 +13,13 @@ from torch import Tensor, nn
 
 from mmsw.analysis import effective_receptive_field
 from mmsw.analysis.receptive_field import (
-    SHARES,
+    calibrate_norms,
     closed_scales,
     high_contribution_squares,
     log_scores,
     open_scales,
 )
+from mmsw.analysis.receptive_field.area import SHARES
 
 Maps = tuple[Tensor, ...]
 
@@ -340,3 +341,22 @@ def test_what_is_no_closed_scale() -> None:
     nn.init.zeros_(net['conv'].weight)
     net.cls_token = nn.Parameter(torch.zeros(1, 1, 4))
     assert closed_scales(net) == {}
+
+
+def test_batch_norms_get_the_statistics_of_the_images() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, momentum=0.3), nn.Dropout(0.9)).eval()
+    net[0].train()
+    net.append(nn.BatchNorm2d(4, affine=False))
+    batches = [torch.rand(1, 3, 9, 9) + number for number in range(3)]
+    assert calibrate_norms(net, iter(batches)) == 2
+    maps = [net[0](batch).detach() for batch in batches]
+    for found, wanted in (
+        (net[1].running_mean, torch.stack([m.mean((0, 2, 3)) for m in maps]).mean(0)),
+        (net[1].running_var, torch.stack([m.var((0, 2, 3)) for m in maps]).mean(0)),
+        (net[3].running_mean, torch.zeros(4)),
+    ):
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-6)
+    assert torch.all((net[3].running_var - 1).abs() < 0.05)  # of a map that nothing was dropped from
+    assert [module.training for module in net] == [True, False, False, True]
+    assert net[1].momentum == 0.3
+    assert calibrate_norms(nn.Conv2d(3, 4, 3), iter(batches)) == 0

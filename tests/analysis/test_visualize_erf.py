@@ -260,6 +260,18 @@ def test_closed_branches_are_told(images: Path) -> None:
     assert outside[1] > 1e-4
 
 
+def test_norms_are_calibrated(images: Path) -> None:
+    """In a network of batch norms alone, the branches gain what the norms of a training give."""
+    settings = FieldSettings(SIZE, calibrate=True)
+    networks = [Contender('net', SEGMENTOR)]
+    measured = measure_receptive_fields(networks, [images], settings)
+    note = receptive_field_text(measured).splitlines()[-1]
+    assert note == 'net: random weights, 20 batch norms have the statistics of the images'
+    plain = field_of(SEGMENTOR, images)
+    side = measured[0].squares['scores'][0.99].side
+    assert side > high_contribution_squares(plain)[0.99].side
+
+
 @pytest.mark.parametrize(
     ('options', 'message'),
     [

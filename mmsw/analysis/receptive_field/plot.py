@@ -30,7 +30,7 @@ def draw_receptive_fields(fields: Mapping[str, np.ndarray], path: str | os.PathL
 
     Args:
         fields: Name of a network -> scores ``[H, W]``, see
-            :func:`~mmsw.analysis.receptive_field.effective_receptive_field`.
+            :func:`mmsw.analysis.effective_receptive_field`.
         path: Picture to write, ``.svg`` or ``.png``; replaced if it exists, and whole if it is
             there.
     """
