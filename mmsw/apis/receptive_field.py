@@ -65,6 +65,7 @@ class MeasuredField:
     Attributes:
         contender: What was measured.
         scores: Float64 ``[H, W]``, see :func:`mmsw.analysis.effective_receptive_field`.
+        num_images: Number of images.
         seconds: What the measurement took.
         opened: Number of scales that were closed at the start, and were set to 1.
         calibrated: Number of batch norms that got the statistics of the images.
@@ -73,6 +74,7 @@ class MeasuredField:
 
     contender: Contender
     scores: np.ndarray
+    num_images: int
     seconds: float
     opened: int = 0
     calibrated: int = 0
@@ -120,7 +122,7 @@ def measure_receptive_fields(
     settings: FieldSettings | None = None,
     progress: Callable[[str], None] = lambda line: None,
 ) -> list[MeasuredField]:
-    """Measure the receptive fields of the backbones of some configs, see ``docs/receptive_field.md``.
+    """Measure the receptive fields of the backbones of configs, see ``docs/receptive_field.md``.
 
     All networks are built and filled, and all images read, before the first is measured. A backbone
     needs no head and no data. Images are resized to a square, and normalised as the config of each
@@ -160,7 +162,8 @@ def measure_receptive_fields(
         seconds = time.perf_counter() - start
         number = f'{len(pixels)} image{"" if len(pixels) == 1 else "s"}'
         progress(f'{contender.name}: {number} in {seconds:.1f} s')
-        measured.append(MeasuredField(contender, scores, seconds, opened, calibrated, closed))
+        changes = (opened, calibrated, closed)
+        measured.append(MeasuredField(contender, scores, len(pixels), seconds, *changes))
     return measured
 
 
@@ -170,7 +173,9 @@ def _check(contenders: Sequence[Contender], settings: FieldSettings) -> None:
     names = [contender.name for contender in contenders]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise UsageError(f'two networks are called {twice[0]!r}: write NAME=CONFIG to tell them apart')
+        raise UsageError(
+            f'two networks are called {twice[0]!r}: write NAME=CONFIG to tell them apart'
+        )
     for name, value in (('size', settings.size), ('num_images', settings.num_images)):
         if value < 1:
             raise UsageError(f'{name} must be at least 1, got {value}')
@@ -298,6 +303,7 @@ def write_json(
             opened_scales=each.opened,
             calibrated_norms=each.calibrated,
             closed_scales=list(each.closed),
+            num_images=each.num_images,
             seconds=each.seconds,
             squares={
                 kind: {str(share): square._asdict() for share, square in found.items()}
@@ -308,7 +314,6 @@ def write_json(
     ]
     content = dict(
         size=settings.size,
-        num_images=settings.num_images,
         stage=settings.stage,
         part=settings.part,
         networks=networks,

@@ -42,8 +42,8 @@ def read_squares(
     """
     if channels not in _COLOURS:
         raise UsageError(
-            f'a network takes images of {channels} channels; image files are read with 1 or 3. Call '
-            'mmsw.analysis.effective_receptive_field with tensors'
+            f'a network takes images of {channels} channels; image files are read with 1 or 3. '
+            'Call mmsw.analysis.effective_receptive_field with tensors'
         )
     files = [source.path for source in find_sources(inputs) if source.kind == 'image'][:most]
     if not files:

@@ -1,4 +1,4 @@
-"""Effective receptive fields: convolutions whose field is known by hand, squares, what is refused."""
+"""Effective receptive fields: convolutions with a field known by hand, squares, what is refused."""
 
 from __future__ import annotations
 
@@ -244,9 +244,7 @@ def test_images_of_two_sizes_are_refused() -> None:
 def test_squares_of_an_even_field(side: int) -> None:
     """Of ones, a square of side s holds s^2: the published ratio is the share, rounded up."""
     for share in (Fraction(1, 100), Fraction(1, 4), Fraction(1, 2), Fraction(99, 100), Fraction(1)):
-        needed = next(
-            k for k in range(side) if min(2 * k + 1, side) ** 2 >= share * side**2
-        )
+        needed = next(k for k in range(side) if min(2 * k + 1, side) ** 2 >= share * side**2)
         square = high_contribution_squares(np.ones((side, side)), [float(share)])[float(share)]
         assert square.side == 2 * needed + 1
         assert square.area_ratio == min(2 * needed + 1, side) ** 2 / side**2
@@ -356,7 +354,8 @@ def test_batch_norms_get_the_statistics_of_the_images() -> None:
         (net[3].running_mean, torch.zeros(4)),
     ):
         torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-6)
-    assert torch.all((net[3].running_var - 1).abs() < 0.05)  # of a map that nothing was dropped from
+    # of a map that nothing was dropped from
+    assert torch.all((net[3].running_var - 1).abs() < 0.05)
     assert [module.training for module in net] == [True, False, False, True]
     assert net[1].momentum == 0.3
     assert calibrate_norms(nn.Conv2d(3, 4, 3), iter(batches)) == 0

@@ -108,9 +108,9 @@ def test_tool_writes_picture_squares_and_table(tmp_path: Path, images: Path, cap
     printed = capsys.readouterr().out
     content = read_json(figures, 'receptive_field')
     assert [network['name'] for network in content['networks']] == ['ours', 'retinanet_mini_coco']
-    assert (content['size'], content['num_images'], content['part']) == (SIZE, 2, 'positive')
+    assert (content['size'], content['part'], content['stage']) == (SIZE, 'positive', -1)
     ours = content['networks'][0]
-    assert (ours['seed'], ours['checkpoint']) == (3, None)
+    assert (ours['seed'], ours['num_images'], ours['checkpoint']) == (3, 2, None)
     scores = field_of(SEGMENTOR, images, num_images=2, seed=3, open_scales=True)
     for kind, changed in (('scores', scores), ('log_scores', log_scores(scores))):
         squares = high_contribution_squares(changed)

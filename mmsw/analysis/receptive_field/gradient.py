@@ -136,8 +136,9 @@ def _chosen_map(outputs: Any, output: int | str) -> Tensor:
         chosen = maps if isinstance(maps, Tensor) else maps[output]
     except (IndexError, KeyError, TypeError) as error:
         found = list(maps) if isinstance(maps, Mapping) else _number_of(maps)
+        kind = type(outputs).__name__
         raise ValueError(
-            f'the network has no output {output!r}; it gives a {type(outputs).__name__} with {found}'
+            f'the network has no output {output!r}; it gives a {kind} with {found}'
         ) from error
     if not isinstance(chosen, Tensor) or chosen.ndim != 4:
         found = list(chosen.shape) if isinstance(chosen, Tensor) else type(chosen).__name__

@@ -16,6 +16,7 @@ from .area import SHARES, Square, high_contribution_squares
 
 _COLUMNS = 3
 _CELLS = 128  # along the longer side of a heat map
+_TITLE, _LETTERS = 9.5, 28  # points of a panel's title, and letters that fit
 _LOWEST = 1e-5  # of the highest score
 _HEAT = 'magma'
 _LINES = (':', '--', '-.', '-')  # from the smallest square
@@ -44,7 +45,8 @@ def draw_receptive_fields(fields: Mapping[str, np.ndarray], path: str | os.PathL
         norm = LogNorm(_LOWEST, 1, clip=True)
         for index, (name, scores) in enumerate(fields.items()):
             heat = _draw(panels[index], scores, norm)
-            title(panels[index], chr(ord('a') + index), name)
+            fontsize = min(_TITLE, _TITLE * _LETTERS / len(name))
+            title(panels[index], chr(ord('a') + index), name, fontsize=fontsize)
         for axes in panels[len(fields) :]:
             axes.set_axis_off()
         bar = figure.colorbar(
@@ -68,9 +70,7 @@ def _draw(axes: Any, scores: np.ndarray, norm: Any) -> Any:
     squares = high_contribution_squares(scores)
     for square, line in zip(squares.values(), _LINES, strict=True):
         _frame(axes, square, line, height, width)
-    ratios = '  '.join(
-        f'{share:.0%}: {square.area_ratio:.1%}' for share, square in squares.items()
-    )
+    ratios = '  '.join(f'{share:.0%}: {square.area_ratio:.1%}' for share, square in squares.items())
     axes.set_xlabel(ratios, fontsize=7)
     axes.set_xticks([])
     axes.set_yticks([])
