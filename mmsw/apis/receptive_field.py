@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -154,11 +155,16 @@ def measure_receptive_fields(
     for contender, (cfg, net, opened, closed) in zip(contenders, built, strict=True):
         pixels = photos[image_channels(net)]
         start = time.perf_counter()
-        calibrated = 0
-        if settings.calibrate and contender.checkpoint is None:
-            batches = (normalised(image, cfg)[None].to(settings.device) for image in pixels)
-            calibrated = calibrate_norms(net, batches)
-        scores = _measure(contender, cfg, net, pixels, settings, progress)
+        with _explained(contender.name, settings.size):
+            calibrated = 0
+            if settings.calibrate and contender.checkpoint is None:
+                prepared = _prepared(f'{contender.name}, batch norms', cfg, pixels, progress)
+                batches = (image[None].to(settings.device) for image in prepared)
+                calibrated = calibrate_norms(net, batches)
+            prepared = _prepared(contender.name, cfg, pixels, progress)
+            scores, _ = effective_receptive_field(
+                net, prepared, settings.stage, part=settings.part, least_map=_LEAST_MAP
+            )
         seconds = time.perf_counter() - start
         number = f'{len(pixels)} image{"" if len(pixels) == 1 else "s"}'
         progress(f'{contender.name}: {number} in {seconds:.1f} s')
@@ -203,36 +209,28 @@ def _build(
     return cfg, net.to(settings.device), opened, closed
 
 
-def _measure(
-    contender: Contender,
-    cfg: Config,
-    net: nn.Module,
-    images: Sequence[np.ndarray],
-    settings: FieldSettings,
-    progress: Callable[[str], None],
-) -> np.ndarray:
+def _prepared(
+    what: str, cfg: Config, images: Sequence[np.ndarray], progress: Callable[[str], None]
+) -> Iterator[Tensor]:
+    """Normalised images; how far their use has come is told now and then."""
     begin = last = time.perf_counter()
+    for number, image in enumerate(images):
+        now = time.perf_counter()
+        if number and now - last > _INTERVAL:
+            last = now
+            left = (len(images) - number) * (now - begin) / number
+            progress(f'{what}: {number} of {len(images)} images, about {left:.0f} s left')
+        yield normalised(image, cfg)
 
-    def prepared() -> Iterator[Tensor]:
-        nonlocal last
-        for number, image in enumerate(images):
-            now = time.perf_counter()
-            if number and now - last > _INTERVAL:
-                last = now
-                left = (len(images) - number) * (now - begin) / number
-                progress(
-                    f'{contender.name}: {number} of {len(images)} images, about {left:.0f} s left'
-                )
-            yield normalised(image, cfg)
 
+@contextmanager
+def _explained(name: str, size: int) -> Iterator[None]:
+    """Inside, what a network does not take becomes one line that names it."""
     try:
-        return effective_receptive_field(
-            net, prepared(), settings.stage, part=settings.part, least_map=_LEAST_MAP
-        ).map
+        yield
     except (ValueError, RuntimeError, AssertionError) as error:
         raise UsageError(
-            f'{contender.name}: the receptive field cannot be measured at {settings.size} x '
-            f'{settings.size}: {error}'
+            f'{name}: the receptive field cannot be measured at {size} x {size}: {error}'
         ) from error
 
 

@@ -276,6 +276,7 @@ def test_norms_are_calibrated(images: Path) -> None:
     ('options', 'message'),
     [
         (['--size', 64], '64 x 64 give a map of 2 x 2, at least 3 x 3 is needed'),
+        (['--size', 32, '--calibrate'], 'measured at 32 x 32: .*more than 1 value per channel'),
         (['--size', 0], 'size must be at least 1, got 0'),
         (['--num-images', 0], 'num_images must be at least 1'),
         (['--stage', 4], r'no output 4; it gives a tuple with 4 entries'),
@@ -335,7 +336,7 @@ def test_config_without_a_backbone_or_toolbox(tmp_path: Path, images: Path) -> N
 def test_progress_is_told_now_and_then(images: Path, plain: Path, monkeypatch) -> None:
     monkeypatch.setattr('mmsw.apis.receptive_field._INTERVAL', 0.0)
     lines: list[str] = []
-    settings = FieldSettings(SIZE)
+    settings = FieldSettings(SIZE, calibrate=True)
     measure_receptive_fields([Contender('net', plain)], [images], settings, lines.append)
     assert [line.split(',')[0] for line in lines[:2]] == [
         'net: 1 of 3 images',
