@@ -26,6 +26,7 @@ VERSIONS = {  # of each kind of file; one more whenever a reader of the old form
     'conversion': 1,
     'dataset_report': 1,
     'demo_data': 1,
+    'receptive_field': 1,
     'sparsity': 1,
     'sparsity_comparison': 1,
     'training_operator': 1,

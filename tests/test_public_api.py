@@ -26,7 +26,7 @@ from mmsw.ops import (
 
 PUBLIC = {
     'mmsw': '__version__ checkpoint datasets engine models ops sparsity',
-    'mmsw.analysis': 'draw_operator',
+    'mmsw.analysis': 'draw_operator effective_receptive_field',
     'mmsw.apis': (
         'ConversionReport PortableRunner PredictReport UsageError analyze_sparsity build_runner '
         'build_test_runner check_data compare_sparsity convert_checkpoint inference init_model '

@@ -26,7 +26,7 @@ from .data import iter_datasets
 from .image_way import PreparedImage, image_way, in_batches, prepare_image
 from .images import Image
 from .model_building import build_model
-from .trained import check_complete, existing_file, state_dict_of, take_form
+from .trained import check_complete, existing_file, fill, state_dict_of, take_form
 
 
 def init_model(
@@ -81,7 +81,7 @@ def init_model(
             take_folded_form(model, state)
             check_complete(state, model, filename)
             check_masks_placed(state, model, filename, trains=False)
-            _fill(model, state, filename)
+            fill(model, state, filename)
             meta = _meta_of(saved, filename)
         model.dataset_meta = _dataset_meta(meta, cfg)
     model.cfg = cfg
@@ -184,22 +184,6 @@ def _device(device: str | torch.device | None) -> torch.device:
             f'device {str(device)!r} cannot be used here ({short(error)}); cpu always can'
         ) from error
     return device
-
-
-def _fill(model: nn.Module, state: dict, filename: str) -> None:
-    """Load, statistics and patterns included."""
-    try:
-        missing = model.load_state_dict(state, strict=False).missing_keys
-    except RuntimeError as error:
-        raise CheckpointError(
-            f'{filename} does not fit the {type(model).__name__} of the config ({short(error)})'
-        ) from error
-    missing = [name for name in missing if not name.endswith('num_batches_tracked')]
-    if missing:
-        raise CheckpointError(
-            f'{filename} does not fill the {type(model).__name__} of the config: it lacks '
-            f'{len(missing)} buffers, among them {missing[0]}'
-        )
 
 
 def _meta_of(saved: dict, filename: str) -> dict:

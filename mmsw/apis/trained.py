@@ -18,6 +18,7 @@ from mmsw.errors import CheckpointError, UsageError
 from mmsw.ops import ShiftPattern
 from mmsw.sparsity import attach_saved_masks
 from mmsw.sparsity.layer_masks import normalised_masks
+from mmsw.wording import short
 
 # Keys of a model that was wrapped for several processes.
 REVISE_KEYS = [(r'^module\.', '')]
@@ -148,4 +149,24 @@ def check_complete(state: dict, model: nn.Module, filename: str) -> None:
             f'{filename} does not fit the {type(model).__name__} of the config: {len(missing)} of '
             f'{len(own)} parameters are missing and {len(other)} have another shape ({first}). '
             'Expected is a checkpoint that a training run with this config saved'
+        )
+
+
+def fill(model: nn.Module, state: Mapping[str, Any], filename: str) -> None:
+    """Load a state dict that :func:`check_complete` has passed, statistics and patterns included.
+
+    Raises:
+        CheckpointError: If a layer refuses what it gets, or a buffer is missing.
+    """
+    try:
+        missing = model.load_state_dict(state, strict=False).missing_keys
+    except RuntimeError as error:
+        raise CheckpointError(
+            f'{filename} does not fit the {type(model).__name__} of the config ({short(error)})'
+        ) from error
+    missing = [name for name in missing if not name.endswith('num_batches_tracked')]
+    if missing:
+        raise CheckpointError(
+            f'{filename} does not fill the {type(model).__name__} of the config: it lacks '
+            f'{len(missing)} buffers, among them {missing[0]}'
         )

@@ -93,16 +93,23 @@ class Sources:
     digit_classes: np.ndarray
 
 
+def photo_files() -> list[Path]:
+    """Where the photographs lie in the installed packages, training first.
+
+    Raises:
+        ImportError: A package is absent.
+    """
+    _check_packages('the photographs of the demonstration need')
+    return [_photo_path(*location) for location in {**TRAIN_PHOTOS, **VAL_PHOTOS}.values()]
+
+
 def load_sources() -> Sources:
     """Read the photographs and the digits from the installed packages.
 
     Raises:
         ImportError: A package is absent, or ships without one of the files.
     """
-    missing = [name for name in _DISTRIBUTIONS if importlib.util.find_spec(name) is None]
-    if missing:
-        names = ', '.join(_DISTRIBUTIONS[name] for name in missing)
-        raise ImportError(f'the demo data needs {names}; to get it, {how_to_install("demo")}')
+    _check_packages('the demo data needs')
     from sklearn.datasets import load_digits
 
     photos = {
@@ -188,8 +195,19 @@ def compose_scene(sources: Sources, plan: ScenePlan, size: int, rng: np.random.G
     return Scene(plan.photo, image, label_map, objects)
 
 
+def _check_packages(who: str) -> None:
+    missing = [name for name in _DISTRIBUTIONS if importlib.util.find_spec(name) is None]
+    if missing:
+        names = ', '.join(_DISTRIBUTIONS[name] for name in missing)
+        raise ImportError(f'{who} {names}; to get it, {how_to_install("demo")}')
+
+
+def _photo_path(package: str, file: str) -> Path:
+    return Path(importlib.util.find_spec(package).origin).parent / file
+
+
 def _read_photo(package: str, file: str) -> np.ndarray:
-    path = Path(importlib.util.find_spec(package).origin).parent / file
+    path = _photo_path(package, file)
     photo = cv2.imread(str(path), cv2.IMREAD_COLOR) if path.is_file() else None
     if photo is None:
         name = _DISTRIBUTIONS[package]

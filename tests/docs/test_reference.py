@@ -13,7 +13,12 @@ from test_public_api import PUBLIC
 from mmsw import errors
 
 REFERENCE = ROOT / 'docs' / 'reference'
-MORE = ('mmsw.analysis.complexity', 'mmsw.analysis.sparsity', 'mmsw.deploy')
+MORE = (
+    'mmsw.analysis.complexity',
+    'mmsw.analysis.receptive_field',
+    'mmsw.analysis.sparsity',
+    'mmsw.deploy',
+)
 # The function has the name of its module, which is what static analysis finds under it.
 WRITTEN = {'mmsw.apis.inference': 'mmsw.apis.inference.inference'}
 

@@ -13,6 +13,7 @@ from mmsw.models.layers import LayerNorm2d
 _EPS = 1e-6
 _SIDE = 7
 _EXPANSION = 4
+_INIT_STD = 0.02
 
 
 class ConvNeXt(nn.Module):
@@ -36,6 +37,14 @@ class ConvNeXt(nn.Module):
             self.stages.append(nn.Sequential(*down, *(_Block(dim) for _ in range(depth))))
             self.norms.append(LayerNorm2d(dim))
             previous = dim
+
+    @torch.no_grad()
+    def init_weights(self) -> None:
+        """Redraw the weights as a training from scratch begins."""
+        for module in self.modules():
+            if isinstance(module, (nn.Conv2d, nn.Linear)):
+                nn.init.trunc_normal_(module.weight, std=_INIT_STD)
+                nn.init.zeros_(module.bias)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Images ``[B, 3, H, W]`` to maps ``[B, dims[i], H / s, W / s]``."""
