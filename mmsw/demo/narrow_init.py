@@ -6,6 +6,7 @@ import torch
 from mmengine.registry import WEIGHT_INITIALIZERS
 from torch import nn
 
+from mmsw.models.backbones.slak_block import LargeKernelConv2d
 from mmsw.models.layers import ShiftWiseConv2d
 from mmsw.registration import register
 
@@ -20,7 +21,7 @@ def draw_small_network(net: nn.Module) -> None:
     almost linear. And random long arms drown what is near, so they start faint.
 
     Args:
-        net: A shift-wise network; changed in place.
+        net: A shift-wise network or SLaK; changed in place. Any other network: linear layers alone.
     """
     for module in net.modules():
         if isinstance(module, nn.Linear):
@@ -28,6 +29,10 @@ def draw_small_network(net: nn.Module) -> None:
         elif isinstance(module, ShiftWiseConv2d):
             for norm in (module.norm_h, module.norm_v):
                 nn.init.constant_(norm.weight, _ARM_SCALE)
+        elif isinstance(module, LargeKernelConv2d):
+            for name, branch in module.branches().items():
+                if name != 'small':
+                    nn.init.constant_(branch.norm.weight, _ARM_SCALE)
 
 
 @register(WEIGHT_INITIALIZERS)

@@ -366,18 +366,11 @@ def _parameters(model: nn.Module) -> Iterator[tuple[str, Cost]]:
         used = count
         if isinstance(module, MaskedFilters) or hasattr(module, 'mask_gate'):
             used -= int((~module.mask).sum())
-<<<<<<< HEAD
-        elif isinstance(module, (ShiftWiseConv2d, ShiftWiseBlock)) and module.deployed:
+        elif isinstance(module, (ShiftWiseConv2d, ResidualBlock)) and module.deployed:
             folded = dict(module.named_buffers(recurse=False))
             kernels = [folded[kind] for kind in _FOLDED_KERNELS if kind in folded]
             added = [folded[kind] for kind in _FOLDED_SUMS if kind in folded]
             count += sum(part.numel() for part in [*kernels, *added])
             used += sum(part.numel() for part in added)
             used += sum(int((kernel != 0).sum()) for kernel in kernels)
-=======
-        elif isinstance(module, (ShiftWiseConv2d, ResidualBlock)) and module.deployed:
-            arms = (module.deploy_wide, module.deploy_tall)
-            count += module.deploy_bias.numel() + sum(arm.numel() for arm in arms)
-            used += module.deploy_bias.numel() + sum(int((arm != 0).sum()) for arm in arms)
->>>>>>> h2
         yield name, Cost(count, trainable, used)

@@ -85,16 +85,16 @@ def layer_work(
         arms = [arm for arm in (layer.deploy_wide, layer.deploy_tall) if arm.shape[1] > 1]
         ghosts = len(layer.deploy_wide) - layer.num_active
         dense = layer.num_active * sum(arm_blocks(arm.shape[1], n) for arm in arms) * n**2 + ghosts
-        # a ghost's only tap is in one block
-        used = (sum(_blocks_of_arm(arm) for arm in arms) - ghosts) * n**2 + ghosts
-<<<<<<< HEAD
-        if layer.variant_options.identity == 'blur':  # a kernel of its own
-            dense += layer.deploy_small[0].numel() * layer.num_active
-            used += int((layer.deploy_small != 0).sum())
-=======
+        blocks, small = sum(map(_blocks_of_arm, arms)), layer._buffers.get('deploy_small')
+        if small is None:
+            used = (blocks - ghosts) * n**2 + ghosts  # a ghost's only tap is in one block
+        elif layer.variant_options.identity == 'blur':
+            dense += small[0].numel() * layer.num_active
+            used = blocks * n**2 + int((small != 0).sum())
+        else:
+            used = blocks * n**2 + ghosts
         if getattr(layer, 'operator_name', None) == 'large_kernel':
             return dense * positions, used * positions, dense * positions
->>>>>>> h2
     else:
         big, n = layer.pattern.big_kernel, layer.pattern.small_kernel
         num_paths = len(layer.paths)

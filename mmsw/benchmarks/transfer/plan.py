@@ -158,7 +158,7 @@ def run_config(run: TransferRun, settings: TransferSettings) -> Config:
         start=run.start,
         init_cfg=configured_start(network.cfg) if run.start == AS_CONFIGURED else None,
         checkpoint=None if run.checkpoint is None else os.path.abspath(run.checkpoint),
-        narrow=network.is_demo and network.is_shiftwise,
+        narrow=network.is_demo,
         seed=run.seed,
         evaluator_scores=network.scores,
     )
