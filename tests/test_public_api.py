@@ -50,10 +50,14 @@ PUBLIC = {
     'mmsw.engine': (
         'DynamicSparsityHook LayerDepthDecayOptimWrapperConstructor MonitorHook SparsityReportHook'
     ),
-    'mmsw.models': 'PooledNorm ShiftWiseConv2d ShiftWiseNet',
+    'mmsw.models': (
+        'LargeKernelReport PooledNorm ShiftWiseConv2d ShiftWiseLargeKernel ShiftWiseNet '
+        'convert_large_kernels'
+    ),
     'mmsw.ops': (
-        'BackendUnavailableError ShiftPattern available_backends bias_gelu cross_conv2d '
-        'shift_add shift_wise_conv2d use_backend'
+        'BackendUnavailableError DepthwiseDecomposition ShiftPattern available_backends '
+        'bias_gelu cross_conv2d decompose_depthwise depthwise_conv2d shift_add shift_wise_conv2d '
+        'use_backend'
     ),
     'mmsw.sparsity': (
         'DenseGradients Density DynamicSettings DynamicSparsity SparsityReport attach_masks '

@@ -25,9 +25,11 @@ from mmsw.checkpoint import (
     save_checkpoint_file,
     to_state_dict,
 )
+from mmsw.checkpoint.layouts import SLAK, layout_of
 from mmsw.checkpoint.records import recorded_arguments
+from mmsw.checkpoint.slak_shape import SLaKShape
 from mmsw.errors import CheckpointError
-from mmsw.models import ShiftWiseNet
+from mmsw.models import ShiftWiseNet, SLaK
 from mmsw.sparsity import SparsityReport, report
 
 _PUBLISHED_GHOST_RATIO = 0.23
@@ -54,7 +56,7 @@ class ConversionReport:
         sparsity: Densities of the network.
     """
 
-    shape: NetworkShape
+    shape: NetworkShape | SLaKShape
     used: list[str]
     derived: list[str]
     missing: list[str]
@@ -126,7 +128,7 @@ def _other_settings(
     return found
 
 
-def _outputs(recorded: Mapping[str, Any], shape: NetworkShape) -> tuple[int, ...]:
+def _outputs(recorded: Mapping[str, Any], shape: NetworkShape | SLaKShape) -> tuple[int, ...]:
     """Stages whose maps the network returns: those of the record, else all that the file has."""
     told = recorded.get('out_indices')
     stages = range(len(shape.depths))
@@ -134,7 +136,9 @@ def _outputs(recorded: Mapping[str, Any], shape: NetworkShape) -> tuple[int, ...
     return tuple(told) if fits and stages[-1] in told else tuple(stages)
 
 
-def _all_stages(recorded: Mapping[str, Any], shape: NetworkShape) -> dict[str, list[int]]:
+def _all_stages(
+    recorded: Mapping[str, Any], shape: NetworkShape | SLaKShape
+) -> dict[str, list[int]]:
     """All stages; those that the file lacks as its record has them, else as published networks."""
     depths, dims = list(shape.depths), list(shape.dims)
     told = recorded.get('arch')
@@ -156,6 +160,59 @@ def _first(*values: Any) -> Any:
 def _image_channels(state: Mapping[str, Tensor]) -> int:
     stem = state.get(_STEM)
     return _IMAGE_CHANNELS if stem is None or stem.ndim < 2 else stem.shape[1]
+
+
+def _shift_wise_settings(
+    shape: NetworkShape, told: Recorded, asked: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Settings of the operator: what was asked for, else what the file tells, else as published."""
+    return dict(
+        version=shape.version,
+        big_kernels=list(_first(asked['big_kernels'], told.big_kernels, PUBLISHED_KERNELS)),
+        small_kernel=shape.small_kernel,
+        ghost_ratio=_first(asked['ghost_ratio'], told.ghost_ratio, _PUBLISHED_GHOST_RATIO),
+        num_paths=shape.num_paths,
+        num_reps=_first(asked['num_reps'], told.num_reps, PUBLISHED_REPS),
+    )
+
+
+def _slak_settings(
+    shape: SLaKShape, recorded: Mapping[str, Any], asked: Mapping[str, Any], source: str
+) -> dict[str, Any]:
+    """Settings of a SLaK network, which its tensors tell, but for stages that it lacks.
+
+    Raises:
+        CheckpointError: If something else was asked for.
+    """
+    kernels = asked['big_kernels']
+    if kernels is not None and tuple(kernels)[: len(shape.big_kernels)] != shape.big_kernels:
+        raise CheckpointError(
+            f'{source} holds a SLaK network with large kernels of {shape.big_kernels}, not of '
+            f'{tuple(kernels)}: leave --big-kernels out'
+        )
+    foreign = [name for name in ('ghost_ratio', 'num_reps') if asked[name] is not None]
+    if foreign:
+        raise CheckpointError(
+            f'{source} holds a SLaK network, which has no {" and no ".join(foreign)}: leave '
+            f'{" and ".join("--" + name.replace("_", "-") for name in foreign)} out'
+        )
+    missing = _NUM_STAGES - len(shape.big_kernels)
+    told = recorded.get('big_kernels')
+    whole = kernels or (told if isinstance(told, (list, tuple)) and len(told) == 4 else None)
+    rest = list(whole or [*shape.big_kernels, *[shape.big_kernels[-1]] * missing])
+    return dict(
+        width_factor=1.0,
+        big_kernels=[*shape.big_kernels, *rest[len(shape.big_kernels) :]],
+        small_kernel=shape.small_kernel,
+        decomposed=shape.decomposed,
+    )
+
+
+def _build_slak(settings: dict[str, Any], source: str) -> SLaK:
+    try:
+        return SLaK(**settings)
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f'{source}: no SLaK network can be built: {error}') from error
 
 
 def _build(settings: dict[str, Any], source: str) -> ShiftWiseNet:
@@ -182,6 +239,7 @@ def convert_checkpoint(
 
     The written file names its architecture, and holds the masks, the shift patterns and the channel
     order, so it depends on no random generator any more. What is exactly zero is pruned in it.
+    A file of a SLaK network tells everything itself, and has masks beside whatever has zeros.
     Where the file lacks the last stages, the written architecture has some that nobody builds.
 
     Args:
@@ -207,24 +265,21 @@ def convert_checkpoint(
     _check_destination(src, dst)
     checkpoint = _read(src, trust)
     state = to_state_dict(checkpoint, src, prefix)
-    shape = NetworkShape.of(state, src)
-    told = _told(checkpoint, state, src)
+    layout = layout_of(state)
+    shape = layout.shape.of(state, src)
     recorded = recorded_arguments(checkpoint, src) or {}
-    net = _build(
-        dict(
-            _other_settings(recorded, state, src),
-            arch=_all_stages(recorded, shape),
-            version=shape.version,
-            big_kernels=list(_first(big_kernels, told.big_kernels, PUBLISHED_KERNELS)),
-            small_kernel=shape.small_kernel,
-            ghost_ratio=_first(ghost_ratio, told.ghost_ratio, _PUBLISHED_GHOST_RATIO),
-            num_paths=shape.num_paths,
-            num_reps=_first(num_reps, told.num_reps, PUBLISHED_REPS),
-            out_indices=_outputs(recorded, shape),
-            in_channels=_image_channels(state),
-        ),
-        src,
+    settings = dict(
+        _other_settings(recorded, state, src),
+        arch=_all_stages(recorded, shape),
+        out_indices=_outputs(recorded, shape),
+        in_channels=_image_channels(state),
     )
+    asked = dict(big_kernels=big_kernels, ghost_ratio=ghost_ratio, num_reps=num_reps)
+    if layout is SLAK:
+        net = _build_slak({**settings, **_slak_settings(shape, recorded, asked, src)}, src)
+    else:
+        told = _told(checkpoint, state, src)
+        net = _build({**settings, **_shift_wise_settings(shape, told, asked)}, src)
     # Without the file's records, which arguments may overrule, and without the state of a dynamic
     # run, which the written file has not either: what is zero counts as pruned.
     missing, unused = fill_network(net, state, src)

@@ -180,7 +180,8 @@ def check_mean(model: nn.Module) -> None:
     if kind in (ShiftWiseNet, SLaK) and mean.numel() not in (1, own):
         raise UsageError(
             f'data_preprocessor has a mean of {mean.numel()} channels, and the {kind.__name__} '
-            f'takes {own}: give mean and std one value per channel, or set in_channels={mean.numel()}'
+            f'takes {own}: give mean and std one value per channel, or set '
+            f'in_channels={mean.numel()}'
         )
 
 

@@ -201,6 +201,8 @@ def _start(start: str) -> str:
     known = {
         'published': 'the [published checkpoint](recipes.md#the-published-checkpoint)',
         'demonstration': 'the checkpoint that `make demo` trains',
+        'published SLaK': 'the published checkpoint of [SLaK](slak.md)',
+        'random weights': 'random weights',
         'scratch': 'scratch, or the checkpoint that `make demo` trains',
     }
     return known.get(start) or f'nobody published it; `{start}` trains it'

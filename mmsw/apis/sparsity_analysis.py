@@ -13,6 +13,7 @@ from mmengine.config import Config
 from mmsw import json_file
 from mmsw.analysis.sparsity.figures import SparsityAnalysis, analyze
 from mmsw.analysis.sparsity.layers import MaskedNetwork, read_network
+from mmsw.analysis.sparsity.slak import read_slak
 from mmsw.checkpoint import (
     Recorded,
     fill_network,
@@ -22,8 +23,9 @@ from mmsw.checkpoint import (
     to_state_dict,
     warn_of_empty_masks,
 )
+from mmsw.checkpoint.layouts import SLAK, layout_of
 from mmsw.errors import CheckpointError, UsageError
-from mmsw.models import ShiftWiseNet
+from mmsw.models import ShiftWiseNet, SLaK
 from mmsw.whole_file import write_text
 
 from .backbone import build_backbone
@@ -40,7 +42,7 @@ def analyze_sparsity(
     config: str | os.PathLike[str] | Config | None = None,
     shape: Sequence[int] = DEFAULT_SHAPE,
 ) -> SparsityAnalysis:
-    """Work out what the shift-wise layers of a checkpoint keep, see ``docs/sparsity_analysis.md``.
+    """Work out what the operators of a checkpoint keep, see ``docs/sparsity_analysis.md``.
 
     Args:
         checkpoint: File or its address: as the authors publish it, converted, of a pretraining, or
@@ -56,7 +58,7 @@ def analyze_sparsity(
 
     Raises:
         UsageError: If the config or the shape is not as expected.
-        CheckpointError: If the file is missing, damaged, folded or of no shift-wise network, or
+        CheckpointError: If the file is missing, damaged, folded or of another network, or
             does not fit the config.
     """
     cfg = None if config is None else load_config(config)
@@ -79,24 +81,28 @@ def _network_of_file(contents: Any, source: str) -> MaskedNetwork:
     state = to_state_dict(contents, source)
     settle_zeros(state, contents, source)  # as loading it will
     warn_of_empty_masks(state, source)
+    if layout_of(state) is SLAK:
+        return read_slak(state, source)
     return read_network(state, source, read_records(contents, source))
 
 
 def _network_of_config(cfg: Config, contents: Any, source: str) -> MaskedNetwork:
     net = _backbone(cfg)
     fill_network(net, contents, source)
+    if isinstance(net, SLaK):
+        return read_slak(net.state_dict(), source)
     recorded = Recorded('the config', net.big_kernels[: len(net.stages)], net.num_reps)
     return read_network(net.state_dict(), source, recorded)
 
 
-def _backbone(cfg: Config) -> ShiftWiseNet:
+def _backbone(cfg: Config) -> ShiftWiseNet | SLaK:
     name = cfg.filename or 'the config'
     if not (cfg.get('model') or {}).get('backbone'):
         raise UsageError(f'{name} has no model.backbone to fill from the checkpoint')
     net = build_backbone(cfg)
-    if not isinstance(net, ShiftWiseNet):
+    if not isinstance(net, (ShiftWiseNet, SLaK)):
         raise UsageError(
-            f'the backbone of {name} is a {type(net).__name__}, expected a ShiftWiseNet'
+            f'the backbone of {name} is a {type(net).__name__}, expected a ShiftWiseNet or SLaK'
         )
     return net
 

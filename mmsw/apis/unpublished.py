@@ -29,6 +29,8 @@ def unpublished(cfg: Config, path: str) -> str | None:
         One or two sentences; ``None`` for a network whose checkpoint is published.
     """
     backbone = cfg.model.backbone
+    if component_name(backbone.get('type')).endswith('SLaK'):
+        return None
     arch, version = backbone.get('arch', 'tiny'), backbone.get('version', 'v2')
     dense = any(map(_prunes, cfg.get('custom_hooks') or ()))
     if (arch, version) == ('tiny', 'v2') and not dense:

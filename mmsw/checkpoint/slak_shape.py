@@ -29,6 +29,7 @@ class SLaKShape:
     """
 
     compared: ClassVar = ('depths', 'dims', 'big_kernels', 'small_kernel', 'decomposed')
+    num_paths: ClassVar = 1  # nothing runs in parallel sets, unlike in a shift-wise layer
 
     depths: tuple[int, ...]
     dims: tuple[int, ...]

@@ -11,10 +11,12 @@ from mmsw.ops.backends import check_backend
 from mmsw.ops.decomposition import checked_side
 from mmsw.whole_number import whole_number
 
+from .layers.depthwise_conv import DepthwiseConv2d
 from .layers.shiftwise_large_kernel import ShiftWiseLargeKernel, why_not_shift_wise
 
 # What computes as nn.Conv2d does; mmcv's wrapper differs on empty batches of old torch alone.
-_PLAIN_CLASSES = nn.Conv2d, wrappers.Conv2d
+_PLAIN_CLASSES = nn.Conv2d, wrappers.Conv2d, DepthwiseConv2d
+_WHOLE = '(the model itself)'
 
 
 class LargeKernelReport(NamedTuple):
@@ -30,8 +32,9 @@ class LargeKernelReport(NamedTuple):
 
     def __str__(self) -> str:
         lines = [f'{len(self.replaced)} large kernels replaced, {len(self.left)} left']
-        lines += [f"  replaced {name or '(the model itself)'}: {h} x {w}" for name, (h, w) in self.replaced.items()]
-        lines += [f"  left     {name or '(the model itself)'}: {reason}" for name, reason in self.left.items()]
+        for name, (height, width) in self.replaced.items():
+            lines.append(f'  replaced {name or _WHOLE}: {height} x {width}')
+        lines += [f'  left     {name or _WHOLE}: {reason}' for name, reason in self.left.items()]
         return '\n'.join(lines)
 
 

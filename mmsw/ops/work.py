@@ -3,7 +3,8 @@
 A tap that meets padding counts like any other, and so does one that a mask has set to zero. A
 channel of the folded form that has one tap in all is a ghost channel, which passes unchanged: it
 counts one multiply-add for each position. Where the taps have no values (while a program is traced,
-compiled or run on tensors without data) such a channel counts like the others.
+compiled or run on tensors without data) such a channel counts like the others. A large depthwise
+kernel counts all of its weights, as torch counts them, wherever it is cut.
 ``torch.utils.flop_counter`` gets the rule for every operator, whoever registered it: two operations
 for each multiply-add, one for each addition of ``shift_add``.
 """
@@ -93,6 +94,18 @@ def _of_cross(x: Tensor, wide: Tensor, tall: Tensor, *rest: Any, **kwargs: Any) 
 
 
 @shape_wrapper
+def _of_depthwise(map_shape: torch.Size, weight: torch.Size, *rest: Any, **kwargs: Any) -> int:
+    return 2 * math.prod(map_shape) * math.prod(weight[2:])
+
+
+@shape_wrapper
+def _of_depthwise_grad_weight(
+    map_shape: torch.Size, *rest: Any, out_shape: torch.Size, **kwargs: Any
+) -> int:
+    return 2 * math.prod(map_shape) * math.prod(out_shape[2:])
+
+
+@shape_wrapper
 def _of_added_product(
     onto: torch.Size, first: torch.Size, second: torch.Size, *rest: Any, **kwargs: Any
 ) -> int:
@@ -115,4 +128,7 @@ _FORMULAS = {
     'shift_wise_conv2d_grad_input': _of_map,
     'shift_wise_conv2d_grad_weight': _of_map,
     'cross_conv2d': _of_cross,
+    'depthwise_conv2d': _of_depthwise,
+    'depthwise_conv2d_grad_input': _of_depthwise,
+    'depthwise_conv2d_grad_weight': _of_depthwise_grad_weight,
 }

@@ -19,10 +19,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmsw.engine.image_channels import image_channels
-from mmsw.models.backbones.shiftwise_block import ShiftWiseBlock
-from mmsw.models.layers import MaskedFilters, ShiftWiseConv2d
+from mmsw.models.backbones.residual_block import ResidualBlock
+from mmsw.models.layers import MaskedFilters, ShiftWiseConv2d, ShiftWiseLargeKernel
+from mmsw.ops.pattern_tables import num_groups
 
-from .operator_work import layer_work
+from .operator_work import layer_work, small_conv_work
 from .release_count import release_count
 from .roi_heads import run_two_stage
 
@@ -237,7 +238,7 @@ class _Counter(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.work: dict[nn.Module, Cost] = {}
-        self.maps: list[tuple[ShiftWiseConv2d | ShiftWiseBlock, torch.Size]] = []
+        self.maps: list[tuple[ShiftWiseConv2d | ResidualBlock, torch.Size]] = []
         self.called: set[nn.Module] = set()
         self._running: list[nn.Module] = []
 
@@ -282,18 +283,29 @@ class _Counter(TorchDispatchMode):
                 self._add(Cost(release_count=count))
             if isinstance(module, ShiftWiseConv2d) or _is_folded_block(module):
                 self.maps.append((module, args[0].shape))
+            elif isinstance(module, ShiftWiseLargeKernel):
+                self._add(_large_kernel_cost(module, out))
             elif hasattr(module, 'deform_groups'):  # mmcv's own operator, which torch does not see
                 macs = out.numel() * prod(module.weight.shape[1:])
                 self._add(Cost(macs_dense=macs, macs_used=macs, macs_naive=macs))
         self._running.pop()
 
 
+def _large_kernel_cost(layer: ShiftWiseLargeKernel, out: Tensor) -> Cost:
+    """Of the large kernel as it is; naively, of the small kernels that it is cut into."""
+    macs = out.numel() * prod(layer.kernel_size)
+    batch, channels, height, width = out.shape
+    blocks = prod(num_groups(side, layer.small_kernel) for side in layer.kernel_size)
+    naive = small_conv_work(channels * blocks, layer.small_kernel, batch, height, width)
+    return Cost(macs_dense=macs, macs_used=macs, macs_naive=naive)
+
+
 def _is_folded_block(module: nn.Module) -> bool:
-    return isinstance(module, ShiftWiseBlock) and module.deployed
+    return isinstance(module, ResidualBlock) and module.deployed
 
 
 def _shift_wise_work(
-    maps: list[tuple[ShiftWiseConv2d | ShiftWiseBlock, torch.Size]],
+    maps: list[tuple[ShiftWiseConv2d | ResidualBlock, torch.Size]],
 ) -> Iterator[tuple[nn.Module, Cost]]:
     """Work of shift-wise layers on their maps; needs their masks, so it waits for real tensors."""
     for layer, (batch, _, height, width) in maps:
@@ -352,9 +364,9 @@ def _parameters(model: nn.Module) -> Iterator[tuple[str, Cost]]:
         count = sum(param.numel() for param in own)
         trainable = sum(param.numel() for param in own if param.requires_grad)
         used = count
-        if isinstance(module, MaskedFilters):
+        if isinstance(module, MaskedFilters) or hasattr(module, 'mask_gate'):
             used -= int((~module.mask).sum())
-        elif isinstance(module, (ShiftWiseConv2d, ShiftWiseBlock)) and module.deployed:
+        elif isinstance(module, (ShiftWiseConv2d, ResidualBlock)) and module.deployed:
             folded = dict(module.named_buffers(recurse=False))
             kernels = [folded[kind] for kind in _FOLDED_KERNELS if kind in folded]
             added = [folded[kind] for kind in _FOLDED_SUMS if kind in folded]

@@ -17,7 +17,7 @@ from mmsw.ops.pattern_tables import conv_margin, num_groups, shift_slot
 from mmsw.ops.work import arm_blocks, cross_taps
 
 if TYPE_CHECKING:
-    from mmsw.models.backbones.shiftwise_block import ShiftWiseBlock
+    from mmsw.models.backbones.residual_block import ResidualBlock
     from mmsw.models.layers import ShiftWiseConv2d
 
 
@@ -59,7 +59,7 @@ def used_blocks(keep: Tensor, pattern: ShiftPattern) -> int:
 
 
 def layer_work(
-    layer: ShiftWiseConv2d | ShiftWiseBlock, batch: int, height: int, width: int
+    layer: ShiftWiseConv2d | ResidualBlock, batch: int, height: int, width: int
 ) -> tuple[int, int, int]:
     """Multiply-adds of a shift-wise layer: unpruned, used, naive.
 
@@ -70,7 +70,8 @@ def layer_work(
     A spread identity counts all its taps, pruned or not, until it is folded. What other options add
     (products at the border of the map, constants) is counted where it runs.
     A folded block passes its ghost channels through a kernel of one tap, which is one multiply-add
-    for each position.
+    for each position. A folded block of SLaK has no small convolutions: naive is as unpruned, and
+    a square kernel is one arm.
 
     Args:
         layer: The layer, in its training or its folded form; or a folded block.
@@ -81,7 +82,7 @@ def layer_work(
     positions = batch * height * width
     if layer.deployed:
         big, n, num_paths = layer.kernel_size[0], layer.deploy_wide.shape[2], 1
-        arms = (layer.deploy_wide, layer.deploy_tall)
+        arms = [arm for arm in (layer.deploy_wide, layer.deploy_tall) if arm.shape[1] > 1]
         ghosts = len(layer.deploy_wide) - layer.num_active
         dense = layer.num_active * sum(arm_blocks(arm.shape[1], n) for arm in arms) * n**2 + ghosts
         # a ghost's only tap is in one block
@@ -89,6 +90,8 @@ def layer_work(
         if layer.variant_options.identity == 'blur':  # a kernel of its own
             dense += layer.deploy_small[0].numel() * layer.num_active
             used += int((layer.deploy_small != 0).sum())
+        if getattr(layer, 'operator_name', None) == 'large_kernel':
+            return dense * positions, used * positions, dense * positions
     else:
         big, n = layer.pattern.big_kernel, layer.pattern.small_kernel
         num_paths = len(layer.paths)

@@ -14,6 +14,8 @@ from math import prod
 import mmcv.cnn.bricks as bricks
 from torch import Tensor, nn
 
+from mmsw.models.layers import DepthwiseConv2d, ShiftWiseLargeKernel
+
 
 def release_count(module: nn.Module, x: Tensor, out: Tensor) -> int:
     """Operations that mmcv 1.x counts for one call of a module itself, without its children.
@@ -63,7 +65,10 @@ def _norm(module: nn.Module, x: Tensor, out: Tensor) -> int:
 
 
 _CLASSES: dict[Callable[[nn.Module, Tensor, Tensor], int], tuple[type[nn.Module], ...]] = {
-    _convolution: (nn.Conv1d, nn.Conv2d, nn.Conv3d, bricks.Conv2d, bricks.Conv3d),
+    _convolution: (
+        nn.Conv1d, nn.Conv2d, nn.Conv3d, bricks.Conv2d, bricks.Conv3d,
+        DepthwiseConv2d, ShiftWiseLargeKernel,  # plain convolutions there
+    ),
     _transposed_convolution: (nn.ConvTranspose2d, bricks.ConvTranspose2d),
     _linear: (nn.Linear, bricks.Linear),
     _per_output: (nn.ReLU, nn.PReLU, nn.ELU, nn.LeakyReLU, nn.ReLU6),

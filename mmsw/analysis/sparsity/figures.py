@@ -16,6 +16,7 @@ from mmsw.sparsity import Density
 
 from ..complexity.operator_work import used_blocks
 from .layers import MaskedNetwork, ShiftWiseLayer
+from .slak import SLaKLayer, blocks_of
 
 _ARMS = ('horizontal', 'vertical')
 
@@ -244,8 +245,9 @@ def analyze(network: MaskedNetwork, shape: Sequence[int] = (512, 512)) -> Sparsi
     shape = tuple(shape)
     if len(shape) != 2 or not all(isinstance(side, int) and side > 0 for side in shape):
         raise ValueError(f'shape must be (H, W), both positive whole numbers, got {shape}')
-    maps = map_sizes(network.shape.version, shape, len(network.shape.depths))
-    layers = tuple(layer_figures(layer, *maps[layer.stage]) for layer in network.layers)
+    version = getattr(network.shape, 'version', 'v1')  # the maps of SLaK are those of v1
+    maps = map_sizes(version, shape, len(network.shape.depths))
+    layers = tuple(_figures(layer, *maps[layer.stage]) for layer in network.layers)
     return SparsityAnalysis(network, shape, layers)
 
 
@@ -288,6 +290,46 @@ def layer_figures(layer: ShiftWiseLayer, height: int, width: int) -> Part:
         identity=_identity(filters, pattern),
         dense=pattern.channels * cross_taps(pattern.big_kernel, side) * positions,
         used=used_blocks(filters.any(0), pattern) * side**2 * positions,
+        pointwise=layer.pointwise * positions,
+    )
+
+
+def _figures(layer: ShiftWiseLayer | SLaKLayer, height: int, width: int) -> Part:
+    figures = slak_figures if isinstance(layer, SLaKLayer) else layer_figures
+    return figures(layer, height, width)
+
+
+def slak_figures(layer: SLaKLayer, height: int, width: int) -> Part:
+    """Figures of the large kernel of a block of SLaK; its blocks of N x N stand for the filters.
+
+    Args:
+        layer: The layer.
+        height: Rows of its map.
+        width: Columns of its map.
+    """
+    positions, n = height * width, layer.small_kernel
+    places, identity = {}, Placed()
+    for branch, mask in layer.masks.items():
+        for offset, blocks in blocks_of(mask, n):
+            kept = blocks.flatten(1).any(1)
+            number = int(kept.sum())
+            placed = Placed(number, len(kept), number, len(kept))
+            if branch == 'small':
+                identity = identity + placed
+            else:
+                places[branch, offset] = places.get((branch, offset), Placed()) + placed
+    every = sum(places.values(), identity)
+    weights = sum(mask.numel() for mask in layer.masks.values())
+    kept = sum(int(mask.sum()) for mask in layer.masks.values())
+    return Part(
+        paths=(Density(every.kept, every.total, kept, weights),),
+        slots=every.total,
+        shared=every.kept,
+        covered=every.kept,
+        places=places,
+        identity=identity,
+        dense=weights * positions,
+        used=sum(layer.used_weights().values()) * positions,
         pointwise=layer.pointwise * positions,
     )
 

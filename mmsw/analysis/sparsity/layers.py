@@ -53,12 +53,13 @@ class ShiftWiseLayer:
 
 @dataclass(frozen=True)
 class MaskedNetwork:
-    """The shift-wise layers of a network.
+    """The shift-wise layers of a network, or the large kernels of SLaK.
 
     Attributes:
         source: Where it comes from.
         shape: What its tensors tell.
-        layers: In the order in which they run.
+        layers: In the order in which they run; of SLaK,
+            :class:`~mmsw.analysis.sparsity.slak.SLaKLayer`.
         big_kernels: Focus length M per stage, in positions of the stage's map.
         num_reps: Repetitions R of the shift pattern.
         notes: For the reader: where focus lengths and repetitions are known from.
@@ -139,7 +140,6 @@ def _read(
                     f'{source}: stages.{stage}.{block}.shift_wise is damaged: {error}'
                 ) from error
             layers.append(layer)
-    counted = [key for key in state if not _BUFFER.search(key) and not _OUTSIDE.search(key)]
     return MaskedNetwork(
         source,
         shape,
@@ -147,8 +147,14 @@ def _read(
         big_kernels,
         num_reps,
         tuple(notes),
-        sum(state[key].numel() for key in counted),
+        counted_parameters(state),
     )
+
+
+def counted_parameters(state: Mapping[str, Tensor]) -> int:
+    """Parameters of a backbone, without output norms and classifier."""
+    counted = [key for key in state if not _BUFFER.search(key) and not _OUTSIDE.search(key)]
+    return sum(state[key].numel() for key in counted)
 
 
 def _layer(

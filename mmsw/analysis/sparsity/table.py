@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 
+from mmsw.checkpoint.slak_shape import SLaKShape
 from mmsw.sparsity import Density
 from mmsw.wording import MAC_UNITS
 
@@ -12,6 +13,10 @@ from .figures import Part, SparsityAnalysis, pruned_parameters
 
 _LARGE = 10**10  # multiply-adds
 _GAP = '  '
+SLAK_FILTERS = (
+    'large kernels are cut into blocks of N x N, as equ-SLaK computes them; these are called '
+    'filters below, and a filter is kept if any of its weights is'
+)
 _WIDTH = 96  # of sentences, in characters
 
 
@@ -26,17 +31,25 @@ def _header(analysis: SparsityAnalysis) -> str:
     net = analysis.network
     shape = net.shape
     density = analysis.total.density
-    lines = [
-        f'checkpoint {net.source}',
+    lines = [f'checkpoint {net.source}']
+    if isinstance(shape, SLaKShape):
+        lines += _wrapped(str(shape)), _wrapped(SLAK_FILTERS)
+    else:
+        lines += _shift_wise_header(analysis)
+    lines += map(_wrapped, net.notes)
+    if not density.is_sparse:
+        lines.append('DENSE: nothing is pruned')
+    return '\n'.join(lines)
+
+
+def _shift_wise_header(analysis: SparsityAnalysis) -> list[str]:
+    net, shape = analysis.network, analysis.network.shape
+    return [
         f'{shape.version}, depths {_list(shape.depths)}, dims {_list(shape.dims)}, of which '
         f'{_list(shape.num_active)} go through the operator',
         f'big kernels M {_list(net.big_kernels)}, small kernels {shape.small_kernel} x '
         f'{shape.small_kernel}, {shape.num_paths} path(s), {net.num_reps} repetition(s)',
-        *map(_wrapped, net.notes),
     ]
-    if not density.is_sparse:
-        lines.append('DENSE: nothing is pruned')
-    return '\n'.join(lines)
 
 
 def _density(analysis: SparsityAnalysis) -> str:
@@ -56,10 +69,12 @@ def _density(analysis: SparsityAnalysis) -> str:
         rows[-1] += [*_weights(total.density), '', '']
     pruned, small = pruned_parameters(total), total.density.weights_total
     every = analysis.network.parameters
+    slak = isinstance(analysis.network.shape, SLaKShape)
+    kernels = 'large kernels' if slak else 'small kernels'
     return '\n'.join(
         [
             _table(head, rows),
-            f'parameters pruned: {pruned:,} of {small:,} in small kernels ({pruned / small:.1%}), '
+            f'parameters pruned: {pruned:,} of {small:,} in {kernels} ({pruned / small:.1%}), '
             f'of {every:,} in the backbone ({pruned / every:.1%})',
         ]
     )
@@ -138,6 +153,7 @@ def _work(analysis: SparsityAnalysis) -> str:
     total, net = analysis.total, analysis.network
     power = 9 if total.dense >= _LARGE else 6
     height, width = analysis.shape
+    operator = 'large kernels' if isinstance(net.shape, SLaKShape) else 'shift-wise operator'
     head = ['Work', 'dense', 'used', 'left', 'filters kept', 'in some path', 'arm blocks left']
     rows = []
     for name, part in [*((f'stage {s}', p) for s, p in enumerate(analysis.stages)),
@@ -147,7 +163,7 @@ def _work(analysis: SparsityAnalysis) -> str:
         rows[-1] += [f'{share:.2%}' for share in (*shares, part.arms.block_density)]
     lines = [
         _table(head, rows),
-        f'multiply-adds of the shift-wise operator in {MAC_UNITS[power]}, for an image of '
+        f'multiply-adds of the {operator} in {MAC_UNITS[power]}, for an image of '
         f'{height} x {width}{_of_recipe(analysis.shape)}; empty blocks of the cross kernel '
         f'are skipped. The pointwise layers of the same blocks take '
         f'{total.pointwise / 10**power:,.3f} more, pruned or not',

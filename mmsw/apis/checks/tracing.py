@@ -37,7 +37,9 @@ def leave_shift_wise_untraced(cfg: Config, model: nn.Module, logger: logging.Log
         if isinstance(part, ShiftWiseNet):
             logger.info(f'{OPTION}: no convolution of {name!r} has a batch norm behind it')
         elif isinstance(part, SLaK):
-            logger.info(f'{OPTION}: {name!r} is left out, how it runs depends on the size of images')
+            logger.info(
+                f'{OPTION}: {name!r} is left out, how it runs depends on the size of images'
+            )
         elif any(isinstance(module, ShiftWiseConv2d) for module in part.modules()):
             raise UsageError(
                 f'{OPTION} names {name!r}, which holds shift-wise layers and cannot be traced: '

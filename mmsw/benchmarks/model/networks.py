@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from mmsw.models.backbones import ShiftWiseNet
+from mmsw.models.backbones import ShiftWiseNet, SLaK
 from mmsw.wording import short
 
 from .convnext import ConvNeXt
@@ -81,7 +81,11 @@ def networks() -> list[Network]:
             ('small', 'v2', ()),
         )
     ]
-    return [*own, _convnext(), *(_of_toolboxes(*entry) for entry in _OTHERS), _replknet()]
+    slak = [
+        Network(name, partial(_slak, shift_wise), SLAK_FORMS, (EVAL,))
+        for name, shift_wise in (('SLaK-T', False), ('equ-SLaK-T', True))
+    ]
+    return [*own, *slak, _convnext(), *(_of_toolboxes(*entry) for entry in _OTHERS), _replknet()]
 
 
 def folded(network: nn.Module) -> nn.Module:
@@ -114,6 +118,7 @@ OWN_FORMS = (
         for name, (start, packages) in EXPORTED.items()
     ),
 )
+SLAK_FORMS = OWN_FORMS[:2]  # the training form, and folded
 
 
 def enliven(network: nn.Module, seed: int) -> nn.Module:
@@ -153,6 +158,10 @@ def enliven(network: nn.Module, seed: int) -> nn.Module:
 
 def _own(arch: str, version: str) -> nn.Module:
     return enliven(ShiftWiseNet(arch, version), seed=0)
+
+
+def _slak(shift_wise: bool) -> nn.Module:
+    return enliven(SLaK('tiny', shift_wise=shift_wise), seed=0)
 
 
 def _convnext() -> Network:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmsw.analysis.complexity.operator_work import small_conv_work
-from mmsw.ops import cross_conv2d, shift_add, shift_wise_conv2d
+from mmsw.ops import cross_conv2d, depthwise_conv2d, shift_add, shift_wise_conv2d
 from mmsw.ops.assemble import assemble
 from mmsw.ops.backends import backend_module
 
@@ -24,7 +24,7 @@ SLICES = 'small conv + slices'
 SLAK = 'SLaK pair'
 SLAK_TRANSPOSED = 'SLaK pair, wide side transposed'
 _SLAK_SIDE = 5
-_DENSE_SIDES = (31, 7)
+_DENSE_SIDES = (31, 13, 7)
 
 
 def contenders(
@@ -64,10 +64,14 @@ def contenders(
     jobs.append(_slak(case, mode, SLAK, transposed=False))
     if case.device.type == 'cpu':
         jobs.append(_slak(case, mode, SLAK_TRANSPOSED, transposed=True))
+    cutting = [name for name in backends if hasattr(backend_module(name), 'depthwise_conv2d')]
+    jobs.extend(_slak(case, mode, f'{SLAK}, mmsw {name}', backend=name) for name in cutting)
     if not quick:
         jobs.extend(_ways_to_shift(case, mode, backends))
         jobs.append(_small_conv(case, mode))
-    jobs.extend(_dense(case, mode, side) for side in _DENSE_SIDES if side == 7 or not quick)
+    for side in _DENSE_SIDES:
+        if side == 7 or not quick:
+            jobs.extend(_dense(case, mode, side, backend) for backend in (None, *cutting))
     return jobs
 
 
@@ -184,8 +188,10 @@ def _folded(case: Case, backend: str) -> Job:
     )  # fmt: skip
 
 
-def _slak(case: Case, mode: str, name: str, transposed: bool) -> Job:
-    """``M x 5 + 5 x M``, the branch pair of SLaK."""
+def _slak(
+    case: Case, mode: str, name: str, transposed: bool = False, backend: str | None = None
+) -> Job:
+    """``M x 5 + 5 x M``, the branch pair of SLaK; with a backend, cut into small kernels."""
     shape, big = case.shape, case.shape.big_kernel
     big += 1 - big % 2
     tall, wide = (
@@ -196,32 +202,35 @@ def _slak(case: Case, mode: str, name: str, transposed: bool) -> Job:
     def run(x: Tensor, tall: Tensor, wide: Tensor) -> Tensors:
         if transposed:
             return (_depthwise(x, tall) + _depthwise(x.mT, wide.mT).mT,)
-        return (_depthwise(x, tall) + _depthwise(x, wide),)
+        return (_depthwise(x, tall, backend) + _depthwise(x, wide, backend),)
 
     return Job(
         name, BASELINE, mode, case, run, (case.x, tall, wide),
         lambda x, tall, wide, some: (_depthwise(x, tall) + _depthwise(x, wide),),
-        case.batch * shape.channels * shape.size**2 * 2 * big * _SLAK_SIDE,
+        case.batch * shape.channels * shape.size**2 * 2 * big * _SLAK_SIDE, backend,
     )  # fmt: skip
 
 
-def _dense(case: Case, mode: str, side: int) -> Job:
-    shape = case.shape
+def _dense(case: Case, mode: str, side: int, backend: str | None = None) -> Job:
+    """A square kernel; with a backend, cut into small ones."""
+    shape, name = case.shape, f'depthwise {side}x{side}'
     weight = case.randn(shape.channels, 1, side, side) / side
     return Job(
-        f'depthwise {side}x{side}', BASELINE, mode, case,
-        lambda x, weight: (_depthwise(x, weight),), (case.x, weight),
+        name if backend is None else f'{name}, mmsw {backend}', BASELINE, mode, case,
+        lambda x, weight: (_depthwise(x, weight, backend),), (case.x, weight),
         lambda x, weight, some: (_depthwise(x, weight),),
-        case.batch * shape.channels * shape.size**2 * side**2,
+        case.batch * shape.channels * shape.size**2 * side**2, backend,
     )  # fmt: skip
 
 
-def _depthwise(x: Tensor, weight: Tensor) -> Tensor:
-    """Depthwise convolution with "same" zero padding.
+def _depthwise(x: Tensor, weight: Tensor, backend: str | None = None) -> Tensor:
+    """Depthwise convolution with "same" zero padding, of torch or of a backend.
 
     Where a weight gradient is wanted, rows are padded beforehand: oneDNN's is wrong when more than
     15 rows of padding are asked of the convolution itself (torch 2.13, CPU, float32).
     """
+    if backend is not None:
+        return depthwise_conv2d(x, weight, backend=backend)
     rows, columns = weight.shape[2] // 2, weight.shape[3] // 2
     if x.device.type == 'cpu' and torch.is_grad_enabled() and rows > 15:
         x, rows = F.pad(x, (0, 0, rows, rows)), 0

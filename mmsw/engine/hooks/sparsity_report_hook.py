@@ -68,7 +68,7 @@ class SparsityReportHook(Hook):
             problem = (
                 'the network is dense: nothing is pruned'
                 if report.total.total
-                else 'the network has no shift-wise layer'
+                else 'no layer of the network has a mask'
             )
             if self.require_sparse:
                 raise SparsityLostError(

@@ -20,8 +20,8 @@ class SLaK(StagedBackbone):
     """Sparse large kernel network (SLaK, arXiv 2207.03620, sections 3 and 4).
 
     The macro design of ConvNeXt with kernels of up to 51 positions. A large kernel is decomposed
-    into one of M x N and one of N x M beside a small one of N x N, each with a batch norm. Published
-    networks are sparse weight by weight, and 1.3 times as wide to make up for it.
+    into one of M x N and one of N x M beside a small one of N x N, each with a batch norm.
+    Published networks are sparse weight by weight, and 1.3 times as wide to make up for it.
 
     With ``shift_wise=True``, small convolutions and shifts compute the large kernels ("equ-SLaK"):
     the same parameters under the same names, and the same function to rounding.

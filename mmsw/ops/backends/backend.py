@@ -63,6 +63,24 @@ class Backend(Protocol):
     def cross_conv2d(self, x: Tensor, wide: Tensor, tall: Tensor, bias: Tensor | None) -> Tensor:
         """See :func:`mmsw.ops.cross_conv2d`."""
 
+    def depthwise_conv2d(
+        self, x: Tensor, weight: Tensor, bias: Tensor | None, small_kernel: int
+    ) -> Tensor:
+        """See :func:`mmsw.ops.depthwise_conv2d`.
+
+        A backend that has this one has the two below as well.
+        """
+
+    def depthwise_conv2d_grad_input(
+        self, grad: Tensor, weight: Tensor, small_kernel: int
+    ) -> Tensor:
+        """Gradient of :meth:`depthwise_conv2d` with respect to ``x``."""
+
+    def depthwise_conv2d_grad_weight(
+        self, grad: Tensor, x: Tensor, kernel_size: tuple[int, int], small_kernel: int
+    ) -> Tensor:
+        """Gradient of :meth:`depthwise_conv2d` with respect to ``weight``."""
+
     def bias_gelu(self, hidden: Tensor, bias: Tensor, keep: bool = False) -> tuple[Tensor, Tensor]:
         """See :func:`mmsw.ops.bias_gelu`; ``bias`` is in the type that is computed in.
 

@@ -22,6 +22,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from . import cpp_depthwise
 from .call import Call
 from .compiled_backend import CompiledOperators, load
 
@@ -54,6 +55,11 @@ if hasattr(torch.ops.mmsw_cpp, 'gelu_grad_'):  # a library that was built before
         rest = (tensor.contiguous() for tensor in (hidden, bias, factor))
         return grad, torch.ops.mmsw_cpp.gelu_grad_(grad, *rest)
 
+
+if cpp_depthwise.is_built():
+    depthwise_conv2d = cpp_depthwise.depthwise_conv2d
+    depthwise_conv2d_grad_input = cpp_depthwise.depthwise_conv2d_grad_input
+    depthwise_conv2d_grad_weight = cpp_depthwise.depthwise_conv2d_grad_weight
 
 if hasattr(torch.ops.mmsw_cpp, 'channel_norm'):  # likewise
 

@@ -11,6 +11,7 @@ import torch
 
 from .. import compiled
 from ..pattern_tables import num_groups
+from . import cuda_depthwise
 from .call import Call
 from .compiled_backend import CompiledOperators, load
 
@@ -44,6 +45,9 @@ shift_wise_conv2d = _operators.shift_wise_conv2d
 shift_wise_conv2d_grad_input = _operators.shift_wise_conv2d_grad_input
 shift_wise_conv2d_grad_weight = _operators.shift_wise_conv2d_grad_weight
 cross_conv2d = _operators.cross_conv2d
+depthwise_conv2d = cuda_depthwise.depthwise_conv2d
+depthwise_conv2d_grad_input = cuda_depthwise.depthwise_conv2d_grad_input
+depthwise_conv2d_grad_weight = cuda_depthwise.depthwise_conv2d_grad_weight
 
 
 def unavailable_reason() -> str | None:

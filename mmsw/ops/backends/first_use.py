@@ -133,6 +133,13 @@ def _results(module: Backend, call: Call, dtype: torch.dtype, on_host: bool) -> 
     if hasattr(module, 'cross_conv2d'):
         arms = draw(_CHANNELS, 2 * side + 7, side), draw(_CHANNELS, side, side)
         results['cross_conv2d'] = module.cross_conv2d(x, *arms, draw(_CHANNELS))
+    if hasattr(module, 'depthwise_conv2d'):
+        kernel = draw(_CHANNELS, 1, 2 * side + 1, side + 2)
+        results['depthwise_conv2d'] = module.depthwise_conv2d(x, kernel, draw(_CHANNELS), side)
+        grad = module.depthwise_conv2d_grad_input(grads[0], kernel, side)
+        results['depthwise_conv2d_grad_input'] = grad
+        grad = module.depthwise_conv2d_grad_weight(grads[0], x, tuple(kernel.shape[2:]), side)
+        results['depthwise_conv2d_grad_weight'] = grad
     return results
 
 

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from ..assemble import CrossKernels, arm_taps, assemble, disassemble
 from ..pattern_tables import PatternTables
+from . import taichi_depthwise
 from .backend import Outputs
 from .call import Call
 from .taichi_blocks import (
@@ -36,10 +37,15 @@ from .taichi_blocks import (
     flat,
     new_map,
     taichi_dtype,
+    work,
 )
 from .taichi_runtime import run_kernel, running_kernels, start_problem
 
 NEEDS_CHECK = False
+
+depthwise_conv2d = taichi_depthwise.depthwise_conv2d
+depthwise_conv2d_grad_input = taichi_depthwise.depthwise_conv2d_grad_input
+depthwise_conv2d_grad_weight = taichi_depthwise.depthwise_conv2d_grad_weight
 
 
 def unavailable_reason() -> str | None:
@@ -56,7 +62,7 @@ def refuses(call: Call) -> str | None:
 
 def shift_add(conv_out: Tensor, pattern: PatternTables) -> Outputs:
     """Shift and add, one work item per row of the outputs."""
-    source = _work(conv_out).contiguous()
+    source = work(conv_out).contiguous()
     batch, _, rows, columns = source.shape
     height, width = rows - 2 * pattern.margin, columns - 2 * pattern.margin
     outputs = tuple(source.new_empty(batch, pattern.channels, height, width) for _ in range(3))
@@ -67,7 +73,7 @@ def shift_add(conv_out: Tensor, pattern: PatternTables) -> Outputs:
 
 def shift_add_grad(grads: Outputs, pattern: PatternTables) -> Tensor:
     """Gradient of :func:`shift_add`, one work item per row of ``conv_out``."""
-    sources = [_work(grad).contiguous() for grad in grads]
+    sources = [work(grad).contiguous() for grad in grads]
     batch, channels, height, width = sources[0].shape
     border = 2 * pattern.margin
     out = sources[0].new_empty(
@@ -82,10 +88,10 @@ def shift_wise_conv2d(x: Tensor, weight: Tensor, pattern: PatternTables) -> Outp
     """Both steps through the blocks of the cross kernels."""
     if not x.numel():
         return tuple(x.new_empty(x.shape) for _ in range(3))
-    arms = _arms(_work(weight), pattern)
+    arms = _arms(work(weight), pattern)
     outputs = []
     with running_kernels(x) as kernels:
-        padded = PaddedMap.around(_work(x), arms)
+        padded = PaddedMap.around(work(x), arms)
         for arm in arms:
             out = new_map(padded)
             correlate(kernels, arm, padded, out, add=False)
@@ -97,11 +103,11 @@ def shift_wise_conv2d_grad_input(grads: Outputs, weight: Tensor, pattern: Patter
     """Gradient with respect to ``x``: the same kernels with the blocks turned around."""
     if not grads[0].numel():
         return grads[0].new_empty(grads[0].shape)
-    arms = [arm.flipped for arm in _arms(_work(weight), pattern)]
+    arms = [arm.flipped for arm in _arms(work(weight), pattern)]
     with running_kernels(grads[0]) as kernels:
         out = None
         for arm, grad in zip(arms, grads, strict=True):
-            padded = PaddedMap.around(_work(grad), [arm])
+            padded = PaddedMap.around(work(grad), [arm])
             first, out = out is None, new_map(padded) if out is None else out
             correlate(kernels, arm, padded, out, add=not first)
     return crop(out, grads[0])
@@ -117,12 +123,12 @@ def shift_wise_conv2d_grad_weight(
     n, filters = pattern.small_kernel, x.shape[1] * pattern.num_groups
     if not x.numel():
         return x.new_zeros(filters, 1, n, n)
-    source = _work(x)
+    source = work(x)
     arms = _arms_of_interest(source, pattern, mask)
     with running_kernels(x) as kernels:
         padded = PaddedMap.around(source, arms)
         wide, tall, small = (
-            correlate_grad(kernels, arm, padded, _work(grad))
+            correlate_grad(kernels, arm, padded, work(grad))
             for arm, grad in zip(arms, grads, strict=True)
         )
     arms_grad = _to_taps(wide.transpose(2, 3), pattern), _to_taps(tall, pattern)
@@ -133,12 +139,12 @@ def cross_conv2d(x: Tensor, wide: Tensor, tall: Tensor, bias: Tensor | None) -> 
     """Both arms through blocks, added in one output that begins with the bias."""
     if not x.numel():
         return x.new_empty(x.shape)
-    arms = [_folded_arm(_work(wide), True), _folded_arm(_work(tall), False)]
+    arms = [_folded_arm(work(wide), True), _folded_arm(work(tall), False)]
     with running_kernels(x) as kernels:
-        padded = PaddedMap.around(_work(x), arms)
+        padded = PaddedMap.around(work(x), arms)
         out = new_map(padded)
         if bias is not None:
-            out.copy_(_work(bias).view(-1, 1, 1))
+            out.copy_(work(bias).view(-1, 1, 1))
         for index, arm in enumerate(arms):
             correlate(kernels, arm, padded, out, add=index > 0 or bias is not None)
     return crop(out, x)
@@ -214,9 +220,3 @@ def _run_rows(
                 len(largest[chunk]) * pattern.channels,
                 *sizes,
             )
-
-
-def _work(tensor: Tensor) -> Tensor:
-    """What the kernels compute with: no half types, no gradient that Taichi would allocate."""
-    tensor = tensor.detach()
-    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor

@@ -27,11 +27,13 @@ class Arm(NamedTuple):
         blocks: ``[C, slots, N, N]`` (rows, columns), in the dtype that is computed in.
         first: Offset of the first tap along the arm; 0 is the centre.
         wide: Whether the blocks follow each other along the columns; otherwise along the rows.
+        aside: How far the blocks lie from the middle, across the arm.
     """
 
     blocks: Tensor
     first: int
     wide: bool
+    aside: int = 0
 
     @classmethod
     def from_taps(cls, taps: Tensor, wide: bool, before: int, slots: int) -> Arm:
@@ -52,15 +54,17 @@ class Arm(NamedTuple):
     def flipped(self) -> Arm:
         """The kernel turned around both axes."""
         _, slots, n, _ = self.blocks.shape
-        return Arm(self.blocks.flip(1, 2, 3), 1 - self.first - slots * n, self.wide)
+        turned = self.blocks.flip(1, 2, 3)
+        return Arm(turned, 1 - self.first - slots * n, self.wide, -self.aside)
 
     def margins(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns around a map that its taps read."""
         _, slots, n, _ = self.blocks.shape
         reach = max(-self.first, self.first + slots * n - 1)
+        across = n // 2 + abs(self.aside)
         if self.wide:
-            return n // 2, min(reach, width + n)
-        return min(reach, height + n), n // 2
+            return across, min(reach, width + n)
+        return min(reach, height + n), across
 
     def parts(self) -> Tensor:
         """``[C, slots * parts ** 2, side, side]``, contiguous."""
@@ -83,7 +87,8 @@ class Arm(NamedTuple):
         inside, offsets = [], []
         for tap in range(self.first, self.first + slots * n, n):
             reaches = -length < tap + n - 1 and tap < length
-            row, column = (-(n // 2), tap) if self.wide else (tap, -(n // 2))
+            across = self.aside - n // 2
+            row, column = (across, tap) if self.wide else (tap, across)
             for down in range(row, row + n, _side(n)):
                 for right in range(column, column + n, _side(n)):
                     inside.append(reaches)
@@ -213,6 +218,12 @@ def chunks(kernels: ModuleType, largest: Tensor) -> list[slice]:
 def flat(tensor: Tensor) -> Tensor:
     """The elements as Taichi takes them."""
     return tensor.contiguous().view(-1)
+
+
+def work(tensor: Tensor) -> Tensor:
+    """What the kernels compute with: no half types, no gradient that Taichi would allocate."""
+    tensor = tensor.detach()
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
 def taichi_dtype(tensor: Tensor) -> object:

@@ -123,6 +123,10 @@ class ArmOutput {
     return mmsw::run_turned(frames.upright(), frames.turned(), arm, init, data_, stride_);
   }
 
+  // The sums of a whole frame, for whoever makes them otherwise.
+  T* data() { return data_; }
+  int64_t stride() const { return stride_; }
+
   void take(const TurnedSums<T>& sums) { sums.store(data_, pitch_, stride_); }
 
   void store() {

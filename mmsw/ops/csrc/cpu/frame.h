@@ -29,10 +29,10 @@ inline MapSizes map_sizes(const at::Tensor& maps) {
 }
 
 // How many samples to lay side by side in one frame, with the zeros that their neighbours need
-// between them: small maps fill whole vectors only together. A divisor of the batch.
-inline int64_t samples_per_frame(const MapSizes& maps, int64_t side, int64_t lanes) {
+// between them, `gap` columns: small maps fill whole vectors only together. A divisor of the batch.
+inline int64_t samples_side_by_side(const MapSizes& maps, int64_t gap, int64_t lanes) {
   const auto cost = [&](int64_t samples, int64_t length) {  // of a sample; wide tiles run best
-    const int64_t vectors = (samples * (length + side / 2) - side / 2 + lanes - 1) / lanes;
+    const int64_t vectors = (samples * (length + gap) - gap + lanes - 1) / lanes;
     return (8 * vectors + vectors % 2) * 8 / samples;
   };
   int64_t best = 1;
@@ -44,21 +44,31 @@ inline int64_t samples_per_frame(const MapSizes& maps, int64_t side, int64_t lan
   return best;
 }
 
+// The same for kernels of `side` columns.
+inline int64_t samples_per_frame(const MapSizes& maps, int64_t side, int64_t lanes) {
+  return samples_side_by_side(maps, side / 2, lanes);
+}
+
 // Maps of one channel side by side in a frame of zeros. Only the maps are ever written, so the
-// frame stays zero.
+// frame stays zero. Kernels reach `reach` columns to either side.
 template <typename T>
 class Frame {
  public:
   Frame(int64_t samples, int64_t height, int64_t width, int64_t side)
+      : Frame(samples, height, width, side, side / 2) {}
+
+  // `side` is that of the blocks, or 0 without any.
+  Frame(int64_t samples, int64_t height, int64_t width, int64_t side, int64_t reach)
       : samples_(samples),
         height_(height),
         width_(width),
-        pitch_(width + side / 2),
+        pitch_(width + reach),
         reduced_(height, samples * pitch_ - gap(), side) {
     const int64_t line = 64 / sizeof(T);
-    left_ = frame_left(side);
+    left_ = frame_left(2 * reach);
     rows_ = frame_rows(side);
-    int64_t lines = (left_ + samples * pitch_ + frame_right(side) + line - 1) / line;
+    const int64_t right = frame_right(std::max(side, reach));
+    int64_t lines = (left_ + samples * pitch_ + right + line - 1) / line;
     lines += 1 - lines % 2;  // an odd number of cache lines spreads the rows over the cache's sets
     stride_ = lines * line;
     memory_.assign((height + 2 * rows_) * stride_ + line, T(0));

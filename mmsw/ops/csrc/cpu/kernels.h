@@ -32,6 +32,16 @@ inline int64_t frame_right(int64_t side) { return 32 + side; }
 inline int64_t sum_rows(int64_t height) { return (height + 15) / 16 * 16; }
 inline int64_t sum_columns(int64_t width) { return (width + 31) / 32 * 32; }
 
+// Weights of neighbouring columns of some rows of a kernel: output (y, x) meets map rows from
+// y + row on and map columns from x + column on. Rows of weights are `weight_stride` apart.
+template <typename T>
+struct Strip {
+  int64_t row, column, taps, columns;  // the taps: at most kMostTaps rows
+  const T* weight;
+};
+
+constexpr int kMostTaps = 5;
+
 template <typename T>
 struct PlaneKernels {
   // out = init (or, when accumulating, out) + sum over blocks of the correlation of `map` with it.
@@ -40,6 +50,10 @@ struct PlaneKernels {
   // out += the correlation of `map` with a block of any number of taps
   void (*add_taps)(Plane<const T> map, Block<T> block, int64_t taps, int64_t side, T* out,
                    int64_t out_stride);
+  // out = init + the sum over strips of the correlation of `map` with it.
+  // Columns that lie beyond the plane for all of a tile are left out.
+  void (*correlate_strips)(Plane<const T> map, const Strip<T>* strips, int64_t count,
+                           int64_t weight_stride, T init, T* out, int64_t out_stride);
   // sums[tap, n] += sum over the map of grad_out[y, x] * map[y + first + tap, x + n - side / 2].
   // Each element of `sums` is a vector of partial sums; the order of additions to it does not
   // depend on `first` and `taps`.

@@ -14,6 +14,8 @@
 #include "reduced_loops.h"
 #include "row_loops.h"
 #include "simd.h"
+#include "strip_loops.h"
+#include "tiles.h"
 
 namespace mmsw {
 namespace {
@@ -118,32 +120,12 @@ MMSW_INLINE void correlate_tile(const Correlation<T>& job, int64_t y, int64_t x)
   }
 }
 
-constexpr int tile_rows = MMSW_REGISTERS >= 32 ? 8 : 4;
-constexpr int tile_columns = 2;
-
-// Tiles of Columns vectors from column x on, while they would not hang over by a whole vector;
-// returns the next column.
-template <typename T, int Side, int Rows, int Columns>
-int64_t correlate_columns(const Correlation<T>& job, int64_t x) {
-  for (; job.map.width - x > (Columns - 1) * lanes<T>; x += Columns * lanes<T>) {
-    for (int64_t y = 0; y < job.map.height; y += Rows) {
-      correlate_tile<T, Side, Rows, Columns>(job, y, x);
-    }
-  }
-  return x;
-}
-
 template <typename T, int Side>
 void correlate_side(const Correlation<T>& job) {
-  const int64_t x = correlate_columns<T, Side, tile_rows, tile_columns>(job, 0);
-  // What is left is one vector wide. Tall tiles keep as many sums as wide ones; on a low map their
-  // last rows would be wasted.
-  const int64_t rest = job.map.height % (2 * tile_rows);
-  if (rest == 0 || rest > tile_rows) {
-    correlate_columns<T, Side, 2 * tile_rows, 1>(job, x);
-  } else {
-    correlate_columns<T, Side, tile_rows, 1>(job, x);
-  }
+  for_each_tile<T>(job.map.height, job.map.width,
+                   [&](auto rows, auto columns, int64_t y, int64_t x) MMSW_INLINE_LAMBDA {
+                     correlate_tile<T, Side, rows(), columns()>(job, y, x);
+                   });
 }
 
 template <typename T>
@@ -163,7 +145,7 @@ void add_taps(Plane<const T> map, Block<T> block, int64_t taps, int64_t side, T*
 
 template <typename T>
 constexpr PlaneKernels<T> plane_kernels() {
-  return {correlate<T>, add_taps<T>, correlate_grad<T>, reduce<T>};
+  return {correlate<T>, add_taps<T>, correlate_strips<T>, correlate_grad<T>, reduce<T>};
 }
 
 }  // namespace
