@@ -11,10 +11,11 @@ from mmsw.ops.backends import check_backend
 from mmsw.ops.decomposition import checked_side
 from mmsw.whole_number import whole_number
 
+from .layers.depthwise_conv import DepthwiseConv2d
 from .layers.shiftwise_large_kernel import ShiftWiseLargeKernel, why_not_shift_wise
 
 # What computes as nn.Conv2d does; mmcv's wrapper differs on empty batches of old torch alone.
-_PLAIN_CLASSES = nn.Conv2d, wrappers.Conv2d
+_PLAIN_CLASSES = nn.Conv2d, wrappers.Conv2d, DepthwiseConv2d
 _WHOLE = '(the model itself)'
 
 

@@ -11,6 +11,7 @@ rows (columns) of the map give it. That is a small matrix product per channel.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -43,11 +44,27 @@ def leave_out_tall(out: Tensor, x: Tensor, arm: Tensor, big_kernel: int) -> Tens
     Returns:
         ``[B, C, H, W]``; differentiable to any order.
     """
-    height, side = x.shape[2], arm.shape[2]
+    for part, last in _straddled(x, arm, big_kernel):
+        rest = x.shape[2] - part.shape[2]  # or cut where that is negative
+        out = out - F.pad(part, (0, 0, rest, 0) if last else (0, 0, 0, rest)).to(out.dtype)
+    return out
+
+
+def leave_out_wide(out: Tensor, x: Tensor, arm: Tensor, big_kernel: int) -> Tensor:
+    """The same for a wide arm, stored transposed as a tall one: ``[C, taps, N]``."""
+    for part, last in _straddled(x.transpose(2, 3), arm, big_kernel):
+        rest = x.shape[3] - part.shape[2]
+        part = part.transpose(2, 3)
+        out = out - F.pad(part, (rest, 0) if last else (0, rest)).to(out.dtype)
+    return out
+
+
+def _straddled(x: Tensor, arm: Tensor, big_kernel: int) -> Iterator[tuple[Tensor, bool]]:
+    """What straddling blocks give to the first rows, or the last ones, ``[B, C, rows, W]``."""
+    side = arm.shape[2]
     edge = side // 2
     for last in (False, True):
         found = _straddling(big_kernel, side, arm.shape[1], last, arm.device)
-        length = found.taps.shape[0]
         if not found.taps.numel():
             continue
         rows = x[:, :, -edge:].flip(2) if last else x[:, :, :edge]
@@ -55,17 +72,7 @@ def leave_out_tall(out: Tensor, x: Tensor, arm: Tensor, big_kernel: int) -> Tens
         kernel = arm[:, taps] * kept.unsqueeze(2).to(arm.dtype)  # [C, length, rows, N]
         windows = F.pad(rows, (edge, edge)).unfold(3, side, 1)  # [B, C, rows, W, N]
         part = torch.einsum('bcuwk,cyuk->bcyw', windows, kernel)
-        if last:
-            part = part.flip(2)
-        rest = height - length  # or cut where that is negative
-        out = out - F.pad(part, (0, 0, rest, 0) if last else (0, 0, 0, rest)).to(out.dtype)
-    return out.contiguous()
-
-
-def leave_out_wide(out: Tensor, x: Tensor, arm: Tensor, big_kernel: int) -> Tensor:
-    """The same for a wide arm, stored transposed as a tall one: ``[C, taps, N]``."""
-    turned = leave_out_tall(out.transpose(2, 3), x.transpose(2, 3), arm, big_kernel)
-    return turned.transpose(2, 3).contiguous()
+        yield part.flip(2) if last else part, last
 
 
 def _straddling(

@@ -59,7 +59,8 @@ def test_it_trains_and_validates_on_the_demo_scenes(name: str, data: Path, tmp_p
     )
     before = {key: value.clone() for key, value in runner.model.named_parameters()}
     runner.train()
-    changed = [key for key, value in runner.model.named_parameters() if (value != before[key]).any()]
+    after = runner.model.named_parameters()
+    changed = [key for key, value in after if (value != before[key]).any()]
     assert any('.paths.0.' in key for key in changed)
     assert any('variant.weight_h' in key for key in changed) == ('branch_weights' in name)
     assert torch.isfinite(torch.tensor(runner.message_hub.get_scalar('train/loss').current()))

@@ -35,7 +35,7 @@ def literal_variant(
     side = weight.shape[2]
     conv_out = F.conv2d(x, weight, padding=side // 2 if same else side - 1, groups=x.shape[1])
     margin = 0 if same else side - 1 - side // 2
-    batch, filters, rows, columns = conv_out.shape
+    filters, rows, columns = conv_out.shape[1:]
     height, width = rows - 2 * margin, columns - 2 * margin
     channels, num_reps = identity_index.shape
     groups = filters // channels

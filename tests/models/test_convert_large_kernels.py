@@ -32,9 +32,7 @@ def pass_both_ways(net: nn.Module, x: Tensor) -> list[Tensor]:
 
 
 @pytest.mark.parametrize(('build', 'min_size', 'replaced', 'left'), NETS)
-def test_same_function(
-    build: Callable, min_size: int, replaced: dict, left: dict
-) -> None:
+def test_same_function(build: Callable, min_size: int, replaced: dict, left: dict) -> None:
     torch.manual_seed(0)
     net, x = build().double(), torch.randn(2, 3, 56, 64, dtype=torch.float64)
     keys, parameters = list(net.state_dict()), list(net.parameters())

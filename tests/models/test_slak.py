@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from mmsw.checkpoint import CheckpointError
 from mmsw.errors import StateDictError
-from mmsw.models import SLaK
-from mmsw.models.backbones.slak_block import DepthwiseConv2d, LargeKernelConv2d
+from mmsw.models import SLaK, convert_large_kernels
+from mmsw.models.backbones.slak_block import LargeKernelConv2d
+from mmsw.models.layers import DepthwiseConv2d
 
 FORMS = pytest.mark.parametrize('decomposed', [True, False], ids=['decomposed', 'square'])
 
@@ -80,6 +81,18 @@ def test_gradient_of_plain_large_kernels(sides, size) -> None:
     assert relative_error(conv.weight.grad.double(), exact.weight.grad) < 1e-5
     with torch.no_grad():  # where it does not pad beforehand
         assert relative_error(conv(x).double(), exact(x.double())) < 1e-5
+
+
+def test_converted_network_is_the_shift_wise_one() -> None:
+    net, image = slak(big_kernels=(21, 13, 9, 5)).eval(), torch.randn(1, 3, 40, 64)
+    with torch.no_grad():
+        expected = net(image)
+        report = convert_large_kernels(net)
+        found = net(image)
+    assert len(report.replaced) == 2 * 4  # two oblong kernels in every block of three stages
+    assert report.left == {}
+    for mine, before in zip(found, expected, strict=True):
+        assert relative_error(mine, before) < 2e-5
 
 
 @FORMS

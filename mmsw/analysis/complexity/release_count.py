@@ -14,8 +14,7 @@ from math import prod
 import mmcv.cnn.bricks as bricks
 from torch import Tensor, nn
 
-from mmsw.models.backbones.slak_block import DepthwiseConv2d
-from mmsw.models.layers import ShiftWiseLargeKernel
+from mmsw.models.layers import DepthwiseConv2d, ShiftWiseLargeKernel
 
 
 def release_count(module: nn.Module, x: Tensor, out: Tensor) -> int:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from mmcv.cnn import build_norm_layer
 from torch import Tensor, nn
 
-from mmsw.models.layers import ShiftWiseLargeKernel
+from mmsw.models.layers import DepthwiseConv2d, ShiftWiseLargeKernel
 from mmsw.models.layers.folded_operator import affine_of, can_be_folded
 from mmsw.ops import cross_conv2d
 from mmsw.ops.backends import check_backend
@@ -18,33 +18,6 @@ from .folded_block import ARMS
 from .residual_block import ConvNeXtLayers, ResidualBlock
 
 _BRANCHES = ('vertical', 'horizontal', 'square', 'small')
-
-
-class DepthwiseConv2d(nn.Conv2d):
-    """Plain depthwise convolution with odd sides and "same" padding, whose gradient is right.
-
-    On some CPUs, the gradient that torch gives for the weight of a large depthwise kernel is wrong
-    where the convolution pads by many rows itself (seen up to torch 2.13.0, float32). So maps are
-    padded beforehand on the CPU whenever gradients are on.
-
-    Args:
-        channels: Channels C.
-        kernel_size: Rows and columns of the kernel, odd.
-    """
-
-    def __init__(self, channels: int, kernel_size: tuple[int, int]) -> None:
-        padding = tuple(side // 2 for side in kernel_size)
-        super().__init__(
-            channels, channels, kernel_size, padding=padding, groups=channels, bias=False
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``[B, C, H, W]`` to the same shape."""
-        if not (x.is_cpu and torch.is_grad_enabled()):
-            return super().forward(x)
-        rows, columns = self.padding
-        padded = F.pad(x, (columns, columns, rows, rows))
-        return F.conv2d(padded, self.weight, groups=self.groups)
 
 
 class ConvNorm(nn.Module):

@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -102,7 +101,7 @@ def run_folded(layer: nn.Module, x: Tensor) -> Tensor:
         maps = constant_maps(PositionSums(h, v, i), x.shape[2:], options, big_kernel, wide.shape[2])
         for one in maps if spread else maps[:2]:
             out = out + one.to(out.dtype)
-    return out
+    return out.contiguous()
 
 
 def stored_options_problem(
@@ -128,8 +127,10 @@ def stored_options_problem(
 
 def _with_centre(tall: Tensor, small: Tensor) -> Tensor:
     """A tall arm and the identity kernel in one: ``[C, taps, N]``."""
-    rest = (tall.shape[1] - small.shape[1]) // 2
-    return tall + F.pad(small, (0, 0, rest, rest))
+    before = (tall.shape[1] - small.shape[1]) // 2
+    whole = tall.clone()
+    whole[:, before : before + small.shape[1]] += small
+    return whole
 
 
 def add_tap(kernel: Tensor) -> None:

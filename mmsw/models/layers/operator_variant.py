@@ -115,7 +115,7 @@ class OperatorVariant(nn.Module):
             sizes = pattern.big_kernel, pattern.small_kernel
             maps = constant_maps(sums, x.shape[2:], chosen, *sizes)
             h, v, i = (out + one.to(out.dtype) for out, one in zip((h, v, i), maps, strict=True))
-        return h, v, i
+        return h.contiguous(), v.contiguous(), i.contiguous()
 
     def extra_repr(self) -> str:
         return str(self.chosen)
@@ -149,9 +149,7 @@ def run_kernel(x: Tensor, kernel: Tensor, backend: str | None) -> Tensor:
     return depthwise_conv2d(x, kernel.unsqueeze(1), small_kernel=short, backend=backend)
 
 
-def run_spread(
-    x: Tensor, kernel: Tensor, options: VariantOptions, backend: str | None
-) -> Tensor:
+def run_spread(x: Tensor, kernel: Tensor, options: VariantOptions, backend: str | None) -> Tensor:
     """The spread identity output with its kernel ``[C, 9, 9]``."""
     if options.padding == 'full':
         return run_kernel(x, kernel, backend)

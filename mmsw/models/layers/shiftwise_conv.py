@@ -58,8 +58,8 @@ class ShiftWiseConv2d(nn.Module):
         backend: Operator backend, see :func:`mmsw.ops.available_backends`.
         stride: 1.
         padding: Padding of the small convolution: ``'full'`` (N - 1) or ``'same'`` (N // 2), with
-            which a shifted read beyond the map finds zero. It never changes the size of the output,
-            so ``None`` and the padding of a convolution, ``kernel_size // 2``, stand for ``'full'``.
+            which a shifted read beyond the map finds zero. It never changes the size of the
+            output, so ``None`` and ``kernel_size // 2`` stand for ``'full'``.
         dilation: 1.
         groups: 1 or C; the operator is depthwise.
         bias: False; the norm layers carry the bias.

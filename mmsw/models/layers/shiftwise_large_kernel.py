@@ -138,7 +138,5 @@ def kernel_sides(kernel_size: int | tuple[int, int]) -> tuple[int, int]:
     sides = whole_numbers(kernel_size, 'kernel_size')
     height, width = sides * 2 if len(sides) == 1 else sides if len(sides) == 2 else (0, 0)
     if height < 1 or width < 1:
-        raise ValueError(
-            f'kernel_size must be one or two positive integers, got {kernel_size!r}'
-        )
+        raise ValueError(f'kernel_size must be one or two positive integers, got {kernel_size!r}')
     return height, width
