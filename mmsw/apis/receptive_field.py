@@ -31,6 +31,7 @@ from mmsw.analysis.receptive_field.table import squares_table
 from mmsw.engine.image_channels import image_channels
 from mmsw.errors import UsageError
 from mmsw.random_state import preserved_random_state
+from mmsw.text_table import wrapped
 from mmsw.wording import listed, short
 
 from .backbone import build_backbone, draw_weights, fill_backbone
@@ -258,7 +259,7 @@ def receptive_field_text(measured: Sequence[MeasuredField]) -> str:
             notes.append(f'{name}: random weights{"".join(told)}')
         else:
             notes.append(f'{name}: {os.fspath(each.contender.checkpoint)}')
-    return '\n'.join([squares_table(squares), '', *notes])
+    return '\n'.join([squares_table(squares), '', *map(wrapped, notes)])
 
 
 def check_picture(path: str | os.PathLike[str]) -> None:
