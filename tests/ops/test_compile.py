@@ -9,7 +9,7 @@ import torch
 from shift_wise_literal import relative_error
 from torch import Tensor, nn
 
-from mmsw.ops import ShiftPattern, shift_add, shift_wise_conv2d, use_backend
+from mmsw.ops import ShiftPattern, depthwise_library, shift_add, shift_wise_conv2d, use_backend
 from mmsw.ops.library import (
     cross_conv2d_op,
     grad_input_op,
@@ -93,6 +93,14 @@ def operator_cases() -> list:
             cases.append(pytest.param(op, (*arguments, *pattern.tables()), id=label))
         kernels = random(3, 7, 3), random(3, 5, 3), random(3)
         cases.append(pytest.param(cross_conv2d_op, (x, *kernels), id=f'cross_conv2d-{name}'))
+        large = random(3, 1, 7, 4)
+        for op, arguments in (
+            (depthwise_library.depthwise_conv2d_op, (x, large, random(3))),
+            (depthwise_library.grad_input_op, (grads[0], large)),
+            (depthwise_library.grad_weight_op, (grads[0], x, 7, 4)),
+        ):
+            label = f'{op._qualname.removeprefix("mmsw::")}-{name}'
+            cases.append(pytest.param(op, (*arguments, 5), id=label))
     return cases
 
 

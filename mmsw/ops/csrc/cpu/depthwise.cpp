@@ -41,8 +41,7 @@ Tensor convolve(const Tensor& x, const Tensor& weight, const Tensor* bias, int64
   const S* weights = weight.const_data_ptr<S>();
   const S* biases = bias == nullptr ? nullptr : bias->const_data_ptr<S>();
   S* out = result.mutable_data_ptr<S>();
-  const int64_t samples =
-      samples_side_by_side(maps, sizes.reach(maps.width), vector_lanes<T>());
+  const int64_t samples = samples_side_by_side(maps, sizes.reach(maps.width), vector_lanes<T>());
   const int64_t frames = maps.batch / samples;
   const int64_t grain = maps.area() > 1024 ? 1 : frames;  // small maps share their kernels
   for_each(maps.channels * frames, grain, Scratch<S>(samples, maps, sizes, taps),
@@ -67,10 +66,10 @@ class KernelGrad {
   using T = Computed<S>;
 
   KernelGrad(const MapSizes& maps, const KernelSizes& sizes)
-      : KernelGrad(sizes.is_wide() ? MapSizes{maps.batch, maps.channels, maps.width, maps.height}
-                                   : maps,
-                   sizes.is_wide() ? KernelSizes{sizes.width, sizes.height, false} : sizes,
-                   sizes.is_wide()) {}
+      : KernelGrad(
+            sizes.is_wide() ? MapSizes{maps.batch, maps.channels, maps.width, maps.height} : maps,
+            sizes.is_wide() ? KernelSizes{sizes.width, sizes.height, false} : sizes,
+            sizes.is_wide()) {}
 
   int64_t samples() const { return samples_; }
 

@@ -78,7 +78,8 @@ class DepthwiseKernel {
         while (n < to && !is_used(weight + n, taps)) ++n;
         const int64_t begin = n;
         while (n < to && is_used(weight + n, taps)) ++n;
-        if (n > begin) strips_.push_back({row, first_column + begin, taps, n - begin, weight + begin});
+        if (n > begin)
+          strips_.push_back({row, first_column + begin, taps, n - begin, weight + begin});
       }
     }
   }

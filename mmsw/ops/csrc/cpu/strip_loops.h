@@ -21,8 +21,8 @@ struct StripJob {
   int64_t out_stride;
 };
 
-// Adds columns [begin, end) of a strip to a tile of Rows x (Columns vectors). Line i is map row i of
-// those that the tile reads; where the strip hangs over the map, the lines outside are left out.
+// Adds columns [begin, end) of a strip to a tile of Rows x (Columns vectors). Line i is map row i
+// of those that the tile reads; where the strip hangs over the map, the lines outside are left out.
 template <typename T, int Taps, int Rows, int Columns, bool Whole>
 MMSW_INLINE void add_strip(const T* corner, int64_t stride, const T* weight, int64_t weight_stride,
                            int64_t begin, int64_t end, uint32_t lines,
