@@ -51,7 +51,7 @@ PUBLIC = {
         'DynamicSparsityHook LayerDepthDecayOptimWrapperConstructor MonitorHook SparsityReportHook'
     ),
     'mmsw.models': (
-        'LargeKernelReport PooledNorm ShiftWiseConv2d ShiftWiseLargeKernel ShiftWiseNet '
+        'LargeKernelReport PooledNorm SLaK ShiftWiseConv2d ShiftWiseLargeKernel ShiftWiseNet '
         'convert_large_kernels'
     ),
     'mmsw.ops': (
