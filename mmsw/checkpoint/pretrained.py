@@ -122,7 +122,8 @@ def fill_network(
     warn_of_bare_zeros(used, source)
     missing = [key for key in missing if key not in brought]
     density = _density({**state, **brought}, layout)
-    _log(source, len(own), missing, unused, surplus, density, len(brought))
+    masked = f'{len(brought)} {"other " * (layout is SHIFT_WISE)}layers' if brought else ''
+    _log(source, len(own), missing, unused, surplus, density, masked)
     return missing, unused + surplus
 
 
@@ -133,7 +134,7 @@ def _log(
     unused: list[str],
     surplus: list[str],
     density: str,
-    num_brought: int,
+    brought: str,
 ) -> None:
     """Say what was loaded."""
     print_log(
@@ -141,7 +142,7 @@ def _log(
         f'{listed(missing)}; not used: {listed(unused)}'
         + (f'; behind the last output: stages {_stages(surplus)}' if surplus else '')
         + f'; weight density of {density}'
-        + (f'; {num_brought} ordinary layers are masked as in the file' if num_brought else ''),
+        + (f'; {brought} are masked as in the file' if brought else ''),
         logger='current',
     )
 

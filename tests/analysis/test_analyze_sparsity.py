@@ -317,7 +317,6 @@ def test_errors_are_one_line(published, data_dir, tmp_path, capsys) -> None:
     assert 'checkpoint torchvision://x cannot be fetched' in refused('torchvision://x')
     (tmp_path / 'damaged.pth').write_bytes(published.read_bytes()[:5000])
     assert 'it is truncated, or no PyTorch file' in refused(tmp_path / 'damaged.pth')
-    assert 'a SLaK network' in refused(data_dir / 'backbone_slak_mini_checkpoint.pth')
     torch.save({'state_dict': {'conv1.weight': torch.ones(1)}}, tmp_path / 'other.pth')
     assert 'another network' in refused(tmp_path / 'other.pth')
     torch.save([torch.ones(1)], tmp_path / 'list.pth')

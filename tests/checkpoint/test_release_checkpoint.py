@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mmsw.checkpoint import (
     CheckpointError,
+    load_pretrained,
     load_release_checkpoint,
     to_state_dict,
     training_arguments,
@@ -159,9 +160,9 @@ def test_other_contents_are_refused(content, message, tmp_path) -> None:
         load_release_checkpoint(tmp_path / 'file.pth')
 
 
-def test_slak_is_named(data_dir) -> None:
+def test_slak_is_named(data_dir, build_net) -> None:
     with pytest.raises(CheckpointError, match='holds a SLaK network') as caught:
-        load_release_checkpoint(data_dir / 'backbone_slak_mini_checkpoint.pth')
+        load_pretrained(build_net(), data_dir / 'backbone_slak_mini_checkpoint.pth')
     assert str(Path('backbone_slak_mini_checkpoint.pth')) in str(caught.value)
 
 
