@@ -23,6 +23,14 @@ _DEMO = {
     'det': _CONFIGS / 'mask_rcnn_sw_mini_scenes.py',
 }
 _TASKS = tuple(_DEMO)
+_COMPARISONS = {  # segmentors of the demo scenes, all from random values
+    'large-kernels': [
+        _CONFIGS / f'upernet_{name}_scenes.py'
+        for name in ('sw_mini', 'equ_slak_mini', 'slak_mini', 'r18_narrow')
+    ],
+    'ablations': sorted((_CONFIGS.parent / 'ablation').glob('*.py')),
+}
+_COMPARISON_BUDGET = '600'  # iterations in which a small network learns the scenes from nothing
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -57,6 +65,13 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         action='extend',
         metavar='[TASK=]PATH',
         help='configs of the networks to train (default: the demo config of each task)',
+    )
+    parser.add_argument(
+        '--compare',
+        choices=tuple(_COMPARISONS),
+        help='in place of --config, --task and --starts: segmentors of the demo scenes from random '
+        'values. large-kernels: shift-wise, equ-SLaK, SLaK and a ResNet-18 of equal cost; '
+        f'ablations: those of configs/ablation (default of --budget: {_COMPARISON_BUDGET})',
     )
     parser.add_argument(
         '--data',
@@ -148,7 +163,19 @@ def _per_task(texts: Sequence[str], option: str) -> dict[str, str]:
     return values
 
 
+def _take_comparison(args: argparse.Namespace) -> None:
+    if args.config or args.starts or args.task != 'both':
+        raise UsageError(
+            f'--compare {args.compare} brings its configs, its task and its start: leave --config, '
+            '--task and --starts out'
+        )
+    args.config, args.task = [str(path) for path in _COMPARISONS[args.compare]], 'seg'
+    args.starts, args.budget = 'scratch', args.budget or [_COMPARISON_BUDGET]
+
+
 def _study(args: argparse.Namespace) -> TransferStudy:
+    if args.compare:
+        _take_comparison(args)
     tasks = _TASKS if args.task == 'both' else (args.task,)
     configs = [_named(text, _TASKS, '--config') for text in args.config or ()]
     if not configs:
@@ -192,6 +219,7 @@ Exit code: 0 done; 1 a run failed (see the report); 2 bad arguments.
 Examples:
   python tools/benchmark_transfer.py --out work_dirs/transfer --dry-run
   python tools/benchmark_transfer.py --out work_dirs/seg --task seg --starts dense,sparse
+  python tools/benchmark_transfer.py --out work_dirs/large_kernels --compare large-kernels
 """
 
 
