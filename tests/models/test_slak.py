@@ -160,6 +160,8 @@ def test_depths_and_outputs() -> None:
 @pytest.mark.parametrize(
     ('settings', 'message'),
     [
+        (dict(shift_wise='no'), "shift_wise must be True or False, got 'no'"),
+        (dict(decomposed=0), 'decomposed must be True or False, got 0'),
         (dict(arch='huge'), r"arch must be one of \['base', 'small', 'tiny'\]"),
         (dict(big_kernels=(8, 7, 7, 5)), 'big_kernels must be odd'),
         (dict(small_kernel=4), 'small_kernel must be odd'),
