@@ -168,7 +168,7 @@ def test_depths_and_outputs() -> None:
         (dict(small_kernel=7), 'small_kernel must be at most the large kernel, got 7 and 5'),
         (dict(big_kernels=(7, 7)), 'one focus length per stage'),
         (dict(width_factor=0), 'width_factor must be a positive number, got 0'),
-        (dict(width_factor=0.01), 'leaves no channel'),
+        (dict(width_factor=0.01), 'leaves fewer than 4 channels'),
         (dict(backend='fast'), 'fast'),
     ],
 )
