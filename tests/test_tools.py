@@ -178,11 +178,24 @@ def test_config_without_a_model(tmp_path: Path, capsys: pytest.CaptureFixture) -
     assert not (tmp_path / 'work').exists()
 
 
+@pytest.mark.parametrize(
+    ('config', 'parts'),
+    [
+        (
+            'upernet_sw_t_ade20k.py',
+            ('checkpoints/sw_t_v2_imagenet1k.pth does not exist', 'lidc54/shift-wiseConv'),
+        ),
+        (
+            'upernet_slak_t_ade20k.py',
+            ('checkpoints/slak_t_imagenet1k.pth does not exist', 'VITA-Group/SLaK'),
+        ),
+    ],
+)
 def test_train_without_published_checkpoint(
-    ade: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+    config: str, parts: tuple[str, ...], ade: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    code = call('train.py', ROOT / RECIPE, '--data-root', ade, '--work-dir', tmp_path / 'work')
-    parts = ('checkpoints/sw_t_v2_imagenet1k.pth does not exist', 'published')
+    config = ROOT / 'configs' / config
+    code = call('train.py', config, '--data-root', ade, '--work-dir', tmp_path / 'work')
     assert_one_error(code, capsys.readouterr().err, *parts)
     assert not (tmp_path / 'work').exists()
 

@@ -25,9 +25,10 @@ from mmsw.whole_file import write_whole
 from .format import read_record
 
 PUBLISHED_FILE = (
-    "The published SW-tiny v2 (ImageNet-1k, 300 epochs) is linked from the README of the authors' "
-    'repository, github.com/lidc54/shift-wiseConv; it lies on a file-sharing site, so download it '
-    'by hand and name it with --pretrained. To train without it: tools/train.py CONFIG '
+    "The published SW-tiny v2 (ImageNet-1k, 300 epochs) is linked from the README of its authors' "
+    'repository, github.com/lidc54/shift-wiseConv, and networks of SLaK from that of '
+    'github.com/VITA-Group/SLaK; they lie on file-sharing sites, so download the one of your '
+    'backbone by hand and name it with --pretrained. To train without it: tools/train.py CONFIG '
     '--from-scratch, or init_cfg=None in the backbone of your config'
 )
 

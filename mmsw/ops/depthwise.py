@@ -82,6 +82,8 @@ def _check_map(x: Tensor, weight: Tensor) -> None:
 
 
 def _fitted_bias(bias: Tensor, x: Tensor) -> Tensor:
+    if not isinstance(bias, Tensor):
+        raise TypeError(f'bias must be a Tensor or None, got {type(bias).__name__}')
     if bias.shape != x.shape[1:2]:
         raise ValueError(f'bias must be [{x.shape[1]}], got {list(bias.shape)}')
     if bias.device != x.device:

@@ -137,3 +137,8 @@ def test_bad_arguments(arguments: tuple, message: str) -> None:
 def test_an_unknown_backend_is_named_at_once() -> None:
     with pytest.raises(UnknownBackendError, match='numpy'):
         ShiftWiseLargeKernel(4, 13, backend='numpy')
+
+
+def test_a_map_of_too_many_dimensions_is_named_as_given() -> None:
+    with pytest.raises(ValueError, match=r'got \[1, 2, 4, 5, 6\]'):
+        ShiftWiseLargeKernel(4, 9)(torch.zeros(1, 2, 4, 5, 6))

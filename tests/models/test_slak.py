@@ -160,13 +160,15 @@ def test_depths_and_outputs() -> None:
 @pytest.mark.parametrize(
     ('settings', 'message'),
     [
+        (dict(shift_wise='no'), "shift_wise must be True or False, got 'no'"),
+        (dict(decomposed=0), 'decomposed must be True or False, got 0'),
         (dict(arch='huge'), r"arch must be one of \['base', 'small', 'tiny'\]"),
         (dict(big_kernels=(8, 7, 7, 5)), 'big_kernels must be odd'),
         (dict(small_kernel=4), 'small_kernel must be odd'),
         (dict(small_kernel=7), 'small_kernel must be at most the large kernel, got 7 and 5'),
         (dict(big_kernels=(7, 7)), 'one focus length per stage'),
         (dict(width_factor=0), 'width_factor must be a positive number, got 0'),
-        (dict(width_factor=0.01), 'leaves no channel'),
+        (dict(width_factor=0.01), 'leaves fewer than 4 channels'),
         (dict(backend='fast'), 'fast'),
     ],
 )

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmsw.ops import available_backends, depthwise_conv2d
-from mmsw.ops.backends import cpp_backend, cuda_depthwise, torch_backend
+from mmsw.ops.backends import cpp_backend, cuda_depthwise, taichi_depthwise, torch_backend
 from mmsw.ops.backends.cpp_depthwise import is_built
 from mmsw.ops.depthwise_library import depthwise_conv2d_op, grad_input_op, grad_weight_op
 
@@ -225,6 +225,17 @@ def test_taichi(case: tuple) -> None:
     assert_equal_results(found, expected, 4e-6)
 
 
+def test_blocks_beyond_the_kernel_hold_no_zeros() -> None:
+    """The side of the blocks may be any; what Taichi unrolls is bounded by the kernel."""
+    (x, weight, bias, grad), side = draw((1, 2, 4, 5), (3, 2)), 10**6 + 1
+    arms = taichi_depthwise._arms(weight, side)
+    assert [tuple(arm.blocks.shape) for arm in arms] == [(2, 1, 3, 3)]
+    expected = results(large_convolution, x, weight, bias, grad)
+    if available_backends()['taichi'] is True:
+        found = results(lambda *a: depthwise_conv2d(*a, side, 'taichi'), x, weight, bias, grad)
+        assert_equal_results(found, expected, 1e-12)
+
+
 @pytest.mark.parametrize('small_kernel', [3, 5])
 @pytest.mark.parametrize('kernel', KERNELS, ids=str)
 @pytest.mark.parametrize('shape', MAPS[:3], ids=str)
@@ -251,6 +262,7 @@ def bad_calls() -> list:
         (dict(weight=weight.float()), TypeError, 'one dtype'),
         (dict(weight=weight.long()), TypeError, 'floating-point'),
         (dict(bias=bias[:1]), ValueError, r'bias must be \[2\]'),
+        (dict(bias=[0.0, 1.0]), TypeError, 'bias must be a Tensor or None, got list'),
         (dict(small_kernel=4), ValueError, 'small_kernel must be odd, got 4'),
         (dict(small_kernel=0), ValueError, 'small_kernel must be a positive integer'),
         (dict(backend='numpy'), ValueError, "unknown backend 'numpy'"),

@@ -301,16 +301,14 @@ def slak_figures(layer: SLaKLayer, height: int, width: int) -> Part:
             else:
                 places[branch, offset] = places.get((branch, offset), Placed()) + placed
     every = sum(places.values(), identity)
-    weights = sum(mask.numel() for mask in layer.masks.values())
-    kept = sum(int(mask.sum()) for mask in layer.masks.values())
     return Part(
-        paths=(Density(every.kept, every.total, kept, weights),),
+        paths=layer.paths,
         slots=every.total,
         shared=every.kept,
         covered=every.kept,
         places=places,
         identity=identity,
-        dense=weights * positions,
+        dense=layer.weights.numel() * positions,
         used=sum(layer.used_weights().values()) * positions,
         pointwise=layer.pointwise * positions,
     )

@@ -107,6 +107,9 @@ class SLaK(StagedBackbone):
             pretrained=pretrained,
         )
         self.small_kernel = whole_number(small_kernel, 'small_kernel', positive=True)
+        for name, value in (('decomposed', decomposed), ('shift_wise', shift_wise)):
+            if not isinstance(value, bool):  # 'no' of a command line would count as true
+                raise ValueError(f'{name} must be True or False, got {value!r}')
         self.decomposed, self.shift_wise = decomposed, shift_wise
         in_channels = whole_number(in_channels, 'in_channels', positive=True)
         norm_cfg = dict(type='BN') if norm_cfg is None else norm_cfg

@@ -59,9 +59,9 @@ class ShiftWiseLargeKernel(nn.Conv2d):
 
     def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """``[B, C, H, W]`` or ``[C, H, W]`` to the same shape."""
-        maps = x if x.ndim == 4 else x.unsqueeze(0)
+        maps = x.unsqueeze(0) if x.ndim == 3 else x
         out = depthwise_conv2d(maps, weight, bias, self.small_kernel, self.backend)
-        return out if x.ndim == 4 else out.squeeze(0)
+        return out.squeeze(0) if x.ndim == 3 else out
 
     def extra_repr(self) -> str:
         return f'{super().extra_repr()}, small_kernel={self.small_kernel}, backend={self.backend!r}'

@@ -60,6 +60,7 @@ def _added(x: Tensor, arms: list[Arm], bias: Tensor | None) -> Tensor:
 def _arms(weight: Tensor, side: int) -> list[Arm]:
     """Strips of a kernel ``[C, 1, M1, M2]``, whose long side is that of the arms."""
     channels, _, height, width = weight.shape
+    side = min(side, max(height, width) | 1)  # a block around the whole kernel is large enough
     wide = width > height
     down, across = -(-height // side), -(-width // side)
     whole = F.pad(weight, (0, across * side - width, 0, down * side - height))
