@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import copy
-import json
 from pathlib import Path
 
 import pytest
 import torch
 
 from mmsw import sparsity
-from mmsw.analysis.sparsity import comparison_table, first_layer_table
 from mmsw.apis.convert import convert_checkpoint
-from mmsw.apis.sparsity_analysis import analyze_sparsity, compare_sparsity, write_comparison
+from mmsw.apis.sparsity_analysis import analyze_sparsity
 from mmsw.checkpoint import (
     CheckpointError,
     load_checkpoint_file,
@@ -20,7 +18,6 @@ from mmsw.checkpoint import (
     load_release_checkpoint,
     save_checkpoint_file,
 )
-from mmsw.errors import UsageError
 from mmsw.models import ShiftWiseNet, SLaK
 
 MINI = dict(depths=[1, 1, 2, 1], dims=[16, 24, 32, 40])
@@ -194,47 +191,3 @@ def test_analysis_of_empty_blocks(tmp_path) -> None:
     assert first.places['vertical', 3].kept == first.places['horizontal', -3].kept == 16
     assert first.dense - first.used == 16 * 3 * 3 * 16 * 16
     assert analysis.layers[1].used == analysis.layers[1].dense
-
-
-def test_two_files_are_compared_weight_by_weight(published, tmp_path) -> None:
-    """Three zeros are lost and one is gained; no block of N x N is emptied or filled."""
-    later = load_checkpoint_file(published)['model']
-    weight = later[next(key for key in later if key.endswith('LoRA1.conv.weight'))].view(-1)
-    zero, kept = weight == 0, weight != 0
-    weight[zero.nonzero()[:3]] = 1.0
-    weight[kept.nonzero()[:1]] = 0.0
-    path = tmp_path / 'later.pth'
-    save_checkpoint_file({'model': later}, path)
-    compared = compare_sparsity(published, path)
-    assert (compared.total.zeros_lost, compared.total.zeros_gained) == (3, 1)
-    assert compared.total.zeros == sum(zeros(load_release_checkpoint(published)).values())
-    assert compared.layers[0].zeros_lost == 3
-    assert 'ZEROS LOST: B keeps 3 of' in comparison_table(compared)
-    write_comparison(compared, '', tmp_path)
-    assert (
-        json.loads((tmp_path / 'sparsity_comparison.json').read_text())['total']['zeros_lost'] == 3
-    )
-
-
-def test_only_files_of_one_network_are_compared(published, data_dir, tmp_path) -> None:
-    other = data_dir / 'backbone_v1_mini_checkpoint.pth'
-    with pytest.raises(UsageError, match='a SLaK network is in the first and a shift-wise'):
-        compare_sparsity(published, other)
-    with pytest.raises(UsageError, match='a shift-wise network is in the first and a SLaK'):
-        compare_sparsity(other, published)
-    path = tmp_path / 'other.pth'
-    save_checkpoint_file({'state_dict': slak(big_kernels=(9, 7, 7, 5)).state_dict()}, path)
-    with pytest.raises(UsageError, match=r'big_kernels is .* in the first'):
-        compare_sparsity(published, path)
-
-
-def test_density_of_the_first_layers(published) -> None:
-    state = load_release_checkpoint(published)
-    names = [
-        f'stages.0.0.large_kernel.{b}.conv.weight' for b in ('vertical', 'horizontal', 'small')
-    ]
-    kept = sum(int((state[name] != 0).sum()) for name in names)
-    every = sum(state[name].numel() for name in names)
-    line = first_layer_table(analyze_sparsity(published, shape=(64, 64))).splitlines()[2]
-    expected = ['stage', '0', '51', f'{kept:,}/{every:,}', f'{kept / every:.1%}']
-    assert line.split() == [*expected, f'{1 - kept / every:.1%}']

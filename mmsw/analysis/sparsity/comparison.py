@@ -6,14 +6,11 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from mmsw.checkpoint.slak_shape import SLaKShape
 from mmsw.sparsity import Density
 
 from .figures import density_data
 from .layers import MaskedNetwork, ShiftWiseLayer
-from .slak import SLaKLayer
 
 _SAME = ('version', 'depths', 'dims', 'num_active', 'small_kernel', 'num_filters', 'num_paths')
 
@@ -138,48 +135,33 @@ def compare(first: MaskedNetwork, second: MaskedNetwork) -> SparsityComparison:
     Raises:
         ValueError: If they are of different architectures.
     """
-    is_slak = [isinstance(net.shape, SLaKShape) for net in (first, second)]
-    if is_slak[0] != is_slak[1]:
-        kinds = ['a SLaK network' if slak else 'a shift-wise network' for slak in is_slak]
-        raise _different(first, second, f'{kinds[0]} is in the first and {kinds[1]} in the second')
-    for name in SLaKShape.compared if is_slak[0] else _SAME:
+    for name in _SAME:
         own, other = getattr(first.shape, name), getattr(second.shape, name)
         if own != other:
-            difference = f'{name} is {own} in the first and {other} in the second'
-            raise _different(first, second, difference)
+            raise ValueError(
+                f'{first.source} and {second.source} are of different networks: {name} is {own} in '
+                f'the first and {other} in the second; only checkpoints of one network can be '
+                'compared'
+            )
     pairs = list(zip(first.layers, second.layers, strict=True))
     moved = tuple(one.name for one, other in pairs if _moved(one, other))
     return SparsityComparison(first, second, tuple(_shared(*pair) for pair in pairs), moved)
 
 
-def _different(first: MaskedNetwork, second: MaskedNetwork, difference: str) -> ValueError:
-    return ValueError(
-        f'{first.source} and {second.source} are of different networks: {difference}; only '
-        'checkpoints of one network can be compared'
-    )
-
-
-def _shared(first: ShiftWiseLayer | SLaKLayer, second: ShiftWiseLayer | SLaKLayer) -> Shared:
+def _shared(first: ShiftWiseLayer, second: ShiftWiseLayer) -> Shared:
     kept, kept_later = first.filters, second.filters
-    weights, weights_later = _weights(first), _weights(second)
     return Shared(
         sum(first.paths, Density()),
         sum(second.paths, Density()),
         both=int((kept & kept_later).sum()),
         only_first=int((kept & ~kept_later).sum()),
         only_second=int((~kept & kept_later).sum()),
-        zeros_lost=int((~weights & weights_later).sum()),
-        zeros_gained=int((weights & ~weights_later).sum()),
+        zeros_lost=int((~first.masks & second.masks).sum()),
+        zeros_gained=int((first.masks & ~second.masks).sum()),
     )
 
 
-def _weights(layer: ShiftWiseLayer | SLaKLayer) -> Tensor:
-    return layer.weights if isinstance(layer, SLaKLayer) else layer.masks
-
-
-def _moved(first: ShiftWiseLayer | SLaKLayer, second: ShiftWiseLayer | SLaKLayer) -> bool:
-    if isinstance(first, SLaKLayer):
-        return False  # its blocks have one place each
+def _moved(first: ShiftWiseLayer, second: ShiftWiseLayer) -> bool:
     tables = ('shift_hv', 'identity_index')
     own, other = first.pattern, second.pattern
     return not all(torch.equal(getattr(own, name), getattr(other, name)) for name in tables)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from mmsw.checkpoint.slak_shape import SLaKShape
 from mmsw.text_table import text_table, wrapped
 from mmsw.wording import listed
 
 from .comparison import Shared, SparsityComparison
-from .table import SLAK_FILTERS
 
 
 def comparison_table(comparison: SparsityComparison) -> str:
@@ -16,14 +14,9 @@ def comparison_table(comparison: SparsityComparison) -> str:
     header = [
         f'A: {comparison.first.source}',
         f'B: {comparison.second.source}',
+        f'{shape.version}, depths {", ".join(map(str, shape.depths))}, dims '
+        f'{", ".join(map(str, shape.dims))}, {shape.num_paths} path(s)',
     ]
-    if isinstance(shape, SLaKShape):
-        header += wrapped(str(shape)), wrapped(SLAK_FILTERS)
-    else:
-        header.append(
-            f'{shape.version}, depths {", ".join(map(str, shape.depths))}, dims '
-            f'{", ".join(map(str, shape.dims))}, {shape.num_paths} path(s)'
-        )
     total = comparison.total
     stages = {f'stage {index}': part for index, part in enumerate(comparison.stages)}
     layers = dict(zip(comparison.names, comparison.layers, strict=True))

@@ -301,14 +301,16 @@ def slak_figures(layer: SLaKLayer, height: int, width: int) -> Part:
             else:
                 places[branch, offset] = places.get((branch, offset), Placed()) + placed
     every = sum(places.values(), identity)
+    weights = sum(mask.numel() for mask in layer.masks.values())
+    kept = sum(int(mask.sum()) for mask in layer.masks.values())
     return Part(
-        paths=layer.paths,
+        paths=(Density(every.kept, every.total, kept, weights),),
         slots=every.total,
         shared=every.kept,
         covered=every.kept,
         places=places,
         identity=identity,
-        dense=layer.weights.numel() * positions,
+        dense=weights * positions,
         used=sum(layer.used_weights().values()) * positions,
         pointwise=layer.pointwise * positions,
     )

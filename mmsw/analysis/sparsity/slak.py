@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor
 
 from mmsw.checkpoint.slak_shape import KERNEL, SLaKShape
 from mmsw.errors import CheckpointError
-from mmsw.sparsity import Density
 
 from .layers import MaskedNetwork, counted_parameters
 
@@ -37,29 +35,6 @@ class SLaKLayer:
     def name(self) -> str:
         """Short name, ``STAGE.BLOCK``."""
         return f'{self.stage}.{self.block}'
-
-    @property
-    def filters(self) -> Tensor:
-        """Which blocks of N x N keep a weight, branch by branch, boolean and flat."""
-        n = self.small_kernel
-        return torch.cat(
-            [
-                blocks.flatten(1).any(1)
-                for mask in self.masks.values()
-                for _, blocks in blocks_of(mask, n)
-            ]
-        )
-
-    @property
-    def weights(self) -> Tensor:
-        """Which weights are kept, branch by branch, boolean and flat."""
-        return torch.cat([mask.flatten() for mask in self.masks.values()])
-
-    @property
-    def paths(self) -> tuple[Density, ...]:
-        """What is kept, blocks and weights; there is one path."""
-        kept, mask = self.filters, self.weights
-        return (Density(int(kept.sum()), kept.numel(), int(mask.sum()), mask.numel()),)
 
     def used_weights(self) -> dict[str, int]:
         """Weights by branch in blocks of N x N that keep any; the last block of a side is cut."""

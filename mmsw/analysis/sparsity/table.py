@@ -28,8 +28,6 @@ def sparsity_table(analysis: SparsityAnalysis) -> str:
 def first_layer_table(analysis: SparsityAnalysis) -> str:
     """Density and sparsity of the first layer of each stage, as the text has them (its Table 2)."""
     net = analysis.network
-    if isinstance(net.shape, SLaKShape):
-        return _slak_first_layers(analysis)
     head = ['First layer', 'M', 'filters kept', 'density', 'sparsity', 'per channel', 'of nk']
     rows = []
     for stage, big_kernel in enumerate(net.big_kernels):
@@ -40,19 +38,6 @@ def first_layer_table(analysis: SparsityAnalysis) -> str:
         rows[-1] += [f'{density.kept / channels:.1f}', str(density.total // channels)]
     note = 'per channel: filters that a channel keeps in one path, on average, of its nk'
     return '\n'.join([f'checkpoint {net.source}', text_table(head, rows), note])
-
-
-def _slak_first_layers(analysis: SparsityAnalysis) -> str:
-    """The same of SLaK, which is pruned weight by weight."""
-    net = analysis.network
-    rows = []
-    for stage, big_kernel in enumerate(net.big_kernels):
-        density = analysis.layers_of(stage)[0].density
-        share = density.weight_density
-        kept = f'{density.weights_kept:,}/{density.weights_total:,}'
-        rows.append([f'stage {stage}', str(big_kernel), kept, f'{share:.1%}', f'{1 - share:.1%}'])
-    head = ['First layer', 'M', 'weights kept', 'density', 'sparsity']
-    return '\n'.join([f'checkpoint {net.source}', text_table(head, rows)])
 
 
 def _header(analysis: SparsityAnalysis) -> str:
