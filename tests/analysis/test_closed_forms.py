@@ -11,6 +11,7 @@ from mmsw.analysis.complexity import (
     compare_modules,
     complexity,
     complexity_ratio,
+    network_cover,
     shift_additions,
     shift_wise_macs,
     shift_wise_parameters,
@@ -174,3 +175,18 @@ def test_networks_that_cannot_stand_beside_a_slak() -> None:
     folded = ShiftWiseNet(arch, big_kernels=(9, 9, 7, 5)).switch_to_deploy()
     with pytest.raises(ValueError, match='folded'):
         compare_modules(folded, (64, 64))
+
+
+@pytest.mark.parametrize(
+    ('options', 'told'),
+    [
+        (dict(padding='same'), "padding='same'"),
+        (dict(identity='blur', position=True), "position=True, identity='blur'"),
+    ],
+)
+def test_other_operators_than_the_published_one_are_refused(options: dict, told: str) -> None:
+    arch = dict(depths=[1, 1, 1, 1], dims=[8, 8, 8, 8])
+    net = ShiftWiseNet(arch, 'v2', big_kernels=(21, 21, 21, 21), **options)
+    for count in (compare_modules, network_cover):
+        with pytest.raises(ValueError, match=f'have {told}, but the counts are of the published'):
+            count(net, (64, 64))
