@@ -174,6 +174,7 @@ def test_metafile_describes_what_is_there() -> None:
     left_out = [  # of no toolbox; to compare with
         'configs/demo/mask_rcnn_r18_scenes.py',
         'configs/demo/pretrain_sw_mini_scenes.py',
+        'configs/demo/upernet_r18_narrow_scenes.py',
         'configs/demo/upernet_r18_scenes.py',
     ]
     assert sorted([*listed, *left_out]) == CONFIGS
