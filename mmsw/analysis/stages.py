@@ -38,11 +38,19 @@ def stage_layers(net: ShiftWiseNet) -> list[list[ShiftWiseConv2d]]:
         net: A network in its training form.
 
     Raises:
-        ValueError: If the network is folded: it has no small convolutions any more.
+        ValueError: If the network is folded: it has no small convolutions any more; or if its
+            operator is not the published one, which the closed forms are of.
     """
     blocks = [block for stage in net.stages for block in stage]
     if any(block.deployed or block.shift_wise.deployed for block in blocks):
         raise ValueError(
             'the network is folded, so it has no small convolutions: use its training form'
+        )
+    changed = [block.shift_wise.variant_options.changed() for block in blocks]
+    if any(changed):
+        told = ', '.join(f'{name}={value!r}' for name, value in next(filter(None, changed)).items())
+        raise ValueError(
+            f'the shift-wise layers have {told}, but the counts are of the published operator: '
+            'leave these options out'
         )
     return [[block.shift_wise for block in stage] for stage in net.stages]

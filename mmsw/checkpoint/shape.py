@@ -28,6 +28,7 @@ class NetworkShape:
         num_paths: Parallel sets of small kernels.
     """
 
+    family: ClassVar = 'shift-wise network'
     compared: ClassVar = (
         'version', 'depths', 'dims', 'num_active', 'small_kernel', 'num_filters'
     )  # fmt: skip

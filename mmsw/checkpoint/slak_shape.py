@@ -28,6 +28,7 @@ class SLaKShape:
         decomposed: Whether the large kernels are M x N and N x M.
     """
 
+    family: ClassVar = 'SLaK'
     compared: ClassVar = ('depths', 'dims', 'big_kernels', 'small_kernel', 'decomposed')
     num_paths: ClassVar = 1  # nothing runs in parallel sets, unlike in a shift-wise layer
 

@@ -130,20 +130,25 @@ class DynamicSparsity:
         self.updates += 1
         aligned = settings.align_interval and self.updates % settings.align_interval == 0
         rate = exchange_rate(step, steps, settings.prune_rate, settings.end_rate)
-        layers = {
-            group: (SharedMask if aligned and len(names) > 1 else OwnMasks)(
-                [self._units(name) for name in names]
-            )
-            for group, names in self.groups.items()
-            if self._is_told(names, gradients, momentum)
-        }
-        numbers = self._numbers(layers, rate, momentum)
+
+        def exchange_of(group: str) -> OwnMasks | SharedMask:
+            names = self.groups[group]
+            kind = SharedMask if aligned and len(names) > 1 else OwnMasks
+            return kind([self._units(name) for name in names])
+
+        told = [g for g, n in self.groups.items() if self._is_told(n, gradients, momentum)]
+        # one layer at a time, unless the number of each depends on all
+        layers = {g: exchange_of(g) for g in told} if settings.redistribution else {}
+        numbers = self._redistributed(layers, rate, momentum)
         new = {}
         for group, names in self.groups.items():
-            if group not in layers:
+            if group not in told:
                 new.update({name: self.layers[name].mask.clone() for name in names})
                 continue
-            units = layers[group].exchange(*numbers[group], self._growth(names, gradients))
+            layer = layers.get(group) or exchange_of(group)
+            even = partial(num_exchanged, rate=rate)
+            dropped, grown = numbers.get(group) or (layer.dropped(even), None)
+            units = layer.exchange(dropped, grown, self._growth(names, gradients))
             new.update(
                 {
                     name: mask_of_units(kept, self.layers[name].mask, settings.granularity)
@@ -165,18 +170,13 @@ class DynamicSparsity:
         )
         return by_growth and by_number
 
-    def _numbers(
+    def _redistributed(
         self,
         layers: Mapping[str, OwnMasks | SharedMask],
         rate: float,
         momentum: Mapping[str, Tensor] | None,
-    ) -> dict[str, tuple[list[int], int | None]]:
-        """What each layer drops, by path, and grows; ``None``: as much."""
-        if self.settings.redistribution is None:
-            return {
-                group: (layer.dropped(partial(num_exchanged, rate=rate)), None)
-                for group, layer in layers.items()
-            }
+    ) -> dict[str, tuple[list[int], int]]:
+        """What each of the layers drops, by path, and grows."""
         shares = {group: self._share(self.groups[group], momentum) for group in layers}
         return redistribute(layers, rate, shares)
 

@@ -11,6 +11,7 @@ from mmsw.analysis.complexity import (
     compare_modules,
     complexity,
     complexity_ratio,
+    network_cover,
     shift_additions,
     shift_wise_macs,
     shift_wise_parameters,
@@ -18,7 +19,7 @@ from mmsw.analysis.complexity import (
     slak_pair_parameters,
 )
 from mmsw.analysis.complexity.closed_forms import PUBLISHED_RATIOS, ratio_of
-from mmsw.models import ShiftWiseConv2d, ShiftWiseNet
+from mmsw.models import ShiftWiseConv2d, ShiftWiseNet, SLaK
 from mmsw.ops import ShiftPattern, shift_add
 from mmsw.ops.work import count_flops_of_operators
 from mmsw.sparsity import magnitude_masks, set_masks
@@ -174,3 +175,32 @@ def test_networks_that_cannot_stand_beside_a_slak() -> None:
     folded = ShiftWiseNet(arch, big_kernels=(9, 9, 7, 5)).switch_to_deploy()
     with pytest.raises(ValueError, match='folded'):
         compare_modules(folded, (64, 64))
+
+
+@pytest.mark.parametrize(
+    ('options', 'told'),
+    [
+        (dict(padding='same'), "padding='same'"),
+        (dict(identity='blur', position=True), "position=True, identity='blur'"),
+    ],
+)
+def test_other_operators_than_the_published_one_are_refused(options: dict, told: str) -> None:
+    arch = dict(depths=[1, 1, 1, 1], dims=[8, 8, 8, 8])
+    net = ShiftWiseNet(arch, 'v2', big_kernels=(21, 21, 21, 21), **options)
+    for count in (compare_modules, network_cover):
+        with pytest.raises(ValueError, match=f'have {told}, but the counts are of the published'):
+            count(net, (64, 64))
+
+
+def test_slak_in_closed_form_is_the_backbone_here(net: ShiftWiseNet) -> None:
+    slak = SLaK('tiny', out_indices=(3,), output_norm=False)
+    counted = complexity(slak, (224, 224)).modules
+    for index, stage in enumerate(compare_modules(net, (224, 224)).stages):
+        assert stage.slak.blocks == len(slak.stages[index])
+        for block in range(stage.slak.blocks):
+            pair = [
+                counted[f'stages.{index}.{block}.large_kernel.{branch}.conv']
+                for branch in ('vertical', 'horizontal')
+            ]
+            assert sum(cost.parameters for cost in pair) == stage.slak.parameters
+            assert sum(cost.macs_dense for cost in pair) == stage.slak.macs

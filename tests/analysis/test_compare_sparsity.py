@@ -18,8 +18,9 @@ from mmsw.analysis.sparsity import (
     read_network,
 )
 from mmsw.analysis.sparsity.comparison import Shared
+from mmsw.analysis.sparsity.slak import read_slak
 from mmsw.checkpoint import load_checkpoint_file
-from mmsw.models import ShiftWiseNet
+from mmsw.models import ShiftWiseNet, SLaK
 from mmsw.ops import ShiftPattern
 from mmsw.sparsity import masks, set_masks
 
@@ -213,3 +214,70 @@ def test_first_layers(tmp_path, capsys) -> None:
     printed = capsys.readouterr().out
     assert printed.splitlines()[1:] == text.splitlines()[1:]
     assert 'Distance' not in printed
+
+
+def slak_state(dropped: Callable[[torch.Tensor], None] | None = None, **settings) -> dict:
+    """State dict of a SLaK, all ones, whose first vertical kernel has masks as ``dropped`` sets."""
+    net = SLaK(MINI, width_factor=1.0, big_kernels=KERNELS, small_kernel=3, **settings)
+    state = net.state_dict()
+    for name in [name for name in state if 'large_kernel' in name and 'conv.weight' in name]:
+        state[name] = torch.ones_like(state[name])
+        state[name.replace('weight', 'mask')] = torch.ones_like(state[name]).bool()
+    if dropped is not None:
+        dropped(state['stages.0.0.large_kernel.vertical.conv.mask'])
+    return state
+
+
+def test_blocks_of_slak_are_counted_as_filters() -> None:
+    def first(mask: torch.Tensor) -> None:
+        mask[:4, :, :3] = False  # the first block of four channels
+
+    def second(mask: torch.Tensor) -> None:
+        mask[3:5, :, :3] = False
+        mask[9, :, 3, 0] = False  # one weight of a block
+
+    one, other = (read_slak(slak_state(drop), 'net.pth') for drop in (first, second))
+    found = compare(one, other)
+    layer = found.layers[0]
+    filters = 16 * (5 + 5 + 1)  # 13 rows or columns are five blocks of 3
+    weights = 16 * (2 * 13 * 3 + 9)
+    assert (layer.first.kept, layer.first.total) == (filters - 4, filters)
+    assert (layer.first.weights_kept, layer.first.weights_total) == (weights - 36, weights)
+    assert (layer.only_first, layer.only_second, layer.neither) == (1, 3, 1)
+    assert (layer.zeros, layer.zeros_lost, layer.zeros_gained) == (36, 27, 10)
+    assert all(part.zeros == 0 for part in found.layers[1:])
+    assert found.moved == ()
+    text = comparison_table(found)
+    assert 'large kernels M x N and N x M' in text
+    assert 'cut into blocks of N x N' in text
+    assert 'ZEROS LOST: B keeps 27 of the 36' in text
+
+
+def test_first_layers_of_slak() -> None:
+    def drop(mask: torch.Tensor) -> None:
+        mask[:4, :, :3] = False
+        mask[:, :, 3, 0] = False
+
+    text = first_layer_table(analyze(read_slak(slak_state(drop), 'net')))
+    weights = 16 * (2 * 13 * 3 + 9)
+    kept = weights - 4 * 9 - 16
+    assert text.splitlines()[2].split() == [
+        'stage', '0', '13', '172/176', '97.7%', '2.3%', '10.8', '11',
+        f'{kept:,}/{weights:,}', f'{kept / weights:.1%}',
+    ]  # fmt: skip
+    assert 'blocks of N x N' in text
+    assert 'nk' not in text
+
+
+def test_slak_and_other_networks_cannot_be_compared(data_dir, tmp_path, capsys) -> None:
+    square = read_slak(slak_state(decomposed=False), 'b.pth')
+    with pytest.raises(ValueError, match='decomposed is True in the first and False in the second'):
+        compare(read_slak(slak_state(), 'a.pth'), square)
+    published = data_dir / 'backbone_slak_mini_checkpoint.pth'
+    assert tool(published, '--compare', data_dir / 'backbone_v1_mini_checkpoint.pth') == 2
+    assert 'family is SLaK in the first and shift-wise network in' in capsys.readouterr().err
+    assert tool(published, '--first-layers') == 0
+    capsys.readouterr()
+    assert tool(published, '--compare', published, '--out', tmp_path) == 0
+    assert 'B keeps every zero of A' in capsys.readouterr().out
+    assert '<svg' in (tmp_path / 'sparsity_comparison.svg').read_text()

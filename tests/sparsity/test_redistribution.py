@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import weakref
 from itertools import pairwise
 
 import pytest
@@ -283,3 +284,24 @@ def test_even_counts_fill_the_lowest_first() -> None:
             fits = [index for index in range(len(low)) if expected[index] < high[index]]
             expected[min(fits, key=lambda index: (expected[index], index))] += 1
         assert even_counts(low, high, total) == expected
+
+
+def test_layers_are_exchanged_one_at_a_time_where_none_depends_on_the_others(monkeypatch) -> None:
+    net = random_network(0)
+    set_density(net, 'weight', 1, 0.5)
+    made = dynamic(net, granularity='weight')
+    alive, most = [], []
+    built = made._units
+
+    def watched(name: str):
+        found = built(name)
+        alive.append(weakref.ref(found.importance))
+        most.append(sum(ref() is not None for ref in alive))
+        return found
+
+    monkeypatch.setattr(made, '_units', watched)
+    made.next_masks(1, 10)
+    assert len(most) == len(sparsity.masks(net))
+    # the previous layer goes when the next one, of at most three paths, is there
+    assert max(most) <= 2 * max(map(len, made.groups.values()))
+    assert max(most) < len(most)

@@ -11,8 +11,7 @@ from mmsw.sparsity import Density
 
 from .figures import density_data
 from .layers import MaskedNetwork, ShiftWiseLayer
-
-_SAME = ('version', 'depths', 'dims', 'num_active', 'small_kernel', 'num_filters', 'num_paths')
+from .slak import SLaKLayer
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ class SparsityComparison:
         first: The first checkpoint, for instance the one before fine-tuning.
         second: The second one.
         layers: One per layer, in the order in which they run.
-        moved: Names of layers whose filters the two place differently.
+        moved: Names of layers whose filters the two place differently; none in SLaK.
     """
 
     first: MaskedNetwork = field(repr=False)
@@ -135,7 +134,7 @@ def compare(first: MaskedNetwork, second: MaskedNetwork) -> SparsityComparison:
     Raises:
         ValueError: If they are of different architectures.
     """
-    for name in _SAME:
+    for name in ('family', *first.shape.compared, 'num_paths'):
         own, other = getattr(first.shape, name), getattr(second.shape, name)
         if own != other:
             raise ValueError(
@@ -148,20 +147,23 @@ def compare(first: MaskedNetwork, second: MaskedNetwork) -> SparsityComparison:
     return SparsityComparison(first, second, tuple(_shared(*pair) for pair in pairs), moved)
 
 
-def _shared(first: ShiftWiseLayer, second: ShiftWiseLayer) -> Shared:
+def _shared(first: ShiftWiseLayer | SLaKLayer, second: ShiftWiseLayer | SLaKLayer) -> Shared:
     kept, kept_later = first.filters, second.filters
+    weights, weights_later = first.weights, second.weights
     return Shared(
         sum(first.paths, Density()),
         sum(second.paths, Density()),
         both=int((kept & kept_later).sum()),
         only_first=int((kept & ~kept_later).sum()),
         only_second=int((~kept & kept_later).sum()),
-        zeros_lost=int((~first.masks & second.masks).sum()),
-        zeros_gained=int((first.masks & ~second.masks).sum()),
+        zeros_lost=int((~weights & weights_later).sum()),
+        zeros_gained=int((weights & ~weights_later).sum()),
     )
 
 
-def _moved(first: ShiftWiseLayer, second: ShiftWiseLayer) -> bool:
+def _moved(first: ShiftWiseLayer | SLaKLayer, second: ShiftWiseLayer | SLaKLayer) -> bool:
+    if isinstance(first, SLaKLayer):
+        return False  # a kernel's blocks have their places
     tables = ('shift_hv', 'identity_index')
     own, other = first.pattern, second.pattern
     return not all(torch.equal(getattr(own, name), getattr(other, name)) for name in tables)

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
+from mmsw.checkpoint import NetworkShape
+from mmsw.checkpoint.slak_shape import SLaKShape
 from mmsw.text_table import text_table, wrapped
 from mmsw.wording import listed
 
 from .comparison import Shared, SparsityComparison
+from .table import SLAK_FILTERS
 
 
 def comparison_table(comparison: SparsityComparison) -> str:
     """Per stage, per layer and in all, with what is to be said of it in words."""
-    shape = comparison.first.shape
-    header = [
-        f'A: {comparison.first.source}',
-        f'B: {comparison.second.source}',
-        f'{shape.version}, depths {", ".join(map(str, shape.depths))}, dims '
-        f'{", ".join(map(str, shape.dims))}, {shape.num_paths} path(s)',
-    ]
+    header = [f'A: {comparison.first.source}', f'B: {comparison.second.source}']
+    header += _network(comparison.first.shape)
     total = comparison.total
     stages = {f'stage {index}': part for index, part in enumerate(comparison.stages)}
     layers = dict(zip(comparison.names, comparison.layers, strict=True))
@@ -27,6 +25,15 @@ def comparison_table(comparison: SparsityComparison) -> str:
         '\n'.join(map(wrapped, _remarks(comparison))),
     ]
     return '\n\n'.join(sections)
+
+
+def _network(shape: NetworkShape | SLaKShape) -> list[str]:
+    if isinstance(shape, SLaKShape):
+        return [wrapped(str(shape)), wrapped(SLAK_FILTERS)]
+    return [
+        f'{shape.version}, depths {", ".join(map(str, shape.depths))}, dims '
+        f'{", ".join(map(str, shape.dims))}, {shape.num_paths} path(s)'
+    ]
 
 
 def _table(first: str, parts: dict[str, Shared], comparison: SparsityComparison) -> str:

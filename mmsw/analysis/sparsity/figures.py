@@ -300,17 +300,15 @@ def slak_figures(layer: SLaKLayer, height: int, width: int) -> Part:
                 identity = identity + placed
             else:
                 places[branch, offset] = places.get((branch, offset), Placed()) + placed
-    every = sum(places.values(), identity)
-    weights = sum(mask.numel() for mask in layer.masks.values())
-    kept = sum(int(mask.sum()) for mask in layer.masks.values())
+    (density,) = layer.paths
     return Part(
-        paths=(Density(every.kept, every.total, kept, weights),),
-        slots=every.total,
-        shared=every.kept,
-        covered=every.kept,
+        paths=layer.paths,
+        slots=density.total,
+        shared=density.kept,
+        covered=density.kept,
         places=places,
         identity=identity,
-        dense=weights * positions,
+        dense=density.weights_total * positions,
         used=sum(layer.used_weights().values()) * positions,
         pointwise=layer.pointwise * positions,
     )

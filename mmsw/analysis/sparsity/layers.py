@@ -52,6 +52,11 @@ class ShiftWiseLayer:
         return self.masks.flatten(2).any(2)
 
     @property
+    def weights(self) -> Tensor:
+        """Which weights are kept, boolean ``[P * C * nk * N * N]``."""
+        return self.masks.flatten()
+
+    @property
     def paths(self) -> tuple[Density, ...]:
         """What each path keeps, filters and weights."""
         return tuple(

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 from mmsw.checkpoint.slak_shape import KERNEL, SLaKShape
 from mmsw.errors import CheckpointError
+from mmsw.sparsity import Density
 
 from .layers import MaskedNetwork, counted_parameters
 
@@ -35,6 +37,25 @@ class SLaKLayer:
     def name(self) -> str:
         """Short name, ``STAGE.BLOCK``."""
         return f'{self.stage}.{self.block}'
+
+    @property
+    def filters(self) -> Tensor:
+        """Which blocks of N x N keep a weight, boolean, branch by branch and block by block."""
+        blocks = (
+            block for mask in self.masks.values() for _, block in blocks_of(mask, self.small_kernel)
+        )
+        return torch.cat([block.flatten(1).any(1) for block in blocks])
+
+    @property
+    def weights(self) -> Tensor:
+        """Which weights are kept, boolean, branch by branch."""
+        return torch.cat([mask.flatten() for mask in self.masks.values()])
+
+    @property
+    def paths(self) -> tuple[Density, ...]:
+        """What is kept, blocks and weights; there is one path."""
+        kept, weights = self.filters, self.weights
+        return (Density(int(kept.sum()), len(kept), int(weights.sum()), len(weights)),)
 
     def used_weights(self) -> dict[str, int]:
         """Weights by branch in blocks of N x N that keep any; the last block of a side is cut."""

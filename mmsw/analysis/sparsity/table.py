@@ -14,7 +14,7 @@ from .figures import Part, SparsityAnalysis, pruned_parameters
 _LARGE = 10**10  # multiply-adds
 SLAK_FILTERS = (
     'large kernels are cut into blocks of N x N, as equ-SLaK computes them; these are called '
-    'filters below, and a filter is kept if any of its weights is'
+    'filters here, and a filter is kept if any of its weights is'
 )
 
 
@@ -27,17 +27,25 @@ def sparsity_table(analysis: SparsityAnalysis) -> str:
 
 def first_layer_table(analysis: SparsityAnalysis) -> str:
     """Density and sparsity of the first layer of each stage, as the text has them (its Table 2)."""
-    net = analysis.network
-    head = ['First layer', 'M', 'filters kept', 'density', 'sparsity', 'per channel', 'of nk']
+    net, weights = analysis.network, analysis.has_single_weights
+    slak = isinstance(net.shape, SLaKShape)
+    head = ['First layer', 'M', 'filters kept', 'density', 'sparsity', 'per channel']
+    head += ['of'] if slak else ['of nk']
+    head += ['weights kept', 'density'] if weights else []
+    active = net.shape.dims if slak else net.shape.num_active
     rows = []
     for stage, big_kernel in enumerate(net.big_kernels):
         density = analysis.layers_of(stage)[0].density
-        channels = net.shape.num_active[stage] * net.shape.num_paths
+        channels = active[stage] * net.shape.num_paths
         rows.append([f'stage {stage}', str(big_kernel), f'{density.kept:,}/{density.total:,}'])
         rows[-1] += [f'{density.density:.1%}', f'{1 - density.density:.1%}']
         rows[-1] += [f'{density.kept / channels:.1f}', str(density.total // channels)]
-    note = 'per channel: filters that a channel keeps in one path, on average, of its nk'
-    return '\n'.join([f'checkpoint {net.source}', text_table(head, rows), note])
+        rows[-1] += _weights(density) if weights else []
+    notes = ['per channel: filters that a channel keeps in one path, on average, of its nk']
+    if slak:
+        notes = [SLAK_FILTERS, 'per channel: filters that a channel keeps, on average, of all']
+    table = text_table(head, rows)
+    return '\n'.join([f'checkpoint {net.source}', table, *map(wrapped, notes)])
 
 
 def _header(analysis: SparsityAnalysis) -> str:
