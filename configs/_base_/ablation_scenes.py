@@ -2,6 +2,8 @@
 # The published checkpoints fit none of them in every option, so all start alike.
 _base_ = '../demo/upernet_sw_mini_scenes.py'
 
+custom_imports = dict(imports=['mmsw', 'mmsw.demo'], allow_failed_imports=False)
+
 model = dict(
     backbone=dict(init_cfg=dict(_delete_=True, type='DemoNarrowInit')),
 )

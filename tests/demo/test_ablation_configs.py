@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -40,6 +42,20 @@ def test_an_ablation_changes_one_thing(name: str) -> None:
     assert cfg.model.backbone.to_dict() == {**backbone, **CHANGES[name], **start}
     for part in ('train_dataloader', 'optim_wrapper', 'param_scheduler', 'train_cfg'):
         assert cfg[part] == plain[part]
+
+
+def test_a_config_imports_what_it_names() -> None:
+    # In a process of its own: here, other tests have imported the demonstration.
+    code = (
+        'import sys; from mmsw.apis import load_config; '
+        'from mmsw.apis.backbone import build_backbone, draw_weights; '
+        'draw_weights(build_backbone(load_config(sys.argv[1])))'
+    )
+    path = PATHS['upernet_p_sw_scenes']
+    found = subprocess.run(
+        [sys.executable, '-c', code, path], cwd=ROOT, capture_output=True, text=True
+    )
+    assert found.returncode == 0, found.stderr
 
 
 @pytest.mark.parametrize('name', CHANGES)
