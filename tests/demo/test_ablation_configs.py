@@ -48,8 +48,8 @@ def test_a_config_imports_what_it_names() -> None:
     # In a process of its own: here, other tests have imported the demonstration.
     code = (
         'import sys; from mmsw.apis import load_config; '
-        'from mmsw.apis.backbone import build_backbone, draw_weights; '
-        'draw_weights(build_backbone(load_config(sys.argv[1])))'
+        'from mmsw.apis.model_building import build_model; '
+        'build_model(load_config(sys.argv[1])).init_weights()'
     )
     path = PATHS['upernet_p_sw_scenes']
     found = subprocess.run(
