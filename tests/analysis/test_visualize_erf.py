@@ -347,14 +347,14 @@ def test_progress_is_told_now_and_then(images: Path, plain: Path, monkeypatch) -
 
 
 def test_shipped_photographs() -> None:
-    pytest.importorskip('skimage')
+    pytest.importorskip('skimage', reason='skimage: absent; the photographs need it')
     files = photo_files()
     assert len(files) == len({*TRAIN_PHOTOS, *VAL_PHOTOS})
     assert all(path.is_file() for path in files)
 
 
 def test_picture(tmp_path: Path) -> None:
-    pytest.importorskip('matplotlib')
+    pytest.importorskip('matplotlib', reason='matplotlib: absent; the picture needs it')
     scores = np.random.default_rng(0).gamma(0.3, size=(301, 260))
     cells = _pooled(scores)
     assert cells.shape == (101, 87)
