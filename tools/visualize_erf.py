@@ -130,6 +130,8 @@ def contenders(words: Sequence[str]) -> list[Contender]:
             name, sign, config = word.partition('=')
             named = bool(sign) and not {'/', '\\'} & set(name)
             config = config if named else word
+            if named and not name:
+                raise UsageError(f'{word} has no name before the =: write NAME=CONFIG or CONFIG')
             found.append(Contender(name if named else Path(config).stem, config))
         elif not found or found[-1].checkpoint is not None:
             raise UsageError(f'checkpoint {word} has no config before it: write CONFIG CHECKPOINT')

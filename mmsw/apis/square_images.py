@@ -75,7 +75,8 @@ def normalised(image: np.ndarray, cfg: Config) -> Tensor:
     settings = (cfg.get('model') or {}).get('data_preprocessor') or cfg.get('data_preprocessor')
     settings = settings or {}
     swaps = settings.get('bgr_to_rgb') or settings.get('to_rgb')
-    tensor = torch.from_numpy(np.ascontiguousarray(image[..., ::-1] if swaps else image))
+    # A copy: of one channel, ascontiguousarray keeps the negative stride, which torch refuses.
+    tensor = torch.from_numpy((image[..., ::-1] if swaps else image).copy())
     tensor = tensor.permute(2, 0, 1).float()
     mean, deviation = (settings.get(key) for key in ('mean', 'std'))
     if mean is None or deviation is None:

@@ -14,7 +14,7 @@ from torch import nn
 
 from mmsw.checkpoint import check_address
 from mmsw.checkpoint.folded import folded_layers, folded_tensors, layers_folded_in
-from mmsw.errors import CheckpointError, UsageError
+from mmsw.errors import CheckpointError, StateDictError, UsageError
 from mmsw.ops import ShiftPattern
 from mmsw.sparsity import attach_saved_masks
 from mmsw.sparsity.layer_masks import normalised_masks
@@ -161,8 +161,9 @@ def fill(model: nn.Module, state: Mapping[str, Any], filename: str) -> None:
     try:
         missing = model.load_state_dict(state, strict=False).missing_keys
     except RuntimeError as error:
+        why = str(error) if isinstance(error, StateDictError) else short(error)
         raise CheckpointError(
-            f'{filename} does not fit the {type(model).__name__} of the config ({short(error)})'
+            f'{filename} does not fit the {type(model).__name__} of the config ({why})'
         ) from error
     missing = [name for name in missing if not name.endswith('num_batches_tracked')]
     if missing:

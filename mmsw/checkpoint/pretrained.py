@@ -206,8 +206,17 @@ def _check_tensors(
     if missing or unused or shapes:
         raise CheckpointError(
             f'{source} does not fit: missing {listed(missing)}; unexpected {listed(unused)}; '
-            f'other shapes: {listed(shapes)}'
+            f'other shapes: {listed(shapes)}{_options_hint(unused)}'
         )
+
+
+def _options_hint(unused: list[str]) -> str:
+    if not any('.variant.' in key for key in unused):
+        return ''
+    return (
+        '. The file has an operator with other options (padding, branch_weights, position, '
+        'identity): build it with the options of the file'
+    )
 
 
 def _pop_brought_masks(state: StateDict, own: Mapping[str, Tensor]) -> StateDict:

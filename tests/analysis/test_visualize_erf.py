@@ -96,6 +96,8 @@ def test_networks_of_the_command_line() -> None:
     for wrong in (['run.pth'], ['a.py', 'run.pth', 'other.pth']):
         with pytest.raises(UsageError, match=f'checkpoint {wrong[-1]} has no config before it'):
             contenders(wrong)
+    with pytest.raises(UsageError, match=r'=x\.py has no name before the ='):
+        contenders(['=x.py'])
 
 
 def test_tool_writes_picture_squares_and_table(tmp_path: Path, images: Path, capsys) -> None:
@@ -153,6 +155,8 @@ def test_images_of_one_channel_and_without_a_mean(images: Path) -> None:
     assert raw.shape == (1, 8, 8)
     assert raw.max() > 100
     one = dict(data_preprocessor=dict(mean=[100.0], std=[50.0]))  # as of mmpretrain
+    assert torch.allclose(normalised(grey, Config(one)), (raw - 100) / 50)
+    one['data_preprocessor']['bgr_to_rgb'] = True
     assert torch.allclose(normalised(grey, Config(one)), (raw - 100) / 50)
     with pytest.raises(UsageError, match='of 2 channels, the network takes 1'):
         normalised(grey, Config(dict(data_preprocessor=dict(mean=[1, 2], std=[1, 2]))))

@@ -9,6 +9,7 @@ import pytest
 import torch
 from model_helpers import SHORT_KERNELS, mini_net, prune_half, randomise_batch_norms, relative_error
 
+from mmsw.apis.backbone import fill_backbone
 from mmsw.checkpoint import load_pretrained, network_record, save_checkpoint_file
 from mmsw.errors import CheckpointError, StateDictError
 from mmsw.models import ShiftWiseConv2d, ShiftWiseNet
@@ -102,6 +103,15 @@ def test_networks_fold_save_and_load_in_both_forms(options, version) -> None:
     with torch.no_grad():
         for found, own in zip(deployed(x), expected, strict=True):
             assert relative_error(found, own) < 3e-5
+
+
+@pytest.mark.parametrize('prefix', ['', 'backbone.'])
+def test_refusal_of_a_file_says_what_to_do(tmp_path, prefix) -> None:
+    path = tmp_path / 'trained.pth'
+    state = net_with(**ALL[-1]).state_dict()
+    torch.save({'state_dict': {f'{prefix}{key}': value for key, value in state.items()}}, path)
+    with pytest.raises(CheckpointError, match='build it with the options of the file'):
+        fill_backbone(net_with(), path)
 
 
 @pytest.mark.parametrize('options', EACH, ids=str)
