@@ -30,6 +30,7 @@ from mmsw.checkpoint.records import recorded_arguments
 from mmsw.checkpoint.slak_shape import SLaKShape
 from mmsw.errors import CheckpointError
 from mmsw.models import ShiftWiseNet, SLaK
+from mmsw.models.layers.variant_options import VariantOptions
 from mmsw.sparsity import SparsityReport, report
 
 _PUBLISHED_GHOST_RATIO = 0.23
@@ -176,6 +177,21 @@ def _shift_wise_settings(
     )
 
 
+def _operator_options(state: Mapping[str, Tensor], source: str) -> dict[str, Any]:
+    """Options of the operator that are not as published; only files of this project have any.
+
+    Raises:
+        CheckpointError: If they cannot be read.
+    """
+    found = [state[key] for key in state if key.endswith('.shift_wise.variant.options')]
+    try:
+        return VariantOptions.of_tensor(found[0]).changed() if found else {}
+    except ValueError as error:
+        raise CheckpointError(
+            f'{source}: the options of its operator cannot be read: {error}'
+        ) from error
+
+
 def _slak_settings(
     shape: SLaKShape, recorded: Mapping[str, Any], asked: Mapping[str, Any], source: str
 ) -> dict[str, Any]:
@@ -279,7 +295,8 @@ def convert_checkpoint(
         net = _build_slak({**settings, **_slak_settings(shape, recorded, asked, src)}, src)
     else:
         told = _told(checkpoint, state, src)
-        net = _build({**settings, **_shift_wise_settings(shape, told, asked)}, src)
+        options = _operator_options(state, src)
+        net = _build({**settings, **_shift_wise_settings(shape, told, asked), **options}, src)
     # Without the file's records, which arguments may overrule, and without the state of a dynamic
     # run, which the written file has not either: what is zero counts as pruned.
     missing, unused = fill_network(net, state, src)

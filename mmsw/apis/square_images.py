@@ -85,6 +85,10 @@ def normalised(image: np.ndarray, cfg: Config) -> Tensor:
 
 
 def _column(values: Sequence[float], like: Tensor) -> Tensor:
+    if not isinstance(values, Sequence) or isinstance(values, str):
+        raise UsageError(
+            f'mean and std of data_preprocessor must be lists of a number per channel, got {values}'
+        )
     if len(values) not in (1, len(like)):
         raise UsageError(
             f'data_preprocessor has mean or std of {len(values)} channels, the network takes '

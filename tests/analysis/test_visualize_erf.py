@@ -160,6 +160,8 @@ def test_images_of_one_channel_and_without_a_mean(images: Path) -> None:
     assert torch.allclose(normalised(grey, Config(one)), (raw - 100) / 50)
     with pytest.raises(UsageError, match='of 2 channels, the network takes 1'):
         normalised(grey, Config(dict(data_preprocessor=dict(mean=[1, 2], std=[1, 2]))))
+    with pytest.raises(UsageError, match='must be lists of a number per channel, got 0'):
+        normalised(grey, Config(dict(data_preprocessor=dict(mean=0, std=1))))
     with pytest.raises(UsageError, match='images of 4 channels'):
         read_squares([images], 8, 5, channels=4)
 

@@ -9,6 +9,8 @@ import pytest
 import torch
 from model_helpers import SHORT_KERNELS, mini_net, prune_half, randomise_batch_norms, relative_error
 
+from mmsw.analysis.sparsity.layers import read_network
+from mmsw.apis import convert_checkpoint
 from mmsw.apis.backbone import fill_backbone
 from mmsw.checkpoint import load_pretrained, network_record, save_checkpoint_file
 from mmsw.errors import CheckpointError, StateDictError
@@ -103,6 +105,33 @@ def test_networks_fold_save_and_load_in_both_forms(options, version) -> None:
     with torch.no_grad():
         for found, own in zip(deployed(x), expected, strict=True):
             assert relative_error(found, own) < 3e-5
+
+
+@pytest.mark.parametrize('options', EACH, ids=str)
+def test_a_file_is_analysed_without_its_constants(options) -> None:
+    net = net_with(**options)
+    found = read_network(net.state_dict(), 'a run')
+    norms = sum(p.numel() for name, p in net.named_parameters() if name.startswith('norm'))
+    assert found.parameters == sum(p.numel() for p in net.parameters()) - norms
+    assert any('not as published' in note for note in found.notes)
+
+
+@pytest.mark.parametrize('options', EACH, ids=str)
+def test_a_file_is_converted_with_its_options(tmp_path, options) -> None:
+    net, path, converted = net_with(**options), tmp_path / 'run.pth', tmp_path / 'converted.pth'
+    state = {f'backbone.{key}': value for key, value in net.state_dict().items()}
+    torch.save({'state_dict': state}, path)
+    convert_checkpoint(path, converted)
+    record = torch.load(converted, weights_only=True)['meta']['mmsw']
+    again = ShiftWiseNet(**record['backbone']).eval()
+    load_pretrained(again, converted)
+    x = torch.randn(1, 3, 32, 40)
+    with torch.no_grad():
+        assert all(torch.equal(*pair) for pair in zip(again(x), net(x), strict=True))
+    state['backbone.stages.0.0.shift_wise.variant.options'][0] = 7
+    torch.save({'state_dict': state}, path)
+    with pytest.raises(CheckpointError, match='options of its operator cannot be read'):
+        convert_checkpoint(path, converted)
 
 
 @pytest.mark.parametrize('prefix', ['', 'backbone.'])

@@ -19,7 +19,10 @@ from mmsw.sparsity import Density
 
 PUBLISHED_KERNELS = (51, 49, 47, 13)
 PUBLISHED_REPS = 4
-_BUFFER = re.compile(r'\.(mask|channel_order|running_\w+|num_batches_tracked)$|\.pattern\.')
+_BUFFER = re.compile(
+    r'\.(mask|channel_order|running_\w+|num_batches_tracked)$|\.pattern\.'
+    r'|\.variant\.(?!weight_)'
+)
 _OUTSIDE = re.compile(r'^head\.|^norm\d\.')
 
 
@@ -144,6 +147,11 @@ def _read(
         big_kernels, kernel_note = _told_kernels(shape, source, recorded)
         num_reps, reps_note = _told_reps(source, recorded)
         notes = [kernel_note, reps_note]
+    if any('.variant.' in key for key in state):
+        notes.append(
+            'the operator has options that are not as published; the multiply-adds are those '
+            'without them (tools/get_flops.py counts them)'
+        )
     layers = []
     for stage, depth in enumerate(shape.depths):
         for block in range(depth):
