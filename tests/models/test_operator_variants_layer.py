@@ -7,7 +7,9 @@ import itertools
 
 import pytest
 import torch
+from mmengine.optim import build_optim_wrapper
 from model_helpers import SHORT_KERNELS, mini_net, prune_half, randomise_batch_norms, relative_error
+from torch import nn
 
 from mmsw.analysis.sparsity.layers import read_network
 from mmsw.apis import convert_checkpoint
@@ -196,6 +198,23 @@ def test_branch_weights_start_at_one_and_learn() -> None:
         weights['weight_h'].zero_()
     layer.init_weights()
     assert all((weight == 1).all() for weight in weights.values())
+
+
+@pytest.mark.parametrize('spared', [False, True])
+def test_weight_decay_of_branch_weights(spared: bool) -> None:
+    keys = {'.variant.weight_': dict(decay_mult=0.0)} if spared else {}
+    optimizer = build_optim_wrapper(
+        nn.ModuleDict({'backbone': net_with(branch_weights=True)}),
+        dict(
+            optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05),
+            constructor='LayerDepthDecayOptimWrapperConstructor',
+            paramwise_cfg=dict(decay_rate=0.9, flat_decay_mult=0.0, custom_keys=keys),
+        ),
+    ).optimizer
+    decayed = [g['params'] for g in optimizer.param_groups if g.get('weight_decay')]
+    shapes = {tuple(p.shape) for params in decayed for p in params if p.ndim == 2}
+    assert all(p.ndim > 1 for params in decayed for p in params)
+    assert any(shape[1] == 4 for shape in shapes) != spared  # of four repetitions
 
 
 @pytest.mark.parametrize('options', EACH, ids=str)
