@@ -12,7 +12,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 from mmengine.visualization import Visualizer
 
-from mmsw.errors import UsageError
+from mmsw.errors import CheckpointError, UsageError
 
 from .checks.total_batch import total_batch_warning
 from .config import check_pretrained, config_name, forget_handed_over
@@ -83,7 +83,7 @@ def build_runner(
     )
     cfg = plan.cfg
     if pretrained and '://' not in os.fspath(pretrained) and not cfg.get('resume'):
-        existing_file(pretrained, 'pretrained file')
+        existing_file(pretrained, 'pretrained file', CheckpointError)
     check_data(cfg, [name for name in ('train_dataloader', 'val_dataloader') if cfg.get(name)])
     if not cfg.get('resume'):
         check_pretrained(cfg)

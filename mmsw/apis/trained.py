@@ -14,7 +14,7 @@ from torch import nn
 
 from mmsw.checkpoint import check_address
 from mmsw.checkpoint.folded import folded_layers, folded_tensors, layers_folded_in
-from mmsw.errors import CheckpointError, StateDictError, UsageError
+from mmsw.errors import CheckpointError, MmswError, StateDictError, UsageError
 from mmsw.ops import ShiftPattern
 from mmsw.sparsity import attach_saved_masks
 from mmsw.sparsity.layer_masks import normalised_masks
@@ -24,11 +24,14 @@ from mmsw.wording import short
 REVISE_KEYS = [(r'^module\.', '')]
 
 
-def existing_file(path: str | os.PathLike[str], what: str) -> str:
+def existing_file(
+    path: str | os.PathLike[str], what: str, error: type[MmswError] = UsageError
+) -> str:
     """The path of a local file that is there, or an address, as text.
 
     Raises:
-        UsageError: If a local file does not exist, or is a folder; ``what`` names its role.
+        UsageError: If a local file does not exist, or is a folder; ``what`` names its role. Where
+            callers expect another class, that is ``error``.
         CheckpointError: If the address is of a kind that cannot be read.
     """
     name = os.fspath(path)
@@ -36,7 +39,7 @@ def existing_file(path: str | os.PathLike[str], what: str) -> str:
         check_address(name)
     elif not Path(name).is_file():
         problem = 'is a folder' if Path(name).is_dir() else 'does not exist'
-        raise UsageError(f'{what} {name} {problem} (working folder: {Path.cwd()}){_alike(name)}')
+        raise error(f'{what} {name} {problem} (working folder: {Path.cwd()}){_alike(name)}')
     return name
 
 

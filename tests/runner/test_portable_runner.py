@@ -152,11 +152,11 @@ class TestStart:
     def test_named_file_of_the_backbone_is_asked_for(self, trained: Path, tmp_path: Path) -> None:
         cfg = tiny_config(tmp_path / 'work', load_from=str(trained))
         with pytest.raises(
-            UsageError, match=r'pretrained file absent\.pth does not exist \(w.*\)$'
+            CheckpointError, match=r'pretrained file absent\.pth does not exist \(w.*\)$'
         ):
             build_runner(cfg, pretrained='absent.pth')
         misspelt = trained.with_name(trained.name.replace('t', 'tt', 1))
-        with pytest.raises(UsageError, match=rf'does not exist .*; did you mean {trained}\?$'):
+        with pytest.raises(CheckpointError, match=rf'does not exist .*; did you mean {trained}\?$'):
             build_runner(cfg, pretrained=misspelt)
 
     @pytest.mark.parametrize('key', ['load_from', 'resume'])
