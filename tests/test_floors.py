@@ -20,6 +20,7 @@ FLOORS = [  # from the ground up; what stands in one row knows nothing of its ne
         'install_hint',
         'random_state',
         'registration',
+        'summed',
         'text_table',
         'utils',
         'version',

@@ -7,13 +7,15 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
+from mmsw.summed import Summed
+
 from .layer_masks import layer_of, masked_layers
 
 _STAGE = re.compile(r'(?:^|\.)stages\.(\d+)\.')
 
 
 @dataclass(frozen=True)
-class Density:
+class Density(Summed):
     """Kept and existing small filters (and single weights) of a layer, a stage or a network.
 
     Attributes:
@@ -42,14 +44,6 @@ class Density:
     def is_sparse(self) -> bool:
         """Whether anything is pruned."""
         return self.weights_kept < self.weights_total
-
-    def __add__(self, other: Density) -> Density:
-        return Density(
-            self.kept + other.kept,
-            self.total + other.total,
-            self.weights_kept + other.weights_kept,
-            self.weights_total + other.weights_total,
-        )
 
     def __str__(self) -> str:
         text = f'{self.kept}/{self.total} filters ({self.density:.2%})'

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from math import prod
 
 import torch
@@ -22,6 +22,7 @@ from mmsw.engine.image_channels import image_channels
 from mmsw.models.backbones.residual_block import ResidualBlock
 from mmsw.models.layers import MaskedFilters, ShiftWiseConv2d, ShiftWiseLargeKernel
 from mmsw.ops.pattern_tables import num_groups
+from mmsw.summed import Summed
 
 from .operator_work import layer_work, small_conv_work
 from .release_count import release_count
@@ -31,7 +32,7 @@ _SPLIT = ('roi_head',)  # top-level modules whose children are parts of their ow
 
 
 @dataclass(frozen=True)
-class Cost:
+class Cost(Summed):
     """Counts of a module, a part or a network.
 
     Attributes:
@@ -52,9 +53,6 @@ class Cost:
     macs_used: int = 0
     macs_naive: int = 0
     release_count: int = 0
-
-    def __add__(self, other: Cost) -> Cost:
-        return Cost(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(Cost)))
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ or nothing. All counts are exact: overlaps of intervals, no convolution is run.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor
 from mmsw.models import ShiftWiseConv2d, ShiftWiseNet
 from mmsw.ops import ShiftPattern
 from mmsw.ops.pattern_tables import check_kernel_sizes, conv_margin, num_groups, positive
+from mmsw.summed import Summed
 
 from ..stages import map_sizes, stage_layers
 
@@ -80,7 +81,7 @@ def _read(shift: Tensor, size: int, margin: int) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Cover:
+class Cover(Summed):
     """What the shifts of a layer, or of several, use of the small convolutions' outputs.
 
     Attributes:
@@ -118,9 +119,6 @@ class Cover:
     def inside_share(self) -> float:
         """Share of the reads that lie inside of the outputs; the others add zero."""
         return self.reads / self.asked if self.asked else 1.0
-
-    def __add__(self, other: Cover) -> Cover:
-        return Cover(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(Cover)))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for a JSON file; counts as they are, shares beside them."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
 
 from mmsw.sparsity import Density
+from mmsw.summed import Summed
 
 from .figures import density_data
 from .layers import MaskedNetwork, ShiftWiseLayer
@@ -15,7 +16,7 @@ from .slak import SLaKLayer
 
 
 @dataclass(frozen=True)
-class Shared:
+class Shared(Summed):
     """What two checkpoints keep of a layer, a stage or a network; counts of parts add up.
 
     Attributes:
@@ -51,9 +52,6 @@ class Shared:
         """Of the filters that either keeps, the share that both keep; 1 where there are none."""
         either = self.both + self.only_first + self.only_second
         return self.both / either if either else 1.0
-
-    def __add__(self, other: Shared) -> Shared:
-        return Shared(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(Shared)))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for a JSON file; counts as they are, shares beside them."""

@@ -13,6 +13,7 @@ from mmsw.ops import ShiftPattern
 from mmsw.ops.pattern_tables import shift_slot
 from mmsw.ops.work import cross_taps
 from mmsw.sparsity import Density
+from mmsw.summed import Summed
 
 from ..complexity.operator_work import used_blocks
 from ..stages import map_sizes
@@ -23,7 +24,7 @@ _ARMS = ('horizontal', 'vertical')
 
 
 @dataclass(frozen=True)
-class Placed:
+class Placed(Summed):
     """Small kernels that are placed somewhere, and the blocks of the cross kernel there.
 
     Attributes:
@@ -47,14 +48,6 @@ class Placed:
     def block_density(self) -> float:
         """Share of the blocks that block skipping cannot skip; 1 where there are none."""
         return self.blocks_left / self.blocks if self.blocks else 1.0
-
-    def __add__(self, other: Placed) -> Placed:
-        return Placed(
-            self.kept + other.kept,
-            self.total + other.total,
-            self.blocks_left + other.blocks_left,
-            self.blocks + other.blocks,
-        )
 
 
 @dataclass(frozen=True)
