@@ -3,19 +3,56 @@
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 from torch import Tensor
 
 from mmsw.errors import CheckpointError
 
+_Shape = TypeVar('_Shape', bound='StateShape')
+
 PATH = re.compile(r'^stages\.(\d+)\.(\d+)\.shift_wise\.paths\.(\d+)\.weight$')
 
 
+class StateShape(ABC):
+    """What can be read off the tensors of a network.
+
+    Attributes:
+        kind: What such a network is called in messages.
+        example: Name of a tensor that every such network has.
+    """
+
+    kind: ClassVar[str]
+    example: ClassVar[str]
+
+    @classmethod
+    def of(cls: type[_Shape], state: Mapping[str, Tensor], source: str = 'state dict') -> _Shape:
+        """Read it off a state dict of this project (without prefix); ``source`` is for messages.
+
+        Raises:
+            CheckpointError: If the state dict lacks tensors that every such network has.
+        """
+        try:
+            return cls._of(state)
+        except KeyError as error:
+            raise CheckpointError(f'{source} is incomplete: it has no tensor {error}') from error
+        except (IndexError, ValueError) as error:
+            raise CheckpointError(
+                f'{source} is of no {cls.kind} of this project: it has no tensors such as '
+                f'{cls.example}, or some of fewer dimensions than expected'
+            ) from error
+
+    @classmethod
+    @abstractmethod
+    def _of(cls: type[_Shape], state: Mapping[str, Tensor]) -> _Shape:
+        """The same, or an error of Python where a tensor is missing or has too few dimensions."""
+
+
 @dataclass(frozen=True)
-class NetworkShape:
+class NetworkShape(StateShape):
     """What the tensors of a shift-wise network tell about it.
 
     Attributes:
@@ -29,6 +66,8 @@ class NetworkShape:
     """
 
     family: ClassVar = 'shift-wise network'
+    kind: ClassVar = family
+    example: ClassVar = 'stages.0.0.shift_wise.paths.0.weight'
     compared: ClassVar = (
         'version', 'depths', 'dims', 'num_active', 'small_kernel', 'num_filters'
     )  # fmt: skip
@@ -40,23 +79,6 @@ class NetworkShape:
     small_kernel: int
     num_filters: tuple[int, ...]
     num_paths: int
-
-    @classmethod
-    def of(cls, state: Mapping[str, Tensor], source: str = 'state dict') -> NetworkShape:
-        """Read it off a state dict of this project (without prefix); ``source`` is for messages.
-
-        Raises:
-            CheckpointError: If the state dict lacks tensors that every shift-wise network has.
-        """
-        try:
-            return cls._of(state)
-        except KeyError as error:
-            raise CheckpointError(f'{source} is incomplete: it has no tensor {error}') from error
-        except (IndexError, ValueError) as error:
-            raise CheckpointError(
-                f'{source} is of no shift-wise network of this project: it has no tensors such as '
-                'stages.0.0.shift_wise.paths.0.weight, or some of fewer dimensions than expected'
-            ) from error
 
     @classmethod
     def _of(cls, state: Mapping[str, Tensor]) -> NetworkShape:

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from mmsw.errors import CheckpointError
+from .shape import StateShape
 
 KERNEL = re.compile(
     r'^stages\.(\d+)\.(\d+)\.large_kernel\.(vertical|horizontal|square|small)\.conv\.weight$'
@@ -17,7 +17,7 @@ KERNEL = re.compile(
 
 
 @dataclass(frozen=True)
-class SLaKShape:
+class SLaKShape(StateShape):
     """What the tensors of a SLaK network tell about it.
 
     Attributes:
@@ -29,6 +29,8 @@ class SLaKShape:
     """
 
     family: ClassVar = 'SLaK'
+    kind: ClassVar = 'SLaK network'
+    example: ClassVar = 'stages.0.0.large_kernel.small.conv.weight'
     compared: ClassVar = ('depths', 'dims', 'big_kernels', 'small_kernel', 'decomposed')
     num_paths: ClassVar = 1  # nothing runs in parallel sets, unlike in a shift-wise layer
 
@@ -37,24 +39,6 @@ class SLaKShape:
     big_kernels: tuple[int, ...]
     small_kernel: int
     decomposed: bool
-
-    @classmethod
-    def of(cls, state: Mapping[str, Tensor], source: str = 'state dict') -> SLaKShape:
-        """Read it off a state dict of this project (without prefix); ``source`` is for messages.
-
-        Raises:
-            CheckpointError: If the state dict lacks tensors that every SLaK network has.
-        """
-        try:
-            return cls._of(state)
-        except KeyError as error:
-            raise CheckpointError(f'{source} is incomplete: it has no tensor {error}') from error
-        except (IndexError, ValueError) as error:
-            raise CheckpointError(
-                f'{source} is of no SLaK network of this project: it has no tensors such as '
-                'stages.0.0.large_kernel.small.conv.weight, or some of fewer dimensions than '
-                'expected'
-            ) from error
 
     @classmethod
     def _of(cls, state: Mapping[str, Tensor]) -> SLaKShape:
