@@ -32,36 +32,7 @@ struct Correlation {
   int64_t out_stride;
 };
 
-// Adds one block to a tile of Rows x (Columns vectors). Line i is map row i of those that the tile
-// reads; where the block hangs over the map, the lines outside of it are left out.
-template <typename T, int Side, int Rows, int Columns, bool Whole>
-MMSW_INLINE void add_block(const T* corner, int64_t stride, const T* weight, uint32_t lines,
-                           typename Simd<T>::V (&sum)[Rows][Columns]) {
-  using V = typename Simd<T>::V;
-  for (int n = 0; n < Side; ++n) {
-    V w[Side];
-#pragma GCC unroll 8
-    for (int tap = 0; tap < Side; ++tap) w[tap] = splat(weight[tap * Side + n]);
-    const T* from = corner + n;
-#pragma GCC unroll 32
-    for (int line = 0; line < Rows + Side - 1; ++line, from += stride) {
-      asm("" : "+r"(from));  // one running address instead of one per line
-      if (!Whole && (lines >> line & 1) == 0) continue;
-#pragma GCC unroll 4
-      for (int column = 0; column < Columns; ++column) {
-        V value = load(from + column * lanes<T>);
-        MMSW_KEEP(value);
-#pragma GCC unroll 8
-        for (int tap = 0; tap < Side; ++tap) {
-          const int row = line - tap;
-          if (row >= 0 && row < Rows) sum[row][column] += w[tap] * value;
-        }
-      }
-    }
-  }
-}
-
-// The same for any side and any number of taps, tap by tap.
+// Adds one block to a tile, for any side and any number of taps, tap by tap.
 template <typename T, int Rows, int Columns>
 MMSW_INLINE void add_any_block(const T* corner, int64_t stride, const T* weight, int64_t taps,
                                int64_t side, typename Simd<T>::V (&sum)[Rows][Columns]) {
@@ -103,12 +74,13 @@ MMSW_INLINE void correlate_tile(const Correlation<T>& job, int64_t y, int64_t x)
     if constexpr (Side == 0) {
       add_any_block<T>(from, map.stride, weight, job.taps, job.side, sum);
     } else if (first >= 0 && after >= size) {
-      add_block<T, Side, Rows, Columns, true>(from, map.stride, weight, 0, sum);
+      add_strip<T, Side, Rows, Columns, true>(from, map.stride, weight, Side, 0, Side, 0, sum);
     } else {
       uint32_t inside = ~0u;
       if (first < 0) inside <<= -first;
       if (after < size) inside &= (1u << after) - 1;
-      add_block<T, Side, Rows, Columns, false>(from, map.stride, weight, inside, sum);
+      add_strip<T, Side, Rows, Columns, false>(from, map.stride, weight, Side, 0, Side, inside,
+                                               sum);
     }
   }
 #pragma GCC unroll 16
