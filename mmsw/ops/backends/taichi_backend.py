@@ -32,6 +32,7 @@ from .taichi_blocks import (
     PaddedMap,
     chunks,
     correlate,
+    correlate_all,
     correlate_grad,
     crop,
     flat,
@@ -137,17 +138,7 @@ def shift_wise_conv2d_grad_weight(
 
 def cross_conv2d(x: Tensor, wide: Tensor, tall: Tensor, bias: Tensor | None) -> Tensor:
     """Both arms through blocks, added in one output that begins with the bias."""
-    if not x.numel():
-        return x.new_empty(x.shape)
-    arms = [_folded_arm(work(wide), True), _folded_arm(work(tall), False)]
-    with running_kernels(x) as kernels:
-        padded = PaddedMap.around(work(x), arms)
-        out = new_map(padded)
-        if bias is not None:
-            out.copy_(work(bias).view(-1, 1, 1))
-        for index, arm in enumerate(arms):
-            correlate(kernels, arm, padded, out, add=index > 0 or bias is not None)
-    return crop(out, x)
+    return correlate_all(x, [_folded_arm(work(wide), True), _folded_arm(work(tall), False)], bias)
 
 
 def _arms(weight: Tensor, pattern: PatternTables) -> list[Arm]:

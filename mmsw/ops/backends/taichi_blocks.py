@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .taichi_runtime import run_kernel
+from .taichi_runtime import run_kernel, running_kernels
 
 _SIDES = (5, 3, 1)  # of the parts, the largest that divides N is taken
 _TILE_ROWS = 4
@@ -151,6 +151,20 @@ def correlate(kernels: ModuleType, arm: Arm, padded: PaddedMap, out: Tensor, add
             int(add),
             1,
         )
+
+
+def correlate_all(x: Tensor, arms: list[Arm], bias: Tensor | None) -> Tensor:
+    """The sum of arms over a map ``[B, C, H, W]`` in one output, which begins with the bias."""
+    if not x.numel():
+        return x.new_empty(x.shape)
+    with running_kernels(x) as kernels:
+        padded = PaddedMap.around(work(x), arms)
+        out = new_map(padded)
+        if bias is not None:
+            out.copy_(work(bias).view(-1, 1, 1))
+        for index, arm in enumerate(arms):
+            correlate(kernels, arm, padded, out, add=index > 0 or bias is not None)
+    return crop(out, x)
 
 
 def correlate_grad(kernels: ModuleType, arm: Arm, padded: PaddedMap, grad: Tensor) -> Tensor:

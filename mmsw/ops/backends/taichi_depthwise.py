@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..decomposition import same_padding
-from .taichi_blocks import Arm, PaddedMap, correlate, correlate_grad, crop, new_map, work
+from .taichi_blocks import Arm, PaddedMap, correlate_all, correlate_grad, work
 from .taichi_runtime import running_kernels
 
 
@@ -43,18 +43,7 @@ def depthwise_conv2d_grad_weight(
 
 
 def _added(x: Tensor, arms: list[Arm], bias: Tensor | None) -> Tensor:
-    """The sum of the arms over a map, plus a bias."""
-    if not x.numel():
-        return x.new_empty(x.shape)
-    arms = [arm for arm in arms if _meets(arm, x)]
-    with running_kernels(x) as kernels:
-        padded = PaddedMap.around(work(x), arms)
-        out = new_map(padded)
-        if bias is not None:
-            out.copy_(work(bias).view(-1, 1, 1))
-        for index, arm in enumerate(arms):
-            correlate(kernels, arm, padded, out, add=index > 0 or bias is not None)
-    return crop(out, x)
+    return correlate_all(x, [arm for arm in arms if _meets(arm, x)], bias)
 
 
 def _arms(weight: Tensor, side: int) -> list[Arm]:
