@@ -4,18 +4,12 @@
 # model.backbone.shift_wise=True computes its large kernels with small convolutions and shifts
 # ("equ-SLaK-T"): the same checkpoints, the same results to rounding. docs/slak.md has both.
 #
-# Download the ImageNet checkpoint of the authors of SLaK by hand, and put it at the path below or
-# name it with --pretrained PATH. --from-scratch trains without one.
-_base_ = ['cascade_mask_rcnn_sw_t_coco.py']
+# Download the ImageNet checkpoint of the authors of SLaK by hand, and put it at
+# checkpoints/slak_t_imagenet1k.pth or name it with --pretrained PATH. --from-scratch trains without
+# one.
+_base_ = ['cascade_mask_rcnn_sw_t_coco.py', '_base_/models/slak_tiny.py']
 
 model = dict(
-    backbone=dict(
-        _delete_=True,
-        type='SLaK',
-        arch='tiny',
-        drop_path_rate=0.4,
-        norm_cfg=dict(type='SyncBN', requires_grad=True),
-        init_cfg=dict(type='Pretrained', checkpoint='checkpoints/slak_t_imagenet1k.pth'),
-    ),
+    backbone=dict(_delete_=True, **_base_.slak_tiny),
     neck=dict(in_channels=[124, 249, 499, 998]),
 )
