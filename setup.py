@@ -133,6 +133,7 @@ setup(
         'onedl-pretrain': read_requirements('onedl-pretrain'),
         'taichi': read_requirements('taichi'),
         'demo': read_requirements('demo'),
+        'export': read_requirements('export'),
         'monitor': read_requirements('monitor'),
         'test': read_requirements('test') + read_requirements('demo'),
         'docs': read_requirements('docs'),

@@ -33,6 +33,7 @@ NAMES = {
     'disassembler': 'nvdisasm, which the CUDA toolkit and Triton bring',
     'cuda-headers': "the headers of CUDA and of torch's part for it, and those of Python",
     'onnx': 'onnx, onnxscript and onnxruntime',
+    'openvino': 'OpenVINO',
     'compiler': 'a C++ compiler',
     'openmp': 'a C++ compiler that knows OpenMP',
     'instructions': 'an instruction set of the processor',

@@ -143,7 +143,7 @@ def test_installing_mmsw_pulls_in_no_stack(wheel_metadata: Message) -> None:
 
 @pytest.mark.parametrize(
     'extra',
-    [*STACKS, 'pretrain', 'onedl-pretrain', 'taichi', 'demo', 'monitor', 'test', 'docs'],
+    [*STACKS, 'pretrain', 'onedl-pretrain', 'taichi', 'demo', 'export', 'monitor', 'test', 'docs'],
 )
 def test_extra_is_its_requirements_file(wheel_metadata: Message, extra: str) -> None:
     expected = read_requirements(extra)

@@ -37,6 +37,7 @@ DEMO_MODULES = {
     'imgviz': 'imgviz',
     'matplotlib': 'matplotlib',
 }
+EXPORT_MODULES = {name: name for name in ('onnx', 'onnxscript', 'onnxruntime', 'openvino')}
 TEST_MODULES = {'pytest': 'pytest', 'xdist': 'pytest-xdist'}
 DOCS_MODULES = {
     'material': 'mkdocs-material',
@@ -52,7 +53,13 @@ PURPOSES = {
     'run': STACK_MODULES,
     'demo': {**STACK_MODULES, **DEMO_MODULES},
     'test': {**STACK_MODULES, **DEMO_MODULES, **TEST_MODULES},
-    'docs': {**STACK_MODULES, **DEMO_MODULES, **TEST_MODULES, **DOCS_MODULES},
+    'docs': {
+        **STACK_MODULES,
+        **DEMO_MODULES,
+        **EXPORT_MODULES,
+        **TEST_MODULES,
+        **DOCS_MODULES,
+    },
 }
 STACK_PACKAGES = ('mmengine', 'mmcv', 'mmdet', 'mmsegmentation')
 ONEDL_PACKAGES = ('onedl-mmengine', 'onedl-mmcv', 'onedl-mmdetection', 'onedl-mmsegmentation')

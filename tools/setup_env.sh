@@ -39,7 +39,7 @@ digest() { "$py" -c 'import hashlib, sys; print(hashlib.sha256(sys.stdin.buffer.
 stack_digest() {
     {
         pwd
-        cat tools/setup_env.sh requirements/{runtime,build,"$stack",taichi,demo,test}.txt "$constraints"
+        cat tools/setup_env.sh requirements/{runtime,build,"$stack",taichi,demo,export,test}.txt "$constraints"
     } | digest
 }
 
@@ -47,7 +47,7 @@ stack_digest() {
 mmsw_digest() {
     {
         cat setup.py build_ops.py pyproject.toml mmsw/version.py mmsw/ops/compiled.py
-        cat requirements/{runtime,openmmlab,onedl,pretrain,onedl-pretrain,taichi,demo,test,docs}.txt
+        cat requirements/{runtime,openmmlab,onedl,pretrain,onedl-pretrain,taichi,demo,export,test,docs}.txt
         find mmsw/ops/csrc -type f | LC_ALL=C sort | xargs cat
     } | digest
 }
@@ -197,8 +197,9 @@ sys.exit(not (torch.cuda.is_available() and CUDA_HOME is None))' 2>>"$log"; then
 }
 
 install_rest() {
-    step 'the rest of the stack, Taichi, demo and test packages' pip_install --no-build-isolation \
-        -r "requirements/$stack.txt" -r requirements/taichi.txt -r requirements/demo.txt -r requirements/test.txt &&
+    step 'the rest of the stack, Taichi, packages of export, demo and tests' pip_install --no-build-isolation \
+        -r "requirements/$stack.txt" -r requirements/taichi.txt -r requirements/export.txt -r requirements/demo.txt \
+        -r requirements/test.txt &&
         install_mmsw
 }
 
