@@ -246,7 +246,8 @@ class _Run:
         copy = MachineRates.bytes_per_second(samples[1])
         for (job, _, peak, deviation), times in zip(ready, samples[2:], strict=True):
             row = make_row(job, times, threads, matmul, copy, bool(group.sparsities))
-            row |= dict(peak_bytes=peak, deviation=deviation)
+            # None: a runtime beside torch, whose memory torch does not see
+            row |= dict(peak_bytes=peak or None, deviation=deviation)
             self.rows.append(row)
             sparsity = f' {job.case.sparsity:.0%} pruned' if group.sparsities else ''
             say(

@@ -134,8 +134,8 @@ def _stage_table(rows: Sequence[Row]) -> list[str]:
             else '–'
             for stage in sorted(stages)
         ]
-        peak = max(row['peak_bytes'] for row in found.values()) / 2**20
-        body.append((name, *cells, number(peak)))
+        peaks = [row['peak_bytes'] for row in found.values() if row['peak_bytes']]
+        body.append((name, *cells, number(max(peaks) / 2**20 if peaks else None)))
     return table([*head, 'peak MiB'], body)
 
 
@@ -177,7 +177,8 @@ def _full_table(rows: Sequence[Row]) -> list[str]:
                 f'{row["median_ms"]:.3f}', f'{row["spread"]:.0%}', str(row['samples']),
                 f'{row["arithmetic_floor_ms"]:.3f}', f'{row["bytes_floor_ms"]:.3f}',
                 number(row['ratio']),
-                f'{row["peak_bytes"] / 2**20:.1f}', f'{row["deviation"]:.1e}',
+                number(row['peak_bytes'] and row['peak_bytes'] / 2**20),
+                f'{row["deviation"]:.1e}',
             )
             for row in rows
         ),
