@@ -9,9 +9,6 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from mmsw.engine.model_wrapper import unwrapped
-from mmsw.errors import UsageError
-
 
 class Program(nn.Module):
     """A network as a graph that a file can hold: no Python objects go in or come out.
@@ -50,7 +47,7 @@ class Program(nn.Module):
             A tensor for each name in ``outputs``; numbers with a fraction are float32.
         """
 
-    def for_format(self, format: str) -> Program:  # noqa: ARG002
+    def for_format(self, format: str) -> Program:
         """The form of this program that a format can hold: ``'onnx'``, ``'openvino'``, ``'torch'``.
 
         The same results by other operators, where a format needs them.
@@ -82,29 +79,3 @@ class _Reduced(Program):
         if isinstance(found, Tensor):
             return found.float()
         return tuple(part.float() if part.is_floating_point() else part for part in found)
-
-
-def program_of(model: nn.Module) -> Program:
-    """The program of a model for inference.
-
-    Args:
-        model: A segmentor of mmseg or a detector of mmdet, as ``mmsw.apis.init_model`` makes it
-            with ``deploy=True``; it is not changed.
-
-    Raises:
-        UsageError: If the model, or a part of it, has no program; names it.
-    """
-    model = unwrapped(model)
-    toolboxes = {kind.__module__.partition('.')[0] for kind in type(model).__mro__}
-    if 'mmseg' in toolboxes:
-        from .segmentor import segmentor_program
-
-        return segmentor_program(model)
-    if 'mmdet' in toolboxes:
-        from .detector import detector_program
-
-        return detector_program(model)
-    raise UsageError(
-        f'a {type(model).__name__} cannot be exported: a segmentor of mmseg or a detector of '
-        'mmdet was expected'
-    )
