@@ -44,7 +44,7 @@ def add_objects(
     """Put the objects of an image into its data sample, as mmdet does.
 
     Args:
-        sample: With ``ori_shape``, and ``scale_factor`` where it was resized; gets ``pred_instances``.
+        sample: With ``ori_shape``, and ``scale_factor`` if it was resized; gets ``pred_instances``.
         found: Outputs of the program: ``boxes`` in pixels of its input, ``scores``, ``labels``,
             and ``masks`` where it has them.
         size: Height and width without the border.
