@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from mmsw.deploy.export.input_tensor import program_input
 from mmsw.deploy.export.runtimes import ExportedProgram, open_program
 from mmsw.deploy.export.sliding import slide
 
+from ..image_way import prepare_image
 from ..images import Image
 from ..inference import inference
 from .finishing import add_classes, add_objects
@@ -55,6 +56,7 @@ class ExportedModel(nn.Module):
         metadata: What the file tells of itself.
         dataset_meta: ``classes`` and ``palette``.
         image_way: How images come to the program.
+        window_settings: For windows of large images, see :mod:`mmsw.apis.window_settings`.
     """
 
     def __init__(self, program: ExportedProgram) -> None:
@@ -62,6 +64,7 @@ class ExportedModel(nn.Module):
         self.program, self.metadata = program, program.metadata
         self.dataset_meta = self.metadata.dataset_meta
         self.image_way = way_of(self.metadata.image, self.metadata.scope)
+        self.window_settings = self._window_settings()
         self.eval()
 
     def forward(
@@ -87,6 +90,14 @@ class ExportedModel(nn.Module):
             self._predict(images[part], samples[part])
         return samples
 
+    def inputs(self, images: Iterable[Image]) -> Iterator[np.ndarray]:
+        """Images as the program takes them: ``[1, C, H, W]``, one crop where the model slides."""
+        crop = self.metadata.settings.get('crop_size', (None, None))
+        for place, image in enumerate(images):
+            packed = prepare_image(self, image, place).packed
+            x = program_input([packed['inputs']], self.metadata.image)
+            yield np.ascontiguousarray(x[:, :, : crop[0], : crop[1]].numpy())
+
     def raw(self, images: Sequence[Tensor]) -> dict[str, Tensor]:
         """Outputs of the program for prepared images of one size; sliding where the model slides.
 
@@ -103,6 +114,11 @@ class ExportedModel(nn.Module):
             tuple(settings['stride']),
         )
         return {'logits': logits}
+
+    def _window_settings(self) -> dict[str, Any]:
+        known = ('threshold', 'iou_threshold')
+        settings = self.metadata.settings
+        return {name: settings[name] for name in known if name in settings}
 
     def _predict(self, images: Sequence[Tensor], samples: Sequence[BaseDataElement]) -> None:
         found, size = self.raw(images), tuple(images[0].shape[1:])
