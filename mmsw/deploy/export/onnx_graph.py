@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,25 +20,19 @@ class OnnxGraph:
         model: The model; its shapes are inferred here, it is not changed.
 
     Attributes:
+        nodes: All nodes, in their order.
         constants: Initializers, by name.
         producers: The node that makes a tensor, by the name of the tensor.
-        consumers: Nodes that read a tensor, by its name.
         shapes: Of the tensors, by name; ``None`` stands for a size that is not fixed.
-        outputs: Names of the tensors that the graph gives.
     """
 
     def __init__(self, model: onnx.ModelProto) -> None:
         import onnx
 
         inferred = onnx.shape_inference.infer_shapes(model).graph
-        graph = model.graph
-        self.constants = {tensor.name: tensor for tensor in graph.initializer}
-        self.producers = {name: node for node in graph.node for name in node.output}
-        self.consumers: dict[str, list[onnx.NodeProto]] = {}
-        for node in graph.node:
-            for name in node.input:
-                self.consumers.setdefault(name, []).append(node)
-        self.outputs = {value.name for value in graph.output}
+        self.nodes = list(model.graph.node)
+        self.constants = {tensor.name: tensor for tensor in model.graph.initializer}
+        self.producers = {name: node for node in self.nodes for name in node.output}
         self.shapes: dict[str, Shape] = {
             value.name: tuple(
                 size.dim_value if size.HasField('dim_value') else None
@@ -60,3 +55,13 @@ class OnnxGraph:
         import onnx.numpy_helper
 
         return onnx.numpy_helper.to_array(self.constants[name])
+
+
+def read_by(node: onnx.NodeProto) -> Iterator[str]:
+    """Names of the tensors that a node reads, those of the graphs inside of it among them."""
+    yield from node.input
+    for attribute in node.attribute:
+        for graph in (*attribute.graphs, *([attribute.g] if attribute.HasField('g') else [])):
+            yield from (value.name for value in graph.output)
+            for inner in graph.node:
+                yield from read_by(inner)

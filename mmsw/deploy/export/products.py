@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from .onnx_graph import OnnxGraph
+from .onnx_graph import OnnxGraph, read_by
 
 if TYPE_CHECKING:
     import onnx
@@ -129,7 +129,7 @@ def _set_nodes(model: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> None:
     kept, read = [], set(outputs)
     for node in reversed(nodes):
         if read.intersection(node.output):
-            read.update(node.input)
+            read.update(read_by(node))
             kept.append(type(node).FromString(node.SerializeToString()))
     constants = [tensor for tensor in model.graph.initializer if tensor.name in read]
     constants = [type(tensor).FromString(tensor.SerializeToString()) for tensor in constants]
