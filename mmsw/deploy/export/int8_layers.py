@@ -58,7 +58,9 @@ def layers_of(model: onnx.ModelProto, keep_float: str | None = None) -> list[Lay
         UsageError: If it is no regular expression, or is found in no name.
     """
     graph = OnnxGraph(model)
-    nodes = [node for node in graph.nodes if node.op_type in KINDS and graph.is_float(node.input[1])]
+    nodes = [
+        node for node in graph.nodes if node.op_type in KINDS and graph.is_float(node.input[1])
+    ]
     named = _named([node.input[1] for node in nodes], keep_float)
     first, last = _first(graph, nodes), _last(graph, nodes)
     return [

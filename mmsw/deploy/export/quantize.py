@@ -13,14 +13,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mmsw.errors import DataError, UsageError
+from mmsw.errors import DataError, MmswError, UsageError
 from mmsw.whole_file import write_whole
+from mmsw.wording import short
 
 from .formats import check_packages
 from .int8_layers import KINDS, layers_of
@@ -84,7 +85,15 @@ def quantize(
     bytes_before, kept = os.path.getsize(path_in), [layer for layer in layers if layer.reason]
 
     def write(path: Path) -> None:
-        _quantize(model, path, counted, [layer.node.name for layer in kept], weight_bits)
+        try:
+            _quantize(model, path, counted, [layer.node.name for layer in kept], weight_bits)
+        except MmswError:
+            raise
+        except Exception as error:  # the tool fails in its own ways
+            raise DataError(
+                f'{os.fspath(path_in)} cannot be made int8: it takes no image {counted.shape}, or '
+                f'an operator has no such form ({short(error)})'
+            ) from error
 
     write_whole(Path(path_out), write)
     names = dict.fromkeys(layer.weight for layer in layers if not layer.reason)
@@ -98,10 +107,11 @@ def quantize(
 
 
 class _Images:
-    """Images as onnxruntime's tool asks for them, counted."""
+    """Images as onnxruntime's tool asks for them, counted; ``shape`` is that of the last one."""
 
     def __init__(self, images: Iterable[np.ndarray]) -> None:
         self._images, self.number = iter(images), 0
+        self.shape: list[int] = []
 
     def get_next(self) -> dict[str, np.ndarray] | None:
         image = next(self._images, None)
@@ -110,6 +120,7 @@ class _Images:
                 raise UsageError('int8 needs images to take the ranges of values from, got none')
             return None
         self.number += 1
+        self.shape = list(image.shape)
         return {_INPUT: np.ascontiguousarray(image, dtype=np.float32)}
 
 
@@ -168,6 +179,4 @@ def _without_weight(model: onnx.ModelProto) -> list[str]:
 
 def _in_int8(text: str, path: Path) -> str:
     """The metadata of a file, which says that it is in int8."""
-    from dataclasses import replace
-
     return replace(ExportMetadata.from_text(text, path), precision='int8').to_text()
