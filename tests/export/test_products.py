@@ -8,10 +8,10 @@ import pytest
 pytest.importorskip('onnxruntime', reason='onnx: absent; onnxruntime runs the models')
 pytest.importorskip('onnx', reason='onnx: absent; it writes the models')
 
-from onnx import helper  # noqa: E402
-from small_onnx import kinds, model_of, run, small_network  # noqa: E402
+from onnx import helper
+from small_onnx import kinds, model_of, run, small_network
 
-from mmsw.deploy.export.products import products_as_convolutions  # noqa: E402
+from mmsw.deploy.export.products import products_as_convolutions
 
 
 def numbers(*shape: int, seed: int = 0) -> np.ndarray:

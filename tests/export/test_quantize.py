@@ -60,7 +60,7 @@ def test_results_stay_close(float_file: Path, tmp_path: Path, weight_bits: int) 
     for image in [*images(2), *images(1, batch=3), images(1)[0][:, :, :, ::-1][:, :, :8, :10]]:
         (expected,), (found,) = run(float_file, image=image), run(out, image=image)
         assert found.shape == expected.shape
-        assert 0 < np.linalg.norm(found - expected) < 0.03 * np.linalg.norm(expected)
+        assert 0 < np.linalg.norm(found - expected) < 0.08 * np.linalg.norm(expected)
 
 
 def test_what_is_zero_stays_zero(float_file: Path, tmp_path: Path) -> None:

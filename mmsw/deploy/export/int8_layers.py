@@ -46,9 +46,9 @@ class Layer:
 def layers_of(model: onnx.ModelProto, keep_float: str | None = None) -> list[Layer]:
     """The layers of a model, in order.
 
-    These stay in float32: depthwise convolutions, which are slower in int8 than in float32 and hold
-    few numbers; the first layer; the last ones, whose outputs are scores, corners of boxes, classes
-    or masks; the channel attention, a few numbers for each image.
+    These stay in float32: depthwise convolutions (and others in groups), which are slower in int8
+    and hold few numbers; the first layer; the last ones, whose outputs are scores, corners of
+    boxes, classes or masks; the channel attention, a few numbers for each image.
 
     Args:
         model: The model; the names of its weights are those of the network where it has them.
@@ -64,20 +64,18 @@ def layers_of(model: onnx.ModelProto, keep_float: str | None = None) -> list[Lay
     named = _named([node.input[1] for node in nodes], keep_float)
     first, last = _first(graph, nodes), _last(graph, nodes)
     return [
-        Layer(node, node.input[1], next(_reasons(node, graph, named, first, last), ''))
-        for node in nodes
+        Layer(node, node.input[1], next(_reasons(node, named, first, last), '')) for node in nodes
     ]
 
 
 def _reasons(
-    node: onnx.NodeProto, graph: OnnxGraph, named: set[str], first: set[int], last: set[int]
+    node: onnx.NodeProto, named: set[str], first: set[int], last: set[int]
 ) -> Iterator[str]:
     weight = node.input[1]
     if weight in named:
         yield 'named'
-    if node.op_type == 'Conv' and graph.shapes[weight][1] == 1 and graph.shapes[weight][0] > 1:
-        if any(item.name == 'group' and item.i > 1 for item in node.attribute):
-            yield 'depthwise'
+    if any(item.name == 'group' and item.i > 1 for item in node.attribute):
+        yield 'depthwise'
     if id(node) in first:
         yield 'first'
     if id(node) in last:

@@ -1,4 +1,4 @@
-"""An ONNX graph by its names: who makes a tensor, who reads it, what is constant, how large it is."""
+"""An ONNX graph by its names: who makes a tensor, what is constant, how large it is."""
 
 from __future__ import annotations
 
