@@ -107,9 +107,7 @@ class ExportReport:
             yield f'error of {name}', f'{error.largest:.1e}{_UNITS[name]} in results'
         if found.mask_pixels.total:
             pixels = found.mask_pixels
-            text = (
-                f'{pixels.changed:,} of {pixels.total:,} pixels of masks are on one side alone'
-            )
+            text = f'{pixels.changed:,} of {pixels.total:,} pixels of masks are on one side alone'
             yield 'masks', text
         for problem in found.problems:
             yield 'FAILED', problem
