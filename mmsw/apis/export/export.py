@@ -27,7 +27,7 @@ from ..inference import init_model
 from ..window_settings import overlap_threshold
 from .exported_model import ExportedModel
 from .image_rule import for_one_size, image_rule_of
-from .int8 import Calibration, calibration_of, quantise
+from .int8 import Calibration, calibration_of, write_int8
 from .plan import ExportPlan, plan_export
 from .report import ExportReport, Weights
 from .sample_images import SampleImages, prepared, sample_images
@@ -207,10 +207,11 @@ def _write(source: _Source, file: Path, plan: ExportPlan, progress: Callable[[st
     size = 'any size' if plan.size is None else f'{plan.size[0]} x {plan.size[1]} pixels'
     progress(f'writing {plan.path.name}: {plan.format} in {plan.precision} for images of {size}')
     is_int8 = plan.precision == 'int8'
+    written = file.with_name(f'float32_{file.stem}.onnx') if is_int8 else file
     write_program(
         source.program,
-        file,
-        format=plan.format,
+        written,
+        format='onnx' if is_int8 else plan.format,
         example=_example(source, plan),
         dynamic=plan.size is None,
         precision='float32' if is_int8 else plan.precision,
@@ -218,7 +219,7 @@ def _write(source: _Source, file: Path, plan: ExportPlan, progress: Callable[[st
     )
     if is_int8:
         progress(f'calibrating on {source.calibration.source}')
-        quantise(file, plan.format, source.calibration, source.program)
+        write_int8(written, file, source.calibration)
 
 
 def _example(source: _Source, plan: ExportPlan) -> Tensor:

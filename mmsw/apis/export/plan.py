@@ -77,6 +77,8 @@ def plan_export(
         raise UsageError(
             f'{path} does not fit format {format}, whose files end with {FORMATS[format].suffix}'
         )
+    if (format, precision) == ('torch', 'int8'):
+        raise UsageError('format torch has no int8: choose format onnx or openvino')
     plan = ExportPlan(
         path=path,
         format=format,
