@@ -50,6 +50,7 @@ def export_model(
     verify: bool | str | os.PathLike[str] = True,
     *,
     calibrate: str | os.PathLike[str] | None = None,
+    keep_float: str | None = None,
     cfg_options: dict[str, Any] | None = None,
     overwrite: bool = False,
     threads: int | None = None,
@@ -75,6 +76,8 @@ def export_model(
             of the config, and random ones where those are not on this machine.
         calibrate: Folder of images that int8 takes the ranges of values from; ``None`` for training
             images of the config.
+        keep_float: Regular expression for names of weights that int8 leaves in float32, beside
+            those that it leaves anyway, see :func:`mmsw.deploy.export.quantize`.
         cfg_options: Changes to the config, dotted key -> value.
         overwrite: Replace a file that is there.
         threads: That compute in the comparison; ``None`` for as many as torch has.
@@ -98,6 +101,7 @@ def export_model(
         precision=precision,
         verify=verify,
         calibrate=calibrate,
+        keep_float=keep_float,
         overwrite=overwrite,
         threads=threads,
     )
@@ -219,7 +223,7 @@ def _write(source: _Source, file: Path, plan: ExportPlan, progress: Callable[[st
     )
     if is_int8:
         progress(f'calibrating on {source.calibration.source}')
-        write_int8(written, file, source.calibration)
+        write_int8(written, file, source.calibration, plan.keep_float)
 
 
 def _example(source: _Source, plan: ExportPlan) -> Tensor:
