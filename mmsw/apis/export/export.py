@@ -28,7 +28,7 @@ from ..inference import init_model
 from ..window_settings import overlap_threshold
 from .exported_model import ExportedModel
 from .image_rule import for_one_size, image_rule_of
-from .int8 import Calibration, calibration_of, quantise
+from .int8 import Calibration, calibration_of, write_int8
 from .plan import ExportPlan, plan_export
 from .report import ExportReport, Weights
 from .sample_images import SampleImages, prepared, sample_images
@@ -51,6 +51,7 @@ def export_model(
     verify: bool | str | os.PathLike[str] = True,
     *,
     calibrate: str | os.PathLike[str] | None = None,
+    keep_float: str | None = None,
     cfg_options: dict[str, Any] | None = None,
     overwrite: bool = False,
     threads: int | None = None,
@@ -76,6 +77,8 @@ def export_model(
             of the config, and random ones where those are not on this machine.
         calibrate: Folder of images that int8 takes the ranges of values from; ``None`` for training
             images of the config.
+        keep_float: Regular expression for names of weights that int8 leaves in float32, beside
+            those that it leaves anyway, see :func:`mmsw.deploy.export.quantize`.
         cfg_options: Changes to the config, dotted key -> value.
         overwrite: Replace a file that is there.
         threads: That compute in the comparison; ``None`` for as many as torch has.
@@ -99,6 +102,7 @@ def export_model(
         precision=precision,
         verify=verify,
         calibrate=calibrate,
+        keep_float=keep_float,
         overwrite=overwrite,
         threads=threads,
     )
@@ -208,10 +212,11 @@ def _write(source: _Source, file: Path, plan: ExportPlan, progress: Callable[[st
     size = 'any size' if plan.size is None else f'{plan.size[0]} x {plan.size[1]} pixels'
     progress(f'writing {plan.path.name}: {plan.format} in {plan.precision} for images of {size}')
     is_int8 = plan.precision == 'int8'
+    written = file.with_name(f'float32_{file.stem}.onnx') if is_int8 else file
     write_program(
         source.program,
-        file,
-        format=plan.format,
+        written,
+        format='onnx' if is_int8 else plan.format,
         example=_example(source, plan),
         dynamic=plan.size is None,
         precision='float32' if is_int8 else plan.precision,
@@ -219,7 +224,7 @@ def _write(source: _Source, file: Path, plan: ExportPlan, progress: Callable[[st
     )
     if is_int8:
         progress(f'calibrating on {source.calibration.source}')
-        quantise(file, source.calibration)
+        write_int8(written, file, source.calibration, plan.keep_float)
 
 
 def _example(source: _Source, plan: ExportPlan) -> Tensor:
