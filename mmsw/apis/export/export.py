@@ -166,7 +166,7 @@ def _load(
         outputs=program.outputs,
         batched=program.batched and plan.size is None,
         size=plan.size,
-        smallest=program.smallest,
+        smallest=program.smallest if plan.size is None else 1,
         precision=plan.precision,
         config=Path(config_name(cfg)).name,
         model=program.description,
@@ -194,11 +194,6 @@ def _for_one_size(rule: ImageRule, size: tuple[int, int], program: Program) -> I
         raise UsageError(
             f'size {size[0]} {size[1]} does not fit the segmentor, which slides a window of '
             f'{crop[0]} x {crop[1]} pixels: give --size {crop[0]} {crop[1]}, or leave it out'
-        )
-    if min(size) < program.smallest:
-        raise UsageError(
-            f'size {size[0]} {size[1]} is too small: the model takes images of '
-            f'{program.smallest} x {program.smallest} pixels or more'
         )
     uneven = [side for side in size if side % program.divisor]
     if uneven:
@@ -228,7 +223,10 @@ def _write(source: _Source, file: Path, plan: ExportPlan, progress: Callable[[st
 
 
 def _example(source: _Source, plan: ExportPlan) -> Tensor:
-    size = plan.size or tuple(max(side, source.program.smallest) for side in _EXAMPLE)
+    size = plan.size
+    if size is None:
+        height = max(_EXAMPLE[0], source.program.smallest)
+        size = height, height + _EXAMPLE[1] - _EXAMPLE[0]  # two sides that are not taken for one
     number = 2 if source.metadata.batched else 1
     generator = torch.Generator().manual_seed(0)
     return torch.randn(number, source.metadata.image.channels, *size, generator=generator)
