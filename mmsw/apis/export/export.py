@@ -178,8 +178,23 @@ def _load(
         samples = sample_images(plan.verify_images, cfg, _LOADERS, most, model)
         prepared(model, samples.images)  # what cannot be read is told before anything is written
     eager = ExportedModel(EagerProgram(program, metadata))
+    if samples is not None:
+        _check_samples(samples, eager)
     calibration = calibration_of(plan, cfg, eager)
     return _Source(model, folded, program, eager, samples, calibration)
+
+
+def _check_samples(samples: SampleImages, eager: ExportedModel) -> None:
+    """Say what cannot be compared before anything is written."""
+    least = eager.metadata.smallest
+    for item in prepared(eager, samples.images):
+        height, width = item.packed['inputs'].shape[1:]
+        if min(height, width) < least:
+            raise UsageError(
+                f'{item.name} comes to the model with {height} x {width} pixels, and a file for '
+                f'any size takes {least} x {least} or more: resize images to more in '
+                f'test_pipeline, or give --size {height} {width}'
+            )
 
 
 def _settings(program: Program, model: nn.Module) -> dict[str, Any]:
@@ -236,7 +251,9 @@ def _examine(
     source: _Source, file: Path, plan: ExportPlan, progress: Callable[[str], None]
 ) -> ExportReport:
     """Open what was written, and compare it."""
-    exported = ExportedModel(open_program(file, plan.threads))
+    opened = open_program(file, plan.threads)
+    opened.path = os.fspath(plan.path)  # for messages: the file has another name so far
+    exported = ExportedModel(opened)
     verification = timing = None
     if source.samples is not None:
         progress(f'comparing with PyTorch on {source.samples.source}')
