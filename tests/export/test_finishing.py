@@ -21,7 +21,7 @@ def some_boxes(number: int, height: float, width: float) -> torch.Tensor:
 
 
 @pytest.mark.parametrize('threshold', [0.5, 0.0, -1])
-@pytest.mark.parametrize('size', [(61, 87), (40, 1)])
+@pytest.mark.parametrize('size', [(61, 87), (40, 7)])
 def test_masks_are_pasted_as_mmdet_pastes_them(size: tuple[int, int], threshold: float) -> None:
     boxes, masks = some_boxes(9, *size), torch.rand(9, 14, 14)
     head = FCNMaskHead(num_classes=1, num_convs=0, class_agnostic=True)
