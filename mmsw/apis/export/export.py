@@ -166,7 +166,7 @@ def _load(
         outputs=program.outputs,
         batched=program.batched and plan.size is None,
         size=plan.size,
-        smallest=program.smallest,
+        smallest=program.smallest if plan.size is None else 1,
         precision=plan.precision,
         config=Path(config_name(cfg)).name,
         model=program.description,
@@ -178,8 +178,23 @@ def _load(
         samples = sample_images(plan.verify_images, cfg, _LOADERS, most, model)
         prepared(model, samples.images)  # what cannot be read is told before anything is written
     eager = ExportedModel(EagerProgram(program, metadata))
+    if samples is not None:
+        _check_samples(samples, eager)
     calibration = calibration_of(plan, cfg, eager)
     return _Source(model, folded, program, eager, samples, calibration)
+
+
+def _check_samples(samples: SampleImages, eager: ExportedModel) -> None:
+    """Say what cannot be compared before anything is written."""
+    least = eager.metadata.smallest
+    for item in prepared(eager, samples.images):
+        height, width = item.packed['inputs'].shape[1:]
+        if min(height, width) < least:
+            raise UsageError(
+                f'{item.name} comes to the model with {height} x {width} pixels, and a file for '
+                f'any size takes {least} x {least} or more: resize images to more in '
+                f'test_pipeline, or give --size {height} {width}'
+            )
 
 
 def _settings(program: Program, model: nn.Module) -> dict[str, Any]:
@@ -194,11 +209,6 @@ def _for_one_size(rule: ImageRule, size: tuple[int, int], program: Program) -> I
         raise UsageError(
             f'size {size[0]} {size[1]} does not fit the segmentor, which slides a window of '
             f'{crop[0]} x {crop[1]} pixels: give --size {crop[0]} {crop[1]}, or leave it out'
-        )
-    if min(size) < program.smallest:
-        raise UsageError(
-            f'size {size[0]} {size[1]} is too small: the model takes images of '
-            f'{program.smallest} x {program.smallest} pixels or more'
         )
     uneven = [side for side in size if side % program.divisor]
     if uneven:
@@ -228,7 +238,10 @@ def _write(source: _Source, file: Path, plan: ExportPlan, progress: Callable[[st
 
 
 def _example(source: _Source, plan: ExportPlan) -> Tensor:
-    size = plan.size or tuple(max(side, source.program.smallest) for side in _EXAMPLE)
+    size = plan.size
+    if size is None:
+        height = max(_EXAMPLE[0], source.program.smallest)
+        size = height, height + _EXAMPLE[1] - _EXAMPLE[0]  # two sides that are not taken for one
     number = 2 if source.metadata.batched else 1
     generator = torch.Generator().manual_seed(0)
     return torch.randn(number, source.metadata.image.channels, *size, generator=generator)
@@ -238,7 +251,9 @@ def _examine(
     source: _Source, file: Path, plan: ExportPlan, progress: Callable[[str], None]
 ) -> ExportReport:
     """Open what was written, and compare it."""
-    exported = ExportedModel(open_program(file, plan.threads))
+    opened = open_program(file, plan.threads)
+    opened.path = os.fspath(plan.path)  # for messages: the file has another name so far
+    exported = ExportedModel(opened)
     verification = timing = None
     if source.samples is not None:
         progress(f'comparing with PyTorch on {source.samples.source}')

@@ -56,9 +56,7 @@ def calibration_of(plan: ExportPlan, cfg: Config, eager: ExportedModel) -> Calib
     return Calibration(tuple(eager.inputs(samples.images)), samples.source)
 
 
-def write_int8(
-    whole: Path, file: Path, calibration: Calibration, keep_float: str | None
-) -> None:
+def write_int8(whole: Path, file: Path, calibration: Calibration, keep_float: str | None) -> None:
     """Write a file in int8.
 
     Args:

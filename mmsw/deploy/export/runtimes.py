@@ -74,7 +74,7 @@ class ExportedProgram(ABC):
         if min(shape[2:]) < meta.smallest:
             raise DataError(
                 f'{self.path} takes images of {meta.smallest} x {meta.smallest} pixels or more, '
-                f'got {shape[2]} x {shape[3]}'
+                f'got {shape[2]} x {shape[3]}; one that is exported with --size takes smaller ones'
             )
         if shape[0] > 1 and not meta.batched:
             raise DataError(f'{self.path} takes one image at a time, got {shape[0]}')
