@@ -15,6 +15,7 @@ from .errors import UsageError
 from .whole_file import write_text
 
 VERSIONS = {  # of each kind of file; one more whenever a reader of the old form would be misled
+    'benchmark_export': 1,
     'benchmark_model': 1,
     'benchmark_ops': 1,
     'benchmark_sparsity': 1,
@@ -26,6 +27,7 @@ VERSIONS = {  # of each kind of file; one more whenever a reader of the old form
     'conversion': 1,
     'dataset_report': 1,
     'demo_data': 1,
+    'exported_program': 1,
     'receptive_field': 1,
     'sparsity': 1,
     'sparsity_comparison': 1,
@@ -50,8 +52,7 @@ def write_json(path: Path, kind: str, content: Mapping[str, Any], indent: int | 
         ValueError: If a number is not finite.
         UsageError: If the file cannot be written there.
     """
-    named = {'format': f'mmsw.{kind}/{VERSIONS[kind]}', **content}
-    text = json.dumps(named, indent=indent, allow_nan=False, ensure_ascii=False)
+    text = json_text(kind, content, indent)
     try:
         write_text(path, text + '\n')
     except OSError as error:
@@ -75,20 +76,41 @@ def read_json(path: Path, kind: str) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        found = json.loads(path.read_text(encoding='utf-8'))
+        text = path.read_text(encoding='utf-8')
     except ValueError as error:
         raise UsageError(f'{path} is no JSON file: {error}') from error
+    return from_json_text(text, kind, path)
+
+
+def json_text(kind: str, content: Mapping[str, Any], indent: int | None = None) -> str:
+    """The text that :func:`write_json` writes; arguments and errors as there."""
+    named = {'format': f'mmsw.{kind}/{VERSIONS[kind]}', **content}
+    return json.dumps(named, indent=indent, allow_nan=False, ensure_ascii=False)
+
+
+def from_json_text(text: str, kind: str, source: object) -> dict[str, Any]:
+    """The content of such a text; results and errors as of :func:`read_json`.
+
+    Args:
+        text: What :func:`json_text` made.
+        kind: One of ``VERSIONS``.
+        source: Where it comes from, for messages.
+    """
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise UsageError(f'{source} is no JSON file: {error}') from error
     if not isinstance(found, dict):
-        raise UsageError(f'{path} holds a {type(found).__name__}, expected an object of JSON')
+        raise UsageError(f'{source} holds a {type(found).__name__}, expected an object of JSON')
     name = found.pop('format', 1)
     if type(name) is int:
         name = f'mmsw.{kind}/{name}'
     match = _FORMAT.fullmatch(str(name))
     if not match or match[1] != kind:
-        raise UsageError(f'{path} says that its format is {name!r}, expected mmsw.{kind}')
+        raise UsageError(f'{source} says that its format is {name!r}, expected mmsw.{kind}')
     if int(match[2]) > VERSIONS[kind]:
         raise UsageError(
-            f'{path} has the format {name}; this version of mmsw reads up to '
+            f'{source} has the format {name}; this version of mmsw reads up to '
             f'mmsw.{kind}/{VERSIONS[kind]}: install a newer mmsw'
         )
     return found
