@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mmsw.deploy.export.formats import FORMATS, PRECISIONS, check_packages
+from mmsw.deploy.export.precisions import check_precision
 from mmsw.errors import UsageError
 
 from ..checks.folders import check_writable
@@ -77,6 +78,7 @@ def plan_export(
     path = Path(path)
     _check_choice('format', format, tuple(FORMATS))
     _check_choice('precision', precision, PRECISIONS)
+    check_precision(format, precision)
     if path.suffix.lower() != FORMATS[format].suffix:
         raise UsageError(
             f'{path} does not fit format {format}, whose files end with {FORMATS[format].suffix}'

@@ -1,7 +1,7 @@
 """Adaptive average pooling in operators that every runtime has, for maps of any size.
 
-Exporters know the intervals of adaptive pooling for one size alone. Where sizes stay open, PyTorch's
-writes those of the example into the file, and the file is wrong at every other size.
+Exporters know the intervals of adaptive pooling for one size alone. Where sizes stay open, that of
+PyTorch writes those of the example into the file, and the file is wrong at every other size.
 """
 
 from __future__ import annotations

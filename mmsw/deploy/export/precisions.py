@@ -10,11 +10,14 @@ from torch import Tensor
 from mmsw.errors import UsageError
 
 TYPES = {'float32': torch.float32, 'float16': torch.float16, 'bfloat16': torch.bfloat16}
-# Found by running: onnxruntime's convolutions of the CPU take float32 and float16.
+# Found by running onnxruntime 1.32 and OpenVINO 2026.4.
 _DOES_NOT_RUN = {
     ('onnx', 'bfloat16'): (
         'onnxruntime has no convolution in bfloat16 for the CPU; choose float16, or the format '
-        'openvino or torch'
+        'torch'
+    ),
+    ('openvino', 'bfloat16'): (
+        'OpenVINO reads no convolution of ONNX in bfloat16; choose float16, or the format torch'
     ),
 }
 
@@ -41,7 +44,7 @@ def check_range(tensors: Iterable[Tensor], precision: str, what: str) -> None:
         UsageError: If one is too large for it.
     """
     largest = torch.finfo(TYPES[precision]).max
-    found = max((t.abs().max().item() for t in tensors if t.is_floating_point() and t.numel()))
+    found = max(t.abs().max().item() for t in tensors if t.is_floating_point() and t.numel())
     if not found <= largest:
         raise UsageError(
             f'the {what} has a weight of {found:.3g}, and {precision} holds numbers up to '
