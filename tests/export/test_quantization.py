@@ -16,6 +16,7 @@ from small_onnx import METADATA, model_of, run, small_network  # noqa: E402
 from mmsw.deploy.export.int8_layers import layers_of  # noqa: E402
 from mmsw.deploy.export.metadata import KEY, ExportMetadata  # noqa: E402
 from mmsw.deploy.export.quantization import quantize  # noqa: E402
+from mmsw.deploy.export.runtimes import open_program  # noqa: E402
 from mmsw.errors import DataError, UsageError  # noqa: E402
 
 IN_INT8 = {'middle.weight', 'expand_weight_taps', 'reduce_weight_taps'}
@@ -99,6 +100,22 @@ def test_operators_are_of_the_standard_domain(float_file: Path) -> None:
     model = onnx.load(float_file)
     assert {node.domain for node in model.graph.node} <= {'', 'ai.onnx'}
     onnx.checker.check_model(model, full_check=True)
+
+
+def test_openvino_gets_the_same_layers(float_file: Path, tmp_path: Path) -> None:
+    pytest.importorskip('openvino', reason='runtimes: absent; OpenVINO runs the file')
+    out = tmp_path / 'int8.xml'
+    report = quantize(float_file, out, images())
+    quantize(float_file, tmp_path / 'int8.onnx', images())
+    assert report.bytes_after == out.stat().st_size + out.with_suffix('.bin').stat().st_size
+    program = open_program(out)
+    assert program.metadata.precision == 'int8'
+    for image in images(2):
+        (expected,) = run(tmp_path / 'int8.onnx', image=image)
+        (whole,) = run(float_file, image=image)
+        found = program.run(image)['logits']
+        # of the rounding to int8, both have almost the same
+        assert np.linalg.norm(found - expected) < 0.5 * np.linalg.norm(whole - expected)
 
 
 def test_named_layers_stay(float_file: Path, tmp_path: Path) -> None:
