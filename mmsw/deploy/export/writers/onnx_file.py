@@ -16,7 +16,6 @@ from mmsw.errors import UsageError
 from mmsw.wording import short
 
 from ..metadata import KEY, ExportMetadata
-from ..pooling import POOLING
 from ..program import Program
 
 if TYPE_CHECKING:
@@ -37,7 +36,7 @@ def onnx_model(
     """The ONNX model of a graph.
 
     Args:
-        graph: Of the program, see :func:`~mmsw.deploy.export.capture.capture`.
+        graph: Of the program, see :func:`~mmsw.deploy.export.capture.capture`, plain.
         program: Names the outputs, and operators of its own.
         axes: Axes of the image without a fixed size, and their names.
         metadata: Stored in the model.
@@ -45,7 +44,7 @@ def onnx_model(
     Raises:
         UsageError: If an operator has no form in ONNX, or the model is too large for one file.
     """
-    model = _exported(graph.run_decompositions(POOLING), program)
+    model = _exported(graph, program)
     _forget_origin(model)
     _name_axes(model, axes)
     entry = model.metadata_props.add()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -14,12 +15,11 @@ from mmsw.whole_file import write_whole
 from ..capture import capture, open_axes
 from ..formats import FORMATS, check_packages
 from ..metadata import ExportMetadata
+from ..precisions import TYPES, check_precision, check_range
 from ..program import Program
 from .onnx_file import onnx_model
 from .openvino_file import write_openvino
 from .torch_file import write_torch
-
-_TYPES = {'float32': torch.float32, 'float16': torch.float16, 'bfloat16': torch.bfloat16}
 
 
 def write_program(
@@ -49,12 +49,13 @@ def write_program(
             precision, a package is missing, or the program has no form in the format.
     """
     _check(format, precision)
+    check_range(chain(program.parameters(), program.buffers()), precision, program.description)
     path = Path(path)
     # OpenVINO widens weights of float16 as it reads them; the graph is the one of float32.
     half_weights = format == 'openvino' and precision == 'float16'
-    dtype = torch.float32 if half_weights else _TYPES[precision]
+    dtype = torch.float32 if half_weights else TYPES[precision]
     form = program.for_format(format).in_precision(dtype).eval()
-    graph = capture(form, example, dynamic)
+    graph = capture(form, example, dynamic, plain=format != 'torch')
     if format == 'torch':
         write_torch(graph, path, metadata)
         return
@@ -68,8 +69,9 @@ def write_program(
 def _check(format: str, precision: str) -> None:
     for name, value, known in (
         ('format', format, list(FORMATS)),
-        ('precision', precision, list(_TYPES)),
+        ('precision', precision, list(TYPES)),
     ):
         if value not in known:
             raise UsageError(f'{name} must be one of {", ".join(known)}, got {value!r}')
+    check_precision(format, precision)
     check_packages(FORMATS[format].writes, f'format {format}')
