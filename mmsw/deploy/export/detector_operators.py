@@ -26,6 +26,9 @@ class Operators(NamedTuple):
     nms: Callable[[Tensor, Tensor, float, int], Tensor]
     pyramid_align: Callable[[Sequence[Tensor], Tensor, Tensor, RoIAlignSettings], Tensor]
 
+    def __deepcopy__(self, memo: dict) -> Operators:
+        return self  # copies of programs share them; those of torch.library cannot be copied
+
 
 def _plain_best(scores: Tensor, count: int, floor: float) -> tuple[Tensor, Tensor]:
     (above,) = torch.where(scores > floor)  # few where many scores are low: sorted faster
