@@ -56,13 +56,8 @@ def run(model: onnx.ModelProto | Path, **inputs: np.ndarray) -> list[np.ndarray]
     return session.run(None, inputs)
 
 
-def kinds(model: onnx.ModelProto) -> list[str]:
-    """Operators, in order."""
-    return [node.op_type for node in model.graph.node]
-
-
 def small_network(generator: np.random.Generator) -> onnx.ModelProto:
-    """A network as a folded one is: layers, a depthwise one, two products with a response norm.
+    """A network as a folded one is: layers, a depthwise one, a block with a response norm.
 
     Half of the weights of its layers are zero. It takes ``[B, 3, H, W]`` and gives ``logits``.
     """
@@ -77,19 +72,12 @@ def small_network(generator: np.random.Generator) -> onnx.ModelProto:
         node('Relu', ['stem'], ['map']),
         node('Conv', ['map', 'arm'], ['arms'], group=6, pads=[2, 0, 2, 0]),
         node('Conv', ['arms', 'middle.weight', 'middle.bias'], ['middle']),
-        node('Shape', ['middle'], ['size']),
-        node('Reshape', ['middle', 'flat'], ['z']),
-        node('Shape', ['z'], ['batch'], start=0, end=1),
-        node('Concat', ['batch', 'ones'], ['repeats'], axis=0),
-        node('Expand', ['expand_weight', 'repeats'], ['expand']),
-        node('MatMul', ['expand', 'z'], ['hidden']),
+        node('Conv', ['middle', 'expand.weight'], ['hidden']),
         node('Relu', ['hidden'], ['h']),
-        node('ReduceL2', ['h', 'last_axis'], ['norm'], keepdims=1),
-        node('Transpose', ['norm'], ['factor'], perm=[0, 2, 1]),
-        node('Mul', ['reduce_weight', 'factor'], ['reduce']),
-        node('MatMul', ['reduce', 'h'], ['product']),
-        node('Add', ['product', 'z'], ['sum']),
-        node('Reshape', ['sum', 'size'], ['out']),
+        node('ReduceL2', ['h', 'sides'], ['norm'], keepdims=1),
+        node('Mul', ['h', 'norm'], ['scaled']),
+        node('Conv', ['scaled', 'reduce.weight'], ['product']),
+        node('Add', ['product', 'middle'], ['out']),
         node('Conv', ['out', 'head.weight', 'head.bias'], ['logits']),
     ]
     constants = {
@@ -98,13 +86,11 @@ def small_network(generator: np.random.Generator) -> onnx.ModelProto:
         'arm': weight(6, 1, 5, 1),
         'middle.weight': weight(6, 6, 1, 1),
         'middle.bias': weight(6),
-        'expand_weight': weight(24, 6),
-        'reduce_weight': weight(6, 24) / 24,
+        'expand.weight': weight(24, 6, 1, 1),
+        'reduce.weight': weight(6, 24, 1, 1) / 24,
         'head.weight': weight(2, 6, 1, 1),
         'head.bias': weight(2),
-        'flat': np.array([0, 6, -1]),
-        'ones': np.array([1, 1]),
-        'last_axis': np.array([2]),
+        'sides': np.array([2, 3]),
     }
     model = model_of(
         nodes, constants, {'image': ['B', 3, 'H', 'W']}, {'logits': ['B', 2, 'H', 'W']}

@@ -16,9 +16,10 @@ from small_onnx import METADATA, model_of, run, small_network  # noqa: E402
 from mmsw.deploy.export.int8_layers import layers_of  # noqa: E402
 from mmsw.deploy.export.metadata import KEY, ExportMetadata  # noqa: E402
 from mmsw.deploy.export.quantization import quantize  # noqa: E402
+from mmsw.deploy.export.runtimes import open_program  # noqa: E402
 from mmsw.errors import DataError, UsageError  # noqa: E402
 
-IN_INT8 = {'middle.weight', 'expand_weight_taps', 'reduce_weight_taps'}
+IN_INT8 = {'middle.weight', 'expand.weight', 'reduce.weight'}
 
 
 def images(number: int = 6, batch: int = 1) -> list[np.ndarray]:
@@ -71,7 +72,7 @@ def test_what_is_zero_stays_zero(float_file: Path, tmp_path: Path) -> None:
     found = dequantised(out)
     assert set(found) == IN_INT8
     for name, values in found.items():
-        weight = before[name.removesuffix('_taps')].reshape(values.shape)
+        weight = before[name]
         zeros = weight == 0
         assert 0.3 < zeros.mean() < 0.7
         assert not values[zeros].any()
@@ -101,10 +102,28 @@ def test_operators_are_of_the_standard_domain(float_file: Path) -> None:
     onnx.checker.check_model(model, full_check=True)
 
 
+def test_openvino_gets_the_same_layers(float_file: Path, tmp_path: Path) -> None:
+    pytest.importorskip('openvino', reason='runtimes: absent; OpenVINO runs the file')
+    out = tmp_path / 'int8.xml'
+    report = quantize(float_file, out, images())
+    quantize(float_file, tmp_path / 'int8.onnx', images())
+    assert report.bytes_after == out.stat().st_size + out.with_suffix('.bin').stat().st_size
+    program = open_program(out)
+    assert program.metadata.precision == 'int8'
+    for image in images(2):
+        (expected,) = run(tmp_path / 'int8.onnx', image=image)
+        (whole,) = run(float_file, image=image)
+        found = program.run(image)['logits']
+        # of the rounding to int8, both have almost the same
+        assert np.linalg.norm(found - expected) < 0.5 * np.linalg.norm(whole - expected)
+
+
 def test_named_layers_stay(float_file: Path, tmp_path: Path) -> None:
-    report = quantize(float_file, tmp_path / 'int8.onnx', images(1), keep_float='(expand|reduce)_')
+    report = quantize(
+        float_file, tmp_path / 'int8.onnx', images(1), keep_float=r'(expand|reduce)\.w'
+    )
     assert set(report.quantized) == {'middle.weight'}
-    assert report.kept['expand_weight_taps'] == report.kept['reduce_weight_taps'] == 'named'
+    assert report.kept['expand.weight'] == report.kept['reduce.weight'] == 'named'
 
 
 def test_last_layers_of_a_detector() -> None:
@@ -147,7 +166,7 @@ def test_last_layers_of_a_detector() -> None:
 
 def test_channel_attention_stays() -> None:
     node = helper.make_node
-    names = ('stem', 'stages.0.squeeze_weight', 'stages.0.excite_weight', 'after', 'last')
+    names = ('stem', 'stages.0.squeeze.weight', 'stages.0.excite.weight', 'after', 'last')
     flow = ['image', *'abcd', 'logits']
     nodes = [node('Gemm', [flow[i], name], [flow[i + 1]]) for i, name in enumerate(names)]
     constants = dict.fromkeys(names, np.ones((3, 3), np.float32))

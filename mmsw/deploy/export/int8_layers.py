@@ -25,7 +25,7 @@ _BY_FIRST = (
     *('RoiAlign', 'Gather', 'GatherND', 'GatherElements'),
     *('Reshape', 'Expand', 'Slice', 'Tile', 'Resize', 'Pad'),
 )
-_ATTENTION = re.compile(r'(squeeze|excite)_weight')
+_ATTENTION = re.compile(r'\b(squeeze|excite)\.weight$')  # of a folded block
 
 
 @dataclass(frozen=True)

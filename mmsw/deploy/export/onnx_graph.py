@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 if TYPE_CHECKING:
     import onnx
@@ -49,19 +46,3 @@ class OnnxGraph:
 
         tensor = self.constants.get(name)
         return tensor is not None and tensor.data_type == onnx.TensorProto.FLOAT
-
-    def array(self, name: str) -> np.ndarray:
-        """The numbers of a constant."""
-        import onnx.numpy_helper
-
-        return onnx.numpy_helper.to_array(self.constants[name])
-
-
-def read_by(node: onnx.NodeProto) -> Iterator[str]:
-    """Names of the tensors that a node reads, those of the graphs inside of it among them."""
-    yield from node.input
-    for attribute in node.attribute:
-        for graph in (*attribute.graphs, *([attribute.g] if attribute.HasField('g') else [])):
-            yield from (value.name for value in graph.output)
-            for inner in graph.node:
-                yield from read_by(inner)

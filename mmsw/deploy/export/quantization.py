@@ -28,7 +28,6 @@ from .contents import file_bytes
 from .formats import check_packages, format_of
 from .int8_layers import KINDS, layers_of
 from .metadata import KEY, ExportMetadata
-from .products import products_as_convolutions
 
 if TYPE_CHECKING:
     import onnx
@@ -84,7 +83,6 @@ def quantize(
     if weight_bits not in (7, 8):
         raise UsageError(f'weight_bits must be 7 or 8, got {weight_bits}')
     model = _read(path_in)
-    products_as_convolutions(model)
     layers = layers_of(model, keep_float)
     counted = _Images(images)
     bytes_before, kept = os.path.getsize(path_in), [layer for layer in layers if layer.reason]

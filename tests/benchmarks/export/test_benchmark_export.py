@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,8 +14,9 @@ from timing_helpers import make_small, result_in
 from mmsw.apis import build_test_runner, init_model, load_exported
 from mmsw.benchmarks.export import benchmark as export_benchmark
 from mmsw.benchmarks.export.page import BEGIN, END, page_text, update_page
-from mmsw.benchmarks.export.report import markdown, table_of
-from mmsw.benchmarks.export.settings import DEMO, FORMS
+from mmsw.benchmarks.export.report import markdown, table_of, tables
+from mmsw.benchmarks.export.rows import add_times
+from mmsw.benchmarks.export.settings import DEMO
 from mmsw.errors import UsageError
 
 TOOL = ROOT / 'tools/benchmark_export.py'
@@ -65,8 +66,9 @@ def run(tiny: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> tupl
     return out, result_in(out), page.read_text(encoding='utf-8')
 
 
-def test_rows_of_a_run(run: tuple[Path, dict, str], tiny: tuple[str, str], tmp_path: Path) -> None:
-    out, result, _ = run
+@pytest.mark.slow
+def test_a_run(run: tuple[Path, dict, str], tiny: tuple[str, str], tmp_path: Path) -> None:
+    out, result, page = run
     assert result['errors'] == result['left_out'] == []
     rows = {(row['format'], row['precision']): row for row in result['rows']}
     assert list(rows) == [
@@ -94,42 +96,69 @@ def test_rows_of_a_run(run: tuple[Path, dict, str], tiny: tuple[str, str], tmp_p
         assert file.stat().st_size == row['bytes']
         assert load_exported(file).metadata.precision == row['precision']
 
-
-def test_tables_of_a_run(run: tuple[Path, dict, str]) -> None:
-    out, result, page = run
-    text = (out / 'benchmark.md').read_text(encoding='utf-8')
-    assert text == markdown(result)
-    assert '## tiny, 96 x 96, 1 thread' in text
-    table = table_of(result['rows'])
-    head = table[0].strip('| ').split(' | ')
-    assert head[:3] == ['form', 'mIoU', 'error of logits']
-    assert [line.strip('| ').split(' | ')[0] for line in table[2:]] == [
-        'PyTorch, as trained', 'PyTorch, folded', 'onnx, float32', 'onnx, int8'
-    ]  # fmt: skip
-    assert all(line.count('|') == len(head) + 1 for line in table)
+    assert (out / 'benchmark.md').read_text(encoding='utf-8') == markdown(result)
     assert page == f'# Title\n\n{BEGIN}\n\n{page_text(result)}\n{END}\n\nThe end.\n'
     beside = json.loads((out.parent / 'page.json').read_text(encoding='utf-8'))
     assert beside['rows'] == result['rows']
 
 
+def row_of(format: str, precision: str, **more: object) -> dict:
+    errors = {} if format == 'PyTorch' else {'boxes': 0.0123, 'scores': 3e-5}
+    return dict(
+        model='small',
+        format=format,
+        precision=precision,
+        scores={'box AP': 71.234, 'mask AP': 65.4321},
+        errors={name: dict(largest=size, share=size / 9) for name, size in errors.items()},
+        changed=0.0125 if errors else None,
+        bytes=3 * 2**20,
+        weights=2000,
+        zeros=150,
+        size=[96, 128],
+    ) | dict(more)
+
+
+def test_a_table() -> None:
+    rows = [row_of('PyTorch', 'folded'), row_of('openvino', 'int8')]
+    add_times(rows, [[0.02, 0.02, 0.04], [0.01]], 2)
+    assert table_of(rows) == [
+        '| form | box AP | mask AP | error of boxes | error of scores | changed | MiB | zeros | ms '
+        '| / folded | spread | n |',
+        '| --- |' + ' ---: |' * 11,
+        '| PyTorch, folded | 71.23 | 65.43 | – | – | – | 3.00 | 7.5% | 20.00 | 1.00 | 50% | 3 |',
+        '| openvino, int8 | 71.23 | 65.43 | 1e-02 px | 3e-05 | 1.25% | 3.00 | 7.5% | 10.00 | 0.50 '
+        '| 0% | 1 |',
+    ]
+    assert tables(dict(rows=rows))[:3] == ['', '## small, 96 x 128, 2 threads', '']
+
+
 def test_a_form_whose_results_are_others_is_an_error(
     tiny: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip('onnxruntime', reason='onnx: absent; the run exports to ONNX')
     make_small(monkeypatch, export_benchmark, least=2)
-    real = export_benchmark.export_model
+    failed = SimpleNamespace(passed=False, verification=SimpleNamespace(problems=['far off']))
+    monkeypatch.setattr(export_benchmark, 'export_model', lambda *args, **options: failed)
+    result = export_benchmark.benchmark_export(
+        tmp_path, 'quick', models=[tiny], only=['torch', 'int8'], threads=1
+    )
+    assert result['errors'] == ['tiny, onnx int8: far off', 'tiny, torch float32: far off']
+    assert [row['format'] for row in result['rows']] == ['PyTorch', 'PyTorch']
 
-    def failing(*args: object, **options: object) -> object:
-        report = real(*args, **options | dict(verify=False))
-        verification = type('Verification', (), {'passed': False, 'problems': ['logits: far off']})
-        return replace(report, verification=verification)
 
-    monkeypatch.setattr(export_benchmark, 'export_model', failing)
+def test_a_form_that_there_is_not_is_left_out(
+    tiny: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_small(monkeypatch, export_benchmark, least=2)
+
+    def refusing(*args: object, **options: object) -> None:
+        raise UsageError('there is no such form')
+
+    monkeypatch.setattr(export_benchmark, 'export_model', refusing)
     result = export_benchmark.benchmark_export(
         tmp_path, 'quick', models=[tiny], only=['torch'], threads=1
     )
-    assert result['errors'] == ['tiny, torch float32: logits: far off']
-    assert [row['format'] for row in result['rows']] == ['PyTorch', 'PyTorch']
+    assert result['errors'] == []
+    assert result['left_out'] == ['tiny, torch float32: there is no such form']
 
 
 def test_bad_arguments(
@@ -163,8 +192,5 @@ def test_the_page_of_the_documentation_has_the_figures_beside_it() -> None:
     assert {row['model'] for row in result['rows']} == models
     told = {(row['format'], row['precision']) for row in result['rows']}
     left_out = ' '.join(result['left_out'])
-    for form in FORMS:
-        assert (
-            form.format,
-            form.precision,
-        ) in told or f'{form.format} {form.precision}' in left_out
+    for form in result['settings']['forms']:
+        assert tuple(form) in told or ' '.join(form) in left_out
