@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 
 from mmsw.errors import UsageError
@@ -10,6 +11,7 @@ from mmsw.whole_file import write_text
 
 from .report import tables
 
+_WIDTH = 128  # characters of a line
 BEGIN, END = '<!-- tables: begin -->', '<!-- tables: end -->'
 
 
@@ -44,11 +46,15 @@ def page_text(result: dict) -> str:
     """What a page has of a run."""
     about, packages = result['machine'], result['packages']
     versions = ', '.join(f'{name} {found}' for name, found in packages.items())
-    lines = [
+    told = (
         f'Measured on {about["cpus"]} processors of {about["cpu"]} ({about["cpu_capability"]}), '
-        f'torch {about["torch"]}, {versions}.',
-        *tables(result),
-    ]
+        f'torch {about["torch"]}, {versions}.'
+    )
+    lines = [textwrap.fill(told, _WIDTH), *tables(result)]
     if result['left_out']:
-        lines += ['', 'Without a row:', '', *(f'- {line}' for line in result['left_out'])]
+        lines += ['', 'Without a row:', '', *map(_item, result['left_out'])]
     return '\n'.join([*lines, ''])
+
+
+def _item(text: str) -> str:
+    return textwrap.fill(f'- {text}', _WIDTH, subsequent_indent='  ', break_on_hyphens=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,8 +26,8 @@ class Operators(NamedTuple):
     nms: Callable[[Tensor, Tensor, float, int], Tensor]
     pyramid_align: Callable[[Sequence[Tensor], Tensor, Tensor, RoIAlignSettings], Tensor]
 
-    def __deepcopy__(self, memo: dict) -> Operators:
-        return self  # copies of programs share them; those of torch.library cannot be copied
+    def __deepcopy__(self, memo: dict[int, Any]) -> Operators:
+        return self  # functions, and operators of torch, which cannot be copied
 
 
 def _plain_best(scores: Tensor, count: int, floor: float) -> tuple[Tensor, Tensor]:
