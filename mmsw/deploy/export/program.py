@@ -35,6 +35,11 @@ class Program(nn.Module):
     smallest: int = 1
     onnx_translations: ClassVar[dict[Any, Any]] = {}
 
+    @property
+    def description(self) -> str:
+        """What it is a program of, for messages."""
+        return type(self).__name__
+
     @abstractmethod
     def forward(self, image: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Run the network.
@@ -73,6 +78,10 @@ class _Reduced(Program):
         self.onnx_translations = program.onnx_translations
         self.program = copy.deepcopy(program).to(dtype).eval()
         self.dtype = dtype
+
+    @property
+    def description(self) -> str:
+        return self.program.description
 
     def forward(self, image: Tensor) -> Tensor | tuple[Tensor, ...]:
         found = self.program(image.to(self.dtype))

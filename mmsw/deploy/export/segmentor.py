@@ -1,0 +1,116 @@
+"""Programs of mmseg's segmentors: images in, logits of every class at every pixel out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any
+
+from mmseg.models import EncoderDecoder
+from mmseg.models.utils.wrappers import resize
+from torch import Tensor, nn
+
+from mmsw.errors import UsageError
+
+from .model_copy import sharing_copy
+from .padding import Padding
+from .program import Program
+
+_FOR_TRAINING = ('auxiliary_head', 'data_preprocessor')
+
+
+def segmentor_program(model: nn.Module) -> SegmentorProgram:
+    """The program of a segmentor of mmseg.
+
+    Raises:
+        UsageError: If it is no encoder with a decoder, or its test mode is unknown.
+    """
+    if not isinstance(model, EncoderDecoder):
+        raise UsageError(
+            f'a {type(model).__name__} cannot be exported: of mmseg, an EncoderDecoder was expected'
+        )
+    return SegmentorProgram(model)
+
+
+class SegmentorProgram(Program):
+    """A segmentor up to its logits ``[B, K, H, W]``, at the size of the images.
+
+    Where the test mode is ``'slide'``, the images are crops: who runs the program does with them
+    what ``slide_inference`` of mmseg does.
+
+    Args:
+        model: A segmentor; the program shares its tensors.
+    """
+
+    task = 'segmentation'
+    outputs = ('logits',)
+    # Below, PyTorch tells a last map of one row or column from the others.
+    smallest = 33
+
+    def __init__(self, model: EncoderDecoder) -> None:
+        super().__init__()
+        self.settings = _settings(model)
+        whole = self.settings['mode'] == 'whole'
+        self.padding = _padding(model) if whole else Padding()
+        self.model = sharing_copy(model, without=_FOR_TRAINING)
+
+    @property
+    def description(self) -> str:
+        parts = [self.model.backbone, getattr(self.model, 'neck', None), *_heads(self.model)]
+        names = [type(part).__name__ for part in parts if part is not None]
+        return f'{type(self.model).__name__} of {", ".join(names)}'
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Logits of images ``[B, C, H, W]``."""
+        height, width = image.shape[2:]
+        padded = self.padding(image)
+        metas = [dict(img_shape=padded.shape[2:]) for _ in range(1)]
+        with _resizing_unwatched():
+            logits = self.model.encode_decode(padded, metas)
+        return logits if self.padding.is_none else logits[:, :, :height, :width]
+
+
+def _settings(model: EncoderDecoder) -> dict[str, Any]:
+    mode = model.test_cfg.get('mode', 'whole')
+    settings: dict[str, Any] = {'mode': mode}
+    if mode == 'slide':
+        for name in ('crop_size', 'stride'):
+            settings[name] = [int(side) for side in model.test_cfg[name]]
+        padding = _padding(model)
+        if not padding.is_none:  # comes before the crops
+            settings['padding'] = asdict(padding)
+    elif mode != 'whole':
+        raise UsageError(
+            f'the test mode {mode!r} of a {type(model).__name__} cannot be exported: '
+            "'whole' or 'slide' was expected"
+        )
+    if model.out_channels == 1:
+        settings['threshold'] = float(_heads(model)[-1].threshold)
+    return settings
+
+
+def _padding(model: EncoderDecoder) -> Padding:
+    preprocessor = model.data_preprocessor
+    options = getattr(preprocessor, 'test_cfg', None)
+    return Padding.of(options, getattr(preprocessor, 'pad_val', 0))
+
+
+def _heads(model: EncoderDecoder) -> list[nn.Module]:
+    """The decode head, or those of a cascade."""
+    head = model.decode_head
+    return list(head) if isinstance(head, nn.ModuleList) else [head]
+
+
+@contextmanager
+def _resizing_unwatched() -> Iterator[None]:
+    """Inside, mmseg's ``resize`` does not look whether sizes go well together.
+
+    It would make numbers of open sizes, and so close them.
+    """
+    defaults = resize.__defaults__
+    resize.__defaults__ = (*defaults[:-1], False)  # the last one is ``warning``
+    try:
+        yield
+    finally:
+        resize.__defaults__ = defaults
