@@ -1,4 +1,7 @@
-"""Predict images, folders, videos or a camera with a trained model, and write the results."""
+"""Predict images, folders, videos or a camera with a trained model, and write the results.
+
+A model is a config with its checkpoint, or one file that tools/export.py wrote.
+"""
 
 import argparse
 import sys
@@ -7,10 +10,12 @@ from collections.abc import Sequence
 import _clone  # before mmsw
 
 with _clone.toolboxes_needed():
-    from mmsw.apis import init_model, load_config, register_toolbox
+    from mmsw.apis import init_model, load_config, load_exported, register_toolbox
     from mmsw.apis.cli import run_interruptible
     from mmsw.apis.config_options import ConfigOptions
-    from mmsw.apis.predict import SAVES, PredictOptions, plan_prediction, run_plan
+    from mmsw.apis.predict import SAVES, PredictOptions, PredictPlan, plan_prediction, run_plan
+    from mmsw.deploy.export.formats import is_exported
+    from mmsw.errors import UsageError
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -18,14 +23,17 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, epilog=_EPILOG
     )
     parser.add_argument(
-        'config', metavar='CONFIG', help='config file that the checkpoint was trained with'
+        'config',
+        metavar='CONFIG',
+        help='config file that the checkpoint was trained with; or an exported file (.onnx, .xml, '
+        '.pt2), and no CHECKPOINT',
     )
     parser.add_argument(
         'checkpoint', metavar='CHECKPOINT', help='checkpoint file that tools/train.py saved'
     )
     parser.add_argument(
         'inputs',
-        nargs='+',
+        nargs='*',
         metavar='INPUT',
         help='image file, folder (its subfolders are included), quoted pattern such as '
         '"data/**/*.jpg", video file, or camera:0',
@@ -105,7 +113,12 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar='KEY=VALUE',
         help='change settings of the config, e.g. model.test_cfg.mode=whole',
     )
-    return parser.parse_args(argv)
+    args = parser.parse_intermixed_args(argv)  # what follows options may be an input
+    if is_exported(args.config):
+        args.checkpoint, args.inputs = None, [args.checkpoint, *args.inputs]
+    elif not args.inputs:
+        parser.error('the following arguments are required: INPUT')
+    return args
 
 
 _EPILOG = """\
@@ -116,7 +129,24 @@ Examples:
   python tools/predict.py CONFIG CHECKPOINT.pth street.jpg --out predicted
   python tools/predict.py CONFIG CHECKPOINT.pth photos drive.mp4 --batch-size 8 --deploy
   python tools/predict.py CONFIG CHECKPOINT.pth aerial.tif --window 1024 1024 --save label-map
+  python tools/predict.py model.onnx photos --out predicted
 """
+
+
+def check_of_exported(args: argparse.Namespace) -> None:
+    """Refuse what makes no sense for an exported file.
+
+    Raises:
+        UsageError: If there is something.
+    """
+    why = {
+        '--deploy': (args.deploy, 'it is folded already'),
+        '--cfg-options': (args.cfg_options, 'it has no config: give them to tools/export.py'),
+        f'--device {args.device}': (args.device not in (None, 'cpu'), 'it runs on the CPU'),
+    }
+    for option, (given, reason) in why.items():
+        if given:
+            raise UsageError(f'{option} cannot be used with {args.config}: {reason}')
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -132,11 +162,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         args.overlap,
     )
 
+    def plan_for(scope: str) -> PredictPlan:
+        return plan_prediction(args.inputs, args.out, scope, options, overwrite=args.overwrite)
+
     def run() -> int:
-        cfg = load_config(args.config, args.cfg_options)
-        scope = register_toolbox(cfg)
-        plan = plan_prediction(args.inputs, args.out, scope, options, overwrite=args.overwrite)
-        model = init_model(cfg, args.checkpoint, args.device, deploy=args.deploy)
+        if args.checkpoint is None:
+            check_of_exported(args)
+            model = load_exported(args.config)
+            plan = plan_for(model.metadata.scope)
+        else:
+            cfg = load_config(args.config, args.cfg_options)
+            plan = plan_for(register_toolbox(cfg))
+            model = init_model(cfg, args.checkpoint, args.device, deploy=args.deploy)
         return 1 if run_plan(model, plan).skipped else 0
 
     return run_interruptible(run, options=args.cfg_options)

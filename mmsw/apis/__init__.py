@@ -6,6 +6,7 @@ from .config import load_config, register_toolbox
 from .convert import ConversionReport, convert_checkpoint
 from .data import check_data
 from .data_root import set_data_root
+from .export import ExportedModel, ExportReport, export_model, load_exported
 from .inference import inference, init_model, iter_inference
 from .predict import PredictReport, predict_files
 from .runner import PortableRunner, build_runner, build_test_runner
@@ -13,6 +14,8 @@ from .sparsity_analysis import analyze_sparsity, compare_sparsity
 
 __all__ = [
     'ConversionReport',
+    'ExportReport',
+    'ExportedModel',
     'PortableRunner',
     'PredictReport',
     'UsageError',
@@ -22,10 +25,12 @@ __all__ = [
     'check_data',
     'compare_sparsity',
     'convert_checkpoint',
+    'export_model',
     'inference',
     'init_model',
     'iter_inference',
     'load_config',
+    'load_exported',
     'predict_files',
     'register_toolbox',
     'set_data_root',

@@ -15,6 +15,7 @@ from mmengine.registry import DefaultScope
 from torch import nn
 
 from mmsw.component_name import component_name
+from mmsw.engine.image_channels import image_channels
 from mmsw.errors import DataError, UsageError
 from mmsw.wording import short
 
@@ -66,12 +67,16 @@ _built: WeakKeyDictionary[nn.Module, tuple[str, ImageWay]] = WeakKeyDictionary()
 def image_way(model: nn.Module) -> ImageWay:
     """How images come to a model.
 
-    Pipelines are built once per model, and again when what its config says about them changes.
+    Pipelines are built once per model, and again when what its config says about them changes. A
+    model of :func:`mmsw.apis.load_exported` has its own.
 
     Raises:
         UsageError: If the model was not made by :func:`mmsw.apis.init_model`, or its config does
             not say how images come to it.
     """
+    own = getattr(model, 'image_way', None)
+    if isinstance(own, ImageWay):
+        return own
     cfg = getattr(model, 'cfg', None)
     if not isinstance(cfg, Config):
         raise UsageError(
@@ -185,7 +190,7 @@ def _build_way(model: nn.Module, cfg: Config) -> ImageWay:
     with DefaultScope.overwrite_default_scope(scope):
         file = Compose(with_valid_loaders([from_file, *steps[1:]], cfg))
         array = Compose(with_valid_loaders([from_array, *steps[1:]], cfg))
-    return ImageWay(scope, file, array, image_kind(model, file.transforms[0]))
+    return ImageWay(scope, file, array, image_kind(image_channels(model), file.transforms[0]))
 
 
 def _loads(step: dict, *endings: str) -> bool:

@@ -92,14 +92,13 @@ def _either(items: Iterable[object]) -> str:
     return ' or '.join(map(str, items))
 
 
-def image_kind(model: nn.Module, loader: Any) -> ImageKind:
+def image_kind(own: int, loader: Any) -> ImageKind:
     """Arrays that a model takes, judged by its stem and by the loader of its test images.
 
     Args:
-        model: The model.
+        own: Channels that the stem of the model takes.
         loader: The transform that loads a file.
     """
-    own = image_channels(model)
     if not isinstance(loader, LoadImageFromFile):
         return ImageKind((own,), ())
     given = _CHANNELS.get(loader.color_type, own)

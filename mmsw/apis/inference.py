@@ -104,7 +104,7 @@ def inference(
     :func:`iter_inference`.
 
     Args:
-        model: What :func:`init_model` returned.
+        model: What :func:`init_model` or :func:`mmsw.apis.load_exported` returned.
         images: Path of an image file, or an array as the config's own loader gives it; or a list or
             tuple of those. Mostly BGR ``[H, W, 3]``, uint8; ``[H, W]`` for a model of one channel,
             ``[H, W, C]`` for one of more, uint16 or float32 where the loader keeps what a file has.

@@ -16,6 +16,7 @@ from mmsw.wording import short
 from ..image_way import PreparedImage, image_way, in_batches, prepare_image
 from ..inference import predict_prepared
 from ..memory_shortage import shortage
+from ..window_settings import class_threshold, overlap_threshold
 from .class_windows import segment_in_windows
 from .inputs import Source
 from .object_windows import detect_in_windows
@@ -95,12 +96,10 @@ def _in_windows(model: nn.Module, image: np.ndarray, options: PredictOptions) ->
             yield from predict_prepared(model, batch, keep_logits=segments)
 
     if segments:
-        head = getattr(model, 'decode_head', None)
-        threshold = None
-        if getattr(head, 'out_channels', None) == 1:
-            threshold = head.threshold
         logits = lambda crops: map(_logits, results(crops))  # noqa: E731
-        return segment_in_windows(image, options.window, options.overlap, logits, threshold)
+        return segment_in_windows(
+            image, options.window, options.overlap, logits, class_threshold(model)
+        )
 
     def objects(crops: Iterable[np.ndarray]) -> Iterator[Objects]:
         for result in results(crops):
@@ -109,20 +108,15 @@ def _in_windows(model: nn.Module, image: np.ndarray, options: PredictOptions) ->
                 raise UsageError('windows of this detector have no pred_instances to be merged')
             yield found
 
-    return detect_in_windows(image, options.window, options.overlap, objects, _iou_threshold(model))
+    return detect_in_windows(
+        image, options.window, options.overlap, objects, overlap_threshold(model)
+    )
 
 
 def _logits(result: BaseDataElement) -> Tensor:
     if 'seg_logits' not in result:
         raise UsageError('windows need the logits of the segmentor, and it gives no seg_logits')
     return result.seg_logits.data
-
-
-def _iou_threshold(model: nn.Module) -> float:
-    """That of the detector's own NMS, or 0.5 where it has none."""
-    settings = getattr(model, 'test_cfg', None) or {}
-    settings = settings.get('rcnn') or settings
-    return float((settings.get('nms') or {}).get('iou_threshold', 0.5))
 
 
 def _explain(error: Exception, options: PredictOptions) -> None:
