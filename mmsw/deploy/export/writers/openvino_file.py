@@ -1,0 +1,42 @@
+"""Programs as OpenVINO models, made of their ONNX models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mmsw.errors import UsageError
+from mmsw.whole_file import write_pair
+from mmsw.wording import short
+
+from ..metadata import KEY, ExportMetadata
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+
+def write_openvino(model: ModelProto, path: Path, metadata: ExportMetadata) -> None:
+    """Write an ``.xml`` file with the graph and a ``.bin`` file with the weights, or neither.
+
+    Args:
+        model: In ONNX.
+        path: Of the ``.xml`` file.
+        metadata: Stored in the graph's ``rt_info``.
+
+    Raises:
+        UsageError: If OpenVINO has no form of an operator.
+    """
+    import openvino
+
+    try:
+        graph = openvino.Core().read_model(model.SerializeToString())
+    except Exception as error:  # it fails in many ways
+        raise UsageError(
+            f'the {metadata.model} cannot be exported to OpenVINO ({short(error)})'
+        ) from error
+    graph.set_rt_info(metadata.to_text(), [KEY])
+    write_pair(
+        path.with_suffix('.bin'),
+        path,
+        lambda weights, xml: openvino.serialize(graph, str(xml), str(weights)),
+    )

@@ -1,0 +1,24 @@
+"""Programs as ``.pt2`` files of ``torch.export``, which PyTorch alone runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch.export import ExportedProgram
+
+from mmsw.whole_file import write_whole
+
+from ..metadata import EXTRA_FILE, ExportMetadata
+
+
+def write_torch(graph: ExportedProgram, path: Path, metadata: ExportMetadata) -> None:
+    """Write a ``.pt2`` file.
+
+    Args:
+        graph: In operators of PyTorch.
+        path: Of the file.
+        metadata: Stored as an extra file.
+    """
+    extra = {EXTRA_FILE: metadata.to_text()}
+    write_whole(path, lambda file: torch.export.save(graph, file, extra_files=extra))
