@@ -150,6 +150,28 @@ def object_errors(
     return errors, Changes(total, sum(counts))
 
 
+def changed_mask_pixels(
+    found: Mapping[str, Tensor],
+    expected: Mapping[str, Tensor],
+    found_masks: Tensor | None,
+    expected_masks: Tensor | None,
+) -> Changes:
+    """Pixels that are in one mask alone, of the objects that are on both sides.
+
+    Args:
+        found: ``boxes`` and ``labels``.
+        expected: Likewise.
+        found_masks: ``[n, H, W]``, bool; ``None`` where there are none.
+        expected_masks: Likewise.
+    """
+    if found_masks is None or expected_masks is None:
+        return Changes()
+    pairs = partners(found, expected)
+    mine, theirs = ([pair[side] for pair in pairs] for side in (0, 1))
+    one, other = expected_masks[mine], found_masks[theirs]
+    return Changes(int((one | other).sum()), int((one ^ other).sum()))
+
+
 def _iou(one: Tensor, other: Tensor) -> float:
     low, high = torch.maximum(one[:2], other[:2]), torch.minimum(one[2:], other[2:])
     common = (high - low).clamp(min=0).prod()

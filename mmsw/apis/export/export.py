@@ -21,6 +21,7 @@ from mmsw.deploy.export.metadata import ExportMetadata
 from mmsw.deploy.export.runtimes import open_program
 from mmsw.deploy.export.writers import write_program
 from mmsw.errors import UsageError
+from mmsw.sparsity import report as sparsity_report
 
 from ..config import config_name, load_config
 from ..inference import init_model
@@ -258,9 +259,9 @@ def _floats(model: nn.Module) -> list[Tensor]:
     return [tensor for tensor in model.state_dict().values() if tensor.is_floating_point()]
 
 
-def _density(model: nn.Module) -> float:
-    weights, zeros = count_zeros(_floats(model))
-    return 1 - zeros / weights if weights else 1.0
+def _density(model: nn.Module) -> float | None:
+    found = sparsity_report(model).total
+    return found.weight_density if found.weights_total else None
 
 
 def _put(plan: ExportPlan, folder: Path) -> None:

@@ -15,6 +15,7 @@ class Limits:
         boxes: Of a corner, in pixels of the program's input.
         scores: Of a score.
         masks: Of a probability in the mask of a box.
+        mask_pixels: Share of the pixels of two masks of an object that may be in one alone.
         objects: Share of the objects that may be found on one side alone.
         least_score: Objects of lower scores are not looked at.
     """
@@ -24,6 +25,7 @@ class Limits:
     boxes: float | None
     scores: float | None
     masks: float | None
+    mask_pixels: float
     objects: float
     least_score: float
 
@@ -35,8 +37,8 @@ class Limits:
 
 
 LIMITS = {
-    'float32': Limits(1e-5, 1e-3, 1e-2, 1e-4, 1e-3, 0.01, 0.0),
-    'float16': Limits(2e-2, 0.02, 1.0, 2e-2, 0.1, 0.05, 0.3),
-    'bfloat16': Limits(0.1, 0.05, 8.0, 0.1, 0.5, 0.15, 0.3),
-    'int8': Limits(None, 0.1, None, None, None, 0.25, 0.3),
+    'float32': Limits(1e-5, 1e-3, 1e-2, 1e-4, 1e-3, 0.01, 0.01, 0.0),
+    'float16': Limits(2e-2, 0.02, 1.0, 2e-2, 0.1, 0.05, 0.05, 0.3),
+    'bfloat16': Limits(0.1, 0.05, 8.0, 0.1, 0.5, 0.2, 0.15, 0.3),
+    'int8': Limits(None, 0.1, None, None, None, 0.3, 0.25, 0.3),
 }

@@ -11,6 +11,7 @@ from pathlib import Path
 from mmsw.deploy.export.contents import FileContents
 from mmsw.deploy.export.formats import FORMATS
 from mmsw.deploy.export.metadata import ExportMetadata
+from mmsw.wording import listed
 
 from .compare import Changes
 from .timing import Timing
@@ -66,17 +67,18 @@ class ExportReport:
     def __str__(self) -> str:
         meta, contents = self.metadata, self.contents
         size = 'any height and width' if meta.size is None else f'{meta.size[0]} x {meta.size[1]}'
-        operators = ', '.join(f'{number} {name}' for name, number in contents.operators.items())
+        operators = listed([f'{number} {name}' for name, number in contents.operators.items()], 20)
         rows = [
             ('model', f'{meta.model}, {meta.task}, {len(meta.classes)} classes'),
             ('format', f'{self.format} in {meta.precision}, for {FORMATS[self.format].runtime}'),
             ('images', f'{size}, {"any number" if meta.batched else "one"} at once'),
             ('file', f'{contents.bytes / 2**20:.2f} MiB'),
             ('parameters', f'{self.parameters:,} of the folded model'),
+            ('density', _density(meta.density)),
             ('weights, checkpoint', str(self.checkpoint_weights)),
             ('weights, folded', str(self.folded_weights)),
             ('weights, file', str(Weights(contents.weights, contents.zeros))),
-            ('operators', f'{sum(contents.operators.values())}: {operators}'),
+            ('operators', f'{sum(contents.operators.values())}: {operators} kinds'),
             *self._verified(),
             *self._timed(),
         ]
@@ -102,6 +104,14 @@ class ExportReport:
         yield 'results', _changes(found.results, things)
         for name, error in found.result_errors.items():
             yield f'error of {name}', f'{error.largest:.1e}{_UNITS[name]} in results'
+        if found.mask_pixels.total:
+            yield (
+                'masks',
+                (
+                    f'{found.mask_pixels.changed:,} of {found.mask_pixels.total:,} pixels are not in '
+                    'both masks of an object'
+                ),
+            )
         for problem in found.problems:
             yield 'FAILED', problem
 
@@ -120,6 +130,10 @@ class ExportReport:
         if self.passed:
             return f'wrote {os.fspath(self.path)}'
         return f'{os.fspath(self.path)} was not written: its results are not those of the model'
+
+
+def _density(share: float | None) -> str:
+    return 'no layer has masks' if share is None else f'{share:.2%} of the weights that have masks'
 
 
 def _changes(changes: Changes, things: str) -> str:

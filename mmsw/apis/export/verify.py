@@ -14,7 +14,14 @@ from mmsw.errors import DataError
 
 from ..image_way import prepare_image
 from ..inference import predict_prepared
-from .compare import Changes, OutputError, changed_pixels, error_of, object_errors
+from .compare import (
+    Changes,
+    OutputError,
+    changed_mask_pixels,
+    changed_pixels,
+    error_of,
+    object_errors,
+)
 from .exported_model import ExportedModel
 from .limits import LIMITS, Limits
 from .sample_images import SampleImages
@@ -35,6 +42,7 @@ class Verification:
         outputs: Objects of raw outputs that are on one side alone; of detectors.
         results: Changed pixels or objects, against the model that is not folded.
         result_errors: Largest errors of boxes and scores in results.
+        mask_pixels: Pixels of the masks of the same objects that are in one alone.
         problems: What is beyond the limits; empty if it passed.
     """
 
@@ -45,6 +53,7 @@ class Verification:
     outputs: Changes = field(default_factory=Changes)
     results: Changes = field(default_factory=Changes)
     result_errors: dict[str, OutputError] = field(default_factory=dict)
+    mask_pixels: Changes = field(default_factory=Changes)
     problems: list[str] = field(default_factory=list)
 
     @property
@@ -142,8 +151,12 @@ def _compare_results(
         for model in (exported, reference)
     )
     if exported.metadata.task == 'detection':
-        errors, changes = object_errors(_objects(given), _objects(expected), limits.least_score)
+        objects = [_objects(sample) for sample in (given, expected)]
+        errors, changes = object_errors(*objects, limits.least_score)
         _add(found.result_errors, errors)
+        found.mask_pixels += changed_mask_pixels(
+            *objects, *(sample.pred_instances.get('masks') for sample in (given, expected))
+        )
     else:
         logits, settings = expected.seg_logits.data, exported.metadata.settings
         changes = changed_pixels(
@@ -178,6 +191,11 @@ def _judge(found: Verification, limits: Limits) -> None:
             found.problems.append(
                 f'{what}: {changes.share:.2%} of the {things} are others, allowed is {most:.2%}'
             )
+    if found.mask_pixels.share > limits.mask_pixels:
+        found.problems.append(
+            f'masks: {found.mask_pixels.share:.2%} of the pixels are not in both masks of an '
+            f'object, allowed is {limits.mask_pixels:.2%}'
+        )
     if found.results.beyond:
         found.problems.append(
             f'results: {found.results.beyond} pixels changed their class though it was not close'

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch._ops import OpOverload
 
 from .formats import format_of
 
@@ -105,7 +107,12 @@ def _openvino(path: Path) -> tuple[list[str], Iterator[np.ndarray]]:
 
 def _torch(path: Path) -> tuple[list[str], Iterator[Tensor]]:
     program = torch.export.load(path)
-    operators = [str(node.target) for node in program.graph.nodes if node.op == 'call_function']
+    targets = [node.target for node in program.graph.nodes if node.op == 'call_function']
+    operators = [
+        str(target)
+        for target in targets  # without arithmetic on sizes, and without assertions
+        if isinstance(target, OpOverload) and not re.search('sym_|_assert', target.name())
+    ]
     tensors = [*program.state_dict.values(), *program.constants.values()]
     return operators, (
         item for item in tensors if isinstance(item, Tensor) and item.is_floating_point()

@@ -41,7 +41,8 @@ class ExportMetadata:
         precision: ``'float32'``, ``'float16'``, ``'bfloat16'`` or ``'int8'``.
         config: Name of the config.
         model: Type of the model, and of its backbone.
-        density: Share of weights of the checkpoint that are not zero.
+        density: Share of the weights with masks that the model kept before it was folded; ``None``
+            for a model without masks.
         mmsw: Version that wrote the file.
     """
 
@@ -57,7 +58,7 @@ class ExportMetadata:
     precision: str = 'float32'
     config: str = ''
     model: str = ''
-    density: float = 1.0
+    density: float | None = None
     mmsw: str = field(default=__version__)
 
     @property

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -48,17 +50,30 @@ def plain_nms(boxes: Tensor, scores: Tensor, iou_threshold: float, limit: int) -
     present = scores >= 0
     above = (_overlaps(boxes) > iou_threshold).triu(1) & present.unsqueeze(-1)
 
-    def is_changing(kept: Tensor, changing: Tensor) -> Tensor:
+    def passed(kept: Tensor) -> Tensor:
+        return present & ~(above & kept.unsqueeze(-1)).any(-2)
+
+    kept = _until_still(passed, present)
+    return torch.zeros_like(kept).scatter(1, order, kept)
+
+
+def _until_still(step: Callable[[Tensor], Tensor], state: Tensor) -> Tensor:
+    """Repeat a step until it changes nothing; a loop of the graph where one is made."""
+    if not torch.compiler.is_compiling():
+        while not torch.equal(after := step(state), state):
+            state = after
+        return state
+
+    def is_changing(state: Tensor, changing: Tensor) -> Tensor:
         return changing.clone()  # while_loop refuses what it gave
 
-    def passed(kept: Tensor, changing: Tensor) -> tuple[Tensor, Tensor]:
-        now = present & ~(above & kept.unsqueeze(-1)).any(-2)
-        return now, (now != kept).any()
+    def stepped(state: Tensor, changing: Tensor) -> tuple[Tensor, Tensor]:
+        after = step(state)
+        return after, (after != state).any()
 
     # Not a constant: an exporter would take the first test out of the loop.
-    start = present.any() | True
-    kept, _ = torch.while_loop(is_changing, passed, (present.clone(), start))
-    return torch.zeros_like(kept).scatter(1, order, kept)
+    start = state.any() | True
+    return torch.while_loop(is_changing, stepped, (state.clone(), start))[0]
 
 
 def _overlaps(boxes: Tensor) -> Tensor:

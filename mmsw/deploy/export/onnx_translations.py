@@ -35,6 +35,8 @@ def detector_translations() -> dict[Any, Callable]:
     def cutting_out(
         features, boxes, height: int, width: int, scale: float, sampling_ratio: int, aligned: bool
     ):
+        if aligned and sampling_ratio <= 0:
+            boxes = without_points(boxes)
         zeros = op.ConstantOfShape(op.Shape(boxes, start=0, end=1), value=_zero_index())
         return op.RoiAlign(
             features,
@@ -47,6 +49,16 @@ def detector_translations() -> dict[Any, Callable]:
             sampling_ratio=max(0, sampling_ratio),
             spatial_scale=scale,
         )
+
+    def without_points(boxes):
+        """A box without an area has no samples, so its average is 0 in PyTorch, and nan in OpenVINO.
+
+        One far outside of the map is 0 everywhere.
+        """
+        corners, opposites = op.Split(boxes, num_outputs=2, axis=-1)
+        side = op.ReduceMin(op.Sub(opposites, corners), [1], keepdims=1)
+        outside = op.Constant(value_floats=[-9e5, -9e5, 1 - 9e5, 1 - 9e5])
+        return op.Where(op.Greater(side, 0.0), boxes, outside)
 
     return {nms.OPERATOR: suppressing, roi_align.OPERATOR: cutting_out}
 

@@ -127,7 +127,7 @@ def plain_pyramid_align(
     bag = torch.repeat_interleave(counts)
     within = torch.arange(bag.shape[0], device=bag.device) - (ends - counts)[bag]
     box, cell = bag // (rows * columns), bag % (rows * columns)
-    across = grid[box, 0]
+    across = grid[box, 0].clamp(min=1)  # is so already; compilers compute beyond the last one
     step = torch.stack([within % across, within // across], -1)
     place = torch.stack([cell % columns, cell // columns], -1)
     bin_ = bins[box]
