@@ -6,8 +6,14 @@ PyTorch writes those of the example into the file, and the file is wrong at ever
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.modules.utils import _pair
+from torch.overrides import TorchFunctionMode
 
 
 def interval_means(size: int | torch.SymInt, parts: int, device: torch.device) -> Tensor:
@@ -24,13 +30,14 @@ def interval_means(size: int | torch.SymInt, parts: int, device: torch.device) -
     return weights / weights.sum(1, keepdim=True)
 
 
-def adaptive_average_pool(x: Tensor, output_size: list[int]) -> Tensor:
-    """Average pooling of maps ``[..., H, W]`` to ``output_size``, exact for every size.
+def adaptive_average_pool(input: Tensor, output_size: int | Sequence[int | None]) -> Tensor:
+    """``torch.nn.functional.adaptive_avg_pool2d``, exact for maps ``[..., H, W]`` of every size.
 
     The rows are averaged first, then the columns, by two products with small matrices. Half
     precision is averaged in float32 and rounded once.
     """
-    height, width = output_size
+    x, sides = input, zip(_pair(output_size), input.shape[-2:], strict=True)
+    height, width = (side if wanted is None else wanted for wanted, side in sides)
     if height == width == 1:
         return x.mean((-2, -1), keepdim=True)
     rows = interval_means(x.shape[-2], height, x.device)
@@ -38,5 +45,16 @@ def adaptive_average_pool(x: Tensor, output_size: list[int]) -> Tensor:
     return (rows @ x.float() @ columns.T).to(x.dtype)
 
 
-# For ``torch.export.ExportedProgram.run_decompositions``.
-POOLING = {torch.ops.aten.adaptive_avg_pool2d.default: adaptive_average_pool}
+class ExactPooling(TorchFunctionMode):
+    """Inside, :func:`adaptive_average_pool` stands in for adaptive average pooling of maps."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        if func is F.adaptive_avg_pool2d:
+            func = adaptive_average_pool
+        return func(*args, **(kwargs or {}))

@@ -53,7 +53,7 @@ def write_program(
         raise UsageError(f'precision must be one of {", ".join(_TYPES)}, got {precision!r}')
     path = Path(path)
     program = program.for_format(format).in_precision(_TYPES[precision])
-    graph = capture(program, example, dynamic)
+    graph = capture(program, example, dynamic, for_torch=format == 'torch')
     if format == 'torch':
         write_torch(graph, path, metadata)
         return

@@ -16,7 +16,6 @@ from mmsw.errors import UsageError
 from mmsw.wording import short
 
 from ..metadata import KEY, ExportMetadata
-from ..pooling import POOLING
 from ..program import Program
 
 if TYPE_CHECKING:
@@ -45,7 +44,7 @@ def onnx_model(
     Raises:
         UsageError: If an operator has no form in ONNX, or the model is too large for one file.
     """
-    model = _exported(graph.run_decompositions(POOLING), program)
+    model = _exported(graph, program)
     _forget_origin(model)
     _name_axes(model, axes)
     entry = model.metadata_props.add()

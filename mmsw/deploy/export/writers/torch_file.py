@@ -20,5 +20,6 @@ def write_torch(graph: ExportedProgram, path: Path, metadata: ExportMetadata) ->
         path: Of the file.
         metadata: Stored as an extra file.
     """
+    graph.example_inputs = None  # random numbers, as large as an image
     extra = {EXTRA_FILE: metadata.to_text()}
     write_whole(path, lambda file: torch.export.save(graph, file, extra_files=extra))
