@@ -15,6 +15,7 @@ from .errors import UsageError
 from .whole_file import write_text
 
 VERSIONS = {  # of each kind of file; one more whenever a reader of the old form would be misled
+    'benchmark_export': 1,
     'benchmark_model': 1,
     'benchmark_ops': 1,
     'benchmark_sparsity': 1,

@@ -15,7 +15,7 @@ def write_files(
     out: str | os.PathLike[str],
     kind: str,
     text: str,
-    draw: Callable[[Path], object],
+    draw: Callable[[Path], object] | None = None,
 ) -> None:
     """Write ``benchmark.json`` and ``.md``, and with matplotlib ``benchmark.png`` and ``.svg``.
 
@@ -24,10 +24,12 @@ def write_files(
         out: Folder; existing files of these names are replaced, each of them whole or not at all.
         kind: Of the JSON file, see :mod:`mmsw.json_file`.
         text: The report as Markdown.
-        draw: Writes the picture.
+        draw: Writes the picture; ``None`` for none.
     """
     write_text(Path(out, 'benchmark.md'), text)
     write_json(Path(out, 'benchmark.json'), kind, result)
+    if draw is None:
+        return
     try:
         import matplotlib.figure  # noqa: F401
     except ImportError:

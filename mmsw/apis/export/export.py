@@ -219,7 +219,7 @@ def _write(source: _Source, file: Path, plan: ExportPlan, progress: Callable[[st
     )
     if is_int8:
         progress(f'calibrating on {source.calibration.source}')
-        quantise(file, plan.format, source.calibration, source.program)
+        quantise(file, source.calibration)
 
 
 def _example(source: _Source, plan: ExportPlan) -> Tensor:

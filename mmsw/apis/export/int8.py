@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from mmengine.config import Config
 
-from mmsw.deploy.export import Program
+from mmsw.deploy.export.quantize import quantize
 from mmsw.errors import UsageError
 
 from .exported_model import ExportedModel
@@ -56,16 +56,11 @@ def calibration_of(plan: ExportPlan, cfg: Config, eager: ExportedModel) -> Calib
     return Calibration(tuple(eager.inputs(samples.images)), samples.source)
 
 
-def quantise(file: Path, format: str, calibration: Calibration, program: Program) -> None:
-    """Make a file in float32 one in int8, in place.
+def quantise(file: Path, calibration: Calibration) -> None:
+    """Make an ONNX file in float32 one in int8, in place.
 
     Args:
         file: What ``write_program`` wrote.
-        format: Of the file.
         calibration: Inputs of the program.
-        program: That the file was made of.
-
-    Raises:
-        UsageError: If the format has no int8.
     """
-    raise UsageError(f'precision int8 of format {format} is not there yet')
+    quantize(file, file, calibration.inputs)

@@ -77,6 +77,8 @@ def plan_export(
         raise UsageError(
             f'{path} does not fit format {format}, whose files end with {FORMATS[format].suffix}'
         )
+    if precision == 'int8' and format != 'onnx':
+        raise UsageError(f'int8 is there for format onnx, not for {format}')
     plan = ExportPlan(
         path=path,
         format=format,

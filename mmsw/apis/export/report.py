@@ -18,6 +18,7 @@ from .timing import Timing
 from .verify import Verification
 
 _COLUMN, _WIDTH = 21, 96  # of the text, in characters
+_KINDS = 20  # of operators that are named
 _UNITS = {'boxes': ' pixels', 'scores': '', 'masks': ''}
 
 
@@ -67,7 +68,7 @@ class ExportReport:
     def __str__(self) -> str:
         meta, contents = self.metadata, self.contents
         size = 'any height and width' if meta.size is None else f'{meta.size[0]} x {meta.size[1]}'
-        operators = listed([f'{number} {name}' for name, number in contents.operators.items()], 20)
+        operators = _operators(contents.operators)
         rows = [
             ('model', f'{meta.model}, {meta.task}, {len(meta.classes)} classes'),
             ('format', f'{self.format} in {meta.precision}, for {FORMATS[self.format].runtime}'),
@@ -78,7 +79,7 @@ class ExportReport:
             ('weights, checkpoint', str(self.checkpoint_weights)),
             ('weights, folded', str(self.folded_weights)),
             ('weights, file', str(Weights(contents.weights, contents.zeros))),
-            ('operators', f'{sum(contents.operators.values())}: {operators} kinds'),
+            ('operators', f'{sum(contents.operators.values())}: {operators}'),
             *self._verified(),
             *self._timed(),
         ]
@@ -105,24 +106,21 @@ class ExportReport:
         for name, error in found.result_errors.items():
             yield f'error of {name}', f'{error.largest:.1e}{_UNITS[name]} in results'
         if found.mask_pixels.total:
-            yield (
-                'masks',
-                (
-                    f'{found.mask_pixels.changed:,} of {found.mask_pixels.total:,} pixels are not in '
-                    'both masks of an object'
-                ),
-            )
+            pixels = found.mask_pixels
+            text = f'{pixels.changed:,} of {pixels.total:,} pixels of masks are on one side alone'
+            yield 'masks', text
         for problem in found.problems:
             yield 'FAILED', problem
 
     def _timed(self) -> Iterator[tuple[str, str]]:
         time = self.timing
         if time is not None:
+            here, there = (' x '.join(map(str, size)) for size in (time.size, time.torch_size))
             yield (
                 'time per image',
-                f'{1e3 * time.seconds:.1f} ms, PyTorch folded {1e3 * time.torch_seconds:.1f} ms: '
-                f'{time.ratio:.2f} times as long ({time.size[0]} x {time.size[1]}, '
-                f'{time.threads} thread{"s" * (time.threads > 1)}, medians of {time.rounds} runs '
+                f'{1e3 * time.seconds:.1f} ms at {here}, PyTorch folded '
+                f'{1e3 * time.torch_seconds:.1f} ms at {there}: {time.ratio:.2f} times as long '
+                f'({time.threads} thread{"s" * (time.threads > 1)}, medians of {time.rounds} runs '
                 'in turns)',
             )
 
@@ -130,6 +128,11 @@ class ExportReport:
         if self.passed:
             return f'wrote {os.fspath(self.path)}'
         return f'{os.fspath(self.path)} was not written: its results are not those of the model'
+
+
+def _operators(counts: dict[str, int]) -> str:
+    kinds = ' kinds' if len(counts) > _KINDS else ''
+    return listed([f'{number} {name}' for name, number in counts.items()], _KINDS) + kinds
 
 
 def _density(share: float | None) -> str:

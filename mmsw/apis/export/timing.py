@@ -25,7 +25,8 @@ class Timing:
     """Medians of runs that took turns.
 
     Attributes:
-        size: Height and width of the prepared image.
+        size: Height and width of the prepared image, with the border of a file for one size.
+        torch_size: Height and width of the image as PyTorch takes it.
         seconds: Of the file, from the prepared image to its result.
         torch_seconds: Of the folded model, likewise.
         rounds: Runs of each.
@@ -33,6 +34,7 @@ class Timing:
     """
 
     size: tuple[int, int]
+    torch_size: tuple[int, int]
     seconds: float
     torch_seconds: float
     rounds: int
@@ -69,8 +71,12 @@ def time_beside(
                 run()
                 found.append(time.perf_counter() - begin)
         used = torch.get_num_threads()
-    size = tuple(prepare_image(exported, image).packed['inputs'].shape[1:])
-    return Timing(size, *map(statistics.median, seconds), len(seconds[0]), used)
+    sizes = [
+        tuple(prepare_image(model, image).packed['inputs'].shape[1:])
+        for model in (exported, folded)
+    ]
+    sizes[0] = exported.metadata.size or sizes[0]
+    return Timing(*sizes, *map(statistics.median, seconds), len(seconds[0]), used)
 
 
 def _run(model: nn.Module, image: Image) -> Callable[[], object]:

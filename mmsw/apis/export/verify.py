@@ -126,7 +126,7 @@ def _compare_outputs(
     limits: Limits,
 ) -> None:
     given, expected = exported.raw(batch), eager.raw(batch)
-    found.sizes.append((len(batch), *batch[0].shape[1:]))
+    found.sizes.append((len(batch), *(exported.metadata.size or batch[0].shape[1:])))
     if exported.metadata.task == 'detection':
         errors, changes = object_errors(given, expected, limits.least_score)
         found.outputs += changes
