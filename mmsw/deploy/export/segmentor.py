@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from typing import Any
 
 from mmseg.models import EncoderDecoder
@@ -14,7 +13,6 @@ from torch import Tensor, nn
 from mmsw.errors import UsageError
 
 from .model_copy import sharing_copy
-from .padding import Padding
 from .program import Program
 
 _FOR_TRAINING = ('auxiliary_head', 'data_preprocessor')
@@ -37,7 +35,7 @@ class SegmentorProgram(Program):
     """A segmentor up to its logits ``[B, K, H, W]``, at the size of the images.
 
     Where the test mode is ``'slide'``, the images are crops: who runs the program does with them
-    what ``slide_inference`` of mmseg does.
+    what ``slide_inference`` of mmseg does. It also pads, where the data preprocessor does.
 
     Args:
         model: A segmentor; the program shares its tensors.
@@ -51,9 +49,8 @@ class SegmentorProgram(Program):
     def __init__(self, model: EncoderDecoder) -> None:
         super().__init__()
         self.settings = _settings(model)
-        whole = self.settings['mode'] == 'whole'
-        self.padding = _padding(model) if whole else Padding()
         self.model = sharing_copy(model, without=_FOR_TRAINING)
+        self.eval()
 
     @property
     def description(self) -> str:
@@ -63,12 +60,8 @@ class SegmentorProgram(Program):
 
     def forward(self, image: Tensor) -> Tensor:
         """Logits of images ``[B, C, H, W]``."""
-        height, width = image.shape[2:]
-        padded = self.padding(image)
-        metas = [dict(img_shape=padded.shape[2:]) for _ in range(1)]
         with _resizing_unwatched():
-            logits = self.model.encode_decode(padded, metas)
-        return logits if self.padding.is_none else logits[:, :, :height, :width]
+            return self.model.encode_decode(image, [dict(img_shape=image.shape[2:])])
 
 
 def _settings(model: EncoderDecoder) -> dict[str, Any]:
@@ -77,9 +70,6 @@ def _settings(model: EncoderDecoder) -> dict[str, Any]:
     if mode == 'slide':
         for name in ('crop_size', 'stride'):
             settings[name] = [int(side) for side in model.test_cfg[name]]
-        padding = _padding(model)
-        if not padding.is_none:  # comes before the crops
-            settings['padding'] = asdict(padding)
     elif mode != 'whole':
         raise UsageError(
             f'the test mode {mode!r} of a {type(model).__name__} cannot be exported: '
@@ -88,12 +78,6 @@ def _settings(model: EncoderDecoder) -> dict[str, Any]:
     if model.out_channels == 1:
         settings['threshold'] = float(_heads(model)[-1].threshold)
     return settings
-
-
-def _padding(model: EncoderDecoder) -> Padding:
-    preprocessor = model.data_preprocessor
-    options = getattr(preprocessor, 'test_cfg', None)
-    return Padding.of(options, getattr(preprocessor, 'pad_val', 0))
 
 
 def _heads(model: EncoderDecoder) -> list[nn.Module]:
