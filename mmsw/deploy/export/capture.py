@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import warnings
-<<<<<<< HEAD
 from contextlib import nullcontext
-=======
->>>>>>> xa
 
 import torch
 from torch import Tensor
@@ -15,10 +12,7 @@ from torch.export import Dim, ExportedProgram
 from mmsw.errors import UsageError
 from mmsw.wording import short
 
-<<<<<<< HEAD
 from .pooling import ExactPooling
-=======
->>>>>>> xa
 from .program import Program
 
 # Names of the axes of an image that may stay open, and their largest size.
@@ -35,23 +29,16 @@ def open_axes(program: Program, dynamic: bool) -> dict[int, str]:
 
 
 @torch.no_grad()
-<<<<<<< HEAD
 def capture(
     program: Program, example: Tensor, dynamic: bool, for_torch: bool = False
 ) -> ExportedProgram:
-=======
-def capture(program: Program, example: Tensor, dynamic: bool) -> ExportedProgram:
->>>>>>> xa
     """The graph of a program, in operators of PyTorch.
 
     Args:
         program: In evaluation mode.
         example: An image ``[B, C, H, W]`` on the device of the program.
         dynamic: Whether batch (if the program takes one), height and width stay open.
-<<<<<<< HEAD
         for_torch: Whether PyTorch will run it. Otherwise adaptive pooling is written out.
-=======
->>>>>>> xa
 
     Raises:
         UsageError: If PyTorch cannot make a graph of it, or not for open sizes.
@@ -60,12 +47,8 @@ def capture(program: Program, example: Tensor, dynamic: bool) -> ExportedProgram
     if 0 in axes and len(example) == 1:  # PyTorch takes a size of 1 for a fixed one
         example = example.expand(2, -1, -1, -1).contiguous()
     sizes = {axis: _dim(name, program.smallest) for axis, name in axes.items()}
-<<<<<<< HEAD
     pooling = nullcontext() if for_torch else ExactPooling()
     with warnings.catch_warnings(), pooling:
-=======
-    with warnings.catch_warnings():
->>>>>>> xa
         warnings.simplefilter('ignore')  # what it says concerns those who wrote the model
         try:
             graph = torch.export.export(

@@ -1,17 +1,11 @@
 """Adaptive average pooling in operators that every runtime has, for maps of any size.
 
-<<<<<<< HEAD
 Exporters know the intervals of adaptive pooling for one size alone. Where sizes stay open, that of
 PyTorch writes those of the example into the file, and the file is wrong at every other size.
-=======
-Exporters know the intervals of adaptive pooling for one size alone. Where sizes stay open, PyTorch's
-writes those of the example into the file, and the file is wrong at every other size.
->>>>>>> xa
 """
 
 from __future__ import annotations
 
-<<<<<<< HEAD
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -20,17 +14,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.modules.utils import _pair
 from torch.overrides import TorchFunctionMode
-=======
-import torch
-from torch import Tensor
->>>>>>> xa
 
 
 def interval_means(size: int | torch.SymInt, parts: int, device: torch.device) -> Tensor:
     """What averages ``size`` values to ``parts`` means, as a matrix ``[parts, size]``, float32.
 
     Mean ``i`` is over ``[floor(i * size / parts), ceil((i + 1) * size / parts))``, as in
-<<<<<<< HEAD
     ``torch.nn.AdaptiveAvgPool2d``. Whole numbers are compared instead of divided: ``p`` is inside
     where ``i * size < parts * (p + 1)`` and ``parts * p < (i + 1) * size``.
     """
@@ -43,25 +32,10 @@ def interval_means(size: int | torch.SymInt, parts: int, device: torch.device) -
 
 def adaptive_average_pool(input: Tensor, output_size: int | Sequence[int | None]) -> Tensor:
     """``torch.nn.functional.adaptive_avg_pool2d``, exact for maps ``[..., H, W]`` of every size.
-=======
-    ``torch.nn.AdaptiveAvgPool2d``.
-    """
-    part = torch.arange(parts, device=device).unsqueeze(1)
-    position = torch.arange(size, device=device)
-    start = part * size // parts
-    stop = ((part + 1) * size + parts - 1) // parts
-    inside = (position >= start) & (position < stop)
-    return inside.float() / (stop - start)
-
-
-def adaptive_average_pool(x: Tensor, output_size: list[int]) -> Tensor:
-    """Average pooling of maps ``[..., H, W]`` to ``output_size``, exact for every size.
->>>>>>> xa
 
     The rows are averaged first, then the columns, by two products with small matrices. Half
     precision is averaged in float32 and rounded once.
     """
-<<<<<<< HEAD
     x, sides = input, zip(_pair(output_size), input.shape[-2:], strict=True)
     height, width = (side if wanted is None else wanted for wanted, side in sides)
     if height == width == 1:
@@ -84,16 +58,3 @@ class ExactPooling(TorchFunctionMode):
         if func is F.adaptive_avg_pool2d:
             func = adaptive_average_pool
         return func(*args, **(kwargs or {}))
-=======
-    height, width = output_size
-    if height == width == 1:
-        return x.mean((-2, -1), keepdim=True)
-    wide = x.float()
-    rows = interval_means(x.shape[-2], height, x.device)
-    columns = interval_means(x.shape[-1], width, x.device)
-    return (rows @ wide @ columns.T).to(x.dtype)
-
-
-# For ``torch.export.ExportedProgram.run_decompositions``.
-POOLING = {torch.ops.aten.adaptive_avg_pool2d.default: adaptive_average_pool}
->>>>>>> xa
