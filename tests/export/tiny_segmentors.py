@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor, nn
 
@@ -28,7 +28,7 @@ _KERNELS = dict(big_kernels=(9, 7, 5, 5), norm_cfg=_NORM)
 BACKBONES: dict[str, dict[str, Any]] = {
     'v2': dict(type='ShiftWiseNet', version='v2', arch=_ARCH, **_KERNELS),
     'v1': dict(type='ShiftWiseNet', version='v1', arch=_ARCH, **_KERNELS),
-    'slak': dict(type='SLaK', arch=_ARCH, **_KERNELS),
+    'slak': dict(type='SLaK', arch=_ARCH, width_factor=1.0, **_KERNELS),
     'resnet': dict(
         type='ResNetV1c', depth=18, base_channels=4, stem_channels=4, out_indices=(0, 1, 2, 3),
         norm_cfg=_NORM,
@@ -52,8 +52,8 @@ def segmentor(backbone: str, folded: bool = True, test: Any = None, **head: Any)
         type='UPerHead', in_channels=widths, in_index=[0, 1, 2, 3], channels=8, dropout_ratio=0.0,
         num_classes=CLASSES, norm_cfg=_NORM, align_corners=False, **pools,
     )  # fmt: skip
-    cfg = dict(
-        type='mmseg.EncoderDecoder',
+    cfg = ConfigDict(
+        type='EncoderDecoder',
         data_preprocessor=dict(type='SegDataPreProcessor'),
         backbone=BACKBONES[backbone],
         decode_head={**decode_head, **head},

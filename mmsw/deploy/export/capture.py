@@ -7,6 +7,7 @@ from contextlib import nullcontext
 
 import torch
 from torch import Tensor
+from torch._dynamo.exc import UserError, UserErrorType
 from torch.export import Dim, ExportedProgram
 
 from mmsw.errors import UsageError
@@ -55,12 +56,16 @@ def capture(
                 program, (example,), dynamic_shapes=(sizes,) if sizes else None
             )
         except Exception as error:  # it fails in many ways
-            sizes = 'any size' if dynamic else f'{example.shape[2]} x {example.shape[3]} pixels'
-            raise UsageError(
-                f'the {program.description} cannot be exported for images of {sizes}: PyTorch '
-                f'makes no graph of it ({short(error)})'
-            ) from error
+            raise UsageError(_refusal(program, example, dynamic, error)) from error
     return graph
+
+
+def _refusal(program: Program, example: Tensor, dynamic: bool, error: Exception) -> str:
+    sizes = 'any size' if dynamic else f'{example.shape[2]} x {example.shape[3]} pixels'
+    text = f'the {program.description} cannot be exported for images of {sizes}: '
+    if isinstance(error, UserError) and error.error_type is UserErrorType.CONSTRAINT_VIOLATION:
+        return text + 'a part of it takes some sizes only; export it for one size'
+    return text + f'PyTorch makes no graph of it ({short(error)})'
 
 
 def _dim(name: str, smallest: int) -> Dim:
