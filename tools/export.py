@@ -72,6 +72,12 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         'of the config)',
     )
     parser.add_argument(
+        '--keep-float',
+        metavar='REGEX',
+        help='weights in whose name it is found stay float32 in int8, beside those that do anyway, '
+        'e.g. decode_head',
+    )
+    parser.add_argument(
         '--overwrite', action='store_true', help='replace a file that exists already'
     )
     parser.add_argument(
@@ -115,6 +121,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             precision=args.precision,
             verify=args.verify or not args.no_verify,
             calibrate=args.calibrate,
+            keep_float=args.keep_float,
             cfg_options=args.cfg_options,
             overwrite=args.overwrite,
             threads=args.threads,

@@ -18,6 +18,7 @@ MORE = (
     'mmsw.analysis.receptive_field',
     'mmsw.analysis.sparsity',
     'mmsw.deploy',
+    'mmsw.deploy.export',
 )
 # The function has the name of its module, which is what static analysis finds under it.
 WRITTEN = {'mmsw.apis.inference': 'mmsw.apis.inference.inference'}

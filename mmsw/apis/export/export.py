@@ -28,7 +28,7 @@ from ..inference import init_model
 from ..window_settings import overlap_threshold
 from .exported_model import ExportedModel
 from .image_rule import for_one_size, image_rule_of
-from .int8 import Calibration, calibration_of, quantise
+from .int8 import Calibration, calibration_of, write_int8
 from .plan import ExportPlan, plan_export
 from .report import ExportReport, Weights
 from .sample_images import SampleImages, prepared, sample_images
@@ -51,6 +51,7 @@ def export_model(
     verify: bool | str | os.PathLike[str] = True,
     *,
     calibrate: str | os.PathLike[str] | None = None,
+    keep_float: str | None = None,
     cfg_options: dict[str, Any] | None = None,
     overwrite: bool = False,
     threads: int | None = None,
@@ -76,6 +77,8 @@ def export_model(
             of the config, and random ones where those are not on this machine.
         calibrate: Folder of images that int8 takes the ranges of values from; ``None`` for training
             images of the config.
+        keep_float: Regular expression for names of weights that int8 leaves in float32, beside
+            those that it leaves anyway, see :func:`mmsw.deploy.export.quantize`.
         cfg_options: Changes to the config, dotted key -> value.
         overwrite: Replace a file that is there.
         threads: That compute in the comparison; ``None`` for as many as torch has.
@@ -99,6 +102,7 @@ def export_model(
         precision=precision,
         verify=verify,
         calibrate=calibrate,
+        keep_float=keep_float,
         overwrite=overwrite,
         threads=threads,
     )
@@ -162,7 +166,7 @@ def _load(
         outputs=program.outputs,
         batched=program.batched and plan.size is None,
         size=plan.size,
-        smallest=program.smallest,
+        smallest=program.smallest if plan.size is None else 1,
         precision=plan.precision,
         config=Path(config_name(cfg)).name,
         model=program.description,
@@ -174,8 +178,23 @@ def _load(
         samples = sample_images(plan.verify_images, cfg, _LOADERS, most, model)
         prepared(model, samples.images)  # what cannot be read is told before anything is written
     eager = ExportedModel(EagerProgram(program, metadata))
+    if samples is not None:
+        _check_samples(samples, eager)
     calibration = calibration_of(plan, cfg, eager)
     return _Source(model, folded, program, eager, samples, calibration)
+
+
+def _check_samples(samples: SampleImages, eager: ExportedModel) -> None:
+    """Say what cannot be compared before anything is written."""
+    least = eager.metadata.smallest
+    for item in prepared(eager, samples.images):
+        height, width = item.packed['inputs'].shape[1:]
+        if min(height, width) < least:
+            raise UsageError(
+                f'{item.name} comes to the model with {height} x {width} pixels, and a file for '
+                f'any size takes {least} x {least} or more: resize images to more in '
+                f'test_pipeline, or give --size {height} {width}'
+            )
 
 
 def _settings(program: Program, model: nn.Module) -> dict[str, Any]:
@@ -191,11 +210,6 @@ def _for_one_size(rule: ImageRule, size: tuple[int, int], program: Program) -> I
             f'size {size[0]} {size[1]} does not fit the segmentor, which slides a window of '
             f'{crop[0]} x {crop[1]} pixels: give --size {crop[0]} {crop[1]}, or leave it out'
         )
-    if min(size) < program.smallest:
-        raise UsageError(
-            f'size {size[0]} {size[1]} is too small: the model takes images of '
-            f'{program.smallest} x {program.smallest} pixels or more'
-        )
     uneven = [side for side in size if side % program.divisor]
     if uneven:
         raise UsageError(
@@ -208,10 +222,11 @@ def _write(source: _Source, file: Path, plan: ExportPlan, progress: Callable[[st
     size = 'any size' if plan.size is None else f'{plan.size[0]} x {plan.size[1]} pixels'
     progress(f'writing {plan.path.name}: {plan.format} in {plan.precision} for images of {size}')
     is_int8 = plan.precision == 'int8'
+    written = file.with_name(f'float32_{file.stem}.onnx') if is_int8 else file
     write_program(
         source.program,
-        file,
-        format=plan.format,
+        written,
+        format='onnx' if is_int8 else plan.format,
         example=_example(source, plan),
         dynamic=plan.size is None,
         precision='float32' if is_int8 else plan.precision,
@@ -219,11 +234,14 @@ def _write(source: _Source, file: Path, plan: ExportPlan, progress: Callable[[st
     )
     if is_int8:
         progress(f'calibrating on {source.calibration.source}')
-        quantise(file, source.calibration)
+        write_int8(written, file, source.calibration, plan.keep_float)
 
 
 def _example(source: _Source, plan: ExportPlan) -> Tensor:
-    size = plan.size or tuple(max(side, source.program.smallest) for side in _EXAMPLE)
+    size = plan.size
+    if size is None:
+        height = max(_EXAMPLE[0], source.program.smallest)
+        size = height, height + _EXAMPLE[1] - _EXAMPLE[0]  # two sides that are not taken for one
     number = 2 if source.metadata.batched else 1
     generator = torch.Generator().manual_seed(0)
     return torch.randn(number, source.metadata.image.channels, *size, generator=generator)
@@ -233,7 +251,9 @@ def _examine(
     source: _Source, file: Path, plan: ExportPlan, progress: Callable[[str], None]
 ) -> ExportReport:
     """Open what was written, and compare it."""
-    exported = ExportedModel(open_program(file, plan.threads))
+    opened = open_program(file, plan.threads)
+    opened.path = os.fspath(plan.path)  # for messages: the file has another name so far
+    exported = ExportedModel(opened)
     verification = timing = None
     if source.samples is not None:
         progress(f'comparing with PyTorch on {source.samples.source}')

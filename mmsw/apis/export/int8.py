@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from mmengine.config import Config
 
-from mmsw.deploy.export.quantize import quantize
+from mmsw.deploy.export import quantize
 from mmsw.errors import UsageError
 
 from .exported_model import ExportedModel
@@ -56,11 +56,13 @@ def calibration_of(plan: ExportPlan, cfg: Config, eager: ExportedModel) -> Calib
     return Calibration(tuple(eager.inputs(samples.images)), samples.source)
 
 
-def quantise(file: Path, calibration: Calibration) -> None:
-    """Make an ONNX file in float32 one in int8, in place.
+def write_int8(whole: Path, file: Path, calibration: Calibration, keep_float: str | None) -> None:
+    """Write a file in int8.
 
     Args:
-        file: What ``write_program`` wrote.
+        whole: The ONNX file in float32 that it is made from; its metadata are those of the file.
+        file: File to write: ``.onnx``, or ``.xml`` for OpenVINO.
         calibration: Inputs of the program.
+        keep_float: As of :func:`mmsw.deploy.export.quantize`.
     """
-    quantize(file, file, calibration.inputs)
+    quantize(whole, file, calibration.inputs, keep_float=keep_float)

@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mmsw.deploy.export.formats import FORMATS, PRECISIONS, check_packages
 from mmsw.errors import UsageError
@@ -29,6 +30,7 @@ class ExportPlan:
         verify_images: Image files to compare them on; ``None`` for those of the config.
         calibration_images: Image files that int8 takes the ranges of values from; ``None`` for
             those of the config.
+        keep_float: Regular expression for weights that int8 leaves in float32.
         overwrite: Whether a file that is there is replaced.
         threads: That compute; ``None`` for as many as torch has.
     """
@@ -40,6 +42,7 @@ class ExportPlan:
     verify: bool
     verify_images: tuple[str, ...] | None
     calibration_images: tuple[str, ...] | None
+    keep_float: str | None
     overwrite: bool
     threads: int | None
 
@@ -60,6 +63,7 @@ def plan_export(
     precision: str = 'float32',
     verify: bool | str | os.PathLike[str] = True,
     calibrate: str | os.PathLike[str] | None = None,
+    keep_float: str | None = None,
     overwrite: bool = False,
     threads: int | None = None,
 ) -> ExportPlan:
@@ -77,8 +81,8 @@ def plan_export(
         raise UsageError(
             f'{path} does not fit format {format}, whose files end with {FORMATS[format].suffix}'
         )
-    if precision == 'int8' and format != 'onnx':
-        raise UsageError(f'int8 is there for format onnx, not for {format}')
+    if (format, precision) == ('torch', 'int8'):
+        raise UsageError('format torch has no int8: choose format onnx or openvino')
     plan = ExportPlan(
         path=path,
         format=format,
@@ -87,6 +91,7 @@ def plan_export(
         verify=bool(verify),
         verify_images=None if isinstance(verify, bool) else _images(verify),
         calibration_images=_calibration(calibrate, precision),
+        keep_float=_only_int8('keep_float', keep_float, precision),
         overwrite=overwrite,
         threads=threads,
     )
@@ -124,11 +129,14 @@ def _images(folder: str | os.PathLike[str]) -> tuple[str, ...]:
 
 
 def _calibration(folder: str | os.PathLike[str] | None, precision: str) -> tuple[str, ...] | None:
-    if folder is None:
-        return None
-    if precision != 'int8':
-        raise UsageError(f'calibrate is for precision int8, and this is {precision}: leave it out')
-    return _images(folder)
+    folder = _only_int8('calibrate', folder, precision)
+    return None if folder is None else _images(folder)
+
+
+def _only_int8(name: str, value: Any, precision: str) -> Any:
+    if value is not None and precision != 'int8':
+        raise UsageError(f'{name} is for precision int8, and this is {precision}: leave it out')
+    return value
 
 
 def _check_free(plan: ExportPlan) -> None:

@@ -65,7 +65,9 @@ def table_of(rows: Sequence[Row]) -> list[str]:
         ('spread', lambda row: f'{row["spread"]:.0%}'),
         ('n', lambda row: str(row['samples'])),
     ]
-    return table([head for head, _ in columns], [[cell(row) for _, cell in columns] for row in rows])
+    return table(
+        [head for head, _ in columns], [[cell(row) for _, cell in columns] for row in rows]
+    )
 
 
 def _outputs(rows: Sequence[Row]) -> list[str]:

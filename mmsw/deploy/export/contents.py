@@ -42,15 +42,20 @@ def contents_of(path: str | os.PathLike[str]) -> FileContents:
         path: A file that ``write_program`` wrote; for OpenVINO the ``.xml``.
     """
     path = Path(path)
-    parts = [path, path.with_suffix('.bin')] if format_of(path) == 'openvino' else [path]
     operators, constants = _READERS[format_of(path)](path)
     weights, zeros = count_zeros(constants)
     return FileContents(
-        sum(part.stat().st_size for part in parts),
+        file_bytes(path),
         dict(Counter(operators).most_common()),
         weights,
         zeros,
     )
+
+
+def file_bytes(path: Path) -> int:
+    """Bytes of an exported file; of an OpenVINO model those of both its files."""
+    parts = [path, path.with_suffix('.bin')] if format_of(path) == 'openvino' else [path]
+    return sum(part.stat().st_size for part in parts)
 
 
 def count_zeros(arrays: Iterable[np.ndarray | Tensor]) -> tuple[int, int]:

@@ -93,6 +93,7 @@ class OneStageProgram(DetectorProgram):
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
         rule = model.test_cfg
+        self.smallest = _smallest(model.bbox_head)
         self.scan = AnchorScan(model.bbox_head, rule.nms_pre, rule.get('score_thr', 0))
         self.least = rule.get('min_bbox_size', -1)
         self.suppression = suppression_of(rule)
@@ -113,6 +114,7 @@ class TwoStageProgram(DetectorProgram):
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
         rule = model.test_cfg.rpn
+        self.smallest = _smallest(model.rpn_head)
         self.scan = AnchorScan(model.rpn_head, rule.nms_pre, ABSENT / 2)
         self.least = rule.get('min_bbox_size', -1)
         self.proposing = suppression_of(rule)
@@ -151,3 +153,11 @@ def suppression_of(rule: Any) -> Suppression:
     return Suppression(
         rule.nms.iou_threshold, rule.max_per_img, rule.nms.get('class_agnostic', False)
     )
+
+
+def _smallest(head: nn.Module) -> int:
+    """Least side for which the coarsest map has more than one row.
+
+    PyTorch tells a map of one row or column from the others where sizes are open.
+    """
+    return max(max(stride) for stride in head.prior_generator.strides) + 1

@@ -74,7 +74,7 @@ class ExportedProgram(ABC):
         if min(shape[2:]) < meta.smallest:
             raise DataError(
                 f'{self.path} takes images of {meta.smallest} x {meta.smallest} pixels or more, '
-                f'got {shape[2]} x {shape[3]}'
+                f'got {shape[2]} x {shape[3]}; one that is exported with --size takes smaller ones'
             )
         if shape[0] > 1 and not meta.batched:
             raise DataError(f'{self.path} takes one image at a time, got {shape[0]}')
@@ -114,6 +114,8 @@ class _Onnx(ExportedProgram):
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+        # its threads would wait at full speed, and keep what runs beside it from the processor
+        options.add_session_config_entry('session.intra_op.allow_spinning', '0')
         options.log_severity_level = 3  # errors; its warnings are about its own optimisations
         with _damage_named(path):
             session = onnxruntime.InferenceSession(

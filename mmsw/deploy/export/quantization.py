@@ -12,6 +12,7 @@ overflow, and nothing would tell.
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +24,8 @@ from mmsw.errors import DataError, MmswError, UsageError
 from mmsw.whole_file import write_whole
 from mmsw.wording import short
 
-from .formats import check_packages
+from .contents import file_bytes
+from .formats import check_packages, format_of
 from .int8_layers import KINDS, layers_of
 from .metadata import KEY, ExportMetadata
 from .products import products_as_convolutions
@@ -61,11 +63,12 @@ def quantize(
     keep_float: str | None = None,
     weight_bits: int = 7,
 ) -> QuantizationReport:
-    """Make an ONNX file in float32 one in int8.
+    """Make an ONNX file in float32 one in int8, for onnxruntime or OpenVINO.
 
     Args:
         path_in: A ``.onnx`` file of :func:`mmsw.apis.export_model` in float32.
-        path_out: File to write; it may be the same one.
+        path_out: File to write; it may be the same one. ``.xml`` stands for an OpenVINO model of
+            the same layers, scales and offsets, with a ``.bin`` beside it.
         images: Inputs ``[B, C, H, W]`` float32, as the file takes them; they are read one by one.
         keep_float: Regular expression for weights that stay in float32, beside those that do
             anyway: the depthwise convolutions, the first and last layers, the channel attention.
@@ -75,7 +78,9 @@ def quantize(
         UsageError: If a package is missing, there are no images, or an option is wrong.
         DataError: If the file is not what was expected, or does not take an image.
     """
-    check_packages(('onnx', 'onnxruntime'), 'precision int8')
+    out = Path(path_out)
+    is_onnx = format_of(out) == 'onnx'
+    check_packages(('onnx', 'onnxruntime', *([] if is_onnx else ['openvino'])), 'precision int8')
     if weight_bits not in (7, 8):
         raise UsageError(f'weight_bits must be 7 or 8, got {weight_bits}')
     model = _read(path_in)
@@ -95,14 +100,20 @@ def quantize(
                 f'an operator has no such form ({short(error)})'
             ) from error
 
-    write_whole(Path(path_out), write)
+    if is_onnx:
+        write_whole(out, write)
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            between = Path(folder, 'int8.onnx')
+            write(between)
+            _as_openvino(between, out)
     names = dict.fromkeys(layer.weight for layer in layers if not layer.reason)
     return QuantizationReport(
         tuple(names),
         {layer.weight: layer.reason for layer in kept},
         counted.number,
         bytes_before,
-        os.path.getsize(path_out),
+        file_bytes(out),
     )
 
 
@@ -175,6 +186,17 @@ def _without_weight(model: onnx.ModelProto) -> list[str]:
         for node in model.graph.node
         if node.op_type in KINDS and node.input[1] not in constants
     ]
+
+
+def _as_openvino(file: Path, out: Path) -> None:
+    """Write an ONNX file as an OpenVINO model."""
+    import onnx
+
+    from .writers.openvino_file import write_openvino
+
+    model = onnx.load(file)
+    (told,) = (entry.value for entry in model.metadata_props if entry.key == KEY)
+    write_openvino(model, out, ExportMetadata.from_text(told, file), half_weights=False)
 
 
 def _in_int8(text: str, path: Path) -> str:

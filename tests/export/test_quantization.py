@@ -15,7 +15,7 @@ from small_onnx import METADATA, model_of, run, small_network  # noqa: E402
 
 from mmsw.deploy.export.int8_layers import layers_of  # noqa: E402
 from mmsw.deploy.export.metadata import KEY, ExportMetadata  # noqa: E402
-from mmsw.deploy.export.quantize import quantize  # noqa: E402
+from mmsw.deploy.export.quantization import quantize  # noqa: E402
 from mmsw.errors import DataError, UsageError  # noqa: E402
 
 IN_INT8 = {'middle.weight', 'expand_weight_taps', 'reduce_weight_taps'}
