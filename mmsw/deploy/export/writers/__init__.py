@@ -8,11 +8,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mmsw.errors import UsageError
 from mmsw.whole_file import write_whole
 
 from ..capture import capture, open_axes
-from ..formats import FORMATS, check_packages
+from ..formats import FORMATS, check_packages, check_precision
 from ..metadata import ExportMetadata
 from ..program import Program
 from .onnx_file import onnx_model
@@ -43,16 +42,18 @@ def write_program(
             than one image. Otherwise they are those of the example.
         metadata: Stored in the file.
         precision: ``'float32'``, ``'float16'`` or ``'bfloat16'``: of weights and arithmetic.
-            Images and outputs are float32 in each.
+            OpenVINO computes in float32 with weights of float16. Images and outputs are float32.
 
     Raises:
-        UsageError: If a package is missing, or the format cannot hold the program; names it.
+        UsageError: If a package is missing, the format does not run in the precision, or it cannot
+            hold the program; names it.
     """
+    check_precision(format, precision)
     check_packages(FORMATS[format].writes, f'format {format}')
-    if precision not in _TYPES:
-        raise UsageError(f'precision must be one of {", ".join(_TYPES)}, got {precision!r}')
     path = Path(path)
-    program = program.for_format(format).in_precision(_TYPES[precision])
+    half_weights = (format, precision) == ('openvino', 'float16')
+    dtype = torch.float32 if half_weights else _TYPES[precision]
+    program = program.for_format(format).in_precision(dtype)
     graph = capture(program, example, dynamic, for_torch=format == 'torch')
     if format == 'torch':
         write_torch(graph, path, metadata)
@@ -61,7 +62,7 @@ def write_program(
     if format == 'onnx':
         write_whole(path, lambda file: file.write_bytes(model.SerializeToString()))
     else:
-        write_openvino(model, path, metadata)
+        write_openvino(model, path, metadata, half_weights)
 
 
 __all__ = ['write_program']
