@@ -46,7 +46,7 @@ class Tiny(Program):
 
     task = 'segmentation'
     outputs = ('logits',)
-    settings = {'mode': 'whole'}  # noqa: RUF012
+    settings = {'mode': 'whole'}
 
     def __init__(self) -> None:
         super().__init__()
@@ -76,10 +76,9 @@ def test_a_pt2_file_runs_without_this_package(tmp_path: Path) -> None:
     write(program, tmp_path / 'a.pt2', 'torch')
     images = [torch.randn(shape) for shape in SHAPES]
     torch.save(images, tmp_path / 'images')
-    done = subprocess.run(
-        [sys.executable, '-c', _ALONE, *map(str, (tmp_path / 'a.pt2', tmp_path / 'images', tmp_path / 'found'))],
-        capture_output=True, text=True, timeout=300, cwd=tmp_path,
-    )  # fmt: skip
+    files = [str(tmp_path / name) for name in ('a.pt2', 'images', 'found')]
+    command = [sys.executable, '-c', _ALONE, *files]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
     assert ExportMetadata.from_text(done.stdout, 'a.pt2') == metadata_of(program)
     for image, found in zip(images, torch.load(tmp_path / 'found'), strict=True):

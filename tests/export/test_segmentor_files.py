@@ -131,8 +131,27 @@ def test_operators_that_folding_removes_are_not_in_the_graph(written) -> None:
         tuple(node.attribute[0].ints) for node in nodes if node.op_type == 'Transpose'
     )
     assert transposed == {(0, 1, 3, 2): 2 * blocks, (0, 2, 1): 2 * norms + blocks, (1, 0): pools}
-    assert count['Gelu'] == 5
+    assert count['Gelu'] == 5  # of each block, and of the stem
     assert count['Conv'] == 2 * blocks + 5 + 4 + 1 + 3 + 3 + 1 + 1
+
+
+def test_openvino_transposes_no_map(written) -> None:
+    """Its wide kernels are wide, and norms over the channels are means over the channels."""
+    file = written('v2').file('openvino')
+    import openvino
+
+    nodes = openvino.Core().read_model(file).get_ops()
+    kinds = Counter(node.get_type_name() for node in nodes)
+    responses, pools = 4, 3
+    assert kinds['Transpose'] == responses + pools
+    kernels = [
+        tuple(node.input(1).get_shape())[-2:]
+        for node in nodes
+        if node.get_type_name() == 'GroupConvolution'
+    ]
+    assert Counter(kernels) == Counter(
+        side for kernel in (9, 7, 5, 5) for side in ((3, kernel), (kernel, 3))
+    )
 
 
 @torch.no_grad()

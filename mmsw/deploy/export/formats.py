@@ -63,11 +63,12 @@ def check_precision(format: str, precision: str) -> None:
             raise UsageError(f'{name} must be one of {", ".join(known)}, got {value!r}')
     lacks = FORMATS[format].lacks
     if precision in lacks:
+        has = [name for name in PRECISIONS if name not in lacks]
         others = [name for name, kind in FORMATS.items() if precision not in kind.lacks]
         raise UsageError(
             f'format {format} has no precision {precision}: {FORMATS[format].runtime} does not '
-            f'compute in it on the CPU. It has {", ".join(p for p in PRECISIONS if p not in lacks)}; '
-            f'{precision} is in {" and ".join(others)}'
+            f'compute in it on the CPU. It has {", ".join(has)}; {precision} is in '
+            f'{" and ".join(others)}'
         )
 
 

@@ -53,13 +53,11 @@ def _framed(model: ModelProto, kind: str, order: list[int]) -> Iterator[_Framed]
         for name in node.input:
             readers.setdefault(name, []).append(node)
     for node in model.graph.node:
-        if node.op_type != kind:
-            continue
-        before, behind = makers.get(node.input[0]), readers[node.output[0]]
-        ends = [before, *behind]
-        if len(ends) == 2 and all(_transposes(end, order) for end in ends):
-            if len(readers[before.output[0]]) == 1:
-                yield _Framed(before, node, behind[0])
+        if node.op_type == kind:
+            ends = [makers.get(node.input[0]), *readers[node.output[0]]]
+            is_framed = len(ends) == 2 and all(_transposes(end, order) for end in ends)
+            if is_framed and len(readers[node.input[0]]) == 1:
+                yield _Framed(ends[0], node, ends[1])
 
 
 def _transposes(node: NodeProto | None, order: list[int]) -> bool:
@@ -73,8 +71,8 @@ def _turn_kernel(model: ModelProto, framed: _Framed) -> None:
     from onnx import numpy_helper
 
     before, conv, after = framed
-    (weight,) = (item for item in model.graph.initializer if item.name == conv.input[1])
-    kernel = np.ascontiguousarray(numpy_helper.to_array(weight).swapaxes(2, 3))
+    weights = {item.name: item for item in model.graph.initializer}
+    kernel = np.ascontiguousarray(numpy_helper.to_array(weights[conv.input[1]]).swapaxes(2, 3))
     name = f'{after.output[0]}_kernel'
     model.graph.initializer.append(numpy_helper.from_array(kernel, name))
     conv.input[0], conv.input[1] = before.input[0], name
