@@ -28,9 +28,10 @@ PUBLIC = {
     'mmsw': '__version__ checkpoint datasets engine models ops sparsity',
     'mmsw.analysis': 'draw_operator effective_receptive_field',
     'mmsw.apis': (
-        'ConversionReport PortableRunner PredictReport UsageError analyze_sparsity build_runner '
-        'build_test_runner check_data compare_sparsity convert_checkpoint inference init_model '
-        'iter_inference load_config predict_files register_toolbox set_data_root'
+        'ConversionReport ExportReport ExportedModel PortableRunner PredictReport UsageError '
+        'analyze_sparsity build_runner build_test_runner check_data compare_sparsity '
+        'convert_checkpoint export_model inference init_model iter_inference load_config '
+        'load_exported predict_files register_toolbox set_data_root'
     ),
     'mmsw.checkpoint': (
         'CheckpointError FORMAT NetworkShape Recorded add_record allow_checkpoint_classes '

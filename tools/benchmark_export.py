@@ -55,6 +55,12 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         'of the configs)',
     )
     parser.add_argument(
+        '--page',
+        metavar='FILE',
+        help='also put the tables into this Markdown page, between its lines for them, and the '
+        'figures beside it',
+    )
+    parser.add_argument(
         '--quick', dest='preset', action='store_const', const='quick', default='default',
         help='only float32 of each format and int8 of ONNX, with fewer samples',
     )  # fmt: skip

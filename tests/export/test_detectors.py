@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from runtimes_of_operators import RUNTIMES, exported
-from tiny_detectors import CLASSES, build, by_mmdet, tiny_config
+from tiny_detectors import build, by_mmdet, tiny_config
 from torch import Tensor, nn
 
 from mmsw.deploy.export import Program, program_of
@@ -55,14 +55,15 @@ def test_what_mmdet_finds(models: dict[str, nn.Module], kind: str, format: str) 
     assert (program.task, program.batched, program.divisor) == ('detection', False, 1)
     assert program.outputs == ('boxes', 'scores', 'labels', 'masks')[: 3 + model.with_mask]
     assert program.settings == ({'mask_threshold': 0.5} if model.with_mask else {})
+    seen = set()
     for height, width in (*SIZES, (33, 41), (160, 64)):
         image = draw(height, width)
         found = program(image)
         assert assert_same(found, model, image, boxes=2e-4) > 10
-        boxes, labels = found[0], found[2]
-        assert len(labels.unique()) > 1
-        assert (boxes.amax(0) <= torch.tensor([width, height] * 2)).all()
-        assert boxes.amin() >= 0
+        seen |= set(found[2].tolist())
+        assert (found[0].amax(0) <= torch.tensor([width, height] * 2)).all()
+        assert found[0].amin() >= 0
+    assert len(seen) > 1
 
 
 def open_sizes(program: Program) -> dict[int, torch.export.Dim]:
@@ -70,7 +71,11 @@ def open_sizes(program: Program) -> dict[int, torch.export.Dim]:
     return {axis: torch.export.Dim(name, min=program.smallest, max=4096) for axis, name in sides}
 
 
-@pytest.mark.parametrize('kind', FILES)
+# One cascade takes as long to export as all others.
+EXPORTED = ['retinanet', 'mask', pytest.param('cascade', marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize('kind', EXPORTED)
 @torch.no_grad()
 def test_onnx_of_open_sizes(models: dict[str, nn.Module], kind: str) -> None:
     program = program_of(models[kind]).for_format('onnx')
@@ -94,7 +99,7 @@ for image in images:
 """
 
 
-@pytest.mark.parametrize('kind', FILES)
+@pytest.mark.parametrize('kind', EXPORTED)
 @torch.no_grad()
 def test_torch_of_open_sizes_needs_torch_alone(
     models: dict[str, nn.Module], kind: str, tmp_path: Path
@@ -138,13 +143,14 @@ def test_other_settings_of_mmdet() -> None:
     cfg = tiny_config(FILES['mask'])
     model = cfg.model
     model.rpn_head.loss_cls.use_sigmoid = False
-    model.rpn_head.bbox_coder.clip_border = False
     model.data_preprocessor.update(pad_size_divisor=64)
     model.test_cfg.rpn.min_bbox_size = 30
     model.test_cfg.rcnn.update(score_thr=0.2, nms=dict(type='nms', iou_threshold=0.3))
     model.test_cfg.rcnn.nms.class_agnostic = True
     model.roi_head.bbox_head.update(reg_class_agnostic=True)
-    model.roi_head.bbox_head.bbox_coder.update(add_ctr_clamp=True, ctr_clamp=8)
+    model.roi_head.bbox_head.bbox_coder.update(
+        add_ctr_clamp=True, ctr_clamp=8, clip_border=False
+    )
     model.roi_head.mask_head.class_agnostic = True
     model.roi_head.bbox_roi_extractor.roi_layer.sampling_ratio = 2
     model.roi_head.mask_roi_extractor.finest_scale = 28
@@ -180,7 +186,3 @@ def test_less_precision_is_for_the_network_alone(models: dict[str, nn.Module], k
     assert (found[1][:5] - exact[1][:5]).abs().max() < 0.05
     rounded = (found[0] == found[0].bfloat16().float()) | (found[0] % 1 == 0)
     assert rounded.float().mean() < 0.9
-
-
-def test_classes_are_those_of_the_model(models: dict[str, nn.Module]) -> None:
-    assert models['mask'].roi_head.bbox_head.num_classes == CLASSES

@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from mmcv.ops import RoIAlign, roi_align as mmcv_roi_align
+from mmcv.ops import RoIAlign
+from mmcv.ops import roi_align as mmcv_roi_align
 from mmdet.models import SingleRoIExtractor
 from runtimes_of_operators import RUNTIMES, exported
 from torch import Tensor, nn

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmsw.deploy.export.formats import FORMATS, check_packages, check_precision
+from mmsw.deploy.export.formats import FORMATS, PRECISIONS, check_packages
 from mmsw.errors import UsageError
 
 from ..checks.folders import check_writable
@@ -75,11 +75,14 @@ def plan_export(
         mmsw.errors.DataError: If there is no folder of images where one is named.
     """
     path = Path(path)
-    check_precision(format, precision)
+    _check_choice('format', format, tuple(FORMATS))
+    _check_choice('precision', precision, PRECISIONS)
     if path.suffix.lower() != FORMATS[format].suffix:
         raise UsageError(
             f'{path} does not fit format {format}, whose files end with {FORMATS[format].suffix}'
         )
+    if (format, precision) == ('torch', 'int8'):
+        raise UsageError('format torch has no int8: choose format onnx or openvino')
     plan = ExportPlan(
         path=path,
         format=format,
@@ -98,6 +101,11 @@ def plan_export(
     packages = (*FORMATS[format].writes, *FORMATS[format].runs)
     check_packages(tuple(dict.fromkeys(packages)), f'format {format}')
     return plan
+
+
+def _check_choice(name: str, value: str, known: Sequence[str]) -> None:
+    if value not in known:
+        raise UsageError(f'{name} must be one of {", ".join(known)}, got {value!r}')
 
 
 def _size(size: Sequence[int] | None, dynamic: bool) -> tuple[int, int] | None:

@@ -26,6 +26,7 @@ from mmsw.wording import short
 from ..measure import MachineRates, machine, measure, seconds, use_threads
 from ..sizes import chosen_settings
 from ..words import say
+from .page import checked_page, update_page
 from .report import write_report
 from .rows import FOLDED, TRAINED, Row, add_times, exported_row, pytorch_row
 from .scores import first_image, scores_of
@@ -44,6 +45,7 @@ def benchmark_export(
     threads: int | None = None,
     only: Sequence[str] | None = None,
     calibrate: str | os.PathLike[str] | None = None,
+    page: str | os.PathLike[str] | None = None,
 ) -> dict[str, object]:
     """Export models in all forms, and write what each form changes and costs.
 
@@ -57,6 +59,7 @@ def benchmark_export(
         threads: Of the CPU; ``None`` for as many as torch has.
         only: Parts of the names of forms to measure, ``'onnx int8'`` for instance.
         calibrate: Folder of images for int8; ``None`` for training images of the configs.
+        page: Markdown page that gets the tables, see :func:`.page.update_page`.
 
     Returns:
         What ``benchmark.json`` holds.
@@ -74,11 +77,15 @@ def benchmark_export(
         raise settings.nobody(map(str, settings.forms))
     subjects = [Subject(*map(os.fspath, model)) for model in models or DEMO]
     _check(subjects)
+    if page is not None:
+        checked_page(Path(page))
     os.makedirs(out, exist_ok=True)  # an unusable folder is found out before the work
     run = _Run(settings, forms, Path(out), calibrate)
     with use_threads(threads or torch.get_num_threads()):
         result = run.measure_everything(subjects)
     write_report(result, out)
+    if page is not None:
+        update_page(result, Path(page))
     return result
 
 

@@ -31,7 +31,6 @@ def write_report(result: dict, out: str | os.PathLike[str]) -> None:
 
 def markdown(result: dict) -> str:
     """The whole report as Markdown."""
-    rows: list[Row] = result['rows']
     rates = [
         rate_line(
             'float32 matrix product of side 2048',
@@ -41,13 +40,20 @@ def markdown(result: dict) -> str:
     ]
     lines = opening('Benchmark of exported files', result, rates if result['matmul_per_s'] else [])
     lines += [f'- {name}: {version}' for name, version in result['packages'].items()]
-    lines += ['', '## How to read it', '', _EXPLANATION]
+    lines += ['', '## How to read it', '', _EXPLANATION, *tables(result)]
+    return '\n'.join([*lines, ''])
+
+
+def tables(result: dict) -> list[str]:
+    """Lines with a head and a table for each model."""
+    rows: list[Row] = result['rows']
+    lines: list[str] = []
     for model in dict.fromkeys(row['model'] for row in rows):
         found = [row for row in rows if row['model'] == model]
         size = ' x '.join(map(str, found[0]['size']))
         lines += ['', f'## {model}, {size}, {threads_text(found[0]["threads"])}', '']
         lines += table_of(found)
-    return '\n'.join([*lines, ''])
+    return lines
 
 
 def table_of(rows: Sequence[Row]) -> list[str]:

@@ -12,6 +12,8 @@ from torch.export import Dim, ExportedProgram
 from mmsw.errors import UsageError
 from mmsw.wording import short
 
+from .blocks import with_plain_blocks
+from .model_copy import sharing_copy
 from .pooling import ExactPooling
 from .program import Program
 
@@ -29,13 +31,17 @@ def open_axes(program: Program, dynamic: bool) -> dict[int, str]:
 
 
 @torch.no_grad()
-def capture(program: Program, example: Tensor, dynamic: bool) -> ExportedProgram:
+def capture(
+    program: Program, example: Tensor, dynamic: bool, *, plain: bool = False
+) -> ExportedProgram:
     """The graph of a program, in operators of PyTorch.
 
     Args:
         program: In evaluation mode.
         example: An image ``[B, C, H, W]`` on the device of the program.
         dynamic: Whether batch (if the program takes one), height and width stay open.
+        plain: Whether the graph is for other runtimes: blocks then get the forms of
+            :mod:`~mmsw.deploy.export.blocks`.
 
     Raises:
         UsageError: If PyTorch cannot make a graph of it, or not for open sizes.
@@ -44,12 +50,16 @@ def capture(program: Program, example: Tensor, dynamic: bool) -> ExportedProgram
     if 0 in axes and len(example) == 1:  # PyTorch takes a size of 1 for a fixed one
         example = example.expand(2, -1, -1, -1).contiguous()
     sizes = {axis: _dim(name, program.smallest) for axis, name in axes.items()}
+    if plain:
+        program = with_plain_blocks(sharing_copy(program))
     with warnings.catch_warnings(), ExactPooling():
         warnings.simplefilter('ignore')  # what it says concerns those who wrote the model
         try:
             graph = torch.export.export(
                 program, (example,), dynamic_shapes=(sizes,) if sizes else None
             )
+        except UsageError as error:
+            raise UsageError(f'the {program.description} cannot be exported: {error}') from error
         except Exception as error:  # it fails in many ways
             raise UsageError(_refusal(program, example, dynamic, error)) from error
     return graph

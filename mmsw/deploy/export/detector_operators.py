@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,6 +25,9 @@ class Operators(NamedTuple):
     best: Callable[[Tensor, int, float], tuple[Tensor, Tensor]]
     nms: Callable[[Tensor, Tensor, float, int], Tensor]
     pyramid_align: Callable[[Sequence[Tensor], Tensor, Tensor, RoIAlignSettings], Tensor]
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Operators:
+        return self  # functions, and operators of torch, which cannot be copied
 
 
 def _plain_best(scores: Tensor, count: int, floor: float) -> tuple[Tensor, Tensor]:

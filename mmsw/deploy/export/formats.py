@@ -20,20 +20,18 @@ class Format:
         runtime: What runs them, in words.
         writes: Packages that writing needs, beside torch.
         runs: Packages that running needs.
-        lacks: Precisions that the runtime does not compute in on the CPU.
     """
 
     suffix: str
     runtime: str
     writes: tuple[str, ...]
     runs: tuple[str, ...]
-    lacks: tuple[str, ...] = ()
 
 
 FORMATS = {
-    'onnx': Format('.onnx', 'onnxruntime', ('onnx', 'onnxscript'), ('onnxruntime',), ('bfloat16',)),
+    'onnx': Format('.onnx', 'onnxruntime', ('onnx', 'onnxscript'), ('onnxruntime',)),
     'openvino': Format('.xml', 'OpenVINO', ('onnx', 'onnxscript', 'openvino'), ('openvino',)),
-    'torch': Format('.pt2', 'torch', (), (), ('int8',)),
+    'torch': Format('.pt2', 'torch', (), ()),
 }
 PRECISIONS = ('float32', 'float16', 'bfloat16', 'int8')
 
@@ -50,26 +48,6 @@ def format_of(path: str | os.PathLike[str]) -> str:
             return name
     endings = ', '.join(f'{kind.suffix} ({name})' for name, kind in FORMATS.items())
     raise UsageError(f'{os.fspath(path)} is no exported file by its name: expected {endings}')
-
-
-def check_precision(format: str, precision: str) -> None:
-    """Check that files of a format run in a precision on the CPU.
-
-    Raises:
-        UsageError: If they do not, or there is no such format or precision; says which do.
-    """
-    for name, value, known in (('format', format, FORMATS), ('precision', precision, PRECISIONS)):
-        if value not in known:
-            raise UsageError(f'{name} must be one of {", ".join(known)}, got {value!r}')
-    lacks = FORMATS[format].lacks
-    if precision in lacks:
-        has = [name for name in PRECISIONS if name not in lacks]
-        others = [name for name, kind in FORMATS.items() if precision not in kind.lacks]
-        raise UsageError(
-            f'format {format} has no precision {precision}: {FORMATS[format].runtime} does not '
-            f'compute in it on the CPU. It has {", ".join(has)}; {precision} is in '
-            f'{" and ".join(others)}'
-        )
 
 
 def is_exported(path: str | os.PathLike[str]) -> bool:

@@ -36,7 +36,7 @@ def onnx_model(
     """The ONNX model of a graph.
 
     Args:
-        graph: Of the program, see :func:`~mmsw.deploy.export.capture.capture`.
+        graph: Of the program, see :func:`~mmsw.deploy.export.capture.capture`, plain.
         program: Names the outputs, and operators of its own.
         axes: Axes of the image without a fixed size, and their names.
         metadata: Stored in the model.

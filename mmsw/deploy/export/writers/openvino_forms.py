@@ -19,7 +19,9 @@ import numpy as np
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
 
-_SIDES, _ROWS = [0, 1, 3, 2], [0, 2, 1]  # how maps are transposed: [B, C, H, W] and [B, C, P]
+_SIDES = [0, 1, 3, 2]
+# Channels of [B, C, P] and [B, C, H, W] to the end, and back.
+_CHANNELS = (([0, 2, 1], [0, 2, 1]), ([0, 2, 3, 1], [0, 3, 1, 2]))
 
 
 class _Framed(NamedTuple):
@@ -36,17 +38,20 @@ def without_transpositions(model: ModelProto) -> None:
     Args:
         model: An ONNX model whose weights are initializers; its results stay, up to rounding.
     """
-    for framed in list(_framed(model, 'Conv', _SIDES)):
+    for framed in list(_framed(model, 'Conv', _SIDES, _SIDES)):
         _turn_kernel(model, framed)
-    for framed in list(_framed(model, 'LayerNormalization', _ROWS)):
-        _write_out_norm(model, framed)
+    for there, back in _CHANNELS:
+        for framed in list(_framed(model, 'LayerNormalization', there, back)):
+            _write_out_norm(model, framed, len(there) - 2)
     read = {name for node in model.graph.node for name in node.input}
     unread = [tensor for tensor in model.graph.initializer if tensor.name not in read]
     for tensor in unread:
         model.graph.initializer.remove(tensor)
 
 
-def _framed(model: ModelProto, kind: str, order: list[int]) -> Iterator[_Framed]:
+def _framed(
+    model: ModelProto, kind: str, there: list[int], back: list[int]
+) -> Iterator[_Framed]:
     makers = {name: node for node in model.graph.node for name in node.output}
     readers: dict[str, list[NodeProto]] = {name: [] for name in makers}
     for node in model.graph.node:
@@ -54,10 +59,10 @@ def _framed(model: ModelProto, kind: str, order: list[int]) -> Iterator[_Framed]
             readers.setdefault(name, []).append(node)
     for node in model.graph.node:
         if node.op_type == kind:
-            ends = [makers.get(node.input[0]), *readers[node.output[0]]]
-            is_framed = len(ends) == 2 and all(_transposes(end, order) for end in ends)
-            if is_framed and len(readers[node.input[0]]) == 1:
-                yield _Framed(ends[0], node, ends[1])
+            before, behind = makers.get(node.input[0]), readers[node.output[0]]
+            alone = len(behind) == 1 and len(readers[node.input[0]]) == 1
+            if alone and _transposes(before, there) and _transposes(behind[0], back):
+                yield _Framed(before, node, behind[0])
 
 
 def _transposes(node: NodeProto | None, order: list[int]) -> bool:
@@ -87,8 +92,8 @@ def _turn_kernel(model: ModelProto, framed: _Framed) -> None:
     model.graph.node.remove(after)
 
 
-def _write_out_norm(model: ModelProto, framed: _Framed) -> None:
-    """A layer norm of ``[B, C, P]`` by means over the channels."""
+def _write_out_norm(model: ModelProto, framed: _Framed, sides: int) -> None:
+    """A layer norm by means over the channels of a map with so many sides."""
     from onnx import TensorProto, helper, numpy_helper
 
     before, norm, after = framed
@@ -99,7 +104,7 @@ def _write_out_norm(model: ModelProto, framed: _Framed) -> None:
     x, out = before.input[0], after.output[0]
     constants = {'axis': np.array([1]), 'epsilon': np.array(epsilon, np.float32)}
     for name, source in zip(('scale', 'bias'), norm.input[1:], strict=False):
-        constants[name] = numpy_helper.to_array(weights[source])[:, None]
+        constants[name] = numpy_helper.to_array(weights[source]).reshape(-1, *[1] * sides)
     steps = [
         ('ReduceMean', x, 'axis', 'mean'),
         ('Sub', x, 'mean', 'centred'),
