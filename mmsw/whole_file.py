@@ -52,3 +52,21 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write a text file in UTF-8, whole or not at all; see :func:`write_whole`."""
     write_whole(path, lambda temporary: temporary.write_text(text, encoding='utf-8'))
+
+
+def write_pair(first: Path, second: Path, write: Callable[[Path, Path], object]) -> None:
+    """Let ``write`` fill two files, then give both their names; ``second`` is there last.
+
+    Args:
+        first: Destination of a file that ``second`` needs.
+        second: Destination of the other one, in the same folder, which is created. Whenever it is
+            there, ``first`` is that of the same call.
+        write: Called with the names to write to, which end as those of the destinations do.
+    """
+    first.parent.mkdir(parents=True, exist_ok=True)
+    prefix = f'.{second.name}.'
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=first.parent) as folder:
+        write(Path(folder, first.name), Path(folder, second.name))
+        second.unlink(missing_ok=True)
+        os.replace(Path(folder, first.name), first)
+        os.replace(Path(folder, second.name), second)

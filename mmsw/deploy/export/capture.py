@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from contextlib import nullcontext
 
 import torch
 from torch import Tensor
+from torch._dynamo.exc import UserError, UserErrorType
 from torch.export import Dim, ExportedProgram
 
 from mmsw.errors import UsageError
@@ -40,8 +40,8 @@ def capture(
         program: In evaluation mode.
         example: An image ``[B, C, H, W]`` on the device of the program.
         dynamic: Whether batch (if the program takes one), height and width stay open.
-        plain: Whether the graph is for other runtimes: pooling and blocks then get the forms of
-            :mod:`~mmsw.deploy.export.pooling` and :mod:`~mmsw.deploy.export.blocks`.
+        plain: Whether the graph is for other runtimes: blocks then get the forms of
+            :mod:`~mmsw.deploy.export.blocks`.
 
     Raises:
         UsageError: If PyTorch cannot make a graph of it, or not for open sizes.
@@ -52,7 +52,7 @@ def capture(
     sizes = {axis: _dim(name, program.smallest) for axis, name in axes.items()}
     if plain:
         program = with_plain_blocks(sharing_copy(program))
-    with warnings.catch_warnings(), ExactPooling() if plain else nullcontext():
+    with warnings.catch_warnings(), ExactPooling():
         warnings.simplefilter('ignore')  # what it says concerns those who wrote the model
         try:
             graph = torch.export.export(
@@ -61,12 +61,16 @@ def capture(
         except UsageError as error:
             raise UsageError(f'the {program.description} cannot be exported: {error}') from error
         except Exception as error:  # it fails in many ways
-            sizes = 'any size' if dynamic else f'{example.shape[2]} x {example.shape[3]} pixels'
-            raise UsageError(
-                f'the {program.description} cannot be exported for images of {sizes}: PyTorch '
-                f'makes no graph of it ({short(error)})'
-            ) from error
+            raise UsageError(_refusal(program, example, dynamic, error)) from error
     return graph
+
+
+def _refusal(program: Program, example: Tensor, dynamic: bool, error: Exception) -> str:
+    sizes = 'any size' if dynamic else f'{example.shape[2]} x {example.shape[3]} pixels'
+    text = f'the {program.description} cannot be exported for images of {sizes}: '
+    if isinstance(error, UserError) and error.error_type is UserErrorType.CONSTRAINT_VIOLATION:
+        return text + 'a part of it takes some sizes only; export it for one size'
+    return text + f'PyTorch makes no graph of it ({short(error)})'
 
 
 def _dim(name: str, smallest: int) -> Dim:

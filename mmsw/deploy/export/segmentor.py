@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from mmseg.models import EncoderDecoder
 from mmseg.models.utils.wrappers import resize
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
+from mmsw.engine.image_channels import image_channels
 from mmsw.errors import UsageError
 
 from .model_copy import sharing_copy
 from .program import Program
 
-_NOT_NEEDED = ('auxiliary_head', 'data_preprocessor')
+_LARGEST_STEP = 256  # of a backbone, in pixels
+_FOR_TRAINING = ('auxiliary_head', 'data_preprocessor')
 
 
 def segmentor_program(model: nn.Module) -> SegmentorProgram:
@@ -35,8 +40,7 @@ class SegmentorProgram(Program):
     """A segmentor up to its logits ``[B, K, H, W]``, at the size of the images.
 
     Where the test mode is ``'slide'``, the images are crops: who runs the program does with them
-    what ``slide_inference`` of mmseg does. Who runs it also pads, where the model's data
-    preprocessor does.
+    what ``slide_inference`` of mmseg does. It also pads, where the data preprocessor does.
 
     Args:
         model: A segmentor; the program shares its tensors.
@@ -44,13 +48,12 @@ class SegmentorProgram(Program):
 
     task = 'segmentation'
     outputs = ('logits',)
-    # Below, PyTorch tells a last map of one row or column from the others.
-    smallest = 33
 
     def __init__(self, model: EncoderDecoder) -> None:
         super().__init__()
         self.settings = _settings(model)
-        self.model = sharing_copy(model, without=_NOT_NEEDED)
+        self.model = sharing_copy(model, without=_FOR_TRAINING)
+        self.smallest = _smallest(self.model, image_channels(model))
         self.eval()
 
     @property
@@ -85,6 +88,23 @@ def _heads(model: EncoderDecoder) -> list[nn.Module]:
     """The decode head, or those of a cascade."""
     head = model.decode_head
     return list(head) if isinstance(head, nn.ModuleList) else [head]
+
+
+def _smallest(model: EncoderDecoder, channels: int) -> int:
+    """Least side of an image whose maps all have two rows.
+
+    PyTorch tells a map of one row from the others when it makes a graph.
+    """
+
+    def has_two_rows(side: int) -> bool:
+        with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+            try:
+                maps = model.extract_feat(torch.zeros(1, channels, side, side))
+            except RuntimeError:  # no room for a kernel
+                return False
+        return all(map_.shape[2] > 1 for map_ in maps)
+
+    return 1 + bisect_left(range(1, _LARGEST_STEP), True, key=has_two_rows)
 
 
 @contextmanager

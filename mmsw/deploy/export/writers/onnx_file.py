@@ -75,11 +75,18 @@ def _exported(graph: ExportedProgram, program: Program) -> ModelProto:
             )
     except Exception as error:  # it fails in many ways
         raise UsageError(
-            f'the {program.description} cannot be exported to ONNX ({short(error)})'
+            f'the {program.description} cannot be exported to ONNX ({short(_origin(error))})'
         ) from error
     finally:
         logger.setLevel(level)
     return found.model_proto
+
+
+def _origin(error: BaseException) -> BaseException:
+    """The error that the exporter's own ones are about."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
 
 
 def _forget_origin(model: ModelProto) -> None:

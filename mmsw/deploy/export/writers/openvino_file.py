@@ -1,37 +1,47 @@
-"""Programs as OpenVINO models: an ``.xml`` with the graph, a ``.bin`` with the weights."""
+"""Programs as OpenVINO models, made of their ONNX models."""
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mmsw.errors import UsageError
+from mmsw.whole_file import write_pair
+from mmsw.wording import short
+
 from ..metadata import KEY, ExportMetadata
+from .openvino_forms import without_transpositions
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
 
 def write_openvino(
-    model: ModelProto, path: Path, metadata: ExportMetadata, half_weights: bool
+    model: ModelProto, path: Path, metadata: ExportMetadata, half_weights: bool = False
 ) -> None:
-    """Write an ONNX model as an OpenVINO one, both files or neither.
+    """Write an ``.xml`` file with the graph and a ``.bin`` file with the weights, or neither.
 
     Args:
-        model: The model.
-        path: Name of the ``.xml``; the ``.bin`` goes beside it.
-        metadata: Stored in the ``.xml``.
-        half_weights: Store weights in float16. They are widened where the CPU runs the model.
+        model: In ONNX; it is changed to what OpenVINO computes faster.
+        path: Of the ``.xml`` file.
+        metadata: Stored in the graph's ``rt_info``.
+        half_weights: Store weights of float32 as float16; OpenVINO widens them as it reads them.
+
+    Raises:
+        UsageError: If OpenVINO has no form of an operator.
     """
     import openvino
 
-    network = openvino.Core().read_model(model.SerializeToString())
-    network.set_rt_info(metadata.to_text(), KEY)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f'.{path.name}.', dir=path.parent) as folder:
-        written = Path(folder, path.name)
-        openvino.save_model(network, written, compress_to_fp16=half_weights)
-        path.unlink(missing_ok=True)  # it is never there with the weights of another model
-        os.replace(written.with_suffix('.bin'), path.with_suffix('.bin'))
-        os.replace(written, path)
+    without_transpositions(model)
+    try:
+        graph = openvino.Core().read_model(model.SerializeToString())
+    except Exception as error:  # it fails in many ways
+        raise UsageError(
+            f'the {metadata.model} cannot be exported to OpenVINO ({short(error)})'
+        ) from error
+    graph.set_rt_info(metadata.to_text(), [KEY])
+    write_pair(
+        path.with_suffix('.bin'),
+        path,
+        lambda _, xml: openvino.save_model(graph, xml, compress_to_fp16=half_weights),
+    )

@@ -1,4 +1,4 @@
-"""Programs as ``.pt2`` files of ``torch.export``, which need nothing but torch where they run."""
+"""Programs as ``.pt2`` files of ``torch.export``, which PyTorch alone runs."""
 
 from __future__ import annotations
 
@@ -13,6 +13,13 @@ from ..metadata import EXTRA_FILE, ExportMetadata
 
 
 def write_torch(graph: ExportedProgram, path: Path, metadata: ExportMetadata) -> None:
-    """Write a graph, whole or not at all."""
+    """Write a ``.pt2`` file.
+
+    Args:
+        graph: In operators of PyTorch.
+        path: Of the file.
+        metadata: Stored as an extra file.
+    """
+    graph.example_inputs = None  # random numbers, as large as an image
     extra = {EXTRA_FILE: metadata.to_text()}
-    write_whole(path, lambda temporary: torch.export.save(graph, temporary, extra_files=extra))
+    write_whole(path, lambda file: torch.export.save(graph, file, extra_files=extra))
