@@ -319,9 +319,14 @@ int call(const char* name, const MapSizes& map, const Pattern& pattern, const Op
     const char* name;
     Program program;
   } programs[] = {
-      {"conv", conv<T>},   {"grad_input", grad_input<T>},   {"grad_weight", grad_weight<T>},
-      {"cross", cross<T>}, {"shift_add", strips<T, false>}, {"shift_add_grad", strips<T, true>},
-      {"depthwise", depthwise<T>}, {"depthwise_grad", depthwise_grad<T>},
+      {"conv", conv<T>},
+      {"grad_input", grad_input<T>},
+      {"grad_weight", grad_weight<T>},
+      {"cross", cross<T>},
+      {"shift_add", strips<T, false>},
+      {"shift_add_grad", strips<T, true>},
+      {"depthwise", depthwise<T>},
+      {"depthwise_grad", depthwise_grad<T>},
   };
   for (const auto& each : programs) {
     if (std::strcmp(each.name, name) != 0) continue;

@@ -87,7 +87,7 @@ template <typename Acc, typename Team>
 MMSW_HOST_DEVICE void mark_occupied(const Team& team, const Cross& cross, const Acc* blocks,
                                     uint32_t* occupied, int* flags) {
   const auto arm_of = [&](int word) {
-    return word < cross.tall.word0 ? cross.wide
+    return word < cross.tall.word0      ? cross.wide
            : word < cross.small().word0 ? cross.tall
                                         : cross.small();
   };

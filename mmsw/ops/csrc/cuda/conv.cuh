@@ -227,8 +227,7 @@ struct ConvTile {
     for (int strip = 0; strip < strips.count(); ++strip) {
       ArmView view = strips.wide ? wide_view(task.map, place) : tall;
       view.column0 += strips.aside(strip);
-      if (view.column0 - side() / 2 >= view.columns ||
-          view.column0 + side() / 2 + tile() <= 0) {
+      if (view.column0 - side() / 2 >= view.columns || view.column0 + side() / 2 + tile() <= 0) {
         continue;  // it only meets padding
       }
       Held<T> held = {nullptr, 0, 0};

@@ -65,8 +65,8 @@ size_t workspace_depthwise_grad(const MapSizes& map, const DepthwiseSizes& kerne
 }
 
 cudaError_t launch_depthwise(const MapSizes& map, Dtype dtype, const void* x, const void* weight,
-                             const void* bias, const DepthwiseSizes& kernel, bool flipped, void* out,
-                             void* workspace, cudaStream_t stream) {
+                             const void* bias, const DepthwiseSizes& kernel, bool flipped,
+                             void* out, void* workspace, cudaStream_t stream) {
   if (map.empty()) return cudaSuccess;
   return with_type(dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
@@ -84,9 +84,9 @@ cudaError_t launch_depthwise(const MapSizes& map, Dtype dtype, const void* x, co
                                                               task.cross.values());
     task.blocks = blocks;
     task.occupied = occupied;
-    assemble_strips_kernel<T><<<grid_size(map.channels), kAssembleThreads,
-                                strips_scratch(task.strips) * sizeof(int), stream>>>(
-        map.channels, task.strips, static_cast<const T*>(weight), blocks, occupied);
+    assemble_strips_kernel<T>
+        <<<grid_size(map.channels), kAssembleThreads, strips_scratch(task.strips) * sizeof(int),
+           stream>>>(map.channels, task.strips, static_cast<const T*>(weight), blocks, occupied);
     with_side<T>(task.strips.side, task.plan.tiles.tile, [&](auto side, auto tile) {
       strips_kernel<T, side.value, tile.value>
           <<<grid_size(task.work()), task.plan.threads, task.plan.shared_values * sizeof(Acc),

@@ -20,7 +20,7 @@ namespace mmsw {
 namespace {
 
 DepthwiseSizes checked(const Tensor& map, const char* name, int64_t height, int64_t width,
-                    int64_t side) {
+                       int64_t side) {
   check_floating(map, name);
   TORCH_CHECK_VALUE(map.dim() == 4 && map.size(1) >= 1 && map.size(2) >= 1 && map.size(3) >= 1,
                     name, " must be [B, C, H, W] with C, H, W >= 1, got ", map.sizes());
@@ -74,8 +74,8 @@ Tensor depthwise_grad_weight(const Tensor& grad, const Tensor& x, int64_t height
   const Tensor found = at::empty({in.size(1), 1, height, width}, in.options());
   const Tensor scratch = workspace(workspace_depthwise_grad(map, kernel, dtype), in);
   C10_CUDA_CHECK(launch_depthwise_grad(map, dtype, grads.const_data_ptr(), in.const_data_ptr(),
-                                       kernel, found.mutable_data_ptr(),
-                                       scratch.mutable_data_ptr(), stream()));
+                                       kernel, found.mutable_data_ptr(), scratch.mutable_data_ptr(),
+                                       stream()));
   return found;
 }
 

@@ -35,9 +35,9 @@ constexpr int kWarpSlots = kSide == 3 ? 3 : 1;
 
 struct GradPlan {
   TilePlan tiles;
-  int warp_slots;   // 0 where a warp owns one weight
-  int warps;        // of a part that own something of the arm; 0 if not even one fits
-  int parts;        // of an arm
+  int warp_slots;  // 0 where a warp owns one weight
+  int warps;       // of a part that own something of the arm; 0 if not even one fits
+  int parts;       // of an arm
   int arms;
   bool identity;
   int small_parts;  // of the identity, where it is an arm of its own
@@ -215,7 +215,8 @@ struct GradPart {
     pieces = min_of(plan.warps, pieces_of(plan, task.sizes, own_arm.slots) - piece0);
     slot0 = slot_of(piece0);
     slots = min_of(own_arm.slots, slot_of(piece0 + pieces - 1) + kSlots) - slot0;
-    with_small = !kStrips && kSide > 0 && arm == 1 && in_range(small_start() / side() - slot0, slots);
+    with_small =
+        !kStrips && kSide > 0 && arm == 1 && in_range(small_start() / side() - slot0, slots);
   }
 
   MMSW_DEVICE int side() const { return kSide > 0 ? kSide : task.sizes.side; }

@@ -55,8 +55,8 @@ cudaError_t launch_cross(const MapSizes& map, Dtype dtype, const void* x, const 
 // "Same" padding; `flipped` runs the turned kernel, for the gradient of the map. `bias` is [C] or
 // nullptr.
 cudaError_t launch_depthwise(const MapSizes& map, Dtype dtype, const void* x, const void* weight,
-                             const void* bias, const DepthwiseSizes& kernel, bool flipped, void* out,
-                             void* workspace, cudaStream_t stream);
+                             const void* bias, const DepthwiseSizes& kernel, bool flipped,
+                             void* out, void* workspace, cudaStream_t stream);
 
 cudaError_t launch_depthwise_grad(const MapSizes& map, Dtype dtype, const void* grad, const void* x,
                                   const DepthwiseSizes& kernel, void* grad_weight, void* workspace,

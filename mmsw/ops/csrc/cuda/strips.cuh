@@ -1,7 +1,8 @@
 // A depthwise kernel of any size as strips of N, and the strips as arms of N x N blocks.
 //
 //     kernel, long side along the rows      strip 0   strip 1   strip 2
-//     [M1 x M2]                          =  |N wide|  |N wide|  |N wide|    each an arm over the map
+//     [M1 x M2]                          =  |N wide|  |N wide|  |N wide|    each an arm over the
+//     map
 //                                                                           moved aside
 //
 // A kernel that is wider than high is cut along its rows, and its strips run as wide arms. The last
@@ -39,7 +40,8 @@ struct Strips {
   }
   // All strips as one cross: its first arm and its last.
   MMSW_HOST_DEVICE Cross cross() const { return {side, arm(0), arm(count() - 1), false}; }
-  // Where the weight at tap `row` of the long side and tap `column` of the short one lies in memory.
+  // Where the weight at tap `row` of the long side and tap `column` of the short one lies in
+  // memory.
   MMSW_HOST_DEVICE int place_of(int row, int column) const {
     const int place = wide ? column * length + row : row * breadth + column;
     return flipped ? weights() - 1 - place : place;
@@ -51,8 +53,9 @@ struct Strips {
 inline Strips strips_of(int height, int width, int side, bool flipped, bool overlapping) {
   const auto arm = [&](int taps) {
     const int slots = ceil_div(taps, side);
-    return Arm{side, slots, -(flipped ? taps / 2 : (taps - 1) / 2),
-               overlapping ? slots * side - taps : 0, 0, 0};
+    return Arm{
+        side, slots, -(flipped ? taps / 2 : (taps - 1) / 2), overlapping ? slots * side - taps : 0,
+        0,    0};
   };
   const bool wide = width > height;
   const int length = wide ? width : height, breadth = wide ? height : width;
