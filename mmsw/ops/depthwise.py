@@ -62,7 +62,7 @@ def depthwise_conv2d(
     name = choose_backend(backend, call)
     if is_plain(name):
         return trace_depthwise_conv2d(x, weight, bias)
-    return depthwise_library.depthwise_conv2d_op(x, weight, bias, side, name)
+    return depthwise_library.run(x, weight, bias, side, name)
 
 
 def _check_map(x: Tensor, weight: Tensor) -> None:

@@ -47,6 +47,25 @@ ARMS = [
     (3, 5, 1),
     (121, 5, 3),
 ]
+# (M1, M2, N) of depthwise kernels: those of known networks, even sides, one strip, many, N that is
+# larger than the short side, N = 1 and other N, and kernels larger than every map
+KERNELS = [
+    (51, 5, 5),
+    (5, 51, 5),
+    (31, 31, 5),
+    (13, 13, 3),
+    (7, 7, 3),
+    (7, 7, 5),
+    (1, 1, 5),
+    (4, 6, 5),
+    (2, 9, 3),
+    (12, 3, 5),
+    (1, 8, 3),
+    (10, 7, 1),
+    (9, 21, 7),
+    (121, 3, 3),
+    (3, 149, 5),
+]
 
 
 def draw(
@@ -87,3 +106,25 @@ def draw_arms(
     wide, tall, side = arms
     sizes = [(channels, wide, side), (channels, tall, side), (channels,)]
     return tuple(torch.randn(size).to(dtype).double() for size in sizes)
+
+
+def draw_kernel(
+    kernel: tuple[int, int], shape: tuple[int, int, int], dtype: torch.dtype = torch.float32
+) -> list[Tensor]:
+    """Map, kernel, bias and gradient of a depthwise convolution, float64 but exact in ``dtype``."""
+    batch, height, width = shape
+    map_shape = batch, 2, height, width
+    sizes = [map_shape, (2, 1, *kernel), (2,), map_shape]
+    return [torch.randn(size).to(dtype).double() for size in sizes]
+
+
+def evaluate_depthwise(backend, tensors: list[Tensor], side: int) -> dict[str, Tensor]:
+    """Every result of the depthwise operators of a backend, by name."""
+    x, weight, bias, grad = tensors
+    size = tuple(weight.shape[2:])
+    return {
+        'out': backend.depthwise_conv2d(x, weight, None, side),
+        'out, bias': backend.depthwise_conv2d(x, weight, bias, side),
+        'grad_input': backend.depthwise_conv2d_grad_input(grad, weight, side),
+        'grad_weight': backend.depthwise_conv2d_grad_weight(grad, x, size, side),
+    }

@@ -47,6 +47,12 @@ def _per_type(*names: str, types: tuple[str, ...] = tuple(TYPES.values())) -> se
 
 # What each file must hold.
 EXPECTED = {
+    'depthwise.cu': {
+        *_per_tile('strips'),
+        *_per_tile('strips_grad'),
+        *_per_type('assemble_strips', 'gather_strips'),
+        *_per_type('reduce_chunks', types=('float32', 'float64')),
+    },
     'conv.cu': _per_tile('conv') | _per_type('assemble', 'assemble_arms'),
     'grad_weight.cu': {
         Kernel('mark_active'),
@@ -57,7 +63,15 @@ EXPECTED = {
     'shift_add.cu': _per_type('shift_add', 'shift_add_grad'),
 }
 # The most threads of a block.
-THREADS = {'conv': 64, 'assemble': 128, 'assemble_arms': 128}
+THREADS = {
+    'conv': 64,
+    'strips': 64,
+    'assemble': 128,
+    'assemble_arms': 128,
+    'assemble_strips': 128,
+}
+# What is compiled with the headers of torch.
+OPERATORS = ('operators.cpp', 'depthwise_operators.cpp')
 
 
 def known_codes(nvcc: str) -> set[int]:
@@ -114,7 +128,7 @@ def test_only_the_operators_know_torch() -> None:
     for path in SOURCES.iterdir():
         text = path.read_text(encoding='utf-8')
         uses_torch = re.search(r'#include <(torch|ATen|c10)/', text) is not None
-        assert uses_torch == (path.name == 'operators.cpp'), path.name
+        assert uses_torch == (path.name in (*OPERATORS, 'tensors.h')), path.name
 
 
 @pytest.mark.slow
@@ -149,7 +163,7 @@ def test_the_operators_agree_with_torch_and_with_the_launchers(nvcc: str, tmp_pa
             *(f'-isystem{folder}' for folder in folders),
             '-Wall',
             '-Werror',
-            str(SOURCES / 'operators.cpp'),
+            *(str(SOURCES / name) for name in OPERATORS),
         ],
         capture_output=True,
         text=True,

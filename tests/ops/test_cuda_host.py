@@ -13,7 +13,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from cuda_cases import ARMS, SHAPES, SIZES, draw, draw_arms, evaluate
+from cuda_cases import (
+    ARMS,
+    KERNELS,
+    SHAPES,
+    SIZES,
+    draw,
+    draw_arms,
+    draw_kernel,
+    evaluate,
+    evaluate_depthwise,
+)
 from torch import Tensor
 
 from mmsw.ops import ShiftPattern
@@ -85,6 +95,26 @@ class HostKernels:
         sizes = PatternSizes(wide.shape[1], wide.shape[2], tall.shape[1], 0)
         self._run('cross', x, Pattern(sizes, x.shape[1], None, None), x, wide, tall, bias, out)
         return out
+
+    def depthwise_conv2d(
+        self, x: Tensor, weight: Tensor, bias: Tensor | None, side: int, flipped: bool = False
+    ) -> Tensor:
+        out = torch.full_like(x, NAN)
+        sizes = PatternSizes(weight.shape[2], side, weight.shape[3], flipped)
+        self._run('depthwise', x, Pattern(sizes, x.shape[1], None, None), x, weight, bias, out)
+        return out
+
+    def depthwise_conv2d_grad_input(self, grad: Tensor, weight: Tensor, side: int) -> Tensor:
+        return self.depthwise_conv2d(grad, weight, None, side, flipped=True)
+
+    def depthwise_conv2d_grad_weight(
+        self, grad: Tensor, x: Tensor, kernel_size: tuple[int, int], side: int
+    ) -> Tensor:
+        height, width = kernel_size
+        found = x.new_full((x.shape[1], 1, height, width), NAN)
+        sizes = PatternSizes(height, side, width, 0)
+        self._run('depthwise_grad', x, Pattern(sizes, x.shape[1], None, None), grad, x, found)
+        return found
 
     def shift_add(self, conv_out: Tensor, pattern: PatternTables) -> Outputs:
         border = 2 * pattern.margin
@@ -296,6 +326,44 @@ def test_what_the_folded_form_pads_never_meets_an_infinite_value(library: ctypes
     x[0, 0, 14, 17] = float('inf')
     expected = torch_backend.cross_conv2d(x, wide, tall, bias).isfinite()
     assert torch.equal(HostKernels(library).cross_conv2d(x, wide, tall, bias).isfinite(), expected)
+
+
+@pytest.mark.parametrize('dtype', list(ROUNDING), ids=str)
+@pytest.mark.parametrize('case', KERNELS, ids=str)
+def test_depthwise_kernels_in_strips(library: ctypes.CDLL, case: tuple, dtype: torch.dtype) -> None:
+    torch.manual_seed(9)
+    *kernel, side = case
+    kernels = HostKernels(library, order='shuffled')
+    for shape in SHAPES[:-1]:
+        tensors = draw_kernel(kernel, shape, dtype)
+        expected = evaluate_depthwise(torch_backend, tensors, side)
+        found = evaluate_depthwise(kernels, [tensor.to(dtype) for tensor in tensors], side)
+        for name, target in expected.items():
+            assert error(found[name], target) < ROUNDING[dtype], (name, shape)
+
+
+@pytest.mark.parametrize('options', [(True, 1000), (False, 1), (False, 2)], ids=str)
+def test_strips_of_any_side_and_in_parts(library: ctypes.CDLL, options: tuple[bool, int]) -> None:
+    torch.manual_seed(10)
+    for case in ((31, 31, 5), (13, 29, 3)):
+        *kernel, side = case
+        tensors = draw_kernel(kernel, (1, 40, 35))
+        expected = evaluate_depthwise(torch_backend, tensors, side)
+        ours = [tensor.float() for tensor in tensors]
+        found = evaluate_depthwise(HostKernels(library, *options), ours, side)
+        for name, target in expected.items():
+            assert error(found[name], target) < ROUNDING[torch.float32], (name, case)
+
+
+@pytest.mark.parametrize('kernel', [(7, 7), (11, 4), (3, 8), (1, 6)], ids=str)
+def test_strips_read_nothing_beyond_the_kernel(library: ctypes.CDLL, kernel: tuple) -> None:
+    """An infinite value spoils the outputs that the kernel reaches, and no other."""
+    torch.manual_seed(11)
+    x, weight, bias, _ = draw_kernel(kernel, (1, 30, 30))
+    x[0, 0, 14, 17] = float('inf')
+    expected = torch_backend.depthwise_conv2d(x, weight, bias, 5).isfinite()
+    found = HostKernels(library).depthwise_conv2d(x, weight, bias, 5).isfinite()
+    assert torch.equal(found, expected)
 
 
 def test_zero_slots_are_not_computed(library: ctypes.CDLL) -> None:

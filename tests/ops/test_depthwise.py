@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmsw.ops import available_backends, depthwise_conv2d
-from mmsw.ops.backends import cpp_backend, cuda_depthwise, taichi_depthwise, torch_backend
+from mmsw.ops.backends import cpp_backend, taichi_depthwise
 from mmsw.ops.backends.cpp_depthwise import is_built
 from mmsw.ops.depthwise_library import depthwise_conv2d_op, grad_input_op, grad_weight_op
 
@@ -234,23 +234,6 @@ def test_blocks_beyond_the_kernel_hold_no_zeros() -> None:
     if available_backends()['taichi'] is True:
         found = results(lambda *a: depthwise_conv2d(*a, side, 'taichi'), x, weight, bias, grad)
         assert_equal_results(found, expected, 1e-12)
-
-
-@pytest.mark.parametrize('small_kernel', [3, 5])
-@pytest.mark.parametrize('kernel', KERNELS, ids=str)
-@pytest.mark.parametrize('shape', MAPS[:3], ids=str)
-def test_strips_of_the_cuda_backend(shape: tuple, kernel: tuple, small_kernel: int) -> None:
-    """The cuts and moves around its kernel, with the reference in the kernel's place."""
-    x, weight, bias, _ = draw(shape, kernel)
-    starts = tuple(-((side - 1) // 2) for side in kernel)
-    cross = torch_backend.cross_conv2d
-    found = cuda_depthwise.strips_added(cross, x, weight, bias, starts, small_kernel)
-    assert relative_error(found, large_convolution(x, weight, bias)) < 1e-12
-    starts = tuple(-(side // 2) for side in kernel)
-    turned = weight.flip(2, 3)
-    found = cuda_depthwise.strips_added(cross, x, turned, None, starts, small_kernel)
-    expected = torch_backend.depthwise_conv2d_grad_input(x, weight, 5)
-    assert relative_error(found, expected) < 1e-12
 
 
 def bad_calls() -> list:

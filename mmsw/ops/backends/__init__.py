@@ -156,10 +156,11 @@ def needs_plain_operators(name: str | None) -> bool:
     if not torch.compiler.is_compiling():
         transformed = torch._C._functorch.peek_interpreter_stack() is not None
         return transformed or torch.jit.is_tracing() or forward_ad._current_level >= 0
-    ask = getattr(torch.compiler, 'is_exporting', None)
-    if ask is None:  # torch < 2.7 does not tell exporting from compiling
+    # What is_exporting() returns; while torch up to 2.11 compiles, that function is always true.
+    exporting = getattr(torch.compiler, '_is_exporting_flag', None)
+    if exporting is None:  # torch < 2.7 does not tell exporting from compiling
         return name in (None, 'auto')
-    return ask()
+    return exporting
 
 
 def backend_module(name: str) -> Backend:

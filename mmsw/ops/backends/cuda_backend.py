@@ -23,6 +23,8 @@ NEEDS_CHECK = True
 _MOST_SIDE = {torch.float64: 35}
 _MOST_SIDE_ELSE = 59
 _MOST_SLOTS = 1962
+# The most blocks of a depthwise kernel whose marks do (csrc/cuda/strips.cuh).
+_MOST_BLOCKS = 11776
 
 
 def _load() -> str | None:
@@ -45,9 +47,11 @@ shift_wise_conv2d = _operators.shift_wise_conv2d
 shift_wise_conv2d_grad_input = _operators.shift_wise_conv2d_grad_input
 shift_wise_conv2d_grad_weight = _operators.shift_wise_conv2d_grad_weight
 cross_conv2d = _operators.cross_conv2d
-depthwise_conv2d = cuda_depthwise.depthwise_conv2d
-depthwise_conv2d_grad_input = cuda_depthwise.depthwise_conv2d_grad_input
-depthwise_conv2d_grad_weight = cuda_depthwise.depthwise_conv2d_grad_weight
+
+if _reason is None and cuda_depthwise.is_built():
+    depthwise_conv2d = cuda_depthwise.depthwise_conv2d
+    depthwise_conv2d_grad_input = cuda_depthwise.depthwise_conv2d_grad_input
+    depthwise_conv2d_grad_weight = cuda_depthwise.depthwise_conv2d_grad_weight
 
 
 def unavailable_reason() -> str | None:
@@ -61,6 +65,8 @@ def refuses(call: Call) -> str | None:
     """What the kernels were not compiled for, or what does not fit into a block's memory."""
     if call.device.type != 'cuda':
         return f'it takes tensors on cuda, not on {call.device.type}'
+    if call.function == 'depthwise_conv2d':
+        return _refuses_depthwise(call)
     slots = call.num_reps * num_groups(call.big_kernel, call.small_kernel)
     if slots > _MOST_SLOTS:
         return f'num_reps * num_groups is {slots}; it may be up to {_MOST_SLOTS}'
@@ -69,4 +75,15 @@ def refuses(call: Call) -> str | None:
         return (
             f'small_kernel is {call.small_kernel}, and shared memory holds {most} of {call.dtype}'
         )
+    return None
+
+
+def _refuses_depthwise(call: Call) -> str | None:
+    """Blocks are at most as large as the kernel, and its short side may be as long as the other."""
+    most = _MOST_SIDE.get(call.dtype, _MOST_SIDE_ELSE)
+    side = min(call.small_kernel, call.big_kernel)
+    if side > most:
+        return f'small_kernel is {side}, and shared memory holds {most} of {call.dtype}'
+    if num_groups(call.big_kernel, side) ** 2 > _MOST_BLOCKS:
+        return f'a kernel of {call.big_kernel} may have more than {_MOST_BLOCKS} blocks of {side}'
     return None

@@ -217,6 +217,80 @@ void grad_weight(const MapSizes& map, const Pattern& pattern, const Options& opt
   }
 }
 
+// `pattern` carries the kernel: height as `big`, width as `groups`, N as `side`, flipped as `reps`.
+Strips cut(const Pattern& pattern, bool overlapping) {
+  const auto [height, side, width, flipped] = pattern.sizes;
+  return strips_of(height, width, strip_side(height, width, side), flipped != 0, overlapping);
+}
+
+template <typename T>
+void depthwise(const MapSizes& map, const Pattern& pattern, const Options& options, void** maps) {
+  using Acc = typename Accumulator<T>::type;
+  StripsTask<T> task = {};
+  task.strips = cut(pattern, true);
+  task.map = map;
+  task.cross = task.strips.cross();
+  task.inputs[0] = static_cast<const T*>(maps[0]);
+  task.bias = static_cast<const T*>(maps[2]);
+  task.outputs[0] = static_cast<T*>(maps[3]);
+  Blocks<T> blocks(map, task.cross, strips_scratch(task.strips));
+  const Threads team(128, options);
+  for (int channel = 0; channel < map.channels; ++channel) {
+    assemble_strips<T>(team.team(), channel, task.strips, static_cast<const T*>(maps[1]),
+                       blocks.values.data, blocks.occupied.data(), blocks.integers.data());
+  }
+  task.blocks = blocks.values.data;
+  task.occupied = blocks.occupied.data();
+  task.plan = plan_conv(map, task.cross, sizeof(Acc));
+  task.plan.stage_slots = std::min(task.plan.stage_slots, options.most_slots);
+  const Threads threads(task.plan.threads, options);
+  with_side<T>(task.strips.side, task.plan.tiles.tile, options.generic != 0,
+               [&](auto side, auto tile) {
+                 for (int64_t work = 0; work < task.work(); ++work) {
+                   const Shared<Acc> shared(task.plan.shared_values);
+                   const HostTeam own = threads.team();
+                   ConvTile<T, side.value, tile.value, HostTeam>(own, task, work, shared.data)
+                       .run_strips(task.strips);
+                 }
+               });
+}
+
+template <typename T>
+void depthwise_grad(const MapSizes& map, const Pattern& pattern, const Options& options,
+                    void** maps) {
+  using Acc = typename Accumulator<T>::type;
+  StripsGradTask<T> task = {};
+  task.strips = cut(pattern, false);
+  task.map = map;
+  task.sizes = strip_sizes(task.strips);
+  task.cross = task.strips.cross();
+  for (const T*& grad : task.grads) grad = static_cast<const T*>(maps[0]);
+  task.x = static_cast<const T*>(maps[1]);
+  const int side = task.strips.side;
+  const bool known = options.generic == 0 && known_side<T>(side);
+  task.plan = plan_grad(map, task.sizes,
+                        !known      ? 0
+                        : side == 3 ? kWarpSlots<3>
+                                    : kWarpSlots<5>,
+                        sizeof(Acc), task.strips.count(), false);
+  const size_t count = static_cast<size_t>(map.channels) * task.strips.blocks() * side * side;
+  std::vector<Acc> workspace = scratch<Acc>(count * task.plan.chunks);
+  task.workspace = workspace.data();
+  const Threads threads(task.plan.threads(), options);
+  with_side<T>(side, task.plan.tiles.tile, !known, [&](auto known_side, auto tile) {
+    for (int64_t work = 0; work < task.plan.work(map.channels); ++work) {
+      const Shared<Acc> shared(task.plan.shared_values);
+      const HostTeam own = threads.team();
+      GradPart<T, known_side.value, tile.value, HostTeam, true>(own, task, work, shared.data).run();
+    }
+  });
+  for (size_t i = 0; i < count; ++i) reduce_chunks<Acc>(i, count, task.plan.chunks, task.workspace);
+  const int64_t weights = int64_t{map.channels} * task.strips.weights();
+  for (int64_t i = 0; i < weights; ++i) {
+    static_cast<T*>(maps[2])[i] = gather_strips<T>(i, task.strips, task.workspace);
+  }
+}
+
 template <typename T, bool kGrad>
 void strips(const MapSizes& map, const Pattern& pattern, const Options& options, void** maps) {
   const Threads threads(256, options);
@@ -245,8 +319,14 @@ int call(const char* name, const MapSizes& map, const Pattern& pattern, const Op
     const char* name;
     Program program;
   } programs[] = {
-      {"conv", conv<T>},   {"grad_input", grad_input<T>},   {"grad_weight", grad_weight<T>},
-      {"cross", cross<T>}, {"shift_add", strips<T, false>}, {"shift_add_grad", strips<T, true>},
+      {"conv", conv<T>},
+      {"grad_input", grad_input<T>},
+      {"grad_weight", grad_weight<T>},
+      {"cross", cross<T>},
+      {"shift_add", strips<T, false>},
+      {"shift_add_grad", strips<T, true>},
+      {"depthwise", depthwise<T>},
+      {"depthwise_grad", depthwise_grad<T>},
   };
   for (const auto& each : programs) {
     if (std::strcmp(each.name, name) != 0) continue;

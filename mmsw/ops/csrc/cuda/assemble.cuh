@@ -17,8 +17,9 @@ struct Arm {
   int block0;  // of a channel's blocks
   int word0;   // of a channel's mask
 
-  // Taps from the first one to slot `slot`.
+  // Taps from the first one to slot `slot`, and the slot that a tap belongs to.
   MMSW_HOST_DEVICE int start(int slot) const { return max_of(0, slot * side - pad); }
+  MMSW_HOST_DEVICE int slot_of(int tap) const { return (tap + pad) / side; }
   MMSW_HOST_DEVICE int words() const { return ceil_div(slots, 32); }
 };
 
@@ -55,23 +56,23 @@ inline Cross cross_of_arms(int side, int wide_taps, int tall_taps) {
   return {side, wide, arm(tall_taps, wide.slots, wide.words()), false};
 }
 
-// Marks the blocks of one channel that hold anything but zeros. `flags` is scratch, one per block.
-template <typename Acc, typename Team>
-MMSW_HOST_DEVICE void mark_occupied(const Team& team, const Cross& cross, const Acc* blocks,
-                                    uint32_t* occupied, int* flags) {
-  const int pitch = block_pitch(cross.side);
+// Marks the blocks of one channel that hold anything but zeros. `arm_of` tells the arm of a word of
+// the mask; `flags` is scratch, one per block.
+template <typename Acc, typename Team, typename ArmOf>
+MMSW_HOST_DEVICE void mark_occupied(const Team& team, int side, int block_count, int words,
+                                    const ArmOf& arm_of, const Acc* blocks, uint32_t* occupied,
+                                    int* flags) {
+  const int pitch = block_pitch(side);
   team.each_thread([&](int thread) {
-    for (int block = thread; block < cross.blocks(); block += team.threads()) {
+    for (int block = thread; block < block_count; block += team.threads()) {
       bool any = false;
       for (int i = 0; i < pitch; ++i) any = any || blocks[block * pitch + i] != Acc(0);
       flags[block] = any;
     }
   });
   team.each_thread([&](int thread) {
-    for (int word = thread; word < cross.words(); word += team.threads()) {
-      const Arm arm = word < cross.tall.word0      ? cross.wide
-                      : word < cross.small().word0 ? cross.tall
-                                                   : cross.small();
+    for (int word = thread; word < words; word += team.threads()) {
+      const Arm arm = arm_of(word);
       const int begin = (word - arm.word0) * 32, count = min_of(32, arm.slots - begin);
       uint32_t bits = 0;
       for (int i = 0; i < count; ++i) {
@@ -80,6 +81,17 @@ MMSW_HOST_DEVICE void mark_occupied(const Team& team, const Cross& cross, const 
       occupied[word] = bits;
     }
   });
+}
+
+template <typename Acc, typename Team>
+MMSW_HOST_DEVICE void mark_occupied(const Team& team, const Cross& cross, const Acc* blocks,
+                                    uint32_t* occupied, int* flags) {
+  const auto arm_of = [&](int word) {
+    return word < cross.tall.word0      ? cross.wide
+           : word < cross.small().word0 ? cross.tall
+                                        : cross.small();
+  };
+  mark_occupied(team, cross.side, cross.blocks(), cross.words(), arm_of, blocks, occupied, flags);
 }
 
 // Integers of scratch that the two functions below need.

@@ -4,9 +4,10 @@
 //   forward    one map for all                 three: wide arm, tall arm, identity
 //   gradient   three                           one, through the flipped blocks
 //   folded     one map for both arms           one, and a bias
+//   strips     one map for all                 one, and a bias; see strips.cuh
 #pragma once
 
-#include "assemble.cuh"
+#include "strips.cuh"
 
 namespace mmsw {
 
@@ -58,6 +59,11 @@ struct ConvTask {
   const T* bias;       // or nullptr
 
   MMSW_HOST_DEVICE int64_t work() const { return plan.tiles.items() * map.channels; }
+};
+
+template <typename T>
+struct StripsTask : ConvTask<T> {
+  Strips strips;
 };
 
 template <typename Acc>
@@ -212,6 +218,25 @@ struct ConvTile {
     }
   }
 
+  // The strips of a depthwise kernel instead of a cross.
+  MMSW_DEVICE void run_strips(const Strips& strips) {
+    const Acc start = task.bias == nullptr ? Acc(0) : Convert<T>::load(task.bias[channel]);
+    team.each_thread([&](int thread) { clear(thread, start); });
+    const ArmView tall = tall_view(task.map, place);
+    MMSW_NO_UNROLL
+    for (int strip = 0; strip < strips.count(); ++strip) {
+      ArmView view = strips.wide ? wide_view(task.map, place) : tall;
+      view.column0 += strips.aside(strip);
+      if (view.column0 - side() / 2 >= view.columns || view.column0 + side() / 2 + tile() <= 0) {
+        continue;  // it only meets padding
+      }
+      Held<T> held = {nullptr, 0, 0};
+      run_arm(strips.arm(strip), view, task.inputs[0], held);
+    }
+    if (strips.wide) transpose();
+    store(task.outputs[0], tall);
+  }
+
   MMSW_DEVICE void clear(int thread, Acc start) {
     MMSW_UNROLL
     for (int k = 0; k < kRows; ++k) {
@@ -344,6 +369,17 @@ __global__ void __launch_bounds__(kConvThreads, 10)
   for (int64_t work = blockIdx.x; work < task.work(); work += gridDim.x) {
     const DeviceTeam team;
     ConvTile<T, kSide, kTile, DeviceTeam>(team, task, work, shared).run();
+  }
+}
+
+template <typename T, int kSide, int kTile>
+__global__ void __launch_bounds__(kConvThreads, 10)
+    strips_kernel(const __grid_constant__ StripsTask<T> task) {
+  extern __shared__ __align__(16) unsigned char shared_bytes[];
+  auto* shared = reinterpret_cast<typename Accumulator<T>::type*>(shared_bytes);
+  for (int64_t work = blockIdx.x; work < task.work(); work += gridDim.x) {
+    const DeviceTeam team;
+    ConvTile<T, kSide, kTile, DeviceTeam>(team, task, work, shared).run_strips(task.strips);
   }
 }
 

@@ -6,6 +6,7 @@
 
 #include <type_traits>
 
+#include "grad_weight.cuh"
 #include "launch.h"
 
 namespace mmsw {
@@ -53,6 +54,11 @@ inline int accumulator_bytes(Dtype dtype) { return dtype == Dtype::kFloat64 ? 8 
 // Whether `with_side` compiled the side in.
 inline bool known_side(int side, Dtype dtype) {
   return dtype != Dtype::kFloat64 && (side == 3 || side == 5);
+}
+
+// Slots of the weight gradient that a warp owns; 0 where it owns one weight.
+inline int warp_slots(int side, Dtype dtype) {
+  return !known_side(side, dtype) ? 0 : side == 3 ? kWarpSlots<3> : kWarpSlots<5>;
 }
 
 // The sides that the published networks use are compiled in, with every side of a tile; 0 and 0

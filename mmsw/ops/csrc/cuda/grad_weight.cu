@@ -7,17 +7,6 @@
 namespace mmsw {
 namespace {
 
-constexpr int kElementThreads = 256;
-
-template <typename Program>
-__device__ __forceinline__ void for_each(int64_t count, Program program) {
-  const int64_t stride = static_cast<int64_t>(gridDim.x) * blockDim.x;
-  for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < count;
-       i += stride) {
-    program(i);
-  }
-}
-
 __global__ void __launch_bounds__(kElementThreads, 2)
     mark_active_kernel(Pattern pattern, Cross cross, const bool* __restrict__ mask,
                        uint32_t* active) {
@@ -25,12 +14,6 @@ __global__ void __launch_bounds__(kElementThreads, 2)
     active[i] = active_word(static_cast<int>(i / cross.words()),
                             static_cast<int>(i % cross.words()), pattern, cross, mask);
   });
-}
-
-template <typename Acc>
-__global__ void __launch_bounds__(kElementThreads, 2)
-    reduce_chunks_kernel(int64_t count, int chunks, Acc* workspace) {
-  for_each(count, [&](int64_t i) { reduce_chunks(i, count, chunks, workspace); });
 }
 
 template <typename T>
@@ -43,16 +26,8 @@ __global__ void __launch_bounds__(kElementThreads, 2)
            [&](int64_t i) { grad_weight[i] = gather_grad<T>(i, pattern, mask, block_grads); });
 }
 
-unsigned element_blocks(int64_t count) {
-  return grid_size((count + kElementThreads - 1) / kElementThreads);
-}
-
 int64_t block_values(const PatternSizes& sizes, int channels) {
   return static_cast<int64_t>(channels) * (2 * sizes.groups + 1) * sizes.block_size();
-}
-
-int warp_slots(int side, Dtype dtype) {
-  return !known_side(side, dtype) ? 0 : side == 3 ? kWarpSlots<3> : kWarpSlots<5>;
 }
 
 }  // namespace

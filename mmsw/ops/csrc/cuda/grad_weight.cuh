@@ -17,9 +17,14 @@
 // For sides that are not compiled in, a warp owns one weight instead of whole slots, and the
 // identity is a third arm with parts of its own. How the work is divided depends on sizes only, so
 // results repeat bit for bit on every GPU.
+//
+// The strips of a depthwise kernel (strips.cuh) are as many arms of one direction, each with parts
+// of its own, and there is no identity.
 #pragma once
 
-#include "assemble.cuh"
+#include <type_traits>
+
+#include "strips.cuh"
 
 namespace mmsw {
 
@@ -30,9 +35,11 @@ constexpr int kWarpSlots = kSide == 3 ? 3 : 1;
 
 struct GradPlan {
   TilePlan tiles;
-  int warp_slots;   // 0 where a warp owns one weight
-  int warps;        // of a part that own something of the arm; 0 if not even one fits
-  int parts;        // of an arm
+  int warp_slots;  // 0 where a warp owns one weight
+  int warps;       // of a part that own something of the arm; 0 if not even one fits
+  int parts;       // of an arm
+  int arms;
+  bool identity;
   int small_parts;  // of the identity, where it is an arm of its own
   int part_slots;   // the most that a part meets
   int stride;       // of the bands of two images
@@ -41,8 +48,8 @@ struct GradPlan {
   int64_t chunk_items;
   int shared_values;
 
-  MMSW_HOST_DEVICE int threads() const { return kWarp * (warps + (warp_slots > 0)); }
-  MMSW_HOST_DEVICE int all_parts() const { return 2 * parts + small_parts; }
+  MMSW_HOST_DEVICE int threads() const { return kWarp * (warps + (identity && warp_slots > 0)); }
+  MMSW_HOST_DEVICE int all_parts() const { return arms * parts + small_parts; }
   MMSW_HOST_DEVICE int64_t work(int channels) const {
     return static_cast<int64_t>(all_parts()) * channels * chunks;
   }
@@ -59,12 +66,12 @@ inline bool fits(GradPlan& plan, const PatternSizes& sizes, int value_bytes) {
   const int pieces = pieces_of(plan, sizes, sizes.groups);
   plan.parts = ceil_div(pieces, plan.warps);
   plan.warps = ceil_div(pieces, plan.parts);
-  plan.small_parts = plan.warp_slots > 0 ? 0 : ceil_div(taps, plan.warps);
+  plan.small_parts = plan.identity && plan.warp_slots == 0 ? ceil_div(taps, plan.warps) : 0;
   // Pieces of single weights can begin in the middle of a slot.
   plan.part_slots = plan.warp_slots > 0 ? plan.warps * plan.warp_slots
                                         : min_of(sizes.groups, (plan.warps + taps - 2) / taps + 1);
   // An identity that shares a part may reach beyond its last slot, and has a gradient of its own.
-  const bool shared_part = plan.warp_slots > 0;
+  const bool shared_part = plan.identity && plan.warp_slots > 0;
   const int part_taps = plan.part_slots * side + (shared_part ? side - 1 : 0);
   plan.stride = band_stride(band_rows(tile, part_taps), band_pitch(tile, side));
   plan.grad_stride = band_stride(tile, band_pitch(tile, 1));
@@ -76,12 +83,14 @@ inline bool fits(GradPlan& plan, const PatternSizes& sizes, int value_bytes) {
 }
 
 inline GradPlan plan_grad(const MapSizes& map, const PatternSizes& sizes, int warp_slots,
-                          int value_bytes) {
+                          int value_bytes, int arms = 2, bool identity = true) {
   constexpr int64_t kWantedBlocks = 2048, kMostChunks = 256;
   GradPlan plan = {};
   plan.tiles = plan_tiles(map);
   plan.warp_slots = warp_slots;
-  const int most = min_of(kMostWarps - 1, pieces_of(plan, sizes, sizes.groups));
+  plan.arms = arms;
+  plan.identity = identity;
+  const int most = min_of(kMostWarps - identity, pieces_of(plan, sizes, sizes.groups));
   int& images = plan.tiles.images;
   const auto find = [&] {
     for (; images > 0; images /= 2) {
@@ -122,6 +131,16 @@ struct GradTask {
   Acc* workspace;
 };
 
+template <typename T>
+struct StripsGradTask : GradTask<T> {
+  Strips strips;
+};
+
+// Sizes of a strip as the plan reads them.
+inline PatternSizes strip_sizes(const Strips& strips) {
+  return {strips.length, strips.side, strips.along.slots, 0};
+}
+
 // Adds a patch to the sums of kSlots neighbouring slots; `corner` as in `add_slots`.
 template <int kSide, int kSlots, typename Acc>
 MMSW_DEVICE void add_patch(const Acc* corner, int pitch, const Acc* grad, int grad_pitch,
@@ -146,9 +165,10 @@ MMSW_DEVICE void add_patch(const Acc* corner, int pitch, const Acc* grad, int gr
   }
 }
 
-// One part of one arm of one channel, over one chunk of the tiles.
-template <typename T, int kSide, int kTile, typename Team>
+// One part of one arm (one strip where kStrips) of one channel, over one chunk of the tiles.
+template <typename T, int kSide, int kTile, typename Team, bool kStrips = false>
 struct GradPart {
+  using Task = typename std::conditional<kStrips, StripsGradTask<T>, GradTask<T>>::type;
   using Acc = typename Accumulator<T>::type;
   static constexpr int kSlots = kWarpSlots<kSide>;
   static constexpr int kSums = kSide > 0 ? kSlots * kSide * kSide : 1;
@@ -163,15 +183,16 @@ struct GradPart {
   };
 
   const Team& team;
-  const GradTask<T>& task;
+  const Task& task;
   Acc* shared;
   int channel, chunk, arm;
+  int aside;  // of a strip
   int piece0, pieces, slot0, slots;
   bool with_small;  // the part has the identity
   Arm own_arm;
   typename Team::template PerThread<Sums> sums;
 
-  MMSW_DEVICE GradPart(const Team& own_team, const GradTask<T>& own_task, int64_t work, Acc* memory)
+  MMSW_DEVICE GradPart(const Team& own_team, const Task& own_task, int64_t work, Acc* memory)
       : team(own_team), task(own_task), shared(memory), sums(own_team) {
     const GradPlan& plan = task.plan;
     const Split parts = split(work, plan.all_parts());
@@ -179,13 +200,23 @@ struct GradPart {
     const int part = static_cast<int>(parts.rest);
     channel = static_cast<int>(channels.rest);
     chunk = static_cast<int>(channels.quotient);
-    arm = min_of(part / plan.parts, 2);
-    own_arm = arm == 0 ? task.cross.wide : arm == 1 ? task.cross.tall : task.cross.small();
-    piece0 = (part - arm * plan.parts) * plan.warps;
+    if constexpr (kStrips) {
+      const int strip = part / plan.parts;
+      arm = task.strips.wide ? 0 : 1;
+      aside = task.strips.aside(strip);
+      own_arm = task.strips.arm(strip);
+      piece0 = (part - strip * plan.parts) * plan.warps;
+    } else {
+      arm = min_of(part / plan.parts, 2);
+      aside = 0;
+      own_arm = arm == 0 ? task.cross.wide : arm == 1 ? task.cross.tall : task.cross.small();
+      piece0 = (part - arm * plan.parts) * plan.warps;
+    }
     pieces = min_of(plan.warps, pieces_of(plan, task.sizes, own_arm.slots) - piece0);
     slot0 = slot_of(piece0);
     slots = min_of(own_arm.slots, slot_of(piece0 + pieces - 1) + kSlots) - slot0;
-    with_small = kSide > 0 && arm == 1 && in_range(small_start() / side() - slot0, slots);
+    with_small =
+        !kStrips && kSide > 0 && arm == 1 && in_range(small_start() / side() - slot0, slots);
   }
 
   MMSW_DEVICE int side() const { return kSide > 0 ? kSide : task.sizes.side; }
@@ -257,7 +288,8 @@ struct GradPart {
     const int lane = several ? thread % kWarp : thread;
     const int grad_lane = left >= kWarp ? thread - (1 << log_band) : lane;
     const int step = several ? team.threads() / kWarp : 1;
-    const Rectangle band = {view.row0 + own_arm.first + wanted.low, view.column0 - side() / 2,
+    const Rectangle band = {view.row0 + own_arm.first + wanted.low,
+                            view.column0 - side() / 2 + (kStrips ? aside : 0),
                             band_rows(tile(), wanted.high - wanted.low), tile() + side() - 1};
     const Rectangle outputs = {view.row0, view.column0, tile(), tile()};
     MMSW_NO_UNROLL
@@ -281,7 +313,7 @@ struct GradPart {
 
   MMSW_DEVICE void add(int thread, int image0, const Load& wanted) {
     const int warp = thread / kWarp, patches = patches_of(tile()) * images_from(image0);
-    const bool small = kSide > 0 && warp == task.plan.warps;
+    const bool small = !kStrips && kSide > 0 && warp == task.plan.warps;
     if (small ? !wanted.small : warp >= pieces) return;
     const int slot = slot_of(piece0 + warp);
     const uint32_t bits = small ? 1 : wanted.bits >> (slot - slot0) & low_bits(kSlots);
@@ -354,7 +386,7 @@ struct GradPart {
   // Where a weight of a warp goes, in the blocks of a channel; -1 for what nobody asks for.
   MMSW_DEVICE int64_t index_of(int warp, int weight) const {
     const int taps = task.sizes.block_size();
-    if (kSide > 0 && warp == task.plan.warps) {
+    if (!kStrips && kSide > 0 && warp == task.plan.warps) {
       return with_small && weight < taps ? task.cross.small().block0 * taps + weight : -1;
     }
     if (warp >= pieces) return -1;
@@ -417,6 +449,43 @@ __global__ void __launch_bounds__(kMostWarps* kWarp, kGradBlocks)
     const DeviceTeam team;
     GradPart<T, kSide, kTile, DeviceTeam>(team, task, work, shared).run();
   }
+}
+
+// For sides that are not compiled in, ptxas spills with 80 registers before sm_86.
+template <typename T, int kSide, int kTile>
+__global__ void __launch_bounds__(kMostWarps* kWarp, kSide > 0 ? kGradBlocks : 2)
+    strips_grad_kernel(const __grid_constant__ StripsGradTask<T> task) {
+  extern __shared__ __align__(16) unsigned char shared_bytes[];
+  auto* shared = reinterpret_cast<typename Accumulator<T>::type*>(shared_bytes);
+  const int64_t all = task.plan.work(task.map.channels);
+  for (int64_t work = blockIdx.x; work < all; work += gridDim.x) {
+    const DeviceTeam team;
+    GradPart<T, kSide, kTile, DeviceTeam, true>(team, task, work, shared).run();
+  }
+}
+
+// What runs over single values, one thread each.
+constexpr int kElementThreads = 256;
+
+inline unsigned element_blocks(int64_t count) {
+  constexpr int64_t kMostBlocks = (int64_t{1} << 31) - 1;
+  const int64_t blocks = (count + kElementThreads - 1) / kElementThreads;
+  return static_cast<unsigned>(blocks < kMostBlocks ? blocks : kMostBlocks);
+}
+
+template <typename Program>
+__device__ __forceinline__ void for_each(int64_t count, Program program) {
+  const int64_t stride = static_cast<int64_t>(gridDim.x) * blockDim.x;
+  for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < count;
+       i += stride) {
+    program(i);
+  }
+}
+
+template <typename Acc>
+__global__ void __launch_bounds__(kElementThreads, 2)
+    reduce_chunks_kernel(int64_t count, int chunks, Acc* workspace) {
+  for_each(count, [&](int64_t i) { reduce_chunks(i, count, chunks, workspace); });
 }
 
 #endif

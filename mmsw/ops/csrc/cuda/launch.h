@@ -16,14 +16,22 @@ namespace mmsw {
 
 enum class Dtype { kFloat32, kFloat16, kBFloat16, kFloat64 };
 
+// A depthwise kernel [C, 1, height, width] and the wanted side N of the blocks it is cut into.
+struct DepthwiseSizes {
+  int height, width, side;
+};
+
 // Why these sizes cannot run, or nullptr.
 const char* limit_conv(const MapSizes& map, const PatternSizes& sizes, Dtype dtype);
 const char* limit_cross(const MapSizes& map, const Cross& cross, Dtype dtype);
+const char* limit_depthwise(const MapSizes& map, const DepthwiseSizes& kernel, Dtype dtype);
 const char* limit_shift_add(const MapSizes& map, const PatternSizes& sizes);
 
 // Bytes of device memory that a call needs for itself.
 size_t workspace_conv(const MapSizes& map, const Cross& cross, Dtype dtype);
 size_t workspace_grad_weight(const MapSizes& map, const PatternSizes& sizes, Dtype dtype);
+size_t workspace_depthwise(const MapSizes& map, const DepthwiseSizes& kernel, Dtype dtype);
+size_t workspace_depthwise_grad(const MapSizes& map, const DepthwiseSizes& kernel, Dtype dtype);
 
 // Maps are [B, C, H, W], weights [C * nk, N, N], three maps horizontal, vertical, identity.
 cudaError_t launch_conv(const MapSizes& map, Dtype dtype, const void* x, const void* weight,
@@ -43,6 +51,16 @@ cudaError_t launch_grad_weight(const MapSizes& map, Dtype dtype, const void* con
 cudaError_t launch_cross(const MapSizes& map, Dtype dtype, const void* x, const Cross& cross,
                          const void* wide, const void* tall, const void* bias, void* out,
                          void* workspace, cudaStream_t stream);
+
+// "Same" padding; `flipped` runs the turned kernel, for the gradient of the map. `bias` is [C] or
+// nullptr.
+cudaError_t launch_depthwise(const MapSizes& map, Dtype dtype, const void* x, const void* weight,
+                             const void* bias, const DepthwiseSizes& kernel, bool flipped,
+                             void* out, void* workspace, cudaStream_t stream);
+
+cudaError_t launch_depthwise_grad(const MapSizes& map, Dtype dtype, const void* grad, const void* x,
+                                  const DepthwiseSizes& kernel, void* grad_weight, void* workspace,
+                                  cudaStream_t stream);
 
 // `conv_out` and its gradient are [B, C * nk, H + 2 * margin, W + 2 * margin].
 cudaError_t launch_shift_add(const MapSizes& map, Dtype dtype, const void* conv_out,
