@@ -51,7 +51,7 @@ def detector_translations() -> dict[Any, Callable]:
         )
 
     def without_points(boxes):
-        """A box without an area has no samples, so its average is 0 in PyTorch, and nan in OpenVINO.
+        """A box without an area has no samples: its average is 0 in PyTorch, and nan in OpenVINO.
 
         One far outside of the map is 0 everywhere.
         """

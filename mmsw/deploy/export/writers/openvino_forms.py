@@ -49,9 +49,7 @@ def without_transpositions(model: ModelProto) -> None:
         model.graph.initializer.remove(tensor)
 
 
-def _framed(
-    model: ModelProto, kind: str, there: list[int], back: list[int]
-) -> Iterator[_Framed]:
+def _framed(model: ModelProto, kind: str, there: list[int], back: list[int]) -> Iterator[_Framed]:
     makers = {name: node for node in model.graph.node for name in node.output}
     readers: dict[str, list[NodeProto]] = {name: [] for name in makers}
     for node in model.graph.node:
