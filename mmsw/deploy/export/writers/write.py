@@ -29,7 +29,7 @@ def write_program(
     format: str,
     example: Tensor,
     dynamic: bool,
-    precision: str,
+    precision: str = 'float32',
     metadata: ExportMetadata,
 ) -> None:
     """Write a program to a file, whole or not at all.
