@@ -6,16 +6,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from mmseg.models import EncoderDecoder
 from mmseg.models.utils.wrappers import resize
 from torch import Tensor, nn
 
+from mmsw.engine.image_channels import image_channels
 from mmsw.errors import UsageError
 
 from .model_copy import sharing_copy
 from .program import Program
 
 _NOT_NEEDED = ('auxiliary_head', 'data_preprocessor')
+# Where the map at stride 32 gets its second row, if sides are rounded up, or down.
+_SIDES = (33, 64)
 
 
 def segmentor_program(model: nn.Module) -> SegmentorProgram:
@@ -44,13 +48,12 @@ class SegmentorProgram(Program):
 
     task = 'segmentation'
     outputs = ('logits',)
-    # Below, PyTorch tells a last map of one row or column from the others.
-    smallest = 33
 
     def __init__(self, model: EncoderDecoder) -> None:
         super().__init__()
         self.settings = _settings(model)
         self.model = sharing_copy(model, without=_NOT_NEEDED)
+        self.smallest = _smallest(model)
         self.eval()
 
     @property
@@ -79,6 +82,18 @@ def _settings(model: EncoderDecoder) -> dict[str, Any]:
     if model.out_channels == 1:
         settings['threshold'] = float(_heads(model)[-1].threshold)
     return settings
+
+
+@torch.no_grad()
+def _smallest(model: EncoderDecoder) -> int:
+    """The least side whose maps have two rows: PyTorch tells maps of one row from the others."""
+    for side in _SIDES[:-1]:
+        maps = model.backbone(
+            next(model.parameters()).new_zeros(1, image_channels(model), side, side)
+        )
+        if min(min(found.shape[2:]) for found in maps) > 1:
+            return side
+    return _SIDES[-1]
 
 
 def _heads(model: EncoderDecoder) -> list[nn.Module]:
