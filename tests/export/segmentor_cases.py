@@ -26,7 +26,7 @@ _ARCH = dict(arch=dict(depths=[1, 1, 1, 1], dims=_DIMS), big_kernels=(13, 9, 7, 
 BACKBONES = {
     'v1': dict(type='ShiftWiseNet', version='v1', layer_scale_init_value=1.0, **_ARCH),
     'v2': dict(type='ShiftWiseNet', version='v2', layer_scale_init_value=1.0, **_ARCH),
-    'slak': dict(type='SLaK', layer_scale_init_value=1.0, **_ARCH),
+    'slak': dict(type='SLaK', width_factor=1.0, layer_scale_init_value=1.0, **_ARCH),
     'resnet': dict(type='ResNet', depth=18, base_channels=8, stem_channels=8),
 }
 _NORM = dict(type='BN')

@@ -26,8 +26,9 @@ SUFFIXES = {'onnx': '.onnx', 'openvino': '.xml', 'torch': '.pt2'}
 
 def check(file: Path, model: torch.nn.Module, most: float = 5e-6) -> None:
     program = open_program(file, threads=1)
+    least = program.metadata.smallest
     for batch, height, width in SIZES:
-        image = torch.randn(batch, 3, height, width)
+        image = torch.randn(batch, 3, max(height, least), max(width, least))
         target = expected(model, image)
         found = torch.from_numpy(program.run(image.numpy())['logits'])
         assert found.shape == target.shape
@@ -136,6 +137,13 @@ def test_modes() -> None:
     model.test_cfg.mode = 'other'
     with pytest.raises(UsageError, match="test mode 'other' of a EncoderDecoder"):
         program_of(model)
+
+
+@pytest.mark.parametrize(
+    ('backbone', 'least'), [('v1', 64), ('v2', 33), ('slak', 64), ('resnet', 33)]
+)
+def test_smallest_images(backbone: str, least: int) -> None:
+    assert program_of(segmentor(backbone)).smallest == least
 
 
 def test_what_has_no_program() -> None:
