@@ -106,5 +106,5 @@ def test_what_others_derive() -> None:
 def test_a_box_head_of_another_kind() -> None:
     model = build(tiny_config(MASK))
     model.roi_head.bbox_head.__class__ = DoubleConvFCBBoxHead
-    with pytest.raises(UsageError, match='bbox_head is a DoubleConvFCBBoxHead.*Shared2FCBBoxHead'):
+    with pytest.raises(UsageError, match=r'bbox_head is a DoubleConvFCBBoxHead.*Shared2FCBBoxHead'):
         program_of(model)

@@ -148,9 +148,7 @@ def test_other_settings_of_mmdet() -> None:
     model.test_cfg.rcnn.update(score_thr=0.2, nms=dict(type='nms', iou_threshold=0.3))
     model.test_cfg.rcnn.nms.class_agnostic = True
     model.roi_head.bbox_head.update(reg_class_agnostic=True)
-    model.roi_head.bbox_head.bbox_coder.update(
-        add_ctr_clamp=True, ctr_clamp=8, clip_border=False
-    )
+    model.roi_head.bbox_head.bbox_coder.update(add_ctr_clamp=True, ctr_clamp=8, clip_border=False)
     model.roi_head.mask_head.class_agnostic = True
     model.roi_head.bbox_roi_extractor.roi_layer.sampling_ratio = 2
     model.roi_head.mask_roi_extractor.finest_scale = 28

@@ -51,9 +51,9 @@ def detector_translations() -> dict[Any, Callable]:
         )
 
     def without_points(boxes):
-        """A box without an area has no samples, so its average is 0 in PyTorch, and nan in OpenVINO.
+        """Boxes, those without an area far outside of the map, where all runtimes give 0.
 
-        One far outside of the map is 0 everywhere.
+        Their average is of no samples: 0 in mmcv and onnxruntime, nan in OpenVINO.
         """
         corners, opposites = op.Split(boxes, num_outputs=2, axis=-1)
         side = op.ReduceMin(op.Sub(opposites, corners), [1], keepdims=1)
