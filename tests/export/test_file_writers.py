@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,33 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_segmentors import EXAMPLE, SHAPES, by_mmseg, metadata_of, need, segmentor
+from tiny_segmentors import EXAMPLE, metadata_of, need
 from torch import Tensor, nn
 
-from mmsw.deploy.export import Program, program_of
+from mmsw.deploy.export import Program
 from mmsw.deploy.export.contents import contents_of
 from mmsw.deploy.export.formats import FORMATS
-from mmsw.deploy.export.metadata import ExportMetadata
 from mmsw.deploy.export.runtimes import open_program
 from mmsw.deploy.export.writers import write_program
 from mmsw.errors import UsageError
-
-# What runs a file where this package and the toolboxes cannot be imported.
-_ALONE = """
-import sys
-class Blocked:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition('.')[0] in ('mmsw', 'mmcv', 'mmengine', 'mmseg', 'mmdet'):
-            raise ImportError(f'{name} is blocked')
-sys.meta_path.insert(0, Blocked())
-import torch
-program, inputs, outputs = sys.argv[1:]
-extra = {'mmsw.json': ''}
-module = torch.export.load(program, extra_files=extra).module()
-with torch.no_grad():
-    torch.save([module(image) for image in torch.load(inputs)], outputs)
-print(extra['mmsw.json'])
-"""
 
 
 class Tiny(Program):
@@ -67,23 +47,6 @@ def write(program: Program, path: Path, format: str, **options: Any) -> None:
 
 def name_of(format: str) -> str:
     return f'a{FORMATS[format].suffix}'
-
-
-def test_a_pt2_file_runs_without_this_package(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    model = segmentor('v2')
-    program = program_of(model)
-    write(program, tmp_path / 'a.pt2', 'torch')
-    images = [torch.randn(shape) for shape in SHAPES]
-    torch.save(images, tmp_path / 'images')
-    files = [str(tmp_path / name) for name in ('a.pt2', 'images', 'found')]
-    command = [sys.executable, '-c', _ALONE, *files]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert ExportMetadata.from_text(done.stdout, 'a.pt2') == metadata_of(program)
-    for image, found in zip(images, torch.load(tmp_path / 'found'), strict=True):
-        expected = by_mmseg(model, image)
-        assert (found - expected).abs().max() <= 2e-6 * expected.abs().max()
 
 
 @pytest.mark.parametrize('format', FORMATS)
