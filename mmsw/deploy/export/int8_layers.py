@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING
 
 from mmsw.errors import UsageError
 
-from .onnx_graph import OnnxGraph
-
 if TYPE_CHECKING:
     import onnx
 
@@ -57,15 +55,19 @@ def layers_of(model: onnx.ModelProto, keep_float: str | None = None) -> list[Lay
     Raises:
         UsageError: If it is no regular expression, or is found in no name.
     """
-    graph = OnnxGraph(model)
-    nodes = [
-        node for node in graph.nodes if node.op_type in KINDS and graph.is_float(node.input[1])
-    ]
-    named = _named([node.input[1] for node in nodes], keep_float)
-    first, last = _first(graph, nodes), _last(graph, nodes)
+    nodes, weights = list(model.graph.node), _float_constants(model)
+    layers = [node for node in nodes if node.op_type in KINDS and node.input[1] in weights]
+    named = _named([node.input[1] for node in layers], keep_float)
+    first, last = _first(nodes, layers), _last(nodes, layers)
     return [
-        Layer(node, node.input[1], next(_reasons(node, named, first, last), '')) for node in nodes
+        Layer(node, node.input[1], next(_reasons(node, named, first, last), '')) for node in layers
     ]
+
+
+def _float_constants(model: onnx.ModelProto) -> set[str]:
+    from onnx import TensorProto
+
+    return {item.name for item in model.graph.initializer if item.data_type == TensorProto.FLOAT}
 
 
 def _reasons(
@@ -99,10 +101,10 @@ def _named(weights: list[str], pattern: str | None) -> set[str]:
     return found
 
 
-def _first(graph: OnnxGraph, layers: list[onnx.NodeProto]) -> set[int]:
+def _first(nodes: list[onnx.NodeProto], layers: list[onnx.NodeProto]) -> set[int]:
     """Layers that no other one comes before."""
     weighted, behind, found = {id(node) for node in layers}, set(), set()
-    for node in graph.nodes:
+    for node in nodes:
         is_behind = not behind.isdisjoint(node.input)
         if id(node) in weighted and not is_behind:
             found.add(id(node))
@@ -111,10 +113,10 @@ def _first(graph: OnnxGraph, layers: list[onnx.NodeProto]) -> set[int]:
     return found
 
 
-def _last(graph: OnnxGraph, layers: list[onnx.NodeProto]) -> set[int]:
+def _last(nodes: list[onnx.NodeProto], layers: list[onnx.NodeProto]) -> set[int]:
     """Layers whose numbers go into no other one."""
     weighted, ahead, found = {id(node) for node in layers}, set(), set()
-    for node in reversed(graph.nodes):
+    for node in reversed(nodes):
         is_ahead = not ahead.isdisjoint(node.output)
         if id(node) in weighted and not is_ahead:
             found.add(id(node))
