@@ -1,9 +1,8 @@
 """What OpenVINO computes faster in another form than the ONNX model has.
 
-A layer norm over the channels of a map stands between two transpositions, which onnxruntime prefers
-(2.7 ms against 9.7 ms for 80 channels at 128 x 128, one thread). OpenVINO takes 2.4 times as long
-for it as for the means over the channels that are written here. Of a whole segmentor with SW-T of
-the first generation, which has one in each block, at 384 x 384 they save a sixth of the time.
+A layer norm over the channels of a map stands between two transpositions. onnxruntime is faster
+with these than with means over the channels, and OpenVINO is faster with the means, which are
+written here.
 """
 
 from __future__ import annotations
