@@ -42,8 +42,6 @@ class DetectorProgram(Program):
     task = 'detection'
     outputs = ('boxes', 'scores', 'labels')
     batched = False
-    # Below, PyTorch tells a last map of one row or column from the others.
-    smallest = 33
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
