@@ -15,7 +15,8 @@ with _clone.toolboxes_needed():
     from mmsw.apis.cli import run_interruptible
     from mmsw.apis.config_options import ConfigOptions
     from mmsw.apis.export import export_model
-    from mmsw.deploy.export.formats import FORMATS, PRECISIONS, format_of
+    from mmsw.deploy.export.formats import FORMATS, format_of
+    from mmsw.deploy.export.precisions import PRECISIONS
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -54,6 +54,8 @@ def test_what_does_not_run_is_refused(tmp_path: Path) -> None:
         refusal = f'format {format} does not run in bfloat16: .*choose float16'
         with pytest.raises(UsageError, match=refusal):
             check_precision(format, 'bfloat16')
+    with pytest.raises(UsageError, match=r'format torch does not run in int8: choose format onnx'):
+        check_precision('torch', 'int8')
     model = copy.deepcopy(segmentor('resnet', 'fcn'))
     with torch.no_grad():
         model.decode_head.conv_seg.weight[0, 0] = 1e5

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmsw.deploy.export.formats import FORMATS, PRECISIONS, check_packages
-from mmsw.deploy.export.precisions import check_precision
+from mmsw.deploy.export.formats import FORMATS, check_packages
+from mmsw.deploy.export.precisions import check_form
 from mmsw.errors import UsageError
 
 from ..checks.folders import check_writable
@@ -76,15 +76,11 @@ def plan_export(
         mmsw.errors.DataError: If there is no folder of images where one is named.
     """
     path = Path(path)
-    _check_choice('format', format, tuple(FORMATS))
-    _check_choice('precision', precision, PRECISIONS)
-    check_precision(format, precision)
+    check_form(format, precision)
     if path.suffix.lower() != FORMATS[format].suffix:
         raise UsageError(
             f'{path} does not fit format {format}, whose files end with {FORMATS[format].suffix}'
         )
-    if (format, precision) == ('torch', 'int8'):
-        raise UsageError('format torch has no int8: choose format onnx or openvino')
     plan = ExportPlan(
         path=path,
         format=format,
@@ -103,11 +99,6 @@ def plan_export(
     packages = (*FORMATS[format].writes, *FORMATS[format].runs)
     check_packages(tuple(dict.fromkeys(packages)), f'format {format}')
     return plan
-
-
-def _check_choice(name: str, value: str, known: Sequence[str]) -> None:
-    if value not in known:
-        raise UsageError(f'{name} must be one of {", ".join(known)}, got {value!r}')
 
 
 def _size(size: Sequence[int] | None, dynamic: bool) -> tuple[int, int] | None:

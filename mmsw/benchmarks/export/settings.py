@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from mmsw.deploy.export.formats import FORMATS, PRECISIONS
+from mmsw.deploy.export.formats import FORMATS
+from mmsw.deploy.export.precisions import PRECISIONS
 
 from ..sizes import TimingSettings
 

@@ -33,7 +33,6 @@ FORMATS = {
     'openvino': Format('.xml', 'OpenVINO', ('onnx', 'onnxscript', 'openvino'), ('openvino',)),
     'torch': Format('.pt2', 'torch', (), ()),
 }
-PRECISIONS = ('float32', 'float16', 'bfloat16', 'int8')
 
 
 def format_of(path: str | os.PathLike[str]) -> str:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import torch
 from torch import Tensor
 
 from mmsw.errors import UsageError
 
+from .formats import FORMATS
+
 TYPES = {'float32': torch.float32, 'float16': torch.float16, 'bfloat16': torch.bfloat16}
+PRECISIONS = (*TYPES, 'int8')
 # Found by running onnxruntime 1.32 and OpenVINO 2026.4.
 _DOES_NOT_RUN = {
     ('onnx', 'bfloat16'): (
@@ -19,7 +22,25 @@ _DOES_NOT_RUN = {
     ('openvino', 'bfloat16'): (
         'OpenVINO reads no convolution of ONNX in bfloat16; choose float16, or the format torch'
     ),
+    ('torch', 'int8'): 'choose format onnx or openvino',
 }
+
+
+def check_form(format: str, precision: str, precisions: Collection[str] = PRECISIONS) -> None:
+    """Check that there is such a format and such a precision, and that they go together.
+
+    Args:
+        format: Its name.
+        precision: Its name.
+        precisions: Those to choose from.
+
+    Raises:
+        UsageError: If not; says what to choose.
+    """
+    for name, value, known in (('format', format, FORMATS), ('precision', precision, precisions)):
+        if value not in known:
+            raise UsageError(f'{name} must be one of {", ".join(known)}, got {value!r}')
+    check_precision(format, precision)
 
 
 def check_precision(format: str, precision: str) -> None:

@@ -9,6 +9,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+INPUT = 'image'  # the name of a program's input in a file
+
 
 class Program(nn.Module):
     """A network as a graph that a file can hold: no Python objects go in or come out.

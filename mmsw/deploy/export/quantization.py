@@ -28,11 +28,10 @@ from .contents import file_bytes
 from .formats import check_packages, format_of
 from .int8_layers import KINDS, layers_of
 from .metadata import KEY, ExportMetadata
+from .program import INPUT
 
 if TYPE_CHECKING:
     import onnx
-
-_INPUT = 'image'
 
 
 @dataclass(frozen=True)
@@ -130,7 +129,7 @@ class _Images:
             return None
         self.number += 1
         self.shape = list(image.shape)
-        return {_INPUT: np.ascontiguousarray(image, dtype=np.float32)}
+        return {INPUT: np.ascontiguousarray(image, dtype=np.float32)}
 
 
 def _read(path: str | os.PathLike[str]) -> onnx.ModelProto:

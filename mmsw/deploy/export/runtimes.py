@@ -16,8 +16,7 @@ from mmsw.wording import short
 
 from .formats import FORMATS, check_packages, format_of
 from .metadata import EXTRA_FILE, KEY, ExportMetadata
-
-_INPUT = 'image'
+from .program import INPUT
 
 
 class ExportedProgram(ABC):
@@ -126,7 +125,7 @@ class _Onnx(ExportedProgram):
         self._session = session
 
     def _outputs(self, image: np.ndarray) -> Sequence[np.ndarray]:
-        return self._session.run(list(self.metadata.outputs), {_INPUT: image})
+        return self._session.run(list(self.metadata.outputs), {INPUT: image})
 
 
 class _OpenVino(ExportedProgram):
@@ -145,15 +144,14 @@ class _OpenVino(ExportedProgram):
             model = core.read_model(path)
         text = model.get_rt_info([KEY]).astype(str) if model.has_rt_info([KEY]) else None
         super().__init__(path, _metadata(text, path))
-        hint = 'bf16' if self.metadata.precision == 'bfloat16' else 'f32'
         options = {
-            'INFERENCE_NUM_THREADS': threads, 'NUM_STREAMS': 1, 'INFERENCE_PRECISION_HINT': hint,
+            'INFERENCE_NUM_THREADS': threads, 'NUM_STREAMS': 1, 'INFERENCE_PRECISION_HINT': 'f32',
         }  # fmt: skip
         with _damage_named(path):
             self._request = core.compile_model(model, 'CPU', options).create_infer_request()
 
     def _outputs(self, image: np.ndarray) -> Sequence[np.ndarray]:
-        found = self._request.infer({_INPUT: image})
+        found = self._request.infer({INPUT: image})
         return [np.array(found[name]) for name in self.metadata.outputs]
 
 

@@ -16,14 +16,13 @@ from mmsw.errors import UsageError
 from mmsw.wording import short
 
 from ..metadata import KEY, ExportMetadata
-from ..program import Program
+from ..program import INPUT, Program
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
 # The first that has GELU as one operator, which runtimes compute in one pass.
 OPSET = 20
-INPUT = 'image'
 _LARGEST = 2**31 - 1  # bytes of a model in one file
 
 

@@ -9,13 +9,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mmsw.errors import UsageError
 from mmsw.whole_file import write_whole
 
 from ..capture import capture, open_axes
 from ..formats import FORMATS, check_packages
 from ..metadata import ExportMetadata
-from ..precisions import TYPES, check_precision, check_range
+from ..precisions import TYPES, check_form, check_range
 from ..program import Program
 from .onnx_file import onnx_model
 from .openvino_file import write_openvino
@@ -48,7 +47,8 @@ def write_program(
         UsageError: If there is no such format or precision, the format does not run in this
             precision, a package is missing, or the program has no form in the format.
     """
-    _check(format, precision)
+    check_form(format, precision, TYPES)
+    check_packages(FORMATS[format].writes, f'format {format}')
     check_range(chain(program.parameters(), program.buffers()), precision, program.description)
     path = Path(path)
     # OpenVINO widens weights of float16 as it reads them; the graph is the one of float32.
@@ -64,14 +64,3 @@ def write_program(
         write_openvino(model, path, metadata, half_weights)
     else:
         write_whole(path, lambda temporary: temporary.write_bytes(model.SerializeToString()))
-
-
-def _check(format: str, precision: str) -> None:
-    for name, value, known in (
-        ('format', format, list(FORMATS)),
-        ('precision', precision, list(TYPES)),
-    ):
-        if value not in known:
-            raise UsageError(f'{name} must be one of {", ".join(known)}, got {value!r}')
-    check_precision(format, precision)
-    check_packages(FORMATS[format].writes, f'format {format}')
