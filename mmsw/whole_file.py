@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 
@@ -67,6 +67,18 @@ def write_pair(first: Path, second: Path, write: Callable[[Path, Path], object])
     prefix = f'.{second.name}.'
     with tempfile.TemporaryDirectory(prefix=prefix, dir=first.parent) as folder:
         write(Path(folder, first.name), Path(folder, second.name))
-        second.unlink(missing_ok=True)
-        os.replace(Path(folder, first.name), first)
-        os.replace(Path(folder, second.name), second)
+        put_files(Path(folder), (first, second))
+
+
+def put_files(folder: Path, files: Sequence[Path]) -> None:
+    """Move files that belong together from a folder to their places.
+
+    Args:
+        folder: Has a file of each name, on the same disk.
+        files: Destinations. Whenever the last one is there, the others are of the same call.
+    """
+    *others, last = files
+    if others:
+        last.unlink(missing_ok=True)
+    for file in files:
+        os.replace(folder / file.name, file)

@@ -22,6 +22,7 @@ FLOORS = [  # from the ground up; what stands in one row knows nothing of its ne
         'registration',
         'summed',
         'text_table',
+        'threads',
         'utils',
         'version',
         'whole_file',

@@ -233,17 +233,6 @@ def free_memory(device: torch.device) -> int | None:
     return None
 
 
-@contextmanager
-def use_threads(number: int) -> Iterator[None]:
-    """Let torch use ``number`` threads inside the block."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def _cpu_model() -> str:
     return _cpuinfo('model name') or platform.processor() or platform.machine()
 

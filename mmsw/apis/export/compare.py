@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mmsw.summed import Summed
+
 _PARTNER = 0.5  # least IoU of two boxes of one object
 
 
@@ -35,7 +37,7 @@ class OutputError:
 
 
 @dataclass(frozen=True)
-class Changes:
+class Changes(Summed):
     """Results that changed, out of so many.
 
     Attributes:
@@ -52,11 +54,6 @@ class Changes:
     def share(self) -> float:
         """Changed ones among all."""
         return self.changed / self.total if self.total else float(self.changed > 0)
-
-    def __add__(self, other: Changes) -> Changes:
-        return Changes(
-            self.total + other.total, self.changed + other.changed, self.beyond + other.beyond
-        )
 
 
 def error_of(found: Tensor, expected: Tensor) -> OutputError:

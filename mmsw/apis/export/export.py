@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import tempfile
 from collections.abc import Callable, Sequence
@@ -13,7 +14,8 @@ import torch
 from mmengine.config import Config
 from torch import Tensor, nn
 
-from mmsw.deploy.export import Program, program_of
+from mmsw.deploy import fold_model
+from mmsw.deploy.export import Program, program_of, quantize
 from mmsw.deploy.export.contents import contents_of, count_zeros
 from mmsw.deploy.export.eager import EagerProgram
 from mmsw.deploy.export.image_rule import ImageRule
@@ -22,13 +24,14 @@ from mmsw.deploy.export.runtimes import open_program
 from mmsw.deploy.export.writers import write_program
 from mmsw.errors import UsageError
 from mmsw.sparsity import report as sparsity_report
+from mmsw.whole_file import put_files
 
 from ..config import config_name, load_config
 from ..inference import init_model
 from ..window_settings import overlap_threshold
 from .exported_model import ExportedModel
 from .image_rule import for_one_size, image_rule_of
-from .int8 import Calibration, calibration_of, write_int8
+from .int8 import Calibration, calibration_of
 from .plan import ExportPlan, plan_export
 from .report import ExportReport, Weights
 from .sample_images import SampleImages, prepared, sample_images
@@ -114,7 +117,7 @@ def export_model(
         _write(source, file, plan, progress)
         report = _examine(source, file, plan, progress)
         if report.passed:
-            _put(plan, Path(folder))
+            put_files(Path(folder), plan.files)
     return report
 
 
@@ -154,7 +157,8 @@ def _load(
     progress(f'loading {os.fspath(checkpoint)}')
     model = init_model(cfg, checkpoint)
     rule = image_rule_of(model)
-    folded = init_model(cfg, checkpoint, deploy=True)
+    folded = copy.deepcopy(model)
+    fold_model(folded)
     program = program_of(folded).eval()
     settings = _settings(program, model)
     metadata = ExportMetadata(
@@ -176,7 +180,6 @@ def _load(
     if plan.verify:
         most = _MOST_IMAGES[plan.verify_images is not None]
         samples = sample_images(plan.verify_images, cfg, _LOADERS, most, model)
-        prepared(model, samples.images)  # what cannot be read is told before anything is written
     eager = ExportedModel(EagerProgram(program, metadata))
     if samples is not None:
         _check_samples(samples, eager)
@@ -185,7 +188,7 @@ def _load(
 
 
 def _check_samples(samples: SampleImages, eager: ExportedModel) -> None:
-    """Say what cannot be compared before anything is written."""
+    """Say what cannot be read or compared before anything is written."""
     least = eager.metadata.smallest
     for item in prepared(eager, samples.images):
         height, width = item.packed['inputs'].shape[1:]
@@ -234,7 +237,7 @@ def _write(source: _Source, file: Path, plan: ExportPlan, progress: Callable[[st
     )
     if is_int8:
         progress(f'calibrating on {source.calibration.source}')
-        write_int8(written, file, source.calibration, plan.keep_float)
+        quantize(written, file, source.calibration.inputs, keep_float=plan.keep_float)
 
 
 def _example(source: _Source, plan: ExportPlan) -> Tensor:
@@ -282,11 +285,3 @@ def _floats(model: nn.Module) -> list[Tensor]:
 def _density(model: nn.Module) -> float | None:
     found = sparsity_report(model).total
     return found.weight_density if found.weights_total else None
-
-
-def _put(plan: ExportPlan, folder: Path) -> None:
-    """Give the files their names; the one that names the others is never there without them."""
-    if len(plan.files) > 1:
-        plan.path.unlink(missing_ok=True)
-    for file in plan.files:
-        os.replace(folder / file.name, file)

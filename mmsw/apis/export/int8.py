@@ -1,14 +1,12 @@
-"""int8: the images that ranges of values are taken from, and the step from a file in float32."""
+"""The images that int8 takes the ranges of values from."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from mmengine.config import Config
 
-from mmsw.deploy.export import quantize
 from mmsw.errors import UsageError
 
 from .exported_model import ExportedModel
@@ -54,15 +52,3 @@ def calibration_of(plan: ExportPlan, cfg: Config, eager: ExportedModel) -> Calib
             '--calibrate DIR (calibrate=DIR)'
         )
     return Calibration(tuple(eager.inputs(samples.images)), samples.source)
-
-
-def write_int8(whole: Path, file: Path, calibration: Calibration, keep_float: str | None) -> None:
-    """Write a file in int8.
-
-    Args:
-        whole: The ONNX file in float32 that it is made from; its metadata are those of the file.
-        file: File to write: ``.onnx``, or ``.xml`` for OpenVINO.
-        calibration: Inputs of the program.
-        keep_float: As of :func:`mmsw.deploy.export.quantize`.
-    """
-    quantize(whole, file, calibration.inputs, keep_float=keep_float)

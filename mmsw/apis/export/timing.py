@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import nn
+
+from mmsw.threads import use_threads
 
 from ..image_way import prepare_image
 from ..images import Image
@@ -57,9 +58,14 @@ def time_beside(
         image: Path, or array.
         threads: That compute; those that ``exported`` was opened with.
     """
-    runs = [_run(model, image) for model in (exported, folded)]
+    models = (exported, folded)
+    prepared = [prepare_image(model, image) for model in models]
+    runs = [
+        partial(predict_prepared, model, [item])
+        for model, item in zip(models, prepared, strict=True)
+    ]
     seconds: tuple[list[float], list[float]] = ([], [])
-    with _threads(threads):
+    with use_threads(threads):
         for run in runs:
             run()  # fills what is made at the first run
         end = time.perf_counter() + _SECONDS
@@ -71,27 +77,6 @@ def time_beside(
                 run()
                 found.append(time.perf_counter() - begin)
         used = torch.get_num_threads()
-    sizes = [
-        tuple(prepare_image(model, image).packed['inputs'].shape[1:])
-        for model in (exported, folded)
-    ]
+    sizes = [tuple(item.packed['inputs'].shape[1:]) for item in prepared]
     sizes[0] = exported.metadata.size or sizes[0]
     return Timing(*sizes, *map(statistics.median, seconds), len(seconds[0]), used)
-
-
-def _run(model: nn.Module, image: Image) -> Callable[[], object]:
-    def run() -> None:
-        predict_prepared(model, [prepared])
-
-    prepared = prepare_image(model, image)
-    return run
-
-
-@contextmanager
-def _threads(number: int | None) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(number or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -21,9 +21,10 @@ from mmsw.apis.inference import predict_prepared
 from mmsw.deploy.export.contents import count_zeros
 from mmsw.deploy.export.formats import FORMATS
 from mmsw.errors import MmswError, UsageError
+from mmsw.threads import use_threads
 from mmsw.wording import short
 
-from ..measure import MachineRates, machine, measure, seconds, use_threads
+from ..measure import MachineRates, machine, measure, seconds
 from ..sizes import chosen_settings
 from ..words import say
 from .page import checked_page, update_page
@@ -81,7 +82,7 @@ def benchmark_export(
         checked_page(Path(page))
     os.makedirs(out, exist_ok=True)  # an unusable folder is found out before the work
     run = _Run(settings, forms, Path(out), calibrate)
-    with use_threads(threads or torch.get_num_threads()):
+    with use_threads(threads):
         result = run.measure_everything(subjects)
     write_report(result, out)
     if page is not None:

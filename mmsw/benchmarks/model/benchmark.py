@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from mmsw.threads import use_threads
 from mmsw.wording import short
 
 from ..measure import (
@@ -21,7 +22,6 @@ from ..measure import (
     measure,
     peak_memory,
     seconds,
-    use_threads,
 )
 from ..onnx_runtimes import missing
 from ..sizes import chosen_device, chosen_settings

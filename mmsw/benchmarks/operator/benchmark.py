@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 
 from mmsw.ops import available_backends, shift_wise_conv2d
+from mmsw.threads import use_threads
 from mmsw.wording import short
 
 from ..measure import (
@@ -20,7 +21,6 @@ from ..measure import (
     measure,
     peak_memory,
     seconds,
-    use_threads,
 )
 from ..processes import clock
 from ..sizes import chosen_device, chosen_settings

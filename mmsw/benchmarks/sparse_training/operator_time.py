@@ -23,9 +23,10 @@ from mmsw.json_file import read_json, write_json
 from mmsw.models import ShiftWiseConv2d
 from mmsw.ops import shift_wise_conv2d
 from mmsw.ops.functional import backend_for
+from mmsw.threads import use_threads
 
 from ..digests import digest, source_digest
-from ..measure import measure, seconds, use_threads
+from ..measure import measure, seconds
 from ..runs import FINAL, RESULT
 from .plan import SparsityRun
 
