@@ -13,6 +13,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from mmsw.deploy.export.openvino_core import openvino_core
+
 Infer = Callable[[], None]
 
 
@@ -57,7 +59,7 @@ def _start_onnxruntime(model: bytes, x: Tensor, outputs: Sequence[Tensor]) -> In
 def _start_openvino(model: bytes, x: Tensor, outputs: Sequence[Tensor]) -> Infer:
     import openvino
 
-    core = openvino.Core()
+    core = openvino_core()
     options = {
         'INFERENCE_NUM_THREADS': torch.get_num_threads(),
         'NUM_STREAMS': 1,

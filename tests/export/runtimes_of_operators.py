@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from mmsw.deploy.export.onnx_translations import detector_translations
+from mmsw.deploy.export.openvino_core import openvino_core
 
 
 def exported(
@@ -49,8 +50,8 @@ def by_onnxruntime(model: bytes, *inputs: Tensor) -> list[Tensor]:
 
 
 def by_openvino(model: bytes, *inputs: Tensor) -> list[Tensor]:
-    openvino = pytest.importorskip('openvino', reason='runtimes: openvino is not installed')
-    core = openvino.Core()
+    pytest.importorskip('openvino', reason='runtimes: openvino is not installed')
+    core = openvino_core()
     compiled = core.compile_model(
         core.read_model(model), 'CPU', {'INFERENCE_PRECISION_HINT': 'f32'}
     )

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from mmsw.deploy.export import Program, program_of
 from mmsw.deploy.export.formats import FORMATS
+from mmsw.deploy.export.openvino_core import openvino_core
 from mmsw.deploy.export.runtimes import ExportedProgram, open_program
 from mmsw.deploy.export.sliding import slide
 from mmsw.deploy.export.writers import write_program
@@ -82,13 +83,12 @@ def check_logits(found: Tensor, expected: Tensor, allowed: float = TIGHT) -> Non
 def test_axes_are_open_in_every_format(written) -> None:
     _, _, file = written('v2')
     import onnx
-    import openvino
 
     graph = onnx.load(file('onnx')).graph
     dims = [[dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
             for value in (*graph.input, *graph.output)]  # fmt: skip
     assert dims == [['batch', 3, 'height', 'width'], ['batch', 5, 'height', 'width']]
-    shape = openvino.Core().read_model(file('openvino')).input('image').partial_shape
+    shape = openvino_core().read_model(file('openvino')).input('image').partial_shape
     assert [dim.is_dynamic for dim in shape] == [True, False, True, True]
     graph = torch.export.load(file('torch'))
     ranges = [(limit.lower, limit.upper) for limit in graph.range_constraints.values()]
@@ -120,9 +120,7 @@ def test_operators_that_folding_removes_are_not_in_the_graph(written) -> None:
 def test_openvino_transposes_no_map(written) -> None:
     """Its wide kernels are wide, and norms over the channels are means over the channels."""
     file = written('v2').file('openvino')
-    import openvino
-
-    nodes = openvino.Core().read_model(file).get_ops()
+    nodes = openvino_core().read_model(file).get_ops()
     kinds = Counter(node.get_type_name() for node in nodes)
     pools = 3
     assert kinds['Transpose'] == pools

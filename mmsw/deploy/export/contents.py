@@ -16,6 +16,7 @@ from torch import Tensor
 from torch._ops import OpOverload
 
 from .formats import format_of
+from .openvino_core import openvino_core
 
 
 @dataclass(frozen=True)
@@ -95,9 +96,7 @@ def _onnx(path: Path) -> tuple[list[str], Iterator[np.ndarray]]:
 
 
 def _openvino(path: Path) -> tuple[list[str], Iterator[np.ndarray]]:
-    import openvino
-
-    model = openvino.Core().read_model(path)
+    model = openvino_core().read_model(path)
     nodes = model.get_ops()
     ends = ('Parameter', 'Result', 'Constant')
     operators = [node.get_type_name() for node in nodes if node.get_type_name() not in ends]

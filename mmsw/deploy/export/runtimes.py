@@ -16,6 +16,7 @@ from mmsw.wording import short
 
 from .formats import FORMATS, check_packages, format_of
 from .metadata import EXTRA_FILE, KEY, ExportMetadata
+from .openvino_core import openvino_core
 from .program import INPUT
 
 
@@ -132,9 +133,7 @@ class _OpenVino(ExportedProgram):
     """In OpenVINO."""
 
     def __init__(self, path: str, threads: int) -> None:
-        import openvino
-
-        core = openvino.Core()
+        core = openvino_core()
         if not Path(path).with_suffix('.bin').is_file():
             raise DataError(
                 f'{path} has no {Path(path).with_suffix(".bin").name} beside it: an OpenVINO model '

@@ -10,6 +10,7 @@ from mmsw.whole_file import write_pair
 from mmsw.wording import short
 
 from ..metadata import KEY, ExportMetadata
+from ..openvino_core import openvino_core
 from .openvino_forms import without_transpositions
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def write_openvino(
 
     without_transpositions(model)
     try:
-        graph = openvino.Core().read_model(model.SerializeToString())
+        graph = openvino_core().read_model(model.SerializeToString())
     except Exception as error:  # it fails in many ways
         raise UsageError(
             f'the {metadata.model} cannot be exported to OpenVINO ({short(error)})'
