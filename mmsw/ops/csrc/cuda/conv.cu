@@ -2,6 +2,7 @@
 #include "conv.cuh"
 
 #include "dispatch.cuh"
+#include "elements.cuh"
 
 namespace mmsw {
 namespace {

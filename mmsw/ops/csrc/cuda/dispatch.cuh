@@ -1,4 +1,4 @@
-// From run-time types and sizes to template arguments, and how many thread blocks a launch gets.
+// From run-time types and sizes to template arguments.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -22,12 +22,6 @@ struct Convert<__nv_bfloat16> {
   MMSW_HOST_DEVICE static float load(__nv_bfloat16 value) { return __bfloat162float(value); }
   MMSW_HOST_DEVICE static __nv_bfloat16 store(float value) { return __float2bfloat16_rn(value); }
 };
-
-// Thread blocks walk over the work with the stride of the grid, so any amount of it fits a launch.
-inline unsigned grid_size(int64_t work) {
-  constexpr int64_t kMostBlocks = (int64_t{1} << 31) - 1;
-  return static_cast<unsigned>(work < kMostBlocks ? work : kMostBlocks);
-}
 
 template <typename T>
 struct TypeTag {

@@ -2,6 +2,7 @@
 #include "shift_add.cuh"
 
 #include "dispatch.cuh"
+#include "elements.cuh"
 
 namespace mmsw {
 namespace {
