@@ -10,14 +10,12 @@ import torch
 from mmengine.registry import DefaultScope
 from mmseg.registry import MODELS
 from mmseg.utils import register_all_modules
+from tiny_segmentors import metadata_of
 from torch import Tensor, nn
 
 import mmsw.models  # noqa: F401
 from mmsw.deploy import fold_model
 from mmsw.deploy.export import program_of
-from mmsw.deploy.export.image_rule import ImageRule
-from mmsw.deploy.export.metadata import ExportMetadata
-from mmsw.deploy.export.program import Program
 from mmsw.deploy.export.writers import write_program
 
 CLASSES = 4
@@ -74,30 +72,9 @@ def segmentor(backbone: str, head: str = 'uper', align: bool = False, classes: i
     return model
 
 
-def expected(model: nn.Module, image: Tensor) -> Tensor:
-    """What mmseg itself gives."""
-    with torch.no_grad():
-        return model.encode_decode(image, [dict(img_shape=image.shape[2:])])
-
-
 def error(found: Tensor, target: Tensor) -> float:
     """Largest difference over the largest value."""
     return ((found - target).abs().max() / target.abs().max()).item()
-
-
-def metadata_of(program: Program, precision: str = 'float32', size=None) -> ExportMetadata:
-    return ExportMetadata(
-        task=program.task,
-        classes=tuple('abcd'),
-        palette=((0, 0, 0),) * 4,
-        image=ImageRule(channels=3),
-        settings=program.settings,
-        outputs=program.outputs,
-        batched=program.batched,
-        size=size,
-        smallest=program.smallest,
-        precision=precision,
-    )
 
 
 def write(model: nn.Module, path: Path, format: str, precision: str = 'float32') -> Path:
@@ -113,6 +90,6 @@ def write(model: nn.Module, path: Path, format: str, precision: str = 'float32')
         example=torch.randn(2, 3, 64, 96),
         dynamic=True,
         precision=precision,
-        metadata=metadata_of(program, precision),
+        metadata=metadata_of(program, precision=precision),
     )
     return path

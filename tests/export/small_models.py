@@ -9,6 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from lively_weights import randomise
 from torch import Tensor, nn
 
 from mmsw.apis import ExportedModel, init_model
@@ -28,15 +29,7 @@ def model_of(config: Path, options: dict[str, Any] | None = None) -> nn.Module:
     """A model with random weights that give different results for different images."""
     torch.manual_seed(0)
     model = init_model(config, cfg_options=options)
-    for name, buffer in model.named_buffers():
-        if name.endswith('running_mean'):
-            buffer.normal_(std=0.1)
-        elif name.endswith('running_var'):
-            buffer.uniform_(0.5, 2)
-    with torch.no_grad():
-        for name, param in model.named_parameters():
-            if name.endswith(('conv_seg.weight', 'retina_cls.weight', 'retina_reg.weight')):
-                param.normal_(std=0.2)
+    randomise(model)
     return model
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from segmentor_cases import error, expected, metadata_of, segmentor, write
+from segmentor_cases import error, segmentor, write
+from tiny_segmentors import by_mmseg, metadata_of
 
 from mmsw.deploy.export import program_of
 from mmsw.deploy.export.contents import contents_of
@@ -44,7 +45,7 @@ def test_half_precision(
         image = torch.randn(shape)
         found = torch.from_numpy(open_program(file, 1).run(image.numpy())['logits'])
         assert found.dtype == torch.float32
-        off = error(found, expected(model, image))
+        off = error(found, by_mmseg(model, image))
         assert 1e-5 < off < most  # half, and no more than that
 
 
@@ -69,7 +70,7 @@ def test_what_does_not_run_is_refused(tmp_path: Path) -> None:
             example=torch.randn(1, 3, 64, 64),
             dynamic=True,
             precision=precision,
-            metadata=metadata_of(program, precision),
+            metadata=metadata_of(program, precision=precision),
         )
 
     with pytest.raises(UsageError, match=r'weight of 1e\+05, and float16 holds numbers up to'):

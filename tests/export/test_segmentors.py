@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import ConfigDict
-from segmentor_cases import BACKBONES, HEADS, error, expected, segmentor, write
+from segmentor_cases import BACKBONES, HEADS, error, segmentor, write
+from tiny_segmentors import by_mmseg
 
 from mmsw.deploy.export import program_of
 from mmsw.deploy.export.runtimes import open_program
@@ -29,7 +30,7 @@ def check(file: Path, model: torch.nn.Module, most: float = 5e-6) -> None:
     least = program.metadata.smallest
     for batch, height, width in SIZES:
         image = torch.randn(batch, 3, max(height, least), max(width, least))
-        target = expected(model, image)
+        target = by_mmseg(model, image)
         found = torch.from_numpy(program.run(image.numpy())['logits'])
         assert found.shape == target.shape
         assert found.dtype == torch.float32
@@ -183,4 +184,4 @@ def test_a_torch_file_runs_without_mmsw(files, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     for image, found in zip(images, torch.load(tmp_path / 'found.pt'), strict=True):
-        assert error(found, expected(segmentor('v2'), image)) < 5e-6
+        assert error(found, by_mmseg(segmentor('v2'), image)) < 5e-6

@@ -10,7 +10,8 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from inference_helpers import CONFIGS, build, randomise
+from inference_helpers import CONFIGS, build
+from lively_weights import randomise
 from mmengine.registry import DefaultScope
 from torch import nn
 

@@ -9,7 +9,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from torch import nn
@@ -29,19 +28,6 @@ both = pytest.mark.parametrize('scope', CONFIGS)
 def build(cfg: Config) -> nn.Module:
     with DefaultScope.overwrite_default_scope(register_toolbox(cfg)):
         return MODELS.build(copy.deepcopy(cfg.model))
-
-
-def randomise(model: nn.Module) -> None:
-    """Weights and statistics with which different images give different results."""
-    for name, buffer in model.named_buffers():
-        if name.endswith('running_mean'):
-            buffer.normal_(std=0.1)
-        elif name.endswith('running_var'):
-            buffer.uniform_(0.5, 2)
-    with torch.no_grad():
-        for name, param in model.named_parameters():
-            if name.endswith(('conv_seg.weight', 'retina_cls.weight', 'retina_reg.weight')):
-                param.normal_(std=0.2)
 
 
 def write_data(scope: str, folder: Path) -> Path:

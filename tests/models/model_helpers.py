@@ -44,3 +44,8 @@ def prune_half(module: nn.Module, seed: int = 0) -> None:
         if hasattr(layer, 'set_mask'):
             keep = torch.rand(layer.weight.shape[0], 1, 1, 1, generator=generator) < 0.5
             layer.set_mask(keep)
+
+
+def loss_of(features: tuple[Tensor, ...] | Tensor) -> Tensor:
+    features = features if isinstance(features, tuple) else (features,)
+    return sum((feature.float() * torch.cos(feature.float())).sum() for feature in features)

@@ -9,6 +9,7 @@ from large_kernel_nets import ConvNextLike, RepLkLike, SlakLike
 from model_helpers import (
     MINI,
     SHORT_KERNELS,
+    loss_of,
     mini_net,
     prune_half,
     randomise_batch_norms,
@@ -45,11 +46,6 @@ def _plain_float32() -> None:
 def slak(**settings) -> SLaK:
     settings = dict(arch=MINI, width_factor=1.0, layer_scale_init_value=1.0) | settings
     return SLaK(**dict(big_kernels=(21, 13, 9, 5)) | settings)
-
-
-def loss_of(features: tuple[Tensor, ...] | Tensor) -> Tensor:
-    features = features if isinstance(features, tuple) else (features,)
-    return sum((feature.float() * torch.cos(feature.float())).sum() for feature in features)
 
 
 def assert_step_as_on_the_cpu(net: nn.Module, x: Tensor) -> None:

@@ -8,12 +8,12 @@ import torch
 from model_helpers import (
     MINI,
     SHORT_KERNELS,
+    loss_of,
     mini_net,
     prune_half,
     randomise_batch_norms,
     relative_error,
 )
-from torch import Tensor
 
 from mmsw.models import ShiftWiseNet
 from mmsw.ops import use_backend
@@ -30,10 +30,6 @@ def _plain_float32() -> None:
     """Products of PyTorch round to 10 bits otherwise, which hides errors of others."""
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False
-
-
-def loss_of(features: tuple[Tensor, ...]) -> Tensor:
-    return sum((feature.float() * torch.cos(feature.float())).sum() for feature in features)
 
 
 @pytest.mark.parametrize('deployed', [False, True])

@@ -128,3 +128,25 @@ def evaluate_depthwise(backend, tensors: list[Tensor], side: int) -> dict[str, T
         'grad_input': backend.depthwise_conv2d_grad_input(grad, weight, side),
         'grad_weight': backend.depthwise_conv2d_grad_weight(grad, x, size, side),
     }
+
+
+# Largest error relative to the largest magnitude. Sums are kept in float32, so the halves are off
+# by one rounding of the result.
+ROUNDING = {torch.float64: 1e-12, torch.float32: 4e-6, torch.bfloat16: 4e-3, torch.float16: 5e-4}
+
+
+def wrong_results(
+    found: dict[str, Tensor], expected: dict[str, Tensor], dtype: torch.dtype
+) -> dict[str, float]:
+    wrong = {}
+    for name, target in expected.items():
+        ours = found[name]
+        assert ours.dtype == dtype, name
+        assert ours.shape == target.shape, name
+        assert ours.is_contiguous(), name
+        if target.numel():
+            scale = target.abs().max().clamp_min(1e-30)
+            error = ((ours.cpu().double() - target.cpu()).abs().max() / scale.cpu()).item()
+            if not error < ROUNDING[dtype]:
+                wrong[name] = error
+    return wrong

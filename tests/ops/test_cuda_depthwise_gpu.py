@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from cuda_cases import KERNELS, SHAPES, draw_kernel, evaluate_depthwise
+from cuda_cases import KERNELS, ROUNDING, SHAPES, draw_kernel, evaluate_depthwise, wrong_results
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -13,25 +13,7 @@ from mmsw.ops.backends.call import Call
 if (reason := cuda_backend.unavailable_reason()) is not None:
     pytest.skip(f'cuda: {reason}', allow_module_level=True)
 
-# As in test_cuda_gpu.py: sums are kept in float32, halves are rounded once.
-ROUNDING = {torch.float64: 1e-12, torch.float32: 4e-6, torch.bfloat16: 4e-3, torch.float16: 5e-4}
 LARGE = [((31, 31), (20, 57, 70), 5), ((51, 5), (3, 128, 96), 5), ((7, 7), (4, 65, 64), 5)]
-
-
-def wrong_results(
-    found: dict[str, Tensor], expected: dict[str, Tensor], dtype: torch.dtype
-) -> dict[str, float]:
-    wrong = {}
-    for name, target in expected.items():
-        ours = found[name]
-        assert (ours.dtype, ours.shape) == (dtype, target.shape), name
-        assert ours.is_contiguous(), name
-        if target.numel():
-            scale = target.abs().max().clamp_min(1e-30)
-            error = ((ours.cpu().double() - target.cpu()).abs().max() / scale.cpu()).item()
-            if not error < ROUNDING[dtype]:
-                wrong[name] = error
-    return wrong
 
 
 @pytest.mark.parametrize('dtype', list(ROUNDING), ids=str)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from cuda_cases import ARMS, SHAPES, SIZES, draw, draw_arms, evaluate
+from cuda_cases import ARMS, ROUNDING, SHAPES, SIZES, draw, draw_arms, evaluate, wrong_results
 from torch import Tensor
 
 from mmsw.ops import BackendUnavailableError, ShiftPattern, shift_add, shift_wise_conv2d
@@ -11,27 +11,6 @@ from mmsw.ops.backends import cuda_backend, torch_backend
 
 if (reason := cuda_backend.unavailable_reason()) is not None:
     pytest.skip(f'cuda: {reason}', allow_module_level=True)
-
-# Largest error relative to the largest magnitude. Sums are kept in float32, so the halves are off
-# by one rounding of the result.
-ROUNDING = {torch.float64: 1e-12, torch.float32: 4e-6, torch.bfloat16: 4e-3, torch.float16: 5e-4}
-
-
-def wrong_results(
-    found: dict[str, Tensor], expected: dict[str, Tensor], dtype: torch.dtype
-) -> dict[str, float]:
-    wrong = {}
-    for name, target in expected.items():
-        ours = found[name]
-        assert ours.dtype == dtype, name
-        assert ours.shape == target.shape, name
-        assert ours.is_contiguous(), name
-        if target.numel():
-            scale = target.abs().max().clamp_min(1e-30)
-            error = ((ours.cpu().double() - target).abs().max() / scale).item()
-            if not error < ROUNDING[dtype]:
-                wrong[name] = error
-    return wrong
 
 
 @pytest.mark.parametrize('dtype', list(ROUNDING), ids=str)
