@@ -86,7 +86,8 @@ def _write_out_norm(model: ModelProto, framed: _Framed, sides: int) -> None:
         ('Mul', 'normal', 'scale', 'scaled'),
         *([('Add', 'scaled', 'bias', 'shifted')] if 'bias' in constants else []),
     ]
-    own = {name: f'{out}_{name}' for *_, name in steps} | {n: f'{out}_{n}' for n in constants}
+    names = [*(name for *_, name in steps), *constants]
+    own = {name: f'{out}/norm/{name}' for name in names}  # not out_scale, as quantisation has
     own[steps[-1][-1]] = out
     nodes = [
         helper.make_node(kind, [own.get(name, name) for name in read if name], [own[result]])
