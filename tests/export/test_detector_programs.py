@@ -13,6 +13,7 @@ from tiny_detectors import build, by_mmdet, tiny_config
 from torch import Tensor, nn
 
 from mmsw.deploy.export import Program, program_of
+from mmsw.deploy.export.capture import capture
 
 FILES = {
     'retinanet': 'retinanet_sw_t_1x_coco.py',
@@ -87,6 +88,16 @@ def test_onnx_of_open_sizes(models: dict[str, nn.Module], kind: str) -> None:
         image = draw(*size)
         for run in RUNTIMES.values():
             assert assert_same(run(file, image), models[kind], image) > 10
+
+
+@torch.no_grad()
+def test_sizes_stay_open_in_half_precision(models: dict[str, nn.Module]) -> None:
+    program = program_of(models['retinanet']).for_format('onnx').in_precision(torch.float16)
+    graph = capture(program, draw(200, 140), dynamic=True, plain=True)
+    limits = {(each.lower, each.upper) for each in graph.range_constraints.values()}
+    assert (SMALLEST['retinanet'], 16384) in limits
+    assert all(each.lower != each.upper for each in graph.range_constraints.values())
+    assert [out.dtype for out in graph.module()(draw(160, 193))[:2]] == [torch.float32] * 2
 
 
 WITHOUT_TOOLBOXES = """

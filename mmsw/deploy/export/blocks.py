@@ -133,4 +133,4 @@ def _depthwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 def _channel_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
     """Layer norm over the channels of ``[B, C, H, W]``."""
     x = F.layer_norm(x.permute(0, 2, 3, 1), x.shape[1:2], weight, bias, eps)
-    return x.permute(0, 3, 1, 2)
+    return x.permute(0, 3, 1, 2).contiguous()  # else later maps keep the order, which binds sizes
