@@ -69,7 +69,7 @@ def _catch(self: argparse.ArgumentParser, *_: object, **__: object) -> None:
 
 def help_texts() -> Iterator[tuple[str, str]]:
     """The name of every tool, and of its commands where it has some, with the help."""
-    argparse.ArgumentParser.parse_args = _catch
+    argparse.ArgumentParser.parse_args = argparse.ArgumentParser.parse_intermixed_args = _catch
     for path in sorted((ROOT / 'tools').glob('[!_]*')):
         if path.suffix == '.sh':
             yield path.name, _head(path)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import json
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -47,3 +50,15 @@ def test_help_of_a_script_is_the_comment_at_its_head(tmp_path: Path) -> None:
     script = tmp_path / 'a.sh'
     script.write_text('#!/bin/sh\n# One.\n#\n# Two.\nset -e\n# Three.\n', encoding='utf-8')
     assert runpy.run_path(str(HOOKS / 'tool_help.py'))['_head'](script) == 'One.\n\nTwo.'
+
+
+def test_every_tool_is_shown() -> None:
+    done = subprocess.run(
+        [sys.executable, HOOKS / 'tool_help.py'],
+        env=runpy.run_path(str(HOOKS / 'tool_help.py'))['_environment'](),
+        capture_output=True,
+        text=True,
+    )
+    assert not done.returncode, done.stderr
+    tools = {path.name for path in (HOOKS.parents[1] / 'tools').glob('[!_]*.*')}
+    assert {call for call in json.loads(done.stdout) if ' ' not in call} == tools
