@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_models import DETECTOR, SEGMENTOR, WHOLE, model_of, save, tool, write_pictures
+from small_models import SEGMENTOR, WHOLE, model_of, save, tool, write_pictures
 from tiny_segmentors import metadata_of
 from torch import Tensor, nn
 from torch._inductor import cpp_builder
@@ -135,19 +135,32 @@ def test_refused_before_a_model_is_built(
     assert 'compiling needs a C++ compiler' in capsys.readouterr().err
 
 
+MASKS = Path(__file__).parents[2] / 'configs/demo/mask_rcnn_sw_mini_scenes.py'
+TRAINED = {SEGMENTOR: WHOLE, MASKS: {'model.test_cfg.rcnn.score_thr': 0.0}}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize('config', [SEGMENTOR, DETECTOR], ids=['segmentor', 'detector'])
+@pytest.mark.parametrize('config', TRAINED, ids=['segmentor', 'masks'])
 def test_a_trained_model(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     """The tool compares it with PyTorch, and leaves it if it is the same."""
-    checkpoint = save(model_of(config, WHOLE if config == SEGMENTOR else None), tmp_path / 'a.pth')
+    options = TRAINED[config]
+    checkpoint = save(model_of(config, options), tmp_path / 'a.pth')
     photos = write_pictures(tmp_path / 'photos', (120, 150))
-    options = ['--cfg-options', 'model.test_cfg.mode=whole'] if config == SEGMENTOR else []
     out = tmp_path / 'a.pt2'
+    words = ['--out', out, '--compile', '--verify', photos, '--cfg-options']
     assert (
-        tool('export', config, checkpoint, '--out', out, '--compile', '--verify', photos, *options)
+        tool(
+            'export',
+            config,
+            checkpoint,
+            *words,
+            *(f'{key}={value}' for key, value in options.items()),
+        )
         == 0
     )
-    assert 'compiled for processors like this one' in ' '.join(capsys.readouterr().out.split())
+    report = ' '.join(capsys.readouterr().out.split())
+    assert 'compiled for processors like this one' in report
+    assert config == SEGMENTOR or ' 0 in PyTorch' not in report
     assert is_compiled(out)
     assert tool('predict', out, photos, '--out', tmp_path / 'predicted') == 0
     assert (tmp_path / 'predicted' / 'overlay' / '0.png').is_file()
