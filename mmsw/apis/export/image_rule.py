@@ -10,7 +10,7 @@ from torch import nn
 
 from mmsw.component_name import component_package
 from mmsw.deploy.export.image_rule import BorderRule, ImageRule, PadRule, ResizeRule
-from mmsw.engine.image_channels import image_channels
+from mmsw.engine.image_channels import image_channels, swaps_channels
 from mmsw.errors import UsageError
 
 from ..config import config_name
@@ -133,7 +133,6 @@ def _with_preprocessor(rule: ImageRule, model: nn.Module, scope: str) -> ImageRu
             f'{_PREPROCESSORS[scope]} of {scope}'
         )
     of_mmseg = scope == 'mmseg'
-    swap = preprocessor.channel_conversion if of_mmseg else preprocessor._channel_conversion
     statistics = {
         name: tuple(getattr(preprocessor, name).flatten().tolist())
         for name in ('mean', 'std')
@@ -144,7 +143,7 @@ def _with_preprocessor(rule: ImageRule, model: nn.Module, scope: str) -> ImageRu
         border = _border_of_mmseg(preprocessor.test_cfg, preprocessor.pad_val)
     elif not of_mmseg:  # the program pads by itself; this is for images of one size
         border = BorderRule(value=float(preprocessor.pad_value))
-    swaps = bool(swap) and rule.channels == 3
+    swaps = swaps_channels(preprocessor) and rule.channels == 3
     return replace(rule, swap_channels=swaps, border=border, **statistics)
 
 

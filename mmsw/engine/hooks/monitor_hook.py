@@ -20,6 +20,7 @@ from mmsw import sparsity
 from mmsw.registration import register
 from mmsw.wording import short
 
+from ..image_channels import swaps_channels
 from ..model_wrapper import unwrapped
 
 _LONGEST_SIDE = 1024  # pixels of a picture, truth and prediction side by side
@@ -158,9 +159,7 @@ def _picture(tensor: Tensor, size: Sequence[int], model: Any) -> np.ndarray:
     if image.dtype != np.uint8:
         low, high = float(image.min()), float(image.max())
         image = ((image - low) * (255 / max(high - low, 1e-9))).astype(np.uint8)
-    preprocessor = getattr(model, 'data_preprocessor', None)
-    swapped = getattr(preprocessor, 'channel_conversion', None)
-    if getattr(preprocessor, '_channel_conversion', swapped):  # mmdet's; mmseg's
+    if swaps_channels(getattr(model, 'data_preprocessor', None)):
         image = image[..., ::-1]
     return np.ascontiguousarray(cv2.resize(np.ascontiguousarray(image), (size[1], size[0])))
 
