@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 
@@ -68,6 +69,27 @@ def write_pair(first: Path, second: Path, write: Callable[[Path, Path], object])
     with tempfile.TemporaryDirectory(prefix=prefix, dir=first.parent) as folder:
         write(Path(folder, first.name), Path(folder, second.name))
         put_files(Path(folder), (first, second))
+
+
+@contextlib.contextmanager
+def folder_beside(path: Path) -> Iterator[Path]:
+    """A temporary folder beside a file that is to be.
+
+    Args:
+        path: The file. Folders that are made for it go again, unless something is in them then.
+
+    Yields:
+        The folder, from where :func:`put_files` can move what is whole.
+    """
+    made = [place for place in (path.parent, *path.parent.parents) if not place.exists()]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with tempfile.TemporaryDirectory(prefix=f'.{path.name}.', dir=path.parent) as folder:
+            yield Path(folder)
+    finally:
+        with contextlib.suppress(OSError):  # somebody wrote there
+            for place in made:
+                place.rmdir()
 
 
 def put_files(folder: Path, files: Sequence[Path]) -> None:

@@ -9,6 +9,7 @@ import os
 import pkgutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 import mmsw
 from mmsw.apis import UsageError
-from mmsw.apis.cli import run_measurement, run_reporting_errors
+from mmsw.apis.cli import run_interruptible, run_measurement, run_reporting_errors
 from mmsw.checkpoint import CheckpointError
 from mmsw.datasets import DataError
 from mmsw.engine.hooks import SparsityLostError
@@ -104,6 +105,28 @@ def test_a_stopped_measurement_is_no_traceback(capsys) -> None:
 
     assert run_measurement(measure, 'report') == 130
     assert capsys.readouterr().err == '\ninterrupted; no report was written to report\n'
+
+
+MODULES = ('mmseg.models.builder', 'torch', 'mmsw.ops.backend', 'torchlike', 'my_heads')
+
+
+@pytest.mark.parametrize(
+    ('asked', 'shown'), [([], ['mmsw.ops.backend', 'torchlike', 'my_heads']), (['all'], MODULES)]
+)
+def test_warnings_of_others_are_not_printed(asked: list, shown: list, monkeypatch) -> None:
+    """They are where ``python -W`` asks for them, and after the tool."""
+    monkeypatch.setattr(sys, 'warnoptions', asked)
+
+    def warn() -> None:
+        for name in MODULES:
+            warnings.warn_explicit(name, UserWarning, 'file.py', 1, module=name)
+
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter('always')
+        assert run_interruptible(warn) == 0
+        assert [str(item.message) for item in found] == list(shown)
+        warn()
+        assert len(found) == len(shown) + len(MODULES)
 
 
 def test_error_of_a_data_loaders_worker_is_one_line(capsys) -> None:

@@ -11,7 +11,7 @@ from mmengine.config import Config
 from tiny_run import tiny_config
 from torch import nn
 
-from mmsw.apis import UsageError, build_runner
+from mmsw.apis import UsageError, build_runner, init_model
 from mmsw.apis.model_building import build_model
 from mmsw.models import ShiftWiseNet
 
@@ -110,3 +110,10 @@ def test_a_part_that_cannot_be_traced_is_refused_before_training(tmp_path: Path)
     with pytest.raises(UsageError, match="names 'backbone', which holds shift-wise layers"):
         runner.train()
     assert not list(tmp_path.rglob('*.pth'))
+
+
+def test_a_data_set_that_cannot_be_built_is_one_line() -> None:
+    """It is asked for names and colours of the classes."""
+    options = {'test_dataloader.dataset.metainfo': dict(classes=('thing',))}
+    with pytest.raises(UsageError, match=r"^the data set in test_dataloader of .*\('thing',\)"):
+        init_model(SEGMENTOR, cfg_options=options)

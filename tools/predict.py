@@ -29,7 +29,10 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         '.pt2), and no CHECKPOINT',
     )
     parser.add_argument(
-        'checkpoint', metavar='CHECKPOINT', help='checkpoint file that tools/train.py saved'
+        'checkpoint',
+        nargs='?',
+        metavar='CHECKPOINT',
+        help='checkpoint file that tools/train.py saved',
     )
     parser.add_argument(
         'inputs',
@@ -115,8 +118,11 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     args = parser.parse_intermixed_args(argv)  # what follows options may be an input
     if is_exported(args.config):
-        args.checkpoint, args.inputs = None, [args.checkpoint, *args.inputs]
-    elif not args.inputs:
+        first = [] if args.checkpoint is None else [args.checkpoint]
+        args.checkpoint, args.inputs = None, [*first, *args.inputs]
+    elif args.checkpoint is None:
+        parser.error('the following arguments are required: CHECKPOINT, INPUT')
+    if not args.inputs:
         parser.error('the following arguments are required: INPUT')
     return args
 

@@ -18,7 +18,7 @@ from mmsw.errors import MmswError
 
 from .checks.options import misspelt_option
 from .config_options import ConfigOptions
-from .output import unread_output_is_dropped
+from .output import foreign_warnings_are_dropped, unread_output_is_dropped
 from .run_config import LAUNCHERS
 
 _process_groups = False  # whether this process was in one
@@ -193,6 +193,8 @@ def run_interruptible(
 ) -> int:
     """Run what can be stopped; SIGTERM stops it as Ctrl-C does.
 
+    Warnings of others than mmsw are not printed.
+
     Args:
         run: As for :func:`run_reporting_errors`.
         options: As there.
@@ -207,7 +209,8 @@ def run_interruptible(
 
     signal.signal(signal.SIGTERM, stop)
     try:
-        return run_reporting_errors(run, options=options)
+        with foreign_warnings_are_dropped():
+            return run_reporting_errors(run, options=options)
     except KeyboardInterrupt:
         print(f'\n{message}', file=sys.stderr)
         return 130

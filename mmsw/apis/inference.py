@@ -25,7 +25,7 @@ from .config import config_name, load_config, register_toolbox
 from .data import iter_datasets
 from .image_way import PreparedImage, image_way, in_batches, prepare_image
 from .images import Image
-from .model_building import build_model
+from .model_building import build_model, refusals_explained
 from .trained import check_complete, existing_file, fill, state_dict_of, take_form
 
 
@@ -232,7 +232,8 @@ def _config_meta(cfg: Config) -> dict:
         if dataset:
             dataset = copy.deepcopy(next(iter_datasets(dataset)))
             dataset.update(lazy_init=True, pipeline=[])
-            return dict(DATASETS.build(dataset).metainfo)
+            with refusals_explained(cfg, f'data set in {loader}'):
+                return dict(DATASETS.build(dataset).metainfo)
     return {}
 
 

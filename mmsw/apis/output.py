@@ -5,8 +5,29 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 from typing import Any, TextIO
+
+# Whose warnings are about their own code, which who runs a tool cannot change.
+_FOREIGN = (
+    *('mmcv', 'mmdet', 'mmengine', 'mmseg', 'torch'),
+    *('onnx', 'onnxruntime', 'onnxscript', 'openvino'),
+)
+
+
+@contextlib.contextmanager
+def foreign_warnings_are_dropped() -> Iterator[None]:
+    """Inside, Python's warnings of the toolboxes, of torch and of other runtimes are not printed.
+
+    Those of mmsw and of a user's own code are, and what ``python -W`` or ``PYTHONWARNINGS`` asks
+    for holds.
+    """
+    with warnings.catch_warnings():
+        if not sys.warnoptions:
+            module = rf'({"|".join(_FOREIGN)})(\.|$)'
+            warnings.filterwarnings('ignore', module=module)
+        yield
 
 
 @contextlib.contextmanager

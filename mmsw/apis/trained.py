@@ -14,6 +14,7 @@ from torch import nn
 
 from mmsw.checkpoint import check_address
 from mmsw.checkpoint.folded import folded_layers, folded_tensors, layers_folded_in
+from mmsw.deploy.export.formats import is_exported
 from mmsw.errors import CheckpointError, MmswError, StateDictError, UsageError
 from mmsw.ops import ShiftPattern
 from mmsw.sparsity import attach_saved_masks
@@ -30,8 +31,8 @@ def existing_file(
     """The path of a local file that is there, or an address, as text.
 
     Raises:
-        UsageError: If a local file does not exist, or is a folder; ``what`` names its role. Where
-            callers expect another class, that is ``error``.
+        UsageError: If a local file does not exist, is a folder, or an exported model; ``what``
+            names its role. Where callers expect another class, that is ``error``.
         CheckpointError: If the address is of a kind that cannot be read.
     """
     name = os.fspath(path)
@@ -40,6 +41,11 @@ def existing_file(
     elif not Path(name).is_file():
         problem = 'is a folder' if Path(name).is_dir() else 'does not exist'
         raise error(f'{what} {name} {problem} (working folder: {Path.cwd()}){_alike(name)}')
+    elif is_exported(name):
+        raise error(
+            f'{what} {name} is an exported file: tools/predict.py and mmsw.apis.load_exported take '
+            'it alone, without a config'
+        )
     return name
 
 

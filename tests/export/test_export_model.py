@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
+import logging
 import re
 import shutil
 import warnings
@@ -229,7 +231,49 @@ def test_a_file_that_fails_the_comparison_is_not_left(
     text = capsys.readouterr().out
     assert 'FAILED               logits: the largest error is' in text
     assert text.endswith(f'{out} was not written: its results are not those of the model\n')
-    assert not list(out.parent.iterdir())
+    assert not out.parent.exists()
+
+
+@pytest.mark.parametrize(
+    ('error', 'code', 'message'),
+    [
+        (
+            OSError(errno.ENOSPC, 'No space left on device'),
+            2,
+            r'written \(No space left on device\)',
+        ),
+        (KeyboardInterrupt(), 130, 'interrupted'),
+    ],
+    ids=['full disk', 'Ctrl-C'],
+)
+@pytest.mark.parametrize('place', ['write_program', 'put_files'])
+def test_nothing_is_left_of_an_export_that_stops(
+    place: str,
+    error: BaseException,
+    code: int,
+    message: str,
+    segmentor: Exported,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    """Not even the folders that were made for it."""
+
+    def stop(*args: object, **options: object) -> None:
+        raise error
+
+    monkeypatch.setattr(export, 'write_program', copies(segmentor.path))
+    monkeypatch.setattr(export, place, stop)
+    words = [
+        SEGMENTOR,
+        segmentor.checkpoint,
+        '--no-verify',
+        '--out',
+        tmp_path / 'a' / 'b' / 'm.onnx',
+    ]
+    assert tool('export', *words) == code
+    assert re.search(message, capsys.readouterr().err)
+    assert not list(tmp_path.iterdir())
 
 
 def test_without_a_comparison(
@@ -266,13 +310,14 @@ def refusals(folder: Path) -> dict[str, tuple[dict, str]]:
         'no images': (dict(verify=folder / 'empty'), 'has no image or video in it'),
         'no folder': (dict(verify=folder / 'none'), 'none does not exist'),
         'calibrate': (dict(calibrate=folder), 'calibrate is for precision int8'),
+        'keep float': (dict(precision='int8', keep_float='('), r"'\(' is no regular expression"),
         'threads': (dict(threads=0), 'threads must be 1 or more'),
     }
 
 
 NAMES = (
     'suffix', 'format', 'precision', 'small', 'no size', 'folder', 'there', 'is folder',
-    'no images', 'no folder', 'calibrate', 'threads',
+    'no images', 'no folder', 'calibrate', 'keep float', 'threads',
 )  # fmt: skip
 
 
@@ -365,7 +410,16 @@ def test_a_file_that_is_cut_off(share: float, segmentor: Exported, tmp_path: Pat
         load_exported(path)
 
 
-def test_files_of_others(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_an_exported_file_is_no_checkpoint(segmentor: Exported, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r'model\.onnx is an exported file: tools/predict\.py'):
+        init_model(SEGMENTOR, segmentor.path)
+    with pytest.raises(UsageError, match='is an exported file'):
+        export_model(SEGMENTOR, segmentor.path, tmp_path / 'm.onnx', progress=lambda line: None)
+
+
+def test_files_of_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import onnx
     from onnx import TensorProto, helper
 
@@ -378,10 +432,13 @@ def test_files_of_others(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     onnx.save(model, path)
     with pytest.raises(DataError, match=r'foreign\.onnx has no metadata of mmsw'):
         load_exported(path)
+    printed: list[logging.LogRecord] = []
+    monkeypatch.setattr(logging.getLogger('torch.export'), 'handle', printed.append)
     for name, content in (('x.pt2', b'PK'), ('x.xml', b'<net/>')):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(DataError, match=name):
             load_exported(tmp_path / name)
+    assert not printed
     with pytest.raises(UsageError, match=r'none\.onnx does not exist'):
         load_exported(tmp_path / 'none.onnx')
     with pytest.raises(UsageError, match=r'm\.pth is no exported file by its name'):
@@ -401,8 +458,17 @@ def test_options_that_exclude_each_other(words: list, capsys: pytest.CaptureFixt
 
 
 def test_inputs_may_follow_options(segmentor: Exported, tmp_path: Path) -> None:
-    """Of the tool for predictions, with a file as with a config; a config needs inputs."""
+    """Of the tool for predictions, with a file as with a config."""
     photos = write_pictures(tmp_path / 'photos', (40, 50))
     assert tool('predict', segmentor.path, '--out', tmp_path / 'out', photos) == 0
-    with pytest.raises(SystemExit, match='2'):
-        tool('predict', SEGMENTOR, segmentor.checkpoint, '--out', tmp_path / 'more')
+
+
+def test_what_a_prediction_lacks_is_named(capsys: pytest.CaptureFixture) -> None:
+    for words, lacking in (
+        (['m.onnx'], 'INPUT'),
+        ([SEGMENTOR, 'm.pth'], 'INPUT'),
+        ([SEGMENTOR], 'CHECKPOINT, INPUT'),
+    ):
+        with pytest.raises(SystemExit, match='2'):
+            tool('predict', *words, '--out', 'none')
+        assert capsys.readouterr().err.endswith(f'arguments are required: {lacking}\n')

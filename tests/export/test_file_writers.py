@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 from tiny_segmentors import EXAMPLE, metadata_of, need
 from torch import Tensor, nn
 
-from mmsw.deploy.export import Program
+from mmsw.deploy.export import Program, quantize
 from mmsw.deploy.export.contents import contents_of
 from mmsw.deploy.export.formats import FORMATS
 from mmsw.deploy.export.runtimes import open_program
@@ -115,6 +116,35 @@ def test_a_file_is_whole_or_what_it_was(
     with pytest.raises(OSError, match='no space left'):
         write(Tiny(), path, format)
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
+class Large(Tiny):
+    """Weights of 36 KiB."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Sequential(nn.Conv2d(3, 5, 3, padding=1), nn.Conv2d(5, 200, 3, padding=1))
+
+
+@pytest.mark.parametrize('format', [*FORMATS, 'int8', 'int8 of OpenVINO'])
+def test_nothing_is_left_where_there_is_no_room(tmp_path: Path, format: str) -> None:
+    """The system itself refuses what is larger than 8 KiB."""
+    resource = pytest.importorskip('resource', reason='resource: absent; Unix has it')
+    kind = {'int8': 'onnx', 'int8 of OpenVINO': 'openvino'}.get(format)
+    task = partial(write, Large(), tmp_path / name_of(kind or format), format)
+    if kind:
+        source, image = tmp_path / 'float.onnx', torch.randn(EXAMPLE).numpy()
+        write(Large(), source, 'onnx')
+        task = partial(quantize, source, tmp_path / name_of(kind), [image])
+    before = set(tmp_path.iterdir())
+    unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, unlimited[1]))
+    try:
+        with pytest.raises(OSError, match=r'File too large|OpenVINO cannot write'):
+            task()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+    assert set(tmp_path.iterdir()) == before
 
 
 def test_metadata_is_in_the_file(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 from mmsw.deploy.export.image_rule import BorderRule, ImageRule, PadRule, ResizeRule
 from mmsw.deploy.export.metadata import ExportMetadata
 from mmsw.errors import DataError
+from mmsw.version import __version__
 
 METADATA = ExportMetadata(
     task='detection',
@@ -78,3 +79,20 @@ def test_what_is_missing_is_named(name: str) -> None:
 def test_a_text_that_is_cut_off_is_refused(text: str) -> None:
     with pytest.raises(DataError, match=r'^FILE\.onnx cannot be used'):
         ExportMetadata.from_text(text, 'FILE.onnx')
+
+
+@pytest.mark.parametrize('path', ['more', 'image.more'])
+def test_a_file_of_another_version_names_both(path: str) -> None:
+    """What this version does not know is the work of a newer one."""
+    content = {**json.loads(METADATA.to_text()), 'mmsw': '99.1.0'}
+    *parents, name = path.split('.')
+    for part in (content, *(content[parent] for parent in parents)):
+        place = part
+    place[name] = 1
+    where = ''.join(f' {parent}' for parent in parents)
+    with pytest.raises(DataError) as error:
+        ExportMetadata.from_text(json.dumps(content), 'FILE.onnx')
+    assert str(error.value) == (
+        f'FILE.onnx cannot be used: its metadata{where} has an unknown more; mmsw 99.1.0 wrote it, '
+        f'and this is {__version__}: install that one, or export it again with tools/export.py'
+    )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import os
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,7 +24,8 @@ from mmsw.deploy.export.runtimes import open_program
 from mmsw.deploy.export.writers import write_program
 from mmsw.errors import UsageError
 from mmsw.sparsity import report as sparsity_report
-from mmsw.whole_file import put_files
+from mmsw.whole_file import folder_beside, put_files
+from mmsw.wording import short
 
 from ..config import config_name, load_config
 from ..inference import init_model
@@ -96,8 +96,8 @@ def export_model(
         false, there is no file.
 
     Raises:
-        UsageError: If something asked for makes no sense, a package is missing, or the model or
-            its test pipeline has no form that a file can hold; names it.
+        UsageError: If something asked for makes no sense, a package is missing, the model or its
+            test pipeline has no form that a file can hold, or there is no room; names it.
         mmsw.checkpoint.CheckpointError: If the checkpoint is damaged, or of another config.
         mmsw.errors.DataError: If an image cannot be read.
     """
@@ -116,13 +116,18 @@ def export_model(
     )
     cfg = load_config(config, cfg_options)
     source = _load(cfg, checkpoint, plan, progress)
-    plan.path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f'.{plan.path.name}.', dir=plan.path.parent) as folder:
-        file = Path(folder, plan.path.name)
-        graph = _write(source, file, plan, progress)
-        report = _examine(source, file, graph, plan, progress)
-        if report.passed:
-            put_files(Path(folder), plan.files)
+    try:
+        with folder_beside(plan.path) as folder:
+            file = folder / plan.path.name
+            graph = _write(source, file, plan, progress)
+            report = _examine(source, file, graph, plan, progress)
+            if report.passed:
+                put_files(folder, plan.files)
+    except OSError as error:
+        raise UsageError(
+            f'{plan.path} cannot be written ({error.strerror or short(error)}): nothing is left of '
+            'it; make room there, or name another place'
+        ) from error
     return report
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,7 +94,7 @@ def plan_export(
         verify=bool(verify),
         verify_images=None if isinstance(verify, bool) else _images(verify),
         calibration_images=_calibration(calibrate, precision),
-        keep_float=_only_int8('keep_float', keep_float, precision),
+        keep_float=_expression(_only_int8('keep_float', keep_float, precision)),
         compile=compile,
         overwrite=overwrite,
         threads=threads,
@@ -137,6 +138,14 @@ def _only_int8(name: str, value: Any, precision: str) -> Any:
     if value is not None and precision != 'int8':
         raise UsageError(f'{name} is for precision int8, and this is {precision}: leave it out')
     return value
+
+
+def _expression(keep_float: str | None) -> str | None:
+    try:
+        re.compile(keep_float or '')
+    except re.error as error:
+        raise UsageError(f'keep_float={keep_float!r} is no regular expression: {error}') from error
+    return keep_float
 
 
 def _check_compile(format: str) -> None:

@@ -7,6 +7,7 @@ model, both under :data:`KEY`; :data:`EXTRA_FILE` in a ``.pt2`` file.
 from __future__ import annotations
 
 import dataclasses
+import json
 import types
 import typing
 from dataclasses import dataclass, field
@@ -92,10 +93,20 @@ class ExportMetadata:
             if found.task not in TASKS:
                 raise UsageError(f'task is {found.task!r}, expected one of {", ".join(TASKS)}')
         except UsageError as error:
-            raise DataError(
-                f'{source} cannot be used: {error}; export it again with tools/export.py'
-            ) from error
+            raise DataError(f'{source} cannot be used: {error}; {_cure(text)}') from error
         return found
+
+
+def _cure(text: str) -> str:
+    """What helps where a text cannot be used."""
+    again = 'export it again with tools/export.py'
+    try:
+        version = json.loads(text)['mmsw']
+    except (ValueError, KeyError, TypeError):
+        return again
+    if version == __version__:
+        return again
+    return f'mmsw {version} wrote it, and this is {__version__}: install that one, or {again}'
 
 
 def _built(kind: Any, value: Any, where: str) -> Any:
@@ -126,7 +137,8 @@ def _built_class(kind: Any, value: Any, where: str) -> Any:
     problems = [f'no {name}' for name in sorted(needed - value.keys())]
     problems += [f'an unknown {name}' for name in sorted(value.keys() - hints.keys())]
     if problems:
-        raise UsageError(f'its metadata {where or "text"} has {", ".join(problems)}')
+        part = f' {where}' if where else ''
+        raise UsageError(f'its metadata{part} has {", ".join(problems)}')
     place = f'{where}.' if where else ''
     return kind(**{name: _built(hints[name], item, place + name) for name, item in value.items()})
 

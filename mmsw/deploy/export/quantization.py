@@ -75,6 +75,7 @@ def quantize(
     Raises:
         UsageError: If a package is missing, there are no images, or an option is wrong.
         DataError: If the file is not what was expected, or does not take an image.
+        OSError: If there is no room for the file.
     """
     out = Path(path_out)
     is_onnx = format_of(out) == 'onnx'
@@ -89,7 +90,7 @@ def quantize(
     def write(path: Path) -> None:
         try:
             _quantize(model, path, counted, [layer.node.name for layer in kept], weight_bits)
-        except MmswError:
+        except (MmswError, OSError):  # OSError: there is no room
             raise
         except Exception as error:  # the tool fails in its own ways
             raise DataError(

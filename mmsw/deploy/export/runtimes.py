@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +21,7 @@ from .compiled import is_compiled, open_compiled
 from .formats import FORMATS, check_packages, format_of
 from .metadata import EXTRA_FILE, KEY, ExportMetadata
 from .openvino_core import openvino_core
+from .openvino_weights import check_pair
 from .program import INPUT
 
 
@@ -144,6 +146,7 @@ class _OpenVino(ExportedProgram):
             )
         with _damage_named(path):
             model = core.read_model(path)
+        check_pair(model, path)
         text = model.get_rt_info([KEY]).astype(str) if model.has_rt_info([KEY]) else None
         super().__init__(path, _metadata(text, path))
         options = {
@@ -174,7 +177,13 @@ class _Torch(ExportedProgram):
 
 def _open_graph(path: str) -> tuple[Callable[[Tensor], Any], str | None]:
     extra = {EXTRA_FILE: ''}
-    program = torch.export.load(path, extra_files=extra)
+    logger = logging.getLogger('torch.export')
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # it prints the traceback of an error that it then raises
+    try:
+        program = torch.export.load(path, extra_files=extra)
+    finally:
+        logger.setLevel(level)
     return program.module(), extra[EXTRA_FILE] or None
 
 

@@ -11,6 +11,7 @@ from mmsw.wording import short
 
 from ..metadata import KEY, ExportMetadata
 from ..openvino_core import openvino_core
+from ..openvino_weights import save_pair
 from .openvino_forms import without_transpositions
 
 if TYPE_CHECKING:
@@ -31,8 +32,6 @@ def write_openvino(
     Raises:
         UsageError: If OpenVINO has no form of an operator.
     """
-    import openvino
-
     without_transpositions(model)
     try:
         graph = openvino_core().read_model(model.SerializeToString())
@@ -41,8 +40,4 @@ def write_openvino(
             f'the {metadata.model} cannot be exported to OpenVINO ({short(error)})'
         ) from error
     graph.set_rt_info(metadata.to_text(), [KEY])
-    write_pair(
-        path.with_suffix('.bin'),
-        path,
-        lambda _, xml: openvino.save_model(graph, xml, compress_to_fp16=half_weights),
-    )
+    write_pair(path.with_suffix('.bin'), path, lambda _, xml: save_pair(graph, xml, half_weights))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import torch
@@ -21,5 +22,6 @@ def write_torch(graph: ExportedProgram, path: Path, metadata: ExportMetadata) ->
         metadata: Stored as an extra file.
     """
     graph.example_inputs = None  # random numbers, as large as an image
-    extra = {EXTRA_FILE: metadata.to_text()}
-    write_whole(path, lambda file: torch.export.save(graph, file, extra_files=extra))
+    content = io.BytesIO()  # where the disk is full, what writes files in torch ends the process
+    torch.export.save(graph, content, extra_files={EXTRA_FILE: metadata.to_text()})
+    write_whole(path, lambda file: file.write_bytes(content.getbuffer()))
