@@ -28,6 +28,8 @@ VERSIONS = {  # of each kind of file; one more whenever a reader of the old form
     'dataset_report': 1,
     'demo_data': 1,
     'exported_program': 1,
+    'network_sparsity': 1,
+    'network_sparsity_comparison': 1,
     'receptive_field': 1,
     'sparsity': 1,
     'sparsity_comparison': 1,
