@@ -164,7 +164,9 @@ def test_zeros_of_weights_that_can_have_no_mask_are_named() -> None:
     attention = nn.MultiheadAttention(8, 2)
     state = attention.state_dict()
     state['in_proj_weight'][:6] = 0
+    state['out_proj.weight'][:] = 0
     found = read_any_network(state, 'net')
+    assert 'EMPTY: nothing is left of 1 layers: out_proj' in network_table(found)
     assert found.others == {'in_proj_weight': 0.25}
     assert 'in_proj_weight (25.0% zeros)' in network_table(found)
 

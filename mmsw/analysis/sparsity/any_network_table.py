@@ -39,6 +39,9 @@ def _header(found: NetworkSparsity) -> str:
         )
     if not total.sparse:
         lines.append('DENSE: nothing is pruned')
+    empty = [layer.name for layer in found.layers if not layer.density.weights_kept]
+    if empty:
+        lines.append(wrapped(f'EMPTY: nothing is left of {len(empty)} layers: {listed(empty)}'))
     lines.append(wrapped(_masks(found)))
     if found.others:
         shares = [f'{name} ({share:.1%} zeros)' for name, share in found.others.items()]
