@@ -154,7 +154,7 @@ class DynamicSparsityHook(Hook):
         warnings = []
         if least:
             warnings.append(
-                f'{len(least)} layers keep a single {self._settings.granularity} per path, which '
+                f'{len(least)} layers keep a single {dynamic.granularity.unit} per path, which '
                 f'is the least a layer keeps: {listed(least)}. Consider a lower sparsity, or '
                 "start='uniform'"
             )
@@ -163,10 +163,11 @@ class DynamicSparsityHook(Hook):
                 f'{len(dynamic.frozen)} weights are frozen and keep the masks they have: '
                 f'{listed(dynamic.frozen)}'
             )
-        if self._settings.granularity == 'filter' and (partial := dynamic.num_partial()):
+        if dynamic.granularity.unit != 'weight' and (partial := dynamic.num_partial()):
             warnings.append(
-                f'{partial} filters are pruned in part. They count as kept, and stay so until they '
-                "are dropped; granularity='weight' conserves the number of weights"
+                f'{partial} {dynamic.granularity.unit}s are pruned in part. They count as kept, '
+                "and stay so until they are dropped; granularity='weight' conserves the number of "
+                'weights'
             )
         return f'start={self._settings.start!r}', warnings
 
@@ -244,7 +245,7 @@ class DynamicSparsityHook(Hook):
         new = masks_of_main_process(new)
         if dynamic.num_kept(new) != self._kept:
             raise RuntimeError(
-                f'an update would keep {dynamic.num_kept(new)} {self._settings.granularity}s '
+                f'an update would keep {dynamic.num_kept(new)} {dynamic.granularity.unit}s '
                 f'instead of {self._kept}; masks were changed behind the hook'
             )
         before = dynamic.num_weights()
@@ -262,7 +263,7 @@ class DynamicSparsityHook(Hook):
 
     def _density(self) -> str:
         kept, total = self._kept, self.dynamic.num_units()
-        return f'{kept}/{total} {self._settings.granularity}s kept ({kept / total:.2%})'
+        return f'{kept}/{total} {self.dynamic.granularity.unit}s kept ({kept / total:.2%})'
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Save what a resumed run needs beside the masks, which are in the model."""
