@@ -2,11 +2,14 @@
 
 - Masks of layers: ``layer_masks`` (read, set, check), ``attach`` (layers that bring none),
   ``torch_prune`` (masks of other programs), ``density`` (report).
-- Units, whole filters or single weights, as vectors: ``units``, ``select`` (the best of one layer),
-  ``allocate`` (how many in which layer).
+- Units, what is pruned in one piece: ``granularity`` (filters, channels, blocks, N of M, weights),
+  ``units`` (as vectors), ``select`` (the best of one layer), ``allocate`` (how many in which
+  layer), ``choice`` (both at once).
+- Pruning at once or step by step: ``pruning``, with ``prunable`` (of which layers).
 - Dynamic sparse training: ``dynamic`` in the order of things, with ``dynamic_settings`` and
   ``dynamic_state`` (what a checkpoint holds); ``start``; ``exchange`` (one vector),
-  ``layer_exchange`` (the paths of a layer) and ``redistribution`` (between layers);
+  ``layer_exchange`` (the paths of a layer), ``group_exchange`` (N of M weights) and
+  ``redistribution`` (between layers);
   ``dense_gradients`` and ``optimizer_state``.
 """
 
@@ -19,6 +22,7 @@ from .dynamic_settings import DynamicSettings
 from .exchange import drop_and_grow, exchange_rate, num_exchanged, shared_units
 from .layer_masks import layer_of, lost_zeros, masked_layers, masks, masks_from_zeros, set_masks
 from .optimizer_state import reset_state
+from .pruning import Pruning, PruningSettings
 from .select import keep_largest, magnitude_masks
 from .torch_prune import from_torch_prune
 
@@ -27,6 +31,8 @@ __all__ = [
     'Density',
     'DynamicSettings',
     'DynamicSparsity',
+    'Pruning',
+    'PruningSettings',
     'SparsityReport',
     'apportion',
     'attach_masks',

@@ -23,7 +23,7 @@ from ..growth_gradients import GrowthGradients
 from ..loaded_zeros import keep_loaded_zeros, settle_masks
 from ..model_wrapper import unwrapped
 from ..runner_parts import averaged_models, is_training, optim_wrappers, optimizers
-from ..saliency import batch_gradients
+from ..saliency import gradients_of_all
 
 
 @register(HOOKS)
@@ -145,10 +145,14 @@ class DynamicSparsityHook(Hook):
         """Set the first masks; returns what was done, and what the log warns of."""
         dynamic, gradients = self.dynamic, None
         if self._settings.start == 'snip':
-            arguments = runner, self._gradients.recorder, self.snip_batches, dynamic.settings.seed
-            gradients = batch_gradients(*arguments)
-            if not all(bool(gradient.any()) for gradient in gradients.values()):
-                gradients = batch_gradients(*arguments, random_depth=False)  # it skipped layers
+            gradients = gradients_of_all(
+                unwrapped(runner.model),
+                runner.train_dataloader,
+                self._gradients.recorder,
+                self.snip_batches,
+                dynamic.settings.seed,
+                runner.rank,
+            )
         new, least = dynamic.start_masks(gradients)
         dynamic.apply(masks_of_main_process(new), optimizers(runner), averaged_models(runner))
         warnings = []
