@@ -6,13 +6,12 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor, nn
 
 from mmsw.errors import SparsityError
 from mmsw.wording import listed
 
-from .attach import attach_masks
+from .attach import compiled_scope
 from .granularity import Granularity
 
 _INNER = ('backbone', 'neck')  # of a model: parts that predict nothing
@@ -78,11 +77,6 @@ def prunable_layers(
     return PrunableLayers(layers, {name: left_out[name] for name in wanted if name in left_out})
 
 
-def attach_to(net: nn.Module, names: list[str]) -> None:
-    """Give layers that bring none a mask, see :func:`mmsw.sparsity.attach_masks`."""
-    attach_masks(net, '|'.join(rf'^{re.escape(name)}\.weight$' for name in names))
-
-
 def _candidates(net: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     for name, module in net.named_modules():
         weight = module._parameters.get('weight')
@@ -97,12 +91,7 @@ def _candidates(net: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def _in_scope(net: nn.Module, scope: str | None) -> dict[str, nn.Module]:
-    try:
-        matches = re.compile(scope or '').search
-    except re.error as error:
-        raise SparsityError(
-            f'scope must be a regular expression, got {scope!r}: {error}'
-        ) from error
+    matches = compiled_scope('' if scope is None else scope).search
     known = dict(_candidates(net))
     wanted = {name: layer for name, layer in known.items() if matches(f'{name}.weight')}
     if not wanted:
@@ -128,11 +117,13 @@ def _misfit(layer: nn.Module, granularity: Granularity) -> str | None:
 
 
 def _shared(net: nn.Module) -> set[str]:
-    """Layers whose weight has several names in the network."""
-    names: dict[torch.nn.Parameter, list[str]] = {}
-    for name, parameter in net.named_parameters(remove_duplicate=False):
-        names.setdefault(parameter, []).append(name.removesuffix('.weight'))
-    return {name for group in names.values() if len(group) > 1 for name in group}
+    """Layers that own their weight together with others."""
+    owners: dict[Tensor, list[str]] = {}
+    for name, module in net.named_modules():
+        for parameter in module._parameters.values():
+            if parameter is not None:
+                owners.setdefault(parameter, []).append(name)
+    return {name for names in owners.values() if len(names) > 1 for name in names}
 
 
 def _first(layers: dict[str, nn.Module]) -> str:

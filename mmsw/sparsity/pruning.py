@@ -12,10 +12,11 @@ from mmsw.errors import SparsityError
 from mmsw.wording import listed
 
 from .allocate import check_sparsity
+from .attach import attach_mask
 from .choice import choose_units, number_to_keep
 from .granularity import check_possible, granularity_of
-from .layer_masks import layer_of, set_mask
-from .prunable import attach_to, prunable_layers
+from .layer_masks import layer_of
+from .prunable import prunable_layers
 from .units import kept_units, kept_weight, mask_of_units, unit_norms, unit_sums
 
 BYS = ('magnitude', 'snip', 'random')
@@ -104,19 +105,12 @@ class Pruning:
                 raise SparsityError(
                     f'there is nothing to prune: all of {listed(frozen)} are frozen'
                 )
-        attach_to(net, list(self.layers))
-
-    def take_zeros(self, min_share: float = 0.01) -> None:
-        """Count weights that are exactly zero as pruned, in layers where these can be meant.
-
-        Args:
-            min_share: Of the weights of a layer, less than which are zero by chance.
-        """
+        taken = [n for n, la in self.layers.items()
+                 if hasattr(la, 'mask') and not hasattr(la, 'observe_gradients')]  # fmt: skip
+        if taken:
+            raise SparsityError(f'these layers have something else called mask: {listed(taken)}')
         for layer in self.layers.values():
-            left = layer.mask & (layer.weight != 0)
-            gone = int((layer.mask & ~left).sum())
-            if left.any() and gone >= min_share * left.numel() and gone:
-                set_mask(layer, left)
+            attach_mask(layer)
 
     def masks(
         self, sparsity: float | None = None, gradients: Mapping[str, Tensor] | None = None

@@ -92,7 +92,11 @@ class TrainedNetwork:
             CheckpointError: If it cannot be written.
             SparsityLostError: If a pruned weight would not be zero in it.
         """
-        pruned = {name: mask.cpu() for name, mask in masks(self.model).items()}
+        pruned = {
+            name: layer.mask.cpu()
+            for name, layer in self.model.named_modules(remove_duplicate=False)
+            if hasattr(layer, 'mask') and hasattr(layer, 'observe_gradients')
+        }  # by all names that a layer has
         state = dict(self.state)
         for name, mask in pruned.items():
             weight = f'{name}.weight'

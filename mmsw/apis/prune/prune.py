@@ -13,7 +13,7 @@ from mmengine.config import Config
 
 from mmsw.errors import UsageError
 from mmsw.random_state import preserved_random_state
-from mmsw.sparsity import Pruning, set_masks
+from mmsw.sparsity import Pruning, attach_masks_of_zeros, set_masks
 
 from ..config import config_name, load_config, register_toolbox
 from ..trained import existing_file
@@ -107,8 +107,8 @@ def prune_model(
         raise UsageError(f'{config_name(cfg)} has no model')
     progress(f'loading {filename}')
     network = TrainedNetwork.load(cfg, toolbox, filename)
+    attach_masks_of_zeros(network.model)
     pruning = Pruning(network.model, settings)
-    pruning.take_zeros()
     check_not_sparser(pruning, filename)
     with preserved_random_state(), tempfile.TemporaryDirectory(prefix='mmsw.') as folder:
         runs = DataRuns(cfg, network.model, Path(folder), evaluate)
