@@ -22,7 +22,13 @@ from ..agreement import masks_of_main_process
 from ..growth_gradients import GrowthGradients
 from ..loaded_zeros import keep_loaded_zeros, settle_masks
 from ..model_wrapper import unwrapped
-from ..runner_parts import averaged_models, is_training, optim_wrappers, optimizers
+from ..runner_parts import (
+    averaged_models,
+    has_stepped,
+    is_training,
+    optim_wrappers,
+    optimizers,
+)
 from ..saliency import gradients_of_all
 
 
@@ -225,7 +231,7 @@ class DynamicSparsityHook(Hook):
             return
         self._gradients.end(self._pending)
         # After the last iteration there is nothing left to train what is grown.
-        if not (self._pending and _has_stepped(runner) and runner.iter + 1 < self._end):
+        if not (self._pending and has_stepped(runner) and runner.iter + 1 < self._end):
             return
         gradients = self._gradients.for_growth()
         is_finite = gradients is None or _finite(gradients)
@@ -276,11 +282,6 @@ class DynamicSparsityHook(Hook):
             pending=self._pending,
             momentum={name: mean.cpu() for name, mean in self._gradients.means.items()},
         ).as_dict()
-
-
-def _has_stepped(runner: Runner) -> bool:
-    """Whether the iteration that just ended was one in which the optimizer takes its step."""
-    return all(wrapper.should_update() for wrapper in optim_wrappers(runner))
 
 
 def _loss_scale(runner: Runner) -> float:
