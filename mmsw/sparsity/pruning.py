@@ -34,9 +34,9 @@ class PruningSettings:
         scope: Regular expression for names of weights; ``None``: all layers but the first one and
             those that predict, see :func:`mmsw.sparsity.prunable.prunable_layers`.
         by: What goes first: units of the smallest ``'magnitude'`` (root mean square of their
-            weights), those whose removal changes the loss least to first order (``'snip'``,
-            arXiv 1810.02340), or ``'random'`` ones. Paths of one shift-wise layer share the sum of
-            their scores.
+            weights); of the smallest ``'snip'``, the sum over their weights of ``|w * dL/dw|``
+            (arXiv 1810.02340; with signs, the sum of a filter before a batch norm is zero); or
+            ``'random'`` ones. Paths of one shift-wise layer share the sum of their scores.
         per_layer: Every layer prunes this share; otherwise the units of all layers are ranked
             together.
         include_all: Without a scope, also prune the first and the last layers.
@@ -185,9 +185,9 @@ class Pruning:
             size = shape.numel() / self.granularity.number(shape)
             return sum(unit_norms(kept_weight(la), unit) for la in layers) / size**0.5
         return sum(
-            unit_sums(kept_weight(la).cpu().double() * gradients[name].cpu().double(), unit)
+            unit_sums((kept_weight(la).cpu().double() * gradients[name].cpu().double()).abs(), unit)
             for name, la in zip(names, layers, strict=True)
-        ).abs()
+        )
 
     def _checked(self, gradients: Mapping[str, Tensor] | None) -> Mapping[str, Tensor]:
         missing = [name for name in self.layers if name not in (gradients or {})]

@@ -58,7 +58,7 @@ def literal_scores(pruning: Pruning, gradients: dict[str, Tensor]) -> dict[str, 
             own = [np.sqrt(np.mean([weight[p] ** 2 for p in unit])) for unit in units]
         elif pruning.settings.by == 'snip':
             gradient = gradients[name].double().numpy()
-            own = [abs(sum(weight[p] * gradient[p] for p in unit)) for unit in units]
+            own = [sum(abs(weight[p] * gradient[p]) for p in unit) for unit in units]
         else:
             own = torch.rand(len(units), generator=generator, dtype=torch.float64).tolist()
         scores[name] = own
