@@ -26,8 +26,7 @@ from .model_building import build_model
 from .trained import existing_file
 
 # What the published figures are for, by toolbox.
-_SHAPES = {'mmseg': (512, 2048), 'mmdet': (1280, 800), 'mmpretrain': (224, 224)}
-
+SHAPES = {'mmseg': (512, 2048), 'mmdet': (1280, 800), 'mmpretrain': (224, 224)}
 _COLUMNS = ('parameters', 'trainable', 'not pruned', 'dense', 'used', 'naive', "release's")
 
 
@@ -76,7 +75,7 @@ def count_complexity(
     name = config_name(cfg)
     if not cfg.get('model'):
         raise UsageError(f'{name} has no model')
-    if shape is None and scope not in _SHAPES:
+    if shape is None and scope not in SHAPES:
         raise UsageError(
             f'{name} has default_scope={scope!r}: say for which images with --shape H W'
         )
@@ -85,7 +84,7 @@ def count_complexity(
         found = None if checkpoint is None else fill_counted(model, checkpoint, deploy)
         if deploy:
             _fold(model, name)
-        shape = _padded(_SHAPES[scope] if shape is None else shape, model)
+        shape = padded(SHAPES[scope] if shape is None else shape, model)
         try:
             result = complexity(model, shape, proposals, min(mask_proposals, proposals))
             if found is None or deploy:
@@ -102,7 +101,7 @@ def _fold(model: nn.Module, name: str) -> None:
     model.backbone.switch_to_deploy()
 
 
-def _padded(shape: Sequence[int], model: nn.Module) -> tuple[int, ...]:
+def padded(shape: Sequence[int], model: nn.Module) -> tuple[int, ...]:
     """The shape of the batch: detectors pad height and width of images to a multiple."""
     step = getattr(getattr(model, 'data_preprocessor', None), 'pad_size_divisor', 1)
     return (*shape[:-2], *(-(-size // step) * step for size in shape[-2:]))

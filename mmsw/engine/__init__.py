@@ -1,10 +1,17 @@
 """Training-time components for mmengine: hooks and optimizer constructors."""
 
-from .hooks import DynamicSparsityHook, KeepSparsityHook, MonitorHook, SparsityReportHook
+from .hooks import (
+    DynamicSparsityHook,
+    GradualPruningHook,
+    KeepSparsityHook,
+    MonitorHook,
+    SparsityReportHook,
+)
 from .optimizers import LayerDepthDecayOptimWrapperConstructor
 
 __all__ = [
     'DynamicSparsityHook',
+    'GradualPruningHook',
     'KeepSparsityHook',
     'LayerDepthDecayOptimWrapperConstructor',
     'MonitorHook',

@@ -37,3 +37,8 @@ def optim_wrappers(runner: Runner) -> list[OptimWrapper]:
 def optimizers(runner: Runner) -> list[torch.optim.Optimizer]:
     """The optimizers that train the model."""
     return [wrapper.optimizer for wrapper in optim_wrappers(runner)]
+
+
+def has_stepped(runner: Runner) -> bool:
+    """Whether the iteration that just ended was one in which the optimizer takes its step."""
+    return all(wrapper.should_update() for wrapper in optim_wrappers(runner))

@@ -4,11 +4,14 @@
   ``zeros`` (layers whose weights have zeros already), ``patterns`` (the structure of a mask),
   ``torch_prune`` and ``foreign_masks`` (masks of other programs), ``averaging``, ``density``
   (report).
-- Units, whole filters or single weights, as vectors: ``units``, ``select`` (the best of one layer),
-  ``allocate`` (how many in which layer).
+- Units, what is pruned in one piece: ``granularity`` (filters, channels, blocks, N of M, weights),
+  ``units`` (as vectors), ``select`` (the best of one layer), ``allocate`` (how many in which
+  layer), ``choice`` (both at once).
+- Pruning at once or step by step: ``pruning``, with ``prunable`` (of which layers).
 - Dynamic sparse training: ``dynamic`` in the order of things, with ``dynamic_settings`` and
   ``dynamic_state`` (what a checkpoint holds); ``start``; ``exchange`` (one vector),
-  ``layer_exchange`` (the paths of a layer) and ``redistribution`` (between layers);
+  ``layer_exchange`` (the paths of a layer), ``group_exchange`` (N of M weights) and
+  ``redistribution`` (between layers);
   ``dense_gradients`` and ``optimizer_state``.
 """
 
@@ -23,6 +26,7 @@ from .exchange import drop_and_grow, exchange_rate, num_exchanged, shared_units
 from .layer_masks import layer_of, lost_zeros, masked_layers, masks, masks_from_zeros, set_masks
 from .optimizer_state import reset_state
 from .patterns import Pattern, pattern_of
+from .pruning import Pruning, PruningSettings
 from .select import keep_largest, magnitude_masks
 from .torch_prune import from_torch_prune
 from .zeros import ZerosFound, attach_masks_of_zeros
@@ -33,6 +37,8 @@ __all__ = [
     'DynamicSettings',
     'DynamicSparsity',
     'Pattern',
+    'Pruning',
+    'PruningSettings',
     'SparsityReport',
     'ZerosFound',
     'apportion',

@@ -1,6 +1,7 @@
 """Hooks for mmengine's runner."""
 
 from .dynamic_sparsity_hook import DynamicSparsityHook
+from .gradual_pruning_hook import GradualPruningHook
 from .keep_sparsity_hook import KeepSparsityHook
 from .memory_hook import MemoryHook
 from .monitor_hook import MonitorHook
@@ -9,6 +10,7 @@ from .sparsity_report_hook import SparsityLostError, SparsityReportHook
 
 __all__ = [
     'DynamicSparsityHook',
+    'GradualPruningHook',
     'KeepSparsityHook',
     'MemoryHook',
     'MonitorHook',

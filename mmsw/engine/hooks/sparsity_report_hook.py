@@ -60,7 +60,8 @@ class SparsityReportHook(Hook):
         refuse_folded_layers(net)
         settle_masks(runner)
         report = sparsity.report(net)
-        if not report.total.is_sparse:
+        prunes_later = any(getattr(hook, 'prunes_later', False) for hook in runner.hooks)
+        if not report.total.is_sparse and not prunes_later:
             problem = (
                 'the network is dense: nothing is pruned'
                 if report.total.total
