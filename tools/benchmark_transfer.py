@@ -30,6 +30,8 @@ _COMPARISONS = {  # segmentors of the demo scenes, all from random values
     ],
     'ablations': sorted((_CONFIGS.parent / 'ablation').glob('*.py')),
 }
+# What else the sparse start of a network without shift-wise layers may come from.
+_FROM_DENSE = {'dense': '', 'sparse': ', or prunes the dense start of other networks'}
 _COMPARISON_BUDGET = '600'  # iterations in which a small network learns the scenes from nothing
 
 
@@ -95,7 +97,8 @@ def _add_start_arguments(parser: argparse.ArgumentParser) -> None:
             action='extend',
             metavar='[NETWORK=]PATH',
             help=f'checkpoint of the {kind} start, for all shift-wise networks or for the named '
-            'one (default: for demo configs, the tool pretrains one; other configs have none)',
+            f'one (default: for demo configs, the tool pretrains one{_FROM_DENSE[kind]}; other '
+            'configs have none)',
         )
     parser.add_argument(
         '--sparsity',
@@ -103,7 +106,8 @@ def _add_start_arguments(parser: argparse.ArgumentParser) -> None:
         default=0.4,
         metavar='SHARE',
         help='share of the filters that the pretraining on the demo scenes prunes, from 0 to below '
-        '1 (default: %(default)s)',
+        '1; of a network without shift-wise layers, share of the weights of each layer that are '
+        'pruned at once (default: %(default)s)',
     )
     parser.add_argument(
         '--pretrain-epochs',
@@ -220,6 +224,7 @@ Examples:
   python tools/benchmark_transfer.py --out work_dirs/transfer --dry-run
   python tools/benchmark_transfer.py --out work_dirs/seg --task seg --starts dense,sparse
   python tools/benchmark_transfer.py --out work_dirs/large_kernels --compare large-kernels
+  python tools/benchmark_transfer.py --out work_dirs/r18 --config configs/demo/upernet_r18_scenes.py
 """
 
 

@@ -149,9 +149,13 @@ def run_config(run: TransferRun, settings: TransferSettings) -> Config:
     enable_options(cfg, settings)
     hooks = []
     for hook in cfg.get('custom_hooks') or []:
-        if component_name(hook.get('type')) == 'SparsityReportHook':
+        kind = component_name(hook.get('type'))
+        if kind == 'SparsityReportHook':
             hook = dict(hook, require_sparse=run.start == 'sparse')
-        hooks.append(hook)
+        if kind != 'KeepSparsityHook':
+            hooks.append(hook)
+    if run.start == 'sparse' and not network.is_shiftwise:
+        hooks.append(dict(type='KeepSparsityHook'))
     transfer = measuring(
         TransferHook,
         run,

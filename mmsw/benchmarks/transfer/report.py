@@ -131,7 +131,8 @@ def _notes(runs: Sequence[TransferRun]) -> list[str]:
         '± is the sample standard deviation over the seeds; differences are taken seed by seed. '
         'The interval of a difference is that of its mean, by Student’s t.',
         'Filters: share of small filters with a weight that is not zero, at the start and in the '
-        'final file. Used: without what is pruned.',
+        'final file; of a backbone without such filters, the share of its weights. Used: without '
+        'what is pruned.',
     ]
     if results:
         lines.append(
@@ -195,7 +196,7 @@ def _reference(row: Row, rows: Sequence[Row]) -> Row | None:
 
 def _share(row: Row, when: str) -> str:
     if row.results and not row.mean(when, 'filters'):
-        return 'no such filters'
+        return f'{row.mean(when, "weights_not_zero"):.2%} of weights'
     value = row.mean(when, 'not_zero')
     return NONE if value is None else f'{value:.2%}'
 
