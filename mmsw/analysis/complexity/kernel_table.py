@@ -49,8 +49,8 @@ def _remark(total: KernelWork) -> str:
         return 'nothing is pruned, so no kernel saves anything'
     if total.cut == total.dense:
         return (
-            'No filter and no input channel is zero as a whole: dense kernels, which PyTorch runs '
-            'by default, save nothing'
+            'Dense kernels, which PyTorch runs by default, save nothing: no filter and no input '
+            'channel of an ordinary layer is zero as a whole'
         )
     return (
         'Dense kernels, which PyTorch runs by default, save nothing until the filters are really '
