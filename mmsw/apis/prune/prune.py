@@ -106,11 +106,11 @@ def prune_model(
     if not cfg.get('model'):
         raise UsageError(f'{config_name(cfg)} has no model')
     progress(f'loading {filename}')
-    network = TrainedNetwork.load(cfg, toolbox, filename)
-    attach_masks_of_zeros(network.model)
-    pruning = Pruning(network.model, settings)
-    check_not_sparser(pruning, filename)
     with preserved_random_state(), tempfile.TemporaryDirectory(prefix='mmsw.') as folder:
+        network = TrainedNetwork.load(cfg, toolbox, filename)
+        attach_masks_of_zeros(network.model)
+        pruning = Pruning(network.model, settings)
+        check_not_sparser(pruning, filename)
         runs = DataRuns(cfg, network.model, Path(folder), evaluate)
         work = NetworkWork(network.model, shape, toolbox)
         start = _State.of(pruning, runs, work, progress)

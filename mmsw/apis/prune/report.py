@@ -13,7 +13,9 @@ from mmsw.sparsity.granularity import granularity_of
 from mmsw.text_table import text_table, wrapped
 from mmsw.wording import MAC_UNITS, listed
 
-_PART = re.compile(r'(backbone\.\D*?\d+|backbone\.\w+|roi_head\.\w+|\w+)(?:\.|$)')
+_PART = re.compile(
+    r'(backbone\.\w*\d(?=\.)|backbone\.\w+\.\d+(?=\.)|backbone\.\w+(?=\.)|roi_head\.\w+|\w+)'
+)
 _LARGE = 10**10  # multiply-adds
 
 
