@@ -58,7 +58,7 @@ def kept(name: str, weight: Tensor) -> Tensor:
     elif PRUNED[name] == 'channel':
         mask[:, ::2] = False
     else:
-        mask[:, ::4] = mask[:, 1::4] = False
+        mask[::2, ::4] = mask[::2, 1::4] = mask[1::2, 2::4] = mask[1::2, 3::4] = False
     return mask
 
 
