@@ -2,11 +2,18 @@
 
 - Masks of layers: ``layer_masks`` (read, set, check), ``attach`` (layers that bring none),
   ``zeros`` (layers whose weights have zeros already), ``patterns`` (the structure of a mask),
+<<<<<<< HEAD
   ``torch_prune`` (masks of other programs), ``density`` (report).
 - Units, what is pruned in one piece: ``granularity`` (filters, channels, blocks, N of M, weights),
   ``units`` (as vectors), ``select`` (the best of one layer), ``allocate`` (how many in which
   layer), ``choice`` (both at once).
 - Pruning at once or step by step: ``pruning``, with ``prunable`` (of which layers).
+=======
+  ``torch_prune`` and ``foreign_masks`` (masks of other programs), ``averaging``, ``density``
+  (report).
+- Units, whole filters or single weights, as vectors: ``units``, ``select`` (the best of one layer),
+  ``allocate`` (how many in which layer).
+>>>>>>> ka
 - Dynamic sparse training: ``dynamic`` in the order of things, with ``dynamic_settings`` and
   ``dynamic_state`` (what a checkpoint holds); ``start``; ``exchange`` (one vector),
   ``layer_exchange`` (the paths of a layer), ``group_exchange`` (N of M weights) and
@@ -16,6 +23,7 @@
 
 from .allocate import apportion, erk_counts, keep_best, uniform_counts
 from .attach import attach_masks, attach_saved_masks
+from .averaging import masks_copied
 from .dense_gradients import DenseGradients
 from .density import Density, SparsityReport, report
 from .dynamic import DynamicSparsity
@@ -54,6 +62,7 @@ __all__ = [
     'magnitude_masks',
     'masked_layers',
     'masks',
+    'masks_copied',
     'masks_from_zeros',
     'num_exchanged',
     'pattern_of',

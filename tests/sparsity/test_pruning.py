@@ -191,10 +191,24 @@ def test_heads_without_known_names_keep_their_last_layer() -> None:
                     mask_head=nn.Sequential(nn.Conv2d(4, 4, 1), nn.Conv2d(4, 2, 1)),
                 )
             ),
+            neck=nn.Sequential(nn.Conv2d(4, 4, 1)),
+            decoder=nn.Sequential(nn.Linear(4, 4)),
+            bbox_head=nn.ModuleDict(
+                dict(
+                    cls_convs=nn.Sequential(nn.Sequential(nn.Conv2d(4, 4, 1))),
+                    reg_branches=nn.Sequential(nn.Linear(4, 4)),
+                    fc_layers=nn.Linear(4, 4),
+                    rpn_obj=nn.Conv2d(4, 1, 1),
+                )
+            ),
+            classifier=nn.Linear(4, 2),
         )
     )
     made = Pruning(net, settings('weight'))
-    assert list(made.layers) == ['backbone.1', 'roi_head.bbox_head.shared', 'roi_head.mask_head.0']
+    assert list(made.layers) == [
+        'backbone.1', 'roi_head.bbox_head.shared', 'roi_head.mask_head.0', 'neck.0', 'decoder.0',
+        'bbox_head.fc_layers',
+    ]  # fmt: skip
 
 
 def test_weights_that_layers_share_are_left_out() -> None:
