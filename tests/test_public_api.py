@@ -64,7 +64,8 @@ PUBLIC = {
     ),
     'mmsw.sparsity': (
         'DenseGradients Density DynamicSettings DynamicSparsity Pattern Pruning '
-        'PruningSettings SparsityReport ZerosFound apportion attach_masks attach_masks_of_zeros attach_saved_masks '
+        'PruningSettings SparsityReport ZerosFound apportion attach_masks '
+        'attach_masks_of_zeros attach_saved_masks '
         'drop_and_grow erk_counts exchange_rate from_torch_prune keep_best keep_largest '
         'layer_of lost_zeros magnitude_masks masked_layers masks masks_copied masks_from_zeros '
         'num_exchanged pattern_of report reset_state set_masks shared_units uniform_counts'
