@@ -23,7 +23,8 @@ from .plan import check_not_sparser, check_plan, settings_of
 from .report import PrunedLayer, PruneReport, kind_of
 from .work import NetworkWork
 
-# Rows and columns that torch's kernels for 2:4 in half precision take, in multiples of these.
+# All of torch's kernels for 2:4 in half precision take multiples of these: CUTLASS asks for them,
+# cuSPARSELt for less.
 _SPARSE_ROWS, _SPARSE_COLUMNS = 32, 64
 
 
