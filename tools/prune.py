@@ -15,6 +15,8 @@ with _clone.toolboxes_needed():
     from mmsw.apis import prune_model
     from mmsw.apis.cli import run_interruptible
     from mmsw.apis.config_options import ConfigOptions
+    from mmsw.apis.prune.gradual_config import write_gradual_config
+    from mmsw.apis.prune.plan import settings_of
     from mmsw.sparsity.pruning import BYS
 
 
@@ -26,7 +28,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         'config', metavar='CONFIG', help='config file that the checkpoint was trained with'
     )
     parser.add_argument('checkpoint', metavar='CHECKPOINT', help='checkpoint file to prune')
-    parser.add_argument('--out', required=True, metavar='FILE', help='checkpoint file to write')
+    parser.add_argument('--out', required=True, metavar='FILE', help='file to write')
     parser.add_argument(
         '--granularity',
         required=True,
@@ -79,6 +81,12 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         help='rank all layers together, and prune this share of all',
     )
     parser.add_argument(
+        '--schedule',
+        choices=('cubic',),
+        help='prune step by step while the model trains: write no checkpoint, but a config for '
+        'tools/train.py with GradualPruningHook to --out FILE.py',
+    )
+    parser.add_argument(
         '--snip-batches',
         type=int,
         default=1,
@@ -108,7 +116,13 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar='KEY=VALUE',
         help='change settings of the config, e.g. train_dataloader.batch_size=4',
     )
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.schedule is not None and (args.cfg_options or args.data_root or args.shape):
+        parser.error(
+            '--cfg-options, --data-root and --shape do not go with --schedule, which writes a '
+            'config: give the first two to tools/train.py'
+        )
+    return args
 
 
 _EPILOG = """\
@@ -117,8 +131,8 @@ Exit code: 0 done; 2 bad arguments or files, nothing was written; 130 interrupte
 Examples:
   python tools/prune.py CONFIG CHECKPOINT.pth --granularity filter --sparsity 0.3 --out pruned.pth
   python tools/prune.py CONFIG CHECKPOINT.pth --granularity 2:4 --scope backbone --out pruned.pth
-  python tools/prune.py CONFIG CHECKPOINT.pth --granularity weight --sparsity 0.9 --global \\
-      --by snip --out pruned.pth
+  python tools/prune.py CONFIG CHECKPOINT.pth --granularity weight --sparsity 0.9 --out sparse.pth
+  python tools/prune.py CONFIG CHECKPOINT.pth --granularity 2:4 --schedule cubic --out gradual.py
 """
 
 
@@ -126,25 +140,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run; returns the exit code."""
     args = parse_args(argv)
 
+    chosen = dict(
+        granularity=args.granularity,
+        sparsity=args.sparsity,
+        block=args.block,
+        scope=args.scope,
+        by=args.by,
+        per_layer=args.per_layer,
+        include_all=args.include_all,
+        seed=args.seed,
+    )
+    files = (args.config, args.checkpoint, args.out)
+    common = dict(snip_batches=args.snip_batches, overwrite=args.overwrite)
+
     def run() -> None:
+        if args.schedule is not None:
+            print(write_gradual_config(*files, settings_of(**chosen), **common))
+            return
         report = prune_model(
-            args.config,
-            args.checkpoint,
-            args.out,
-            granularity=args.granularity,
-            sparsity=args.sparsity,
-            block=args.block,
-            scope=args.scope,
-            by=args.by,
-            per_layer=args.per_layer,
-            include_all=args.include_all,
-            snip_batches=args.snip_batches,
-            seed=args.seed,
+            *files,
+            **chosen,
+            **common,
             evaluate=not args.no_eval,
             shape=args.shape,
             cfg_options=args.cfg_options,
             data_root=args.data_root,
-            overwrite=args.overwrite,
         )
         print(f'\n{report}')
 

@@ -84,8 +84,8 @@ def choose_units(
 def _ranked(scores: Tensor, kept: Tensor, granularity: Granularity) -> Tensor:
     """Scores in which what must stay is before, and what is pruned behind everything else."""
     scores = scores.masked_fill(~kept, -1.0)
-    if granularity.is_of_groups:
+    if granularity.is_of_groups:  # places of a group that are pruned already go to no other group
         first = best_of_groups(scores, granularity)
     else:
-        first = keep_largest_number(scores, 1)
-    return scores.masked_fill(first & kept, torch.finfo(scores.dtype).max)
+        first = keep_largest_number(scores, 1) & kept
+    return scores.masked_fill(first, torch.finfo(scores.dtype).max)

@@ -14,12 +14,11 @@ from mmsw.wording import listed
 from .attach import compiled_scope
 from .granularity import Granularity
 
-_INNER = ('backbone', 'neck')  # of a model: parts that predict nothing
-_SPLIT = ('roi_head',)  # parts whose children are heads of their own
+_SPLIT = ('roi_head',)  # parts of a model whose children are heads of their own
 # Names that toolboxes give to layers whose outputs are classes, boxes or scores.
 _PREDICTS = re.compile(
-    r'(?:^|_)(?:cls|reg|seg|logits?|obj|pred|centerness|iou|kernel|heatmap|classes|classifier|fc)'
-    r'(?:_|$)'
+    r'(?:^|_)(?:cls|reg|seg|logits?|obj|pred|centerness|iou|kernel|heatmap|wh|offset(?=_head)'
+    r'|classes|classifier)(?:_|$)|^fc$'
 )
 _TABLES = (nn.Embedding, nn.EmbeddingBag)
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -145,8 +144,9 @@ def _last(net: nn.Module, layers: dict[str, nn.Module]) -> list[str]:
 
 
 def _head_of(name: str) -> str | None:
+    """The head that a layer is in, or is: a part that is called so, or a layer beside the parts."""
     parts = name.split('.')
-    if parts[0] in _INNER:
+    if len(parts) > 1 and 'head' not in parts[0]:
         return None
     return '.'.join(parts[: 2 if parts[0] in _SPLIT else 1])
 

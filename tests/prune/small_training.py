@@ -28,6 +28,9 @@ model = dict(
     decode_head=dict(in_channels=[8, 16, 32, 64], norm_cfg=norm_cfg),
     auxiliary_head=dict(in_channels=32, norm_cfg=norm_cfg),
 )
+optim_wrapper = dict(
+    _delete_=True, type='OptimWrapper', optimizer=dict(type='SGD', lr=0.01, momentum=0.9)
+)
 """
 
 

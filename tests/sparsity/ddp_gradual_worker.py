@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
-from plain_model import PlainModel
+from conv_model import ConvModel
 from toy import EMA, build_runner
 from two_processes import assert_same_in_both, work
 
@@ -25,7 +25,7 @@ def main(work_dir: str) -> None:
             None,
             max_iters=6,
             hooks=[dict(type='SparsityReportHook'), EMA, hook],
-            model=PlainModel(),
+            model=ConvModel(),
             launcher='pytorch',
             cfg=dict(model_wrapper_cfg=wrapper),
         )

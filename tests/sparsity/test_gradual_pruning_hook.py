@@ -8,7 +8,7 @@ import logging
 import mmengine.optim.optimizer.amp_optimizer_wrapper as amp_module
 import pytest
 import torch
-from plain_model import PlainModel
+from conv_model import ConvModel
 from toy import EMA, ToyModel, build_runner, dynamic_hook, train_with_log
 from two_processes import run_in_two_processes
 from watched import ADAMW, assert_same, train
@@ -35,7 +35,7 @@ def run(work_dir, *hooks, optimizer=ADAMW, max_iters=6, model=None, **kwargs):
         *hooks,
         optimizer={'type': 'OptimWrapper', **wrapper},
         max_iters=max_iters,
-        model=PlainModel() if model is None else model,
+        model=ConvModel() if model is None else model,
         **kwargs,
     )
 
@@ -193,7 +193,7 @@ def test_other_settings_on_resuming(tmp_path, caplog) -> None:
             run(tmp_path / 'no', hook(**changed), resume=True, load_from=load_from)
     torch.manual_seed(0)
     runner = build_runner(
-        tmp_path / 'other', None, max_iters=6, hooks=[hook(end=6)], model=PlainModel(),
+        tmp_path / 'other', None, max_iters=6, hooks=[hook(end=6)], model=ConvModel(),
         resume=True, load_from=load_from,
     )  # fmt: skip
     with caplog.at_level(logging.WARNING):

@@ -157,6 +157,20 @@ def test_what_is_pruned_already_counts_and_stays() -> None:
     assert made.numbers(new) == {'backbone.1': 216 - round(0.6 * 216), 'backbone.4': 108 - 65}
 
 
+@pytest.mark.parametrize('per_layer', [True, False], ids=['per-layer', 'global'])
+def test_groups_that_keep_less_already_leave_nothing_to_others(per_layer) -> None:
+    net = nn.Sequential(nn.Linear(8, 1), nn.Linear(8, 1))
+    values = [3.0, 1.0, 2.0, 4.0, 8.0, 5.0, 6.0, 7.0]
+    for layer in net:
+        layer.weight.data = torch.tensor([values])
+    made = Pruning(net, settings('2:4', include_all=True, per_layer=per_layer))
+    old = torch.tensor([[False, True, False, False, True, True, True, True]])
+    sparsity.set_masks(net, {'0': old})
+    new = made.masks()
+    assert new['0'].int().tolist() == [[0, 1, 0, 0, 1, 0, 0, 1]]
+    assert new['1'].int().tolist() == [[1, 0, 0, 1, 1, 0, 0, 1]]
+
+
 def test_paths_of_a_shift_wise_layer_lose_the_same_filters() -> None:
     torch.manual_seed(0)
     net = ShiftWiseNet(arch=dict(depths=[1, 1, 1, 1], dims=[8, 8, 8, 8]), big_kernels=(7, 7, 5, 3))
@@ -191,10 +205,24 @@ def test_heads_without_known_names_keep_their_last_layer() -> None:
                     mask_head=nn.Sequential(nn.Conv2d(4, 4, 1), nn.Conv2d(4, 2, 1)),
                 )
             ),
+            neck=nn.Sequential(nn.Conv2d(4, 4, 1)),
+            decoder=nn.Sequential(nn.Linear(4, 4)),
+            bbox_head=nn.ModuleDict(
+                dict(
+                    cls_convs=nn.Sequential(nn.Sequential(nn.Conv2d(4, 4, 1))),
+                    reg_branches=nn.Sequential(nn.Linear(4, 4)),
+                    fc_layers=nn.Linear(4, 4),
+                    rpn_obj=nn.Conv2d(4, 1, 1),
+                )
+            ),
+            classifier=nn.Linear(4, 2),
         )
     )
     made = Pruning(net, settings('weight'))
-    assert list(made.layers) == ['backbone.1', 'roi_head.bbox_head.shared', 'roi_head.mask_head.0']
+    assert list(made.layers) == [
+        'backbone.1', 'roi_head.bbox_head.shared', 'roi_head.mask_head.0', 'neck.0', 'decoder.0',
+        'bbox_head.fc_layers',
+    ]  # fmt: skip
 
 
 def test_weights_that_layers_share_are_left_out() -> None:

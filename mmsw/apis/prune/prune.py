@@ -23,7 +23,8 @@ from .plan import check_not_sparser, check_plan, settings_of
 from .report import PrunedLayer, PruneReport, kind_of
 from .work import NetworkWork
 
-# Rows and columns that torch's kernels for 2:4 in half precision take, in multiples of these.
+# All of torch's kernels for 2:4 in half precision take multiples of these: CUTLASS asks for them,
+# cuSPARSELt for less.
 _SPARSE_ROWS, _SPARSE_COLUMNS = 32, 64
 
 
@@ -106,11 +107,11 @@ def prune_model(
     if not cfg.get('model'):
         raise UsageError(f'{config_name(cfg)} has no model')
     progress(f'loading {filename}')
-    network = TrainedNetwork.load(cfg, toolbox, filename)
-    attach_masks_of_zeros(network.model)
-    pruning = Pruning(network.model, settings)
-    check_not_sparser(pruning, filename)
     with preserved_random_state(), tempfile.TemporaryDirectory(prefix='mmsw.') as folder:
+        network = TrainedNetwork.load(cfg, toolbox, filename)
+        attach_masks_of_zeros(network.model)
+        pruning = Pruning(network.model, settings)
+        check_not_sparser(pruning, filename)
         runs = DataRuns(cfg, network.model, Path(folder), evaluate)
         work = NetworkWork(network.model, shape, toolbox)
         start = _State.of(pruning, runs, work, progress)

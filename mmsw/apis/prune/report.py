@@ -13,7 +13,9 @@ from mmsw.sparsity.granularity import granularity_of
 from mmsw.text_table import text_table, wrapped
 from mmsw.wording import MAC_UNITS, listed
 
-_PART = re.compile(r'(backbone\.\D*?\d+|backbone\.\w+|roi_head\.\w+|\w+)(?:\.|$)')
+_PART = re.compile(
+    r'(backbone\.\w*\d(?=\.)|backbone\.\w+\.\d+(?=\.)|backbone\.\w+(?=\.)|roi_head\.\w+|\w+)'
+)
 _LARGE = 10**10  # multiply-adds
 
 
@@ -65,7 +67,8 @@ class PruneReport:
         scores_before: Metrics on the validation data; ``None`` where not measured.
         scores_after: The same of the pruned model.
         no_scores: Why they were not measured.
-        sparse_kernels: For ``'2:4'``: layers whose size torch's semi-structured kernels take.
+        sparse_kernels: For ``'2:4'``: layers whose size all of torch's semi-structured kernels take
+            in half precision.
     """
 
     path: Path
@@ -151,7 +154,7 @@ class PruneReport:
             )
         if self.sparse_kernels is not None:
             notes.append(
-                f'{len(self.sparse_kernels)} of {len(self.layers)} layers have a size that the '
+                f'{len(self.sparse_kernels)} of {len(self.layers)} layers have a size that all '
                 'semi-structured kernels of torch take in half precision'
             )
         if self.no_scores is not None:

@@ -10,6 +10,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from mmsw.checkpoint import add_record
+from mmsw.checkpoint.folded import refuse_folded_layers
 from mmsw.errors import SparsityLostError, UsageError
 from mmsw.registration import register
 from mmsw.sparsity import ZerosFound, attach_masks_of_zeros
@@ -103,11 +104,13 @@ class KeepSparsityHook(Hook):
         """Turn zeros into masks, tell everything that must know, and say what was found.
 
         Raises:
+            UsageError: If a layer that would be trained is folded.
             SparsityError: If the scope matches no weight.
             SparsityLostError: If nothing is pruned.
         """
         net, watch = unwrapped(runner.model), self._start_watch(runner)
         watch.close()
+        refuse_folded_layers(net)
         found = self._find(runner, net, watch)
         self._watch = None
         share_masks(net)
@@ -183,5 +186,9 @@ def _say(runner: Runner, found: ZerosFound) -> None:
             f'Sparsity: nothing is left of {listed(found.emptied)}: every weight is zero in the '
             'file, and stays so'
         )
-    for name, why in found.left.items():
-        runner.logger.warning(f'Sparsity: the zeros of {name} will be trained: {why}.')
+    for why in dict.fromkeys(found.left.values()):
+        names = [name for name, reason in found.left.items() if reason == why]
+        runner.logger.warning(
+            f'Sparsity: the zeros of {len(names)} weights will be trained, since {why}: '
+            f'{listed(names)}'
+        )
