@@ -15,6 +15,7 @@ from mmsw import json_file
 from mmsw.analysis.complexity import Complexity, Cost, complexity
 from mmsw.checkpoint import check_masks_placed, load_pretrained, read_checkpoint
 from mmsw.checkpoint.folded import folded_layers, is_folded
+from mmsw.checkpoint.trained import check_complete, existing_file, state_dict_of, take_form
 from mmsw.deploy import take_folded_form
 from mmsw.errors import UsageError
 from mmsw.text_table import text_table
@@ -22,7 +23,6 @@ from mmsw.wording import MAC_UNITS
 
 from .config import config_name, load_config, register_toolbox
 from .model_building import build_model
-from .trained import check_complete, existing_file, state_dict_of, take_form
 
 # What the published figures are for, by toolbox.
 _SHAPES = {'mmseg': (512, 2048), 'mmdet': (1280, 800), 'mmpretrain': (224, 224)}
