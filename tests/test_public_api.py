@@ -49,7 +49,8 @@ PUBLIC = {
         'DemoLabelAccuracy DemoNarrowInit draw_small_network make_demo_data'
     ),
     'mmsw.engine': (
-        'DynamicSparsityHook LayerDepthDecayOptimWrapperConstructor MonitorHook SparsityReportHook'
+        'DistillationHook DynamicSparsityHook LayerDepthDecayOptimWrapperConstructor MonitorHook '
+        'SparsityReportHook'
     ),
     'mmsw.models': (
         'LargeKernelReport PooledNorm SLaK ShiftWiseConv2d ShiftWiseLargeKernel ShiftWiseNet '

@@ -1,9 +1,10 @@
 """Training-time components for mmengine: hooks and optimizer constructors."""
 
-from .hooks import DynamicSparsityHook, MonitorHook, SparsityReportHook
+from .hooks import DistillationHook, DynamicSparsityHook, MonitorHook, SparsityReportHook
 from .optimizers import LayerDepthDecayOptimWrapperConstructor
 
 __all__ = [
+    'DistillationHook',
     'DynamicSparsityHook',
     'LayerDepthDecayOptimWrapperConstructor',
     'MonitorHook',

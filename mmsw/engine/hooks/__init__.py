@@ -1,5 +1,6 @@
 """Hooks for mmengine's runner."""
 
+from .distillation_hook import DistillationHook
 from .dynamic_sparsity_hook import DynamicSparsityHook
 from .memory_hook import MemoryHook
 from .monitor_hook import MonitorHook
@@ -7,6 +8,7 @@ from .run_end_hook import RunEndHook
 from .sparsity_report_hook import SparsityLostError, SparsityReportHook
 
 __all__ = [
+    'DistillationHook',
     'DynamicSparsityHook',
     'MemoryHook',
     'MonitorHook',
