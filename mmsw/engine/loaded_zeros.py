@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Collection, Mapping, MutableMapping
 
 import torch
 from mmengine.logging import print_log
@@ -111,6 +111,25 @@ def settle_masks(runner: Runner) -> None:
     for _, layer in masked_layers(net):
         for optimizer in optimizers(runner):
             reset_state(optimizer, layer.weight, ~layer.mask)
+
+
+@torch.no_grad()
+def close_masks(net: nn.Module, layers: Collection[nn.Module]) -> None:
+    """Set weights to zero that a file has other values for although its masks prune them."""
+    lost = {
+        name: int(torch.count_nonzero(layer.weight[~layer.mask]))
+        for name, layer in masked_layers(net)
+        if layer in layers
+    }
+    lost = {name: number for name, number in lost.items() if number}
+    if lost:
+        print_log(
+            f'Sparsity: {sum(lost.values())} weights of {listed(lost)} are not zero although their '
+            'masks prune them; they are set to zero.',
+            logger='current',
+            level=30,
+        )
+        set_masks(net, {name: net.get_submodule(name).mask for name in lost})
 
 
 def _attach(net: nn.Module, state: Mapping[str, Tensor]) -> None:

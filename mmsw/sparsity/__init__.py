@@ -1,6 +1,7 @@
 """What is pruned: masks of a network, how they are chosen, and what they leave.
 
 - Masks of layers: ``layer_masks`` (read, set, check), ``attach`` (layers that bring none),
+  ``zeros`` (layers whose weights have zeros already), ``patterns`` (the structure of a mask),
   ``torch_prune`` (masks of other programs), ``density`` (report).
 - Units, whole filters or single weights, as vectors: ``units``, ``select`` (the best of one layer),
   ``allocate`` (how many in which layer).
@@ -19,17 +20,22 @@ from .dynamic_settings import DynamicSettings
 from .exchange import drop_and_grow, exchange_rate, num_exchanged, shared_units
 from .layer_masks import layer_of, lost_zeros, masked_layers, masks, masks_from_zeros, set_masks
 from .optimizer_state import reset_state
+from .patterns import Pattern, pattern_of
 from .select import keep_largest, magnitude_masks
 from .torch_prune import from_torch_prune
+from .zeros import ZerosFound, attach_masks_of_zeros
 
 __all__ = [
     'DenseGradients',
     'Density',
     'DynamicSettings',
     'DynamicSparsity',
+    'Pattern',
     'SparsityReport',
+    'ZerosFound',
     'apportion',
     'attach_masks',
+    'attach_masks_of_zeros',
     'attach_saved_masks',
     'drop_and_grow',
     'erk_counts',
@@ -44,6 +50,7 @@ __all__ = [
     'masks',
     'masks_from_zeros',
     'num_exchanged',
+    'pattern_of',
     'report',
     'reset_state',
     'set_masks',

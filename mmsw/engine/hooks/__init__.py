@@ -1,6 +1,7 @@
 """Hooks for mmengine's runner."""
 
 from .dynamic_sparsity_hook import DynamicSparsityHook
+from .keep_sparsity_hook import KeepSparsityHook
 from .memory_hook import MemoryHook
 from .monitor_hook import MonitorHook
 from .run_end_hook import RunEndHook
@@ -8,6 +9,7 @@ from .sparsity_report_hook import SparsityLostError, SparsityReportHook
 
 __all__ = [
     'DynamicSparsityHook',
+    'KeepSparsityHook',
     'MemoryHook',
     'MonitorHook',
     'RunEndHook',
