@@ -1,1 +1,1 @@
-"""Do zeros survive? Small networks with zeros in them, trained in every way that mmengine offers."""
+"""Do zeros survive? Small networks with zeros, trained in every way that mmengine offers."""

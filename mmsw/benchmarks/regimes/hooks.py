@@ -55,9 +55,7 @@ class ThawHook(Hook):
     def __init__(self, layers: Sequence[str], after: int) -> None:
         self.layers, self.after = layers, after
 
-    def before_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: object = None
-    ) -> None:
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: object = None) -> None:
         """Thaw them if it is time."""
         if runner.iter == self.after:
             for name in self.layers:

@@ -13,8 +13,8 @@ class SignMomentum(torch.optim.Optimizer):
 
     With gradient ``g``, momentum ``m`` and weight ``w``::
 
-        w <- w - lr * (sign(beta1 * m + (1 - beta1) * g) + weight_decay * w)
-        m <- beta2 * m + (1 - beta2) * g
+        w < -w - lr * (sign(beta1 * m + (1 - beta1) * g) + weight_decay * w)
+        m < -beta2 * m + (1 - beta2) * g
 
     A weight that gets the smallest gradient moves as far as one that gets the largest, so a zero
     that leaks at all is lost at once.

@@ -1,4 +1,4 @@
-"""The regimes of the matrix: what each one changes in a plain training, and in how many processes."""
+"""The regimes of the matrix: what each one changes in a plain training."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ OPTIMIZERS = MappingProxyType(
 OPTIMIZER_LABELS = MappingProxyType(
     {'AdamW': 'AdamW', 'SGD': 'SGD, momentum', 'sign': 'sign of momentum'}
 )
+_CONTROL = 'control'
 _DECAY = 0.5
 
 
@@ -37,6 +38,7 @@ class Regime:
         story: ``'once'``; ``'again'``: what is saved is loaded by a new run, twice; ``'killed'``:
             the process gets SIGKILL, and another one resumes.
         model_wrapper: What wraps the model in two processes; ``None``: there is one process.
+        refused: Whether the hook refuses to keep zeros there; then nothing is trained.
     """
 
     label: str
@@ -47,6 +49,7 @@ class Regime:
     frozen: bool = False
     story: str = 'once'
     model_wrapper: Mapping[str, Any] | None = None
+    refused: bool = False
 
     @property
     def processes(self) -> int:
@@ -92,7 +95,7 @@ REGIMES = MappingProxyType(
         'again': Regime('saved, loaded, saved', story='again'),
         'killed': Regime('kill -9, resumed', hooks=(_EMA,), story='killed'),
         'ddp': Regime('DDP, 2 processes', model_wrapper=_DDP),
-        'fsdp': Regime('FSDP, 2 processes', model_wrapper=_FSDP),
+        'fsdp': Regime('FSDP, 2 processes', model_wrapper=_FSDP, refused=True),
     }
 )
 
@@ -113,8 +116,18 @@ class Cell(NamedTuple):
     guarded: bool = True
 
     def __str__(self) -> str:
-        control = '' if self.guarded else ' control'
-        return f'{self.network} {self.optimizer} {self.regime}{control}'
+        return '/'.join([*self[:3], *([] if self.guarded else [_CONTROL])])
+
+    @classmethod
+    def named(cls, name: str) -> Cell:
+        """The cell of which this is the text."""
+        network, optimizer, regime, *control = name.split('/')
+        return cls(network, optimizer, regime, not control)
+
+    @property
+    def control(self) -> Cell:
+        """The same training without the hook."""
+        return self._replace(guarded=False)
 
 
 CELLS = tuple(

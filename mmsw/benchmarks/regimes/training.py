@@ -96,19 +96,20 @@ def run_cell(cell: Cell, start: Start, folder: Path) -> Outcome:
 
     Returns:
         What is left of the zeros, in all processes together.
+
+    Raises:
+        RuntimeError: If a process that was to be killed has ended by itself.
     """
     try:
         counts, last = _STORIES[REGIMES[cell.regime].story](cell, start, folder)
     except MmswError as error:
-        return Outcome(
-            zeros=start.zeros, live=0, averaged=None, saved=0, files=0, moved=0.0,
-            refused=str(error),
-        )  # fmt: skip
+        nothing = dict(live=0, averaged=None, saved=0, files=0, moved=0.0)
+        return Outcome(zeros=start.zeros, **nothing, refused=str(error))
+    live = _most(max(count.live for count in counts))  # files are whole once all have met here
     files = sorted(folder.rglob('*.pth'))
-    live = max(count.live for count in counts)
     return Outcome(
         zeros=start.zeros,
-        live=_most(live),
+        live=live,
         averaged=counts[-1].averaged,
         saved=max((_lost_in(path, start.kept) for path in files), default=0),
         files=len(files),
