@@ -2,7 +2,8 @@
 
 - Masks of layers: ``layer_masks`` (read, set, check), ``attach`` (layers that bring none),
   ``zeros`` (layers whose weights have zeros already), ``patterns`` (the structure of a mask),
-  ``torch_prune`` (masks of other programs), ``density`` (report).
+  ``torch_prune`` and ``foreign_masks`` (masks of other programs), ``averaging``, ``density``
+  (report).
 - Units, whole filters or single weights, as vectors: ``units``, ``select`` (the best of one layer),
   ``allocate`` (how many in which layer).
 - Dynamic sparse training: ``dynamic`` in the order of things, with ``dynamic_settings`` and
@@ -13,6 +14,7 @@
 
 from .allocate import apportion, erk_counts, keep_best, uniform_counts
 from .attach import attach_masks, attach_saved_masks
+from .averaging import masks_copied
 from .dense_gradients import DenseGradients
 from .density import Density, SparsityReport, report
 from .dynamic import DynamicSparsity
@@ -48,6 +50,7 @@ __all__ = [
     'magnitude_masks',
     'masked_layers',
     'masks',
+    'masks_copied',
     'masks_from_zeros',
     'num_exchanged',
     'pattern_of',

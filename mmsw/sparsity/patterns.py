@@ -12,6 +12,8 @@ from torch import Tensor
 _SIDES = (64, 32, 16, 8, 4, 2)
 # Group lengths of N:M sparsity, from that of NVIDIA's sparse tensor cores on.
 _GROUPS = (4, 8, 16, 32)
+# Share of the weights that may be zero by chance: an initialisation in float32 draws some.
+_STRAY = 1e-4
 
 
 @dataclass(frozen=True)
@@ -50,12 +52,13 @@ class Pattern:
 
 
 def pattern_of(mask: Tensor) -> Pattern:
-    """The coarsest structure that explains all zeros of a layer.
+    """The coarsest structure that explains the zeros of a layer.
 
     Tried in this order:
 
     1. ``'filter'``, ``'channel'`` and ``'filter+channel'``: every zero lies in a filter (an entry
-       of dimension 0) or an input channel (one of dimension 1) that is pruned whole.
+       of dimension 0) or an input channel (one of dimension 1) that is pruned whole, but for one
+       weight in 10,000, which may be zero by chance.
     2. ``'block RxC'``: the weight as a matrix ``[F, C * kh * kw]`` falls into tiles of R rows by C
        columns, each of which is pruned whole or kept whole. R is a power of two up to 64; C is one
        as well, or a multiple of ``kh * kw``. The largest tiles count.
@@ -90,20 +93,23 @@ def pattern_of(mask: Tensor) -> Pattern:
         filters=mask.shape[0],
         channels_pruned=int(channels.sum()),
         channels=mask.shape[1],
-        fits_2_4=rows.shape[1] % 4 == 0 and _most_kept(rows, 4) <= 2,
+        fits_2_4=rows.numel() > 0 and rows.shape[1] % 4 == 0 and _most_kept(rows, 4) <= 2,
     )
 
 
 def _kind(rows: Tensor, filters: Tensor, channels: Tensor, pruned: int, kernel: int) -> str:
     if not pruned:
         return 'dense'
-    if pruned == int(filters.sum()) * rows.shape[1]:
-        return 'filter'
-    if pruned == int(channels.sum()) * kernel * len(rows):
-        return 'channel'
-    kept = int((~filters).sum()) * int((~channels).sum()) * kernel
-    if rows.numel() - pruned == kept:
-        return 'filter+channel'
+    num_filters, num_channels = int(filters.sum()), int(channels.sum())
+    kept = (len(rows) - num_filters) * (len(channels) - num_channels) * kernel
+    explained = {
+        'filter': num_filters * rows.shape[1],
+        'channel': num_channels * kernel * len(rows),
+        'filter+channel': rows.numel() - kept,
+    }
+    for kind, number in explained.items():
+        if number and pruned - number <= _STRAY * rows.numel():
+            return kind
     return _block(rows, kernel) or _groups(rows) or 'weight'
 
 

@@ -118,7 +118,7 @@ def attach_masks_of_zeros(
         enough = zeros >= min_share * weight.numel() and zeros > 0
         if kind != 'weight':
             if enough and shown not in initial:
-                found.left[name] = 'it is not called weight'
+                found.left[name] = 'they belong to no layer with a weight of its own'
         elif not zeros:
             found.dense.append(shown)
         elif shown in initial:
@@ -126,9 +126,9 @@ def attach_masks_of_zeros(
         elif not enough:
             found.scarce[shown] = zeros
         elif layer_name not in masked and hasattr(layer, 'mask'):
-            found.left[name] = 'its layer has something else called mask'
+            found.left[name] = 'the layer has something else called mask'
         elif only_masks:
-            found.left[name] = 'the file brings no mask of it'
+            found.left[name] = 'the file brings no mask of them'
         else:
             attach_mask(layer)
             set_mask(layer, weight != 0)

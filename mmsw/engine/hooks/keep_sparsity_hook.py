@@ -183,5 +183,9 @@ def _say(runner: Runner, found: ZerosFound) -> None:
             f'Sparsity: nothing is left of {listed(found.emptied)}: every weight is zero in the '
             'file, and stays so'
         )
-    for name, why in found.left.items():
-        runner.logger.warning(f'Sparsity: the zeros of {name} will be trained: {why}.')
+    for why in dict.fromkeys(found.left.values()):
+        names = [name for name, reason in found.left.items() if reason == why]
+        runner.logger.warning(
+            f'Sparsity: the zeros of {len(names)} weights will be trained, since {why}: '
+            f'{listed(names)}'
+        )
