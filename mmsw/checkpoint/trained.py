@@ -15,6 +15,7 @@ from torch import nn
 from mmsw.errors import CheckpointError, MmswError, StateDictError, UsageError
 from mmsw.ops import ShiftPattern
 from mmsw.sparsity import attach_saved_masks
+from mmsw.sparsity.foreign_masks import foreign_masks_aside
 from mmsw.sparsity.layer_masks import normalised_masks
 from mmsw.wording import short
 
@@ -92,7 +93,7 @@ def take_form(
     Raises:
         CheckpointError: If a layer is folded already, and the state dict has it in training form;
             or if the state dict has a shift pattern of other sizes than a layer.
-        SparsityError: If something called ``X.mask`` beside ``X.weight`` is no mask of it.
+        SparsityError: If the ``X.mask`` of a layer with masks is no mask of its weight.
     """
     check_form(model, state, filename)
     layers = dict(model.named_modules())
@@ -104,8 +105,9 @@ def take_form(
             layers[name].switch_to_deploy()
         if hasattr(layers.get(name), 'take_earlier_form'):
             layers[name].take_earlier_form(state, f'{name}.')
-    state.update(normalised_masks(state))
-    attach_saved_masks(model, state)
+    with foreign_masks_aside(state, model):
+        state.update(normalised_masks(state))
+        attach_saved_masks(model, state)
 
 
 def check_form(model: nn.Module, state: Mapping[str, Any], filename: str) -> None:

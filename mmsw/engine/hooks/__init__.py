@@ -2,6 +2,7 @@
 
 from .distillation_hook import DistillationHook
 from .dynamic_sparsity_hook import DynamicSparsityHook
+from .keep_sparsity_hook import KeepSparsityHook
 from .memory_hook import MemoryHook
 from .monitor_hook import MonitorHook
 from .run_end_hook import RunEndHook
@@ -10,6 +11,7 @@ from .sparsity_report_hook import SparsityLostError, SparsityReportHook
 __all__ = [
     'DistillationHook',
     'DynamicSparsityHook',
+    'KeepSparsityHook',
     'MemoryHook',
     'MonitorHook',
     'RunEndHook',
