@@ -17,7 +17,18 @@ from mmsw.whole_file import write_whole
 
 from .hook import scores_in
 from .processes import clock, end, python, start
-from .runs import LOG, PROGRESS, SETTINGS, AnyRun, Failure, Run, failure_of, finished, result_of
+from .runs import (
+    CONFIG,
+    LOG,
+    PROGRESS,
+    SETTINGS,
+    AnyRun,
+    Failure,
+    Run,
+    failure_of,
+    finished,
+    result_of,
+)
 
 _POLL = 0.2  # seconds
 _TELL = 30.0  # seconds between lines of progress inside of a run
@@ -104,7 +115,7 @@ def command(config: Path, nproc: int) -> list[str]:
 def _begin(run: Run, cfg: Config, way: Way, place: str) -> _Active:
     run.folder.mkdir(parents=True, exist_ok=True)
     write_json(run.folder / SETTINGS, 'training_settings', run.settings)
-    config = run.folder / 'config.py'
+    config = run.folder / CONFIG
     write_whole(config, cfg.dump)
     (run.folder / PROGRESS).unlink(missing_ok=True)
     variables = {} if way.threads is None else dict.fromkeys(_THREADS, str(way.threads))

@@ -139,7 +139,7 @@ def test_a_copy_has_no_part_in_it(taught) -> None:
         ({'backbone': 'backbone.stages.0'}, 'gives 2 maps, layer .* of the teacher 1;'),
         ({'backbone.stages.0': 'backbone'}, 'gives 1 maps, layer .* of the teacher 2;'),
         ({'backbone.stages.0': 'decode_head.conv_seg'}, 'has 8 channels, .* of the teacher 3;'),
-        (['backbone.stages.0.0.shift_wise.paths.0'], 'takes no part in the forward pass'),
+        (['backbone.stages.0.0.shift_wise.pattern'], 'takes no part in the forward pass'),
         (['backbone.stages.0.0.pointwise_conv1'], 'is linear: its channels come last'),
         (['decode_head.loss_decode'], r'of the student gives \[\]; expected maps'),
     ],

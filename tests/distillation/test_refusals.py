@@ -143,7 +143,10 @@ def test_other_input(segmentor_run, tmp_path, change, message) -> None:
     ('layers', 'message'),
     [
         (['neck'], "the student has no layer 'neck'; the model has data_preprocessor, backbone"),
-        (['backbone.stages.7'], 'backbone.stages has 0, 1; did you mean backbone.stages.0'),
+        (
+            ['backbone.stages.7'],
+            'backbone.stages has 0, 1; did you mean backbone.stages.1, backbone.stages.0',
+        ),
         ({'backbone': 'spine'}, "the teacher has no layer 'spine'"),
         ([''], "the student has no layer ''"),
     ],

@@ -24,6 +24,8 @@ from .plan import (
     COMPARED,
     LONGER,
     STARTS,
+    TAUGHT,
+    TEACHER,
     TransferRun,
     TransferSettings,
     enable_options,
@@ -153,6 +155,11 @@ def _default_budget(networks: Sequence[Network]) -> int:
 
 def _check(settings: TransferSettings) -> None:
     check_names('starts', settings.starts or (AS_CONFIGURED,), STARTS)
+    if TAUGHT in settings.starts and TEACHER not in settings.starts:
+        raise UsageError(
+            f'the start {TAUGHT} learns from the runs of the start {TEACHER}: add {TEACHER} to '
+            '--starts'
+        )
     check_least(
         {
             'seeds': settings.seeds,
