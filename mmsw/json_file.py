@@ -37,6 +37,7 @@ VERSIONS = {  # of each kind of file; one more whenever a reader of the old form
     'training_progress': 1,
     'training_result': 1,
     'training_settings': 1,
+    'transfer_tables': 1,
 }
 _FORMAT = re.compile(r'mmsw\.(\w+)/(\d+)')
 

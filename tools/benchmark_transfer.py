@@ -180,6 +180,13 @@ def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
         action='store_true',
         help='scale the learning rate in proportion to the images per step',
     )
+    parser.add_argument(
+        '--page',
+        type=Path,
+        metavar='FILE',
+        help='when all runs are finished, also put the tables into this Markdown page, between its '
+        'lines for them, and the figures beside it',
+    )
 
 
 def _named(text: str, names: Sequence[str], option: str) -> tuple[str | None, str]:
@@ -247,6 +254,7 @@ def _study(args: argparse.Namespace) -> TransferStudy:
         nproc=args.nproc,
         amp=args.amp,
         auto_scale_lr=args.auto_scale_lr,
+        page=args.page,
     )
     data = {task: Path(path) for task, path in _per_task(args.data or (), '--data').items()}
     configs = [(task, Path(path)) for task, path in configs]

@@ -52,6 +52,7 @@ class TransferSettings:
         nproc: Processes of a run.
         amp: Train in mixed precision.
         auto_scale_lr: Scale the learning rate to the total batch size.
+        page: Page of the documentation that gets the tables once all runs are finished.
     """
 
     out: Path
@@ -66,6 +67,7 @@ class TransferSettings:
     nproc: int = 1
     amp: bool = False
     auto_scale_lr: bool = False
+    page: Path | None = None
 
 
 @dataclass(frozen=True)

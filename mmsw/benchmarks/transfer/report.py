@@ -56,22 +56,25 @@ def write_report(
 ) -> str:
     """Write ``report.md`` and ``results.json`` from what is finished; returns the former."""
     rows = make_rows(networks, runs, settings.starts)
-    parts = ['# Downstream transfer', _settings_text(runs, settings)]
-    comparisons = []
-    for task in dict.fromkeys(network.task for network in networks):
+    parts = ['# Downstream transfer', _settings_text(runs, settings), *tables_and_conclusion(rows)]
+    parts.append(notes(_notes(runs), failures))
+    kind = 'benchmark_transfer'
+    return shared.write_report(settings.out, kind, parts, _summary(rows), runs, failures)
+
+
+def tables_and_conclusion(rows: Sequence[Row]) -> list[str]:
+    """For each task a head and two tables; then what the comparisons of all tasks say."""
+    parts, comparisons = [], []
+    for task in dict.fromkeys(row.task for row in rows):
         own = [row for row in rows if row.task == task]
         parts += [f'## {_TASK_TITLES[task]}', _score_table(own), _cost_table(own)]
         for network in dict.fromkeys(row.network for row in own):
             scored = [row for row in own if row.network == network]
-            scores = list(dict.fromkeys(name for row in scored for name in row.scores))
-            comparisons += [item for score in scores for item in compare(scored, score)]
-            comparisons += [item for score in scores for item in _taught_or_not(scored, score)]
-        shared_scores = list(dict.fromkeys(name for row in own for name in row.scores))
-        comparisons += [item for name in shared_scores for item in compare_networks(own, name)]
-    parts.append(conclude(comparisons))
-    parts.append(notes(_notes(runs), failures))
-    kind = 'benchmark_transfer'
-    return shared.write_report(settings.out, kind, parts, _summary(rows), runs, failures)
+            for score in dict.fromkeys(name for row in scored for name in row.scores):
+                comparisons += compare(scored, score) + _taught_or_not(scored, score)
+        for score in dict.fromkeys(name for row in own for name in row.scores):
+            comparisons += compare_networks(own, score)
+    return [*parts, conclude(comparisons)]
 
 
 def _settings_text(runs: Sequence[TransferRun], settings: TransferSettings) -> str:
