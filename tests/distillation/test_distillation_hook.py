@@ -11,11 +11,11 @@ from pathlib import Path
 import mmengine.optim.optimizer.amp_optimizer_wrapper as amp_module
 import pytest
 import torch
-from lessons import changed, detector, segmentor, trained, training, weights
+from lessons import changed, detector, make_teacher, segmentor, trained, training, weights
 from mmengine.hooks import Hook
 
 from mmsw.apis import build_runner
-from mmsw.checkpoint import load_checkpoint_file
+from mmsw.checkpoint import load_checkpoint_file, save_checkpoint_file
 from mmsw.engine import DistillationHook
 
 EMA = dict(type='EMAHook', momentum=0.3)
@@ -147,6 +147,28 @@ def test_blocks_that_are_computed_again(of_segmentor, tmp_path) -> None:
     ]
     for name, value in found[0].items():
         torch.testing.assert_close(found[1][name], value, msg=name)
+
+
+def test_pruned_weights_stay_zero_beside_a_teacher(case, tmp_path) -> None:
+    """Of any layer, kept by the hook that takes zeros as masks."""
+    model, settings = case
+    start = make_teacher(tmp_path / 'start', model, seed=3)['checkpoint']
+    content = load_checkpoint_file(start)
+    pruned = {}
+    for name, weight in content['state_dict'].items():
+        if name.startswith('backbone.stages') and weight.ndim == 4:
+            pruned[name] = torch.rand(weight.shape) < 0.5
+            weight[pruned[name]] = 0
+    save_checkpoint_file(content, start)
+    hooks = [EMA, dict(type='KeepSparsityHook'), teaching(settings)]
+    trained(training(tmp_path / 'work', model, hooks, load_from=start))
+    file = load_checkpoint_file(tmp_path / 'work/iter_4.pth')
+    assert pruned
+    for name, zeros in pruned.items():
+        assert not file['state_dict'][name][zeros].any(), name
+        assert not file['ema_state_dict'][f'module.{name}'][zeros].any(), name
+    before = {name: content['state_dict'][name] for name in pruned}
+    assert changed(before, {name: file['state_dict'][name] for name in pruned})
 
 
 def test_a_run_that_only_tests_reads_no_teacher(tmp_path) -> None:
