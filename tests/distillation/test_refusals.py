@@ -69,6 +69,12 @@ def refused(runner: Runner, error: type[MmswError] = UsageError, **settings) -> 
     return str(info.value)
 
 
+def test_two_teachers(of_segmentor, tmp_path) -> None:
+    hook = dict(type='DistillationHook', teacher=of_segmentor, logits={})
+    with pytest.raises(UsageError, match='more than one DistillationHook'):
+        build_runner(training(tmp_path, segmentor(), [hook, hook])).train()
+
+
 def test_missing_files(segmentor_run, of_segmentor, tmp_path) -> None:
     for name in ('config', 'checkpoint'):
         files = {**of_segmentor, name: str(tmp_path / 'absent.x')}

@@ -169,7 +169,7 @@ def run_config(run: TransferRun, settings: TransferSettings) -> Config:
             hook = dict(hook, require_sparse=run.start in ('sparse', TAUGHT))
         hooks.append(hook)
     if run.teacher is not None:
-        hooks.append(dict(type='DistillationHook', **lesson_from(run.teacher)))
+        hooks.append(dict(type='DistillationHook', **distillation_from(run.teacher)))
     transfer = measuring(
         TransferHook,
         run,
@@ -184,7 +184,7 @@ def run_config(run: TransferRun, settings: TransferSettings) -> Config:
     return cfg
 
 
-def lesson_from(teacher: TransferRun) -> dict[str, Any]:
+def distillation_from(teacher: TransferRun) -> dict[str, Any]:
     """What a network of the same architecture learns from a finished run.
 
     Args:

@@ -12,7 +12,12 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor, nn
 
-from mmsw.checkpoint import check_masks_placed, only_data_is_read, read_checkpoint
+from mmsw.checkpoint import (
+    check_masks_placed,
+    fetched_once,
+    only_data_is_read,
+    read_checkpoint,
+)
 from mmsw.checkpoint.trained import (
     check_complete,
     existing_file,
@@ -63,7 +68,8 @@ class Teacher:
             )
         with preserved_random_state(), DefaultScope.overwrite_default_scope(scope):
             model = _build(cfg, config)
-        saved = read_checkpoint(checkpoint)
+        with fetched_once():
+            saved = read_checkpoint(checkpoint)
         state = state_dict_of(saved)
         take_form(model, state, checkpoint)
         check_complete(state, model, checkpoint)

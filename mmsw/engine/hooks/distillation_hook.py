@@ -14,7 +14,7 @@ from torch import nn
 from mmsw.errors import UsageError
 from mmsw.registration import register
 
-from ..distillation.lesson import Lesson
+from ..distillation.distiller import Distiller
 from ..distillation.teacher import Teacher, check_layers, check_same_classes, check_same_input
 from ..distillation.terms import LOGITS, Term, features_term, logits_term
 from ..model_wrapper import unwrapped
@@ -91,6 +91,11 @@ class DistillationHook(Hook):
         """
         if not is_training(runner):
             return
+        if sum(isinstance(hook, DistillationHook) for hook in runner.hooks) > 1:
+            raise UsageError(
+                'custom_hooks has more than one DistillationHook, whose losses have the same '
+                'names: leave one, which can compare any number of layers'
+            )
         student = unwrapped(runner.model)
         device = next(student.parameters()).device
         teacher = Teacher(**self._files, scope=runner.default_scope.scope_name, device=device)
@@ -104,7 +109,7 @@ class DistillationHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Let the losses of the student have those against the teacher from here on."""
-        self._lesson = Lesson(unwrapped(runner.model), self.teacher, self._terms)
+        self._distiller = Distiller(unwrapped(runner.model), self.teacher, self._terms)
         size = _num_parameters(self.teacher.model) / 1e6
         terms = ', '.join(f'{term.name} with weight {term.weight:g}' for term in self._terms)
         runner.logger.info(
@@ -114,7 +119,7 @@ class DistillationHook(Hook):
 
     def after_train(self, runner: Runner) -> None:
         """Leave the student as it would be without."""
-        self._lesson.end()
+        self._distiller.end()
 
 
 def _classes(runner: Runner) -> Sequence[str] | None:

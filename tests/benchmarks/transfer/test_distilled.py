@@ -24,11 +24,11 @@ STARTS = ['sparse-distilled', 'dense', 'sparse']  # the learner is named first
 
 
 @pytest.fixture(scope='module')
-def lessons(
+def distilled(
     network, pretrained: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[TransferSettings, list[TransferRun]]:
     """Finished runs of two seeds, trained in this process."""
-    out = tmp_path_factory.mktemp('lessons')
+    out = tmp_path_factory.mktemp('distilled')
     (out / 'starts').symlink_to(pretrained)
     settings = settings_for(out, STARTS, seeds=2)
     runs = plan_runs([network], settings, find_starts([network], settings))
@@ -42,8 +42,8 @@ def lessons(
     return settings, runs
 
 
-def test_the_teacher_comes_first_and_is_of_the_same_seed(lessons) -> None:
-    _, runs = lessons
+def test_the_teacher_comes_first_and_is_of_the_same_seed(distilled) -> None:
+    _, runs = distilled
     assert [run.start for run in runs] == ['dense', 'sparse', 'sparse-distilled'] * 2
     for run in runs:
         if run.start != 'sparse-distilled':
@@ -55,8 +55,8 @@ def test_the_teacher_comes_first_and_is_of_the_same_seed(lessons) -> None:
         assert run.checkpoint == next(r.checkpoint for r in runs if r.start == 'sparse')
 
 
-def test_runs_differ_in_the_lesson_alone(lessons) -> None:
-    settings, runs = lessons
+def test_runs_differ_in_the_losses_alone(distilled) -> None:
+    settings, runs = distilled
     assert same_conditions(runs) == []
     results = {run.start: result_of(run) for run in runs if run.seed == 0}
     taught, alone = results['sparse-distilled'], results['sparse']
@@ -74,8 +74,8 @@ def test_runs_differ_in_the_lesson_alone(lessons) -> None:
     assert ['DistillationHook' in each for each in kinds] == [False, False, True]
 
 
-def test_the_report_compares_it_with_dense_and_with_sparse(lessons, network) -> None:
-    settings, runs = lessons
+def test_the_report_compares_it_with_dense_and_with_sparse(distilled, network) -> None:
+    settings, runs = distilled
     text = write_report([network], runs, settings, [])
     head = next(line for line in text.splitlines() if line.startswith('| network'))
     assert 'mIoU − dense [95% interval]' in head
@@ -95,8 +95,8 @@ def test_the_report_compares_it_with_dense_and_with_sparse(lessons, network) -> 
     assert 'minus_dense' not in found['dense']
 
 
-def test_the_page_is_made_of_the_figures_beside_it(lessons, network, tmp_path) -> None:
-    settings, runs = lessons
+def test_the_page_is_made_of_the_figures_beside_it(distilled, network, tmp_path) -> None:
+    settings, runs = distilled
     page = tmp_path / 'page.md'
     page.write_text(f'# A page\n\n{BEGIN}\n\nold\n{END}\n\nThe end.\n')
     update_page(make_rows([network], runs, settings.starts), settings, page)

@@ -16,7 +16,7 @@ from test_distances import literal_divergence
 from torch import nn
 
 from mmsw.apis import init_model
-from mmsw.engine.distillation.lesson import Lesson
+from mmsw.engine.distillation.distiller import Distiller
 from mmsw.engine.distillation.teacher import Teacher
 from mmsw.engine.distillation.terms import features_term, logits_term
 from mmsw.errors import UsageError
@@ -54,12 +54,12 @@ def plain_segmentor(tmp_path) -> nn.Module:
 
 @pytest.fixture
 def taught(plain_segmentor, of_segmentor) -> Iterator[tuple[nn.Module, Teacher, dict]]:
-    """A student with a lesson on logits, its teacher, and a batch."""
+    """A student that learns from logits, its teacher, and a batch."""
     teacher = Teacher(**of_segmentor, scope='mmseg', device=CPU)
     terms = [logits_term(dict(weight=2.0, temperature=3.0))]
-    lesson = Lesson(plain_segmentor, teacher, terms)
+    distiller = Distiller(plain_segmentor, teacher, terms)
     yield plain_segmentor, teacher, batch_for(plain_segmentor, LabelledPixels)
-    lesson.end()
+    distiller.end()
 
 
 def test_logits_and_their_gradients_are_the_formula(taught) -> None:
@@ -85,9 +85,9 @@ def test_features_of_a_detector_are_the_mean_over_its_levels(of_detector, tmp_pa
     student = student_of(detector(drop_path_rate=0.0), tmp_path)
     teacher = Teacher(**of_detector, scope='mmdet', device=CPU)
     batch = batch_for(student, BoxedObjects)
-    lesson = Lesson(student, teacher, [features_term(dict(layers=['neck'], weight=0.5))])
+    distiller = Distiller(student, teacher, [features_term(dict(layers=['neck'], weight=0.5))])
     found = losses_of(student, batch)['loss_distill_features']
-    lesson.end()
+    distiller.end()
     assert 'loss_distill_features' not in losses_of(student, batch)
     levels = []
     images = batch['inputs']
@@ -104,10 +104,10 @@ def test_maps_of_another_size_and_name(plain_segmentor, of_segmentor) -> None:
     """The first stage of the teacher has twice the height and width of the student's second."""
     teacher = Teacher(**of_segmentor, scope='mmseg', device=CPU)
     term = features_term(dict(layers={'backbone.stages.1': 'backbone.stages.0'}))
-    lesson = Lesson(plain_segmentor, teacher, [term])
+    distiller = Distiller(plain_segmentor, teacher, [term])
     batch = batch_for(plain_segmentor, LabelledPixels)
     found = losses_of(plain_segmentor, batch)['loss_distill_features']
-    lesson.end()
+    distiller.end()
     assert 0 < found.item() < 2
     assert sum(float(g.abs().sum()) for g in gradients(plain_segmentor, found)) > 0
 
@@ -146,16 +146,16 @@ def test_a_copy_has_no_part_in_it(taught) -> None:
 )
 def test_maps_that_cannot_be_compared(plain_segmentor, of_segmentor, layers, message) -> None:
     teacher = Teacher(**of_segmentor, scope='mmseg', device=CPU)
-    lesson = Lesson(plain_segmentor, teacher, [features_term(dict(layers=layers))])
+    distiller = Distiller(plain_segmentor, teacher, [features_term(dict(layers=layers))])
     with pytest.raises(UsageError, match=message):
         losses_of(plain_segmentor, batch_for(plain_segmentor, LabelledPixels))
-    lesson.end()
+    distiller.end()
 
 
 def test_a_frozen_layer_cannot_learn(plain_segmentor, of_segmentor) -> None:
     plain_segmentor.backbone.requires_grad_(False)
     teacher = Teacher(**of_segmentor, scope='mmseg', device=CPU)
-    lesson = Lesson(plain_segmentor, teacher, [features_term(['backbone'])])
+    distiller = Distiller(plain_segmentor, teacher, [features_term(['backbone'])])
     with pytest.raises(UsageError, match='no gradient flows through layer backbone'):
         losses_of(plain_segmentor, batch_for(plain_segmentor, LabelledPixels))
-    lesson.end()
+    distiller.end()

@@ -16,7 +16,7 @@ from .teacher import Teacher
 from .terms import LOGITS, Term
 
 
-class Lesson:
+class Distiller:
     """Adds terms to the losses that a model gives while it trains.
 
     The student keeps nothing of it: no module, no parameter, no buffer, and its copies have no part
