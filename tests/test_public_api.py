@@ -49,7 +49,7 @@ PUBLIC = {
         'DemoLabelAccuracy DemoNarrowInit draw_small_network make_demo_data'
     ),
     'mmsw.engine': (
-        'DynamicSparsityHook GradualPruningHook KeepSparsityHook '
+        'DistillationHook DynamicSparsityHook GradualPruningHook KeepSparsityHook '
         'LayerDepthDecayOptimWrapperConstructor MonitorHook SparsityReportHook '
         'keep_zero_after_steps'
     ),

@@ -16,6 +16,7 @@ from mmsw import json_file
 from mmsw.analysis.complexity import Complexity, Cost, complexity, kernel_work
 from mmsw.analysis.complexity.kernel_counts import DEFAULT_BLOCK
 from mmsw.analysis.complexity.kernel_table import kernel_table
+from mmsw.checkpoint.trained import existing_file
 from mmsw.errors import UsageError
 from mmsw.text_table import text_table
 from mmsw.wording import MAC_UNITS, mac_power
@@ -23,7 +24,6 @@ from mmsw.wording import MAC_UNITS, mac_power
 from .config import config_name, load_config, register_toolbox
 from .counted_checkpoint import fill_counted
 from .model_building import build_model
-from .trained import existing_file
 
 # What the published figures are for, by toolbox.
 SHAPES = {'mmseg': (512, 2048), 'mmdet': (1280, 800), 'mmpretrain': (224, 224)}

@@ -13,11 +13,10 @@ from mmsw.checkpoint import check_masks_placed, load_pretrained, read_checkpoint
 from mmsw.checkpoint.folded import folded_layers, is_folded
 from mmsw.checkpoint.pruned import plain_weights
 from mmsw.checkpoint.release import tensors_of
+from mmsw.checkpoint.trained import REVISE_KEYS, check_complete, take_form
 from mmsw.deploy import take_folded_form
 from mmsw.errors import UsageError
 from mmsw.sparsity import attach_saved_masks
-
-from .trained import REVISE_KEYS, check_complete, take_form
 
 _BACKBONE = 'backbone.'
 

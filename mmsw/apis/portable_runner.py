@@ -25,6 +25,13 @@ from mmsw.checkpoint import (
 )
 from mmsw.checkpoint.folded import refuse_folded, refuse_folded_layers
 from mmsw.checkpoint.pruned import bare_zeros_are_kept
+from mmsw.checkpoint.trained import (
+    REVISE_KEYS,
+    check_complete,
+    check_fills,
+    state_dict_of,
+    take_form,
+)
 from mmsw.deploy import take_folded_form
 from mmsw.engine.hooks import MemoryHook, RunEndHook
 from mmsw.engine.hooks.run_end_hook import with_time_of_end
@@ -45,13 +52,6 @@ from .checks.tracing import leave_shift_wise_untraced
 from .memory_shortage import memory_shortage_explained
 from .model_building import refusals_explained
 from .pretrained_init import zeros_are_kept
-from .trained import (
-    REVISE_KEYS,
-    check_complete,
-    check_fills,
-    state_dict_of,
-    take_form,
-)
 from .valid_loaders import with_valid_loaders
 
 # What mmengine calls when the model begins to see the images of a loader.

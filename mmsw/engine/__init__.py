@@ -1,6 +1,7 @@
 """Training-time components for mmengine: hooks and optimizer constructors."""
 
 from .hooks import (
+    DistillationHook,
     DynamicSparsityHook,
     GradualPruningHook,
     KeepSparsityHook,
@@ -11,6 +12,7 @@ from .optimizers import LayerDepthDecayOptimWrapperConstructor
 from .zeros_after_steps import keep_zero_after_steps
 
 __all__ = [
+    'DistillationHook',
     'DynamicSparsityHook',
     'GradualPruningHook',
     'KeepSparsityHook',

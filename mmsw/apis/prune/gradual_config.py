@@ -10,6 +10,7 @@ from typing import Any
 
 from mmengine.config import Config
 
+from mmsw.checkpoint.trained import existing_file
 from mmsw.component_name import component_name
 from mmsw.engine.hooks.gradual_pruning_hook import GradualPruningHook
 from mmsw.errors import UsageError
@@ -20,7 +21,6 @@ from mmsw.wording import listed
 
 from ..config import load_config, register_toolbox
 from ..named_configs import config_path
-from ..trained import existing_file
 from .network import TrainedNetwork
 from .plan import check_plan
 

@@ -22,11 +22,11 @@ from mmsw.checkpoint import (
     undo_torch_prune,
 )
 from mmsw.checkpoint.folded import refuse_folded
+from mmsw.checkpoint.trained import check_complete, check_fills, fill, state_dict_of, take_form
 from mmsw.errors import CheckpointError, SparsityLostError
 from mmsw.sparsity import lost_zeros, masks
 
 from ..model_building import build_model
-from ..trained import check_complete, check_fills, fill, state_dict_of, take_form
 
 _MASK = '.mask'
 

@@ -11,12 +11,12 @@ from typing import Any
 
 from mmengine.config import Config
 
+from mmsw.checkpoint.trained import existing_file
 from mmsw.errors import UsageError
 from mmsw.random_state import preserved_random_state
 from mmsw.sparsity import Pruning, attach_masks_of_zeros, set_masks
 
 from ..config import config_name, load_config, register_toolbox
-from ..trained import existing_file
 from .data_runs import DataRuns
 from .network import TrainedNetwork
 from .plan import check_not_sparser, check_plan, settings_of

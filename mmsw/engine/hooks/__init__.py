@@ -1,5 +1,6 @@
 """Hooks for mmengine's runner."""
 
+from .distillation_hook import DistillationHook
 from .dynamic_sparsity_hook import DynamicSparsityHook
 from .gradual_pruning_hook import GradualPruningHook
 from .keep_sparsity_hook import KeepSparsityHook
@@ -9,6 +10,7 @@ from .run_end_hook import RunEndHook
 from .sparsity_report_hook import SparsityLostError, SparsityReportHook
 
 __all__ = [
+    'DistillationHook',
     'DynamicSparsityHook',
     'GradualPruningHook',
     'KeepSparsityHook',

@@ -12,14 +12,15 @@ from typing import Any
 
 from torch import nn
 
-from mmsw.checkpoint import check_address
-from mmsw.checkpoint.folded import folded_layers, folded_tensors, layers_folded_in
 from mmsw.errors import CheckpointError, MmswError, StateDictError, UsageError
 from mmsw.ops import ShiftPattern
 from mmsw.sparsity import attach_saved_masks
 from mmsw.sparsity.foreign_masks import foreign_masks_aside
 from mmsw.sparsity.layer_masks import normalised_masks
 from mmsw.wording import short
+
+from .addresses import check_address
+from .folded import folded_layers, folded_tensors, layers_folded_in
 
 # Keys of a model that was wrapped for several processes.
 REVISE_KEYS = [(r'^module\.', '')]
