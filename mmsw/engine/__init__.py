@@ -8,6 +8,7 @@ from .hooks import (
     SparsityReportHook,
 )
 from .optimizers import LayerDepthDecayOptimWrapperConstructor
+from .zeros_after_steps import keep_zero_after_steps
 
 __all__ = [
     'DistillationHook',
@@ -16,4 +17,5 @@ __all__ = [
     'LayerDepthDecayOptimWrapperConstructor',
     'MonitorHook',
     'SparsityReportHook',
+    'keep_zero_after_steps',
 ]
