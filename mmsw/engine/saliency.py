@@ -141,8 +141,8 @@ def _batches(loader: DataLoader, num_batches: int, seed: int, rank: int):
     dataset = loader.dataset
     if isinstance(dataset, IterableDataset) or not hasattr(dataset, '__len__'):
         raise SparsityError(
-            'SNIP draws batches from the training data, which need a length; choose another way '
-            "for an iterable data set (start='erk' or 'uniform', by='magnitude')"
+            'SNIP draws batches from the training data, which need a length; for an iterable data '
+            "set choose start='erk' or 'uniform', or by='magnitude' of other pruning"
         )
     size = loader.batch_size or getattr(loader.batch_sampler, 'batch_size', 1)
     order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed)).tolist()
