@@ -188,8 +188,8 @@ def test_the_log_says_once_what_was_found(tmp_path, either_runner, caplog) -> No
     train_with_log(runner, caplog)
     said = [record.message for record in caplog.records if 'Sparsity: ' in record.message]
     assert [line for text in said for line in text.splitlines()] == [
-        'Sparsity: 3 layers keep 588 of 1176 weights (50.00%) at zero; by pattern: filter 1, '
-        'channel 1, 2:4 1',
+        'Sparsity: 3 layers keep 588 of 1176 weights (50.00%) at zero; by pattern: filter in '
+        '1, channel in 1, 2:4 in 1',
         '1 layers have too few zeros to be meant (1 in all), and are trained: head',
         '1 layers have zeros that their initialisation left, and are trained: correction',
     ]
