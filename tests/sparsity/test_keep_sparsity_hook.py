@@ -10,6 +10,7 @@ import torch
 import toy
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
+from mmengine.runner._flexible_runner import FlexibleRunner
 from plain_model import KEEP, PRUNED, PlainModel, assert_kept, kept, pruned_state, saved
 from torch import Tensor, nn
 from toy import build_runner, train_with_log
@@ -164,6 +165,16 @@ def test_zeros_alone_decide_where_they_shall(tmp_path, either_runner) -> None:
     assert torch.count_nonzero(runner.model.head.weight) == 32
 
 
+def test_no_warning_of_zeros_that_the_hook_keeps(tmp_path, either_runner, caplog) -> None:
+    path = saved(tmp_path / 'start.pth', pruned_state())
+    settings = dict(model=PlainModel(), load_from=path)
+    train_with_log(build_runner(tmp_path / 'a', None, hooks=[KEEP], **settings), caplog)
+    assert 'have no mask' not in caplog.text
+    settings['model'] = PlainModel()
+    train_with_log(build_runner(tmp_path / 'b', None, hooks=[EMA], **settings), caplog)
+    assert ('have no mask' in caplog.text) == (either_runner is PortableRunner), 'the control'
+
+
 def test_scope(tmp_path, either_runner) -> None:
     train(tmp_path, dict(**KEEP, scope='^backbone'), model=by_hand())
     assert_kept(tmp_path / 'iter_2.pth', BACKBONE)
@@ -177,8 +188,8 @@ def test_the_log_says_once_what_was_found(tmp_path, either_runner, caplog) -> No
     train_with_log(runner, caplog)
     said = [record.message for record in caplog.records if 'Sparsity: ' in record.message]
     assert [line for text in said for line in text.splitlines()] == [
-        'Sparsity: 3 layers keep 588 of 1176 weights (50.00%) at zero; by pattern: filter 1, '
-        'channel 1, 2:4 1',
+        'Sparsity: 3 layers keep 588 of 1176 weights (50.00%) at zero; by pattern: filter in '
+        '1, channel in 1, 2:4 in 1',
         '1 layers have too few zeros to be meant (1 in all), and are trained: head',
         '1 layers have zeros that their initialisation left, and are trained: correction',
     ]
@@ -193,8 +204,6 @@ def test_nothing_found_is_an_error(tmp_path, either_runner) -> None:
 def test_zeros_that_the_run_initialises_anew(tmp_path, either_runner) -> None:
     model = PlainModel(dict(type='Kaiming', layer='Conv2d'))
     model.load_state_dict(pruned_state())
-    with torch.no_grad():
-        model.fc.weight.fill_(1.0)
     with pytest.raises(SparsityLostError, match=r'backbone\.conv1\.weight, .* Call init_weights\('):
         train(tmp_path, model=model)
 
@@ -378,6 +387,18 @@ def test_a_test_run_is_left_alone(tmp_path) -> None:
     runner = build_runner(tmp_path, None, hooks=[KEEP], model=PlainModel())
     runner.call_hook('before_run')
     assert not any(m._load_state_dict_pre_hooks for m in runner.model.modules())
+
+
+def test_mmengines_flexible_runner(tmp_path, monkeypatch) -> None:
+    """It loads before it calls the hooks for the first time."""
+
+    def runner(model, cfg, randomness, **settings) -> FlexibleRunner:
+        return FlexibleRunner(model, **settings)
+
+    monkeypatch.setattr(toy, 'Runner', runner)
+    path = saved(tmp_path / 'start.pth', with_masks(pruned_state()))
+    train(tmp_path / 'new', load_from=path)
+    assert_kept(tmp_path / 'new/iter_2.pth')
 
 
 def test_two_processes(tmp_path) -> None:
