@@ -14,9 +14,9 @@ from .training import Outcome
 
 _KIND = 'benchmark_regimes'
 _EXPLANATION = """\
-Figures are zeros that are not zero any more: the most in the model and in averaged weights after any
-iteration, or in any file. "control" is the same training without the hook. "moved" is the share of
-the other weights that changed, in the layer with the fewest, the least of the three optimizers.\
+Figures are zeros that are not zero any more: the most in the model and in averaged weights after
+any iteration, or in any file. "control" is the same training without the hook. "moved" is the share
+of the other weights that changed, in the layer with the fewest, the least of the optimizers.\
 """
 
 
