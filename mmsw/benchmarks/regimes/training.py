@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -139,8 +140,9 @@ def _killed(cell: Cell, start: Start, folder: Path) -> tuple[list[CountHook], Ru
     if child == 0:
         try:
             _train(cell, start, folder, [KillHook(_KILLED_AFTER)], load_from=start.path)
-        finally:
-            os._exit(1)  # it was to be killed before
+        except BaseException:
+            traceback.print_exc()
+        os._exit(1)  # it was to be killed before
     _, status = os.waitpid(child, 0)
     if not os.WIFSIGNALED(status) or os.WTERMSIG(status) != signal.SIGKILL:
         raise RuntimeError(f'{cell}: the training ended by itself, with status {status}')
