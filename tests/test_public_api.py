@@ -49,7 +49,8 @@ PUBLIC = {
         'DemoLabelAccuracy DemoNarrowInit draw_small_network make_demo_data'
     ),
     'mmsw.engine': (
-        'DynamicSparsityHook LayerDepthDecayOptimWrapperConstructor MonitorHook SparsityReportHook'
+        'DynamicSparsityHook KeepSparsityHook LayerDepthDecayOptimWrapperConstructor MonitorHook '
+        'SparsityReportHook keep_zero_after_steps'
     ),
     'mmsw.models': (
         'LargeKernelReport PooledNorm SLaK ShiftWiseConv2d ShiftWiseLargeKernel ShiftWiseNet '
@@ -61,10 +62,11 @@ PUBLIC = {
         'use_backend'
     ),
     'mmsw.sparsity': (
-        'DenseGradients Density DynamicSettings DynamicSparsity SparsityReport apportion '
-        'attach_masks attach_saved_masks drop_and_grow erk_counts exchange_rate from_torch_prune '
-        'keep_best keep_largest layer_of lost_zeros magnitude_masks masked_layers masks '
-        'masks_from_zeros num_exchanged report reset_state set_masks shared_units uniform_counts'
+        'DenseGradients Density DynamicSettings DynamicSparsity Pattern SparsityReport '
+        'ZerosFound apportion attach_masks attach_masks_of_zeros attach_saved_masks '
+        'drop_and_grow erk_counts exchange_rate from_torch_prune keep_best keep_largest '
+        'layer_of lost_zeros magnitude_masks masked_layers masks masks_copied masks_from_zeros '
+        'num_exchanged pattern_of report reset_state set_masks shared_units uniform_counts'
     ),
 }
 CONSTANTS = {'CLASSES', 'COCO_CLASSES', 'FORMAT', 'PALETTE', '__version__'}  # without docstrings

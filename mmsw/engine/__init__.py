@@ -2,6 +2,7 @@
 
 from .hooks import DynamicSparsityHook, KeepSparsityHook, MonitorHook, SparsityReportHook
 from .optimizers import LayerDepthDecayOptimWrapperConstructor
+from .zeros_after_steps import keep_zero_after_steps
 
 __all__ = [
     'DynamicSparsityHook',
@@ -9,4 +10,5 @@ __all__ = [
     'LayerDepthDecayOptimWrapperConstructor',
     'MonitorHook',
     'SparsityReportHook',
+    'keep_zero_after_steps',
 ]

@@ -10,6 +10,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from mmsw.checkpoint import add_record
+from mmsw.checkpoint.folded import refuse_folded_layers
 from mmsw.errors import SparsityLostError, UsageError
 from mmsw.registration import register
 from mmsw.sparsity import ZerosFound, attach_masks_of_zeros
@@ -103,11 +104,13 @@ class KeepSparsityHook(Hook):
         """Turn zeros into masks, tell everything that must know, and say what was found.
 
         Raises:
+            UsageError: If a layer that would be trained is folded.
             SparsityError: If the scope matches no weight.
             SparsityLostError: If nothing is pruned.
         """
         net, watch = unwrapped(runner.model), self._start_watch(runner)
         watch.close()
+        refuse_folded_layers(net)
         found = self._find(runner, net, watch)
         self._watch = None
         share_masks(net)
