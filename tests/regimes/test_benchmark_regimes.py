@@ -25,10 +25,19 @@ pytestmark = pytest.mark.filterwarnings('ignore:torch.utils.checkpoint. the use_
 def outcome_of(cell: Cell) -> Outcome:
     if REGIMES[cell.regime].refused:
         return Outcome(
-            zeros=9, live=0, averaged=None, saved=0, files=0, moved=0.0, refused='It cannot work.'
+            zeros=9,
+            live=0,
+            averaged=None,
+            saved=0,
+            files=0,
+            whole=0,
+            moved=0.0,
+            refused='It cannot work.',
         )
     lost = 0 if cell.guarded else 7
-    return Outcome(zeros=9, live=lost, averaged=None, saved=lost, files=2, moved=1.0, refused=None)
+    return Outcome(
+        zeros=9, live=lost, averaged=None, saved=lost, files=2, whole=0, moved=1.0, refused=None
+    )
 
 
 @pytest.fixture

@@ -26,13 +26,17 @@ def averages(cell: Cell) -> bool:
 
 
 @pytest.mark.parametrize('cell', HERE, ids=str)
-def test_no_zero_is_lost(cell: Cell, train: Callable[[Cell], Outcome]) -> None:
+def test_no_zero_is_lost(
+    cell: Cell, train: Callable[[Cell], Outcome], starts: Callable[[str], Start]
+) -> None:
+    start = starts(cell.network)
     assert train(cell) == dict(
-        zeros=pytest.approx(35000, abs=32500),
+        zeros=start.zeros,
         live=0,
         averaged=0 if averages(cell) else None,
         saved=0,
         files=FILES[REGIMES[cell.regime].story],
+        whole=len(start.kept),
         moved=pytest.approx(1.0, abs=0.1),
         refused=None,
     )
@@ -52,6 +56,7 @@ def test_no_zero_is_lost(cell: Cell, train: Callable[[Cell], Outcome]) -> None:
 def test_without_the_hook_zeros_are_lost(cell: Cell, train: Callable[[Cell], Outcome]) -> None:
     outcome = train(cell)
     assert outcome['refused'] is None
+    assert outcome['whole'] == 0
     for what in ('live', 'saved', *(['averaged'] if averages(cell) else [])):
         assert outcome[what] > 0.8 * outcome['zeros'], what
 

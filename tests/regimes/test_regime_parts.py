@@ -10,7 +10,14 @@ from mmsw.benchmarks.regimes.lion import SignMomentum
 from mmsw.benchmarks.regimes.networks import NETWORKS
 from mmsw.benchmarks.regimes.regimes import CELLS, OPTIMIZERS, REGIMES, Cell
 from mmsw.benchmarks.regimes.report import problem_of, table_of
-from mmsw.benchmarks.regimes.zeros import kept_weights, least_moved, make_zeros, num_lost
+from mmsw.benchmarks.regimes.zeros import (
+    kept_weights,
+    least_moved,
+    liven,
+    make_zeros,
+    num_lost,
+    num_whole,
+)
 
 
 @pytest.fixture
@@ -44,10 +51,17 @@ def test_zeros_that_are_made(net: nn.Sequential) -> None:
     assert int(kept['6'].sum()) == 22  # of 45
 
 
+def test_biases_that_answer(net: nn.Sequential) -> None:
+    weights = [layer.weight.detach().clone() for layer in net]
+    liven(net)
+    assert all(0.05 <= float(layer.bias.min()) <= float(layer.bias.max()) <= 0.2 for layer in net)
+    assert all(torch.equal(layer.weight, was) for layer, was in zip(net, weights, strict=True))
+
+
 def test_what_is_counted(net: nn.Sequential) -> None:
     kept = kept_weights(net.state_dict(), make_zeros(net))
     start = {name: tensor.clone() for name, tensor in net.state_dict().items()}
-    assert num_lost(start, kept) == 0
+    assert (num_lost(start, kept), num_whole(start, kept)) == (0, 5)
     assert least_moved(start, start, kept) == 0.0
     with torch.no_grad():
         for name, mask in kept.items():
@@ -59,7 +73,7 @@ def test_what_is_counted(net: nn.Sequential) -> None:
         net.get_submodule('2').weight[~kept['2']] += 1e-30
         net.get_submodule('6').weight[~kept['6']] = float('nan')
         net.get_submodule('3').weight.copy_(start['3.weight'])
-    assert num_lost(net.state_dict(), kept) == 288 + 23
+    assert (num_lost(net.state_dict(), kept), num_whole(net.state_dict(), kept)) == (288 + 23, 3)
     assert least_moved(net.state_dict(), start, kept) == 0.0
 
 
@@ -89,8 +103,8 @@ def test_cells() -> None:
 
 
 def row(regime: str = 'ema', control: dict | None = None, **changed: object) -> dict:
-    good = dict(zeros=9, live=0, averaged=0, saved=0, files=2, moved=1.0, refused=None)
-    bad = dict(good, live=7, averaged=5, saved=6)
+    good = dict(zeros=9, live=0, averaged=0, saved=0, files=2, whole=3, moved=1.0, refused=None)
+    bad = dict(good, live=7, averaged=5, saved=6, whole=0)
     return dict(
         network='resnet',
         optimizer='SGD',
@@ -111,6 +125,7 @@ def row(regime: str = 'ema', control: dict | None = None, **changed: object) -> 
         (row(files=0), 'no file was written'),
         (row(control=dict(live=0)), 'the control has lost nothing'),
         (row(control=dict(saved=0)), 'the control has lost nothing'),
+        (row(control=dict(whole=2)), '2 layers keep their zeros without the hook'),
         (row() | dict(control=None), 'the control has lost nothing'),
         (row(refused='cannot'), 'cannot'),
         (row('fsdp', refused='cannot'), None),

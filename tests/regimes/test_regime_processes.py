@@ -35,6 +35,7 @@ def test_two_processes(network: str, optimizer: str, outcomes: dict[Cell, Outcom
     assert (outcome['live'], outcome['averaged'], outcome['saved']) == (0, None, 0)
     assert (outcome['files'], outcome['refused']) == (2, None)
     assert outcome['moved'] > 0.9
+    assert control['whole'] == 0
     assert min(control['live'], control['saved']) > 0.8 * control['zeros']
 
 
@@ -47,6 +48,7 @@ def test_killed_and_resumed(network: str, optimizer: str, outcomes: dict[Cell, O
     assert (outcome['live'], outcome['averaged'], outcome['saved']) == (0, 0, 0)
     assert (outcome['files'], outcome['refused']) == (3, None)  # iterations 2, 4 and 6
     assert outcome['moved'] > 0.9
+    assert control['whole'] == 0
     assert min(control['live'], control['averaged'], control['saved']) > 0.8 * control['zeros']
 
 

@@ -44,6 +44,8 @@ def problem_of(row: dict) -> str | None:
         return 'no file was written'
     if control is None or not min(control['live'], control['saved']):
         return 'the control has lost nothing, so the zeros prove nothing'
+    if control['whole']:
+        return f'{control["whole"]} layers keep their zeros without the hook, and prove nothing'
     return None
 
 
