@@ -24,7 +24,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         '--out',
         metavar='DIR',
         required=True,
-        help='folder to write benchmark.md and benchmark.json to',
+        help='folder to write benchmark.md, benchmark.json and the logs of the processes to',
     )
     parser.add_argument(
         '--only',

@@ -36,7 +36,7 @@ def benchmark_regimes(
     Progress goes to standard error.
 
     Args:
-        out: Folder for ``benchmark.md`` and ``benchmark.json``.
+        out: Folder for ``benchmark.md``, ``benchmark.json`` and the logs of the processes.
         only: Parts of the names of cells, ``'resnet/AdamW'`` or ``'ddp'`` for instance; ``None``
             for all cells.
         page: Markdown page that gets the tables, see :func:`mmsw.benchmarks.page.write_tables`.
@@ -60,7 +60,7 @@ def benchmark_regimes(
     begin, about = time.perf_counter(), machine(torch.device('cpu'))
     with tempfile.TemporaryDirectory(dir=out, prefix='runs_') as folder:
         networks = [_described(name, Path(folder)) for name in NETWORKS]
-        rows = _rows(cells, Path(folder))
+        rows = _rows(cells, Path(folder), Path(out))
     errors = [f'{row["cell"]}: {problem}' for row in rows if (problem := problem_of(row))]
     result = dict(
         machine=about,
@@ -87,9 +87,9 @@ def _described(name: str, folder: Path) -> dict[str, object]:
     return about | dict(patterns=start.patterns)
 
 
-def _rows(cells: Sequence[Cell], folder: Path) -> list[dict]:
+def _rows(cells: Sequence[Cell], folder: Path, logs: Path) -> list[dict]:
     controls = [cell.control for cell in cells if not REGIMES[cell.regime].refused]
-    found = run_cells([*cells, *controls], folder / 'cells')
+    found = run_cells([*cells, *controls], folder / 'cells', logs)
     return [
         dict(
             cell=str(cell),

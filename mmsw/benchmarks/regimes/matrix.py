@@ -16,29 +16,29 @@ from .regimes import REGIMES, Cell
 from .training import Outcome
 from .worker import OUTCOMES
 
-_LOG = 'log.txt'
-_TAIL = 2000  # characters of a log
 _ON_CPU = {'CUDA_VISIBLE_DEVICES': '', 'OMP_NUM_THREADS': '1'}
 
 
-def run_cells(cells: Sequence[Cell], folder: Path) -> dict[Cell, Outcome]:
+def run_cells(cells: Sequence[Cell], folder: Path, logs: Path) -> dict[Cell, Outcome]:
     """Train cells on the CPU, with one thread per process.
 
     Args:
         cells: The cells.
         folder: New folder for what they write.
+        logs: Folder that gets what the processes print.
 
     Returns:
         The outcome of each.
 
     Raises:
-        UsageError: If a process fails; the message has the end of its log.
+        UsageError: If a process fails; the message names its log.
     """
     found: dict[Cell, Outcome] = {}
     for nproc, group in groupby(sorted(cells, key=_processes), _processes):
         group = list(group)
         say(f'{len(group)} trainings, {nproc} process{"es" if nproc > 1 else ""} each')
-        found |= _run(group, nproc, folder / f'processes{nproc}')
+        log = logs / f'processes_{nproc}.log'
+        found |= _run(group, nproc, folder / f'processes_{nproc}', log)
     return found
 
 
@@ -46,20 +46,18 @@ def _processes(cell: Cell) -> int:
     return REGIMES[cell.regime].processes
 
 
-def _run(cells: Sequence[Cell], nproc: int, folder: Path) -> dict[Cell, Outcome]:
+def _run(cells: Sequence[Cell], nproc: int, folder: Path, log: Path) -> dict[Cell, Outcome]:
     folder.mkdir(parents=True)
     command = python(
         'mmsw.benchmarks.regimes.worker', os.fspath(folder), *map(str, cells), nproc=nproc
     )
-    path = folder / _LOG
-    with path.open('w', encoding='utf-8') as log:
-        process = start(command, log, _ON_CPU)
+    with log.open('w', encoding='utf-8') as output:
+        process = start(command, output, _ON_CPU)
         try:
             code = process.wait()
         finally:
             end(process)
     outcomes = read_json(folder / OUTCOMES, 'regime_outcomes')
     if code or outcomes is None:
-        tail = path.read_text(encoding='utf-8', errors='replace')[-_TAIL:]
-        raise UsageError(f'the trainings ended with exit code {code}; the end of {path}:\n{tail}')
+        raise UsageError(f'the trainings ended with exit code {code}; {log} says why')
     return {cell: Outcome(**outcomes[str(cell)]) for cell in cells}

@@ -72,7 +72,7 @@ _ACCUMULATE = dict(accumulative_counts=2)
 _EMA = dict(type='EMAHook', momentum=0.3)
 _SWA = dict(type='EMAHook', ema_type='StochasticWeightAverage', update_buffers=True)
 _DDP = dict(type='MMDistributedDataParallel', broadcast_buffers=False, device_ids=None)
-_FSDP = dict(type='MMFullyShardedDataParallel')
+_FSDP = dict(type='MMFullyShardedDataParallel', device_id='cpu')  # torch asks for a GPU else
 
 REGIMES = MappingProxyType(
     {

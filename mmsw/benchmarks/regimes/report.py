@@ -11,12 +11,14 @@ from ..timing_report import opening, write_files
 from ..words import NONE, table
 from .regimes import OPTIMIZER_LABELS, REGIMES
 from .training import Outcome
+from .zeros import DENSE
 
 _KIND = 'benchmark_regimes'
+_WORDS = {'filter': 'whole filters', '2:4': '2:4', 'weight': 'single weights'}
 _EXPLANATION = """\
-Figures are zeros that are not zero any more: the most in the model and in averaged weights after any
-iteration, or in any file. "control" is the same training without the hook. "moved" is the share of
-the other weights that changed, in the layer with the fewest, the least of the three optimizers.\
+Figures are zeros that are not zero any more: the most in the model and in averaged weights after
+any iteration, or in any file. "control" is the same training without the hook. "moved" is the share
+of the other weights that changed, in the layer with the fewest, the least of the optimizers.\
 """
 
 
@@ -42,6 +44,8 @@ def problem_of(row: dict) -> str | None:
         return 'no file was written'
     if control is None or not min(control['live'], control['saved']):
         return 'the control has lost nothing, so the zeros prove nothing'
+    if control['whole']:
+        return f'{control["whole"]} layers keep their zeros without the hook, and prove nothing'
     return None
 
 
@@ -85,8 +89,11 @@ def tables(result: dict) -> list[str]:
 
 def _start(network: dict) -> str:
     counts = Counter(network['patterns'].values())
-    layers = ', '.join(f'{number} {pattern}' for pattern, number in counts.items())
-    return f'{network["zeros"]:,} zeros of {network["weights"]:,} weights; layers: {layers}.'
+    parts = [f'{words} in {counts[pattern]}' for pattern, words in _WORDS.items()]
+    return (
+        f'{network["zeros"]:,} of {network["weights"]:,} weights are zero: {", ".join(parts)} '
+        f'layers. {counts[DENSE]} layers stay dense.'
+    )
 
 
 def table_of(rows: list[dict]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -27,7 +28,7 @@ from mmsw.errors import MmswError
 from .hooks import CountHook, KillHook, ThawHook
 from .networks import NETWORKS, RandomImages
 from .regimes import OPTIMIZERS, REGIMES, Cell
-from .zeros import kept_weights, least_moved, make_zeros, num_lost
+from .zeros import kept_weights, least_moved, liven, make_zeros, num_lost, num_whole
 
 ITERATIONS = 4
 _INTERVAL = 2  # iterations between two files
@@ -45,6 +46,7 @@ class Outcome(TypedDict):
         averaged: Most that were lost in averaged weights; ``None`` without averages.
         saved: Most that were lost in a set of weights of any file.
         files: How many files were looked at.
+        whole: Layers that have all of their zeros in the model at the end.
         moved: Share of the other weights that changed, in the layer with the fewest.
         refused: Why there was no training; ``None`` if there was. Then all counts are 0.
     """
@@ -54,6 +56,7 @@ class Outcome(TypedDict):
     averaged: int | None
     saved: int
     files: int
+    whole: int
     moved: float
     refused: str | None
 
@@ -69,6 +72,7 @@ class Start:
     def __init__(self, network: str, folder: Path) -> None:
         torch.manual_seed(0)
         net = NETWORKS[network].build()
+        liven(net)
         self.patterns = make_zeros(net)
         self.state = {key: value.clone() for key, value in net.state_dict().items()}
         self.kept = kept_weights(self.state, self.patterns)
@@ -103,17 +107,18 @@ def run_cell(cell: Cell, start: Start, folder: Path) -> Outcome:
     try:
         counts, last = _STORIES[REGIMES[cell.regime].story](cell, start, folder)
     except MmswError as error:
-        nothing = dict(live=0, averaged=None, saved=0, files=0, moved=0.0)
+        nothing = dict(live=0, averaged=None, saved=0, files=0, whole=0, moved=0.0)
         return Outcome(zeros=start.zeros, **nothing, refused=str(error))
     live = _most(max(count.live for count in counts))  # files are whole once all have met here
-    files = sorted(folder.rglob('*.pth'))
+    files, state = sorted(folder.rglob('*.pth')), unwrapped(last.model).state_dict()
     return Outcome(
         zeros=start.zeros,
         live=live,
         averaged=counts[-1].averaged,
         saved=max((_lost_in(path, start.kept) for path in files), default=0),
         files=len(files),
-        moved=least_moved(unwrapped(last.model).state_dict(), start.state, start.kept),
+        whole=num_whole(state, start.kept),
+        moved=least_moved(state, start.state, start.kept),
         refused=None,
     )
 
@@ -139,8 +144,9 @@ def _killed(cell: Cell, start: Start, folder: Path) -> tuple[list[CountHook], Ru
     if child == 0:
         try:
             _train(cell, start, folder, [KillHook(_KILLED_AFTER)], load_from=start.path)
-        finally:
-            os._exit(1)  # it was to be killed before
+        except BaseException:
+            traceback.print_exc()
+        os._exit(1)  # it was to be killed before
     _, status = os.waitpid(child, 0)
     if not os.WIFSIGNALED(status) or os.WTERMSIG(status) != signal.SIGKILL:
         raise RuntimeError(f'{cell}: the training ended by itself, with status {status}')

@@ -65,6 +65,18 @@ def make_zeros(net: nn.Module) -> dict[str, str]:
     return done
 
 
+@torch.no_grad()
+def liven(net: nn.Module) -> None:
+    """Give every bias a positive value, as training would give to many.
+
+    A filter of zeros answers with its bias. Behind a ReLU, with a bias of zero, it gets no gradient
+    and stays as it is without anybody's help.
+    """
+    for name, parameter in net.named_parameters():
+        if name.endswith('.bias'):
+            nn.init.uniform_(parameter, 0.05, 0.2)
+
+
 def kept_weights(state: Mapping[str, Tensor], done: Mapping[str, str]) -> dict[str, Tensor]:
     """Where the weights of a start are not zero, by name of the layer, for the layers with zeros.
 
@@ -80,6 +92,11 @@ def kept_weights(state: Mapping[str, Tensor], done: Mapping[str, str]) -> dict[s
 def num_lost(state: Mapping[str, Tensor], kept: Mapping[str, Tensor]) -> int:
     """Zeros of the start that a state dict has lost; its names may begin with ``module.``."""
     return sum(lost_zeros(state, kept).values())
+
+
+def num_whole(state: Mapping[str, Tensor], kept: Mapping[str, Tensor]) -> int:
+    """Layers of a state dict that have all of their zeros."""
+    return len(kept) - len(lost_zeros(state, kept))
 
 
 def least_moved(
