@@ -79,6 +79,12 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         'e.g. decode_head',
     )
     parser.add_argument(
+        '--compile',
+        action='store_true',
+        help='compile a .pt2 file to machine code for processors like this one (AOTInductor); '
+        'this takes minutes and a C++ compiler',
+    )
+    parser.add_argument(
         '--overwrite', action='store_true', help='replace a file that exists already'
     )
     parser.add_argument(
@@ -105,6 +111,7 @@ Examples:
   python tools/export.py CONFIG CHECKPOINT.pth --out model.onnx
   python tools/export.py CONFIG CHECKPOINT.pth --out model.xml --size 512 512 --verify photos
   python tools/export.py CONFIG CHECKPOINT.pth --out model.onnx --precision int8 --calibrate photos
+  python tools/export.py CONFIG CHECKPOINT.pth --out model.pt2 --compile
 """
 
 
@@ -123,6 +130,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             verify=args.verify or not args.no_verify,
             calibrate=args.calibrate,
             keep_float=args.keep_float,
+            compile=args.compile,
             cfg_options=args.cfg_options,
             overwrite=args.overwrite,
             threads=args.threads,

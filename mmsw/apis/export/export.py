@@ -6,7 +6,7 @@ import copy
 import os
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from mmsw.deploy import fold_model
 from mmsw.deploy.export import Program, program_of, quantize
-from mmsw.deploy.export.contents import contents_of, count_zeros
+from mmsw.deploy.export.compiled import compile_file
+from mmsw.deploy.export.contents import contents_of, count_zeros, file_bytes
 from mmsw.deploy.export.eager import EagerProgram
 from mmsw.deploy.export.image_rule import ImageRule
 from mmsw.deploy.export.metadata import ExportMetadata
@@ -55,6 +56,7 @@ def export_model(
     *,
     calibrate: str | os.PathLike[str] | None = None,
     keep_float: str | None = None,
+    compile: bool = False,
     cfg_options: dict[str, Any] | None = None,
     overwrite: bool = False,
     threads: int | None = None,
@@ -82,6 +84,8 @@ def export_model(
             images of the config.
         keep_float: Regular expression for names of weights that int8 leaves in float32, beside
             those that it leaves anyway, see :func:`mmsw.deploy.export.quantize`.
+        compile: Compile a ``.pt2`` file to machine code (AOTInductor). It runs on processors that
+            can do what this one can.
         cfg_options: Changes to the config, dotted key -> value.
         overwrite: Replace a file that is there.
         threads: That compute in the comparison; ``None`` for as many as torch has.
@@ -106,6 +110,7 @@ def export_model(
         verify=verify,
         calibrate=calibrate,
         keep_float=keep_float,
+        compile=compile,
         overwrite=overwrite,
         threads=threads,
     )
@@ -114,8 +119,8 @@ def export_model(
     plan.path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f'.{plan.path.name}.', dir=plan.path.parent) as folder:
         file = Path(folder, plan.path.name)
-        _write(source, file, plan, progress)
-        report = _examine(source, file, plan, progress)
+        graph = _write(source, file, plan, progress)
+        report = _examine(source, file, graph, plan, progress)
         if report.passed:
             put_files(Path(folder), plan.files)
     return report
@@ -213,24 +218,24 @@ def _for_one_size(rule: ImageRule, size: tuple[int, int], program: Program) -> I
             f'size {size[0]} {size[1]} does not fit the segmentor, which slides a window of '
             f'{crop[0]} x {crop[1]} pixels: give --size {crop[0]} {crop[1]}, or leave it out'
         )
-    uneven = [side for side in size if side % program.divisor]
-    if uneven:
-        raise UsageError(
-            f'size {size[0]} {size[1]} does not fit: the model takes multiples of {program.divisor}'
-        )
     return for_one_size(rule, size, crops=crop is not None)
 
 
-def _write(source: _Source, file: Path, plan: ExportPlan, progress: Callable[[str], None]) -> None:
+def _write(source: _Source, file: Path, plan: ExportPlan, progress: Callable[[str], None]) -> Path:
+    """Write the file; returns the one to look into, which differs for machine code."""
     size = 'any size' if plan.size is None else f'{plan.size[0]} x {plan.size[1]} pixels'
     progress(f'writing {plan.path.name}: {plan.format} in {plan.precision} for images of {size}')
-    is_int8 = plan.precision == 'int8'
-    written = file.with_name(f'float32_{file.stem}.onnx') if is_int8 else file
+    is_int8, written = plan.precision == 'int8', file
+    if is_int8:
+        written = file.with_name(f'float32_{file.stem}.onnx')
+    elif plan.compile:
+        written = file.with_name(f'graph_{file.name}')
+    example = _example(source, plan)
     write_program(
         source.program,
         written,
         format='onnx' if is_int8 else plan.format,
-        example=_example(source, plan),
+        example=example,
         dynamic=plan.size is None,
         precision='float32' if is_int8 else plan.precision,
         metadata=source.metadata,
@@ -238,6 +243,11 @@ def _write(source: _Source, file: Path, plan: ExportPlan, progress: Callable[[st
     if is_int8:
         progress(f'calibrating on {source.calibration.source}')
         quantize(written, file, source.calibration.inputs, keep_float=plan.keep_float)
+    elif plan.compile:
+        progress('compiling, which takes minutes')
+        compile_file(written, file, example)
+        return written
+    return file
 
 
 def _example(source: _Source, plan: ExportPlan) -> Tensor:
@@ -251,7 +261,7 @@ def _example(source: _Source, plan: ExportPlan) -> Tensor:
 
 
 def _examine(
-    source: _Source, file: Path, plan: ExportPlan, progress: Callable[[str], None]
+    source: _Source, file: Path, graph: Path, plan: ExportPlan, progress: Callable[[str], None]
 ) -> ExportReport:
     """Open what was written, and compare it."""
     opened = open_program(file, plan.threads)
@@ -268,7 +278,8 @@ def _examine(
         path=plan.path,
         format=plan.format,
         metadata=source.metadata,
-        contents=contents_of(file),
+        contents=replace(contents_of(graph), bytes=file_bytes(file)),
+        compiled=plan.compile,
         parameters=sum(tensor.numel() for tensor in folded),
         checkpoint_weights=Weights(*count_zeros(trained)),
         folded_weights=Weights(*count_zeros(folded)),

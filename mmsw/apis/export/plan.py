@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mmsw.deploy.export.compiled import check_compiler
 from mmsw.deploy.export.formats import FORMATS, check_packages
 from mmsw.deploy.export.precisions import check_form
 from mmsw.errors import UsageError
@@ -32,6 +33,7 @@ class ExportPlan:
         calibration_images: Image files that int8 takes the ranges of values from; ``None`` for
             those of the config.
         keep_float: Regular expression for weights that int8 leaves in float32.
+        compile: Whether a ``.pt2`` file gets machine code.
         overwrite: Whether a file that is there is replaced.
         threads: That compute; ``None`` for as many as torch has.
     """
@@ -44,6 +46,7 @@ class ExportPlan:
     verify_images: tuple[str, ...] | None
     calibration_images: tuple[str, ...] | None
     keep_float: str | None
+    compile: bool
     overwrite: bool
     threads: int | None
 
@@ -65,6 +68,7 @@ def plan_export(
     verify: bool | str | os.PathLike[str] = True,
     calibrate: str | os.PathLike[str] | None = None,
     keep_float: str | None = None,
+    compile: bool = False,
     overwrite: bool = False,
     threads: int | None = None,
 ) -> ExportPlan:
@@ -90,11 +94,14 @@ def plan_export(
         verify_images=None if isinstance(verify, bool) else _images(verify),
         calibration_images=_calibration(calibrate, precision),
         keep_float=_only_int8('keep_float', keep_float, precision),
+        compile=compile,
         overwrite=overwrite,
         threads=threads,
     )
     if threads is not None and threads < 1:
         raise UsageError(f'threads must be 1 or more, got {threads}')
+    if compile:
+        _check_compile(format)
     _check_free(plan)
     packages = (*FORMATS[format].writes, *FORMATS[format].runs)
     check_packages(tuple(dict.fromkeys(packages)), f'format {format}')
@@ -130,6 +137,14 @@ def _only_int8(name: str, value: Any, precision: str) -> Any:
     if value is not None and precision != 'int8':
         raise UsageError(f'{name} is for precision int8, and this is {precision}: leave it out')
     return value
+
+
+def _check_compile(format: str) -> None:
+    if format != 'torch':
+        raise UsageError(
+            f'compile is for format torch, and this is {format}: name a .pt2 file, or leave it out'
+        )
+    check_compiler()
 
 
 def _check_free(plan: ExportPlan) -> None:

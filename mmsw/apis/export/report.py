@@ -42,12 +42,13 @@ class ExportReport:
         path: The file.
         format: ``'onnx'``, ``'openvino'`` or ``'torch'``.
         metadata: What the file tells of itself.
-        contents: What it holds.
+        contents: What it holds; of machine code, what it was made of.
         parameters: Of the folded model.
         checkpoint_weights: Of the model as it was trained.
         folded_weights: Of the folded model.
         verification: How its results compare with those of the model; ``None`` if not asked for.
         timing: Time per image; ``None`` where it was not taken.
+        compiled: Whether it is machine code.
     """
 
     path: Path
@@ -59,6 +60,7 @@ class ExportReport:
     folded_weights: Weights
     verification: Verification | None = None
     timing: Timing | None = None
+    compiled: bool = False
 
     @property
     def passed(self) -> bool:
@@ -71,7 +73,7 @@ class ExportReport:
         operators = _operators(contents.operators)
         rows = [
             ('model', f'{meta.model}, {meta.task}, {len(meta.classes)} classes'),
-            ('format', f'{self.format} in {meta.precision}, for {FORMATS[self.format].runtime}'),
+            ('format', self._format()),
             ('images', f'{size}, {"any number" if meta.batched else "one"} at once'),
             ('file', f'{contents.bytes / 2**20:.2f} MiB'),
             ('parameters', f'{self.parameters:,} of the folded model'),
@@ -84,6 +86,10 @@ class ExportReport:
             *self._timed(),
         ]
         return '\n'.join([*(_row(name, text) for name, text in rows), self._outcome()])
+
+    def _format(self) -> str:
+        text = f'{self.format} in {self.metadata.precision}, for {FORMATS[self.format].runtime}'
+        return f'{text}, compiled for processors like this one' if self.compiled else text
 
     def _verified(self) -> Iterator[tuple[str, str]]:
         found = self.verification

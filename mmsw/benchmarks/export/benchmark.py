@@ -18,7 +18,8 @@ from mmsw.apis import export_model, init_model, load_config, load_exported
 from mmsw.apis.image_way import prepare_image
 from mmsw.apis.inference import predict_prepared
 from mmsw.deploy.export.contents import count_zeros
-from mmsw.deploy.export.formats import FORMATS
+from mmsw.deploy.export.formats import FORMATS, check_packages
+from mmsw.deploy.export.precisions import check_form
 from mmsw.errors import MmswError, UsageError
 from mmsw.threads import use_threads
 from mmsw.wording import short
@@ -147,8 +148,14 @@ class _Run:
     def _exported(self, subject: Subject, form: Form, cfg: Config) -> tuple[Row, nn.Module] | None:
         name = f'{subject.name}, {form}'
         say(f'  {name}')
-        suffix = FORMATS[form.format].suffix
-        path = self.out / _FILES / f'{subject.name}_{form.precision}{suffix}'
+        kind = FORMATS[form.format]
+        try:
+            check_form(form.format, form.precision)
+            check_packages((*kind.writes, *kind.runs), f'format {form.format}')
+        except UsageError as error:
+            self.left_out.append(f'{name}: {error}')
+            return None
+        path = self.out / _FILES / f'{subject.name}_{form.precision}{kind.suffix}'
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter('ignore')
@@ -168,8 +175,6 @@ class _Run:
                 return None
             model = load_exported(path, torch.get_num_threads())
             return exported_row(subject.name, report, scores_of(model, cfg)), model
-        except UsageError as error:  # there is no such form, or a package is missing
-            self.left_out.append(f'{name}: {error}')
         except MmswError as error:
             self._fail(f'{name}: {error}')
         except Exception as error:  # a form that fails must not cost the others' rows

@@ -23,7 +23,6 @@ class Program(nn.Module):
         outputs: Names of what :meth:`forward` gives, in order.
         batched: Whether it takes more than one image at once.
         settings: What a runtime must know to make results of the outputs; JSON can hold it.
-        divisor: Height and width must be multiples of it; 1 where the program pads by itself.
         smallest: Least height and width.
         onnx_translations: ONNX functions for operators that PyTorch's exporter does not know, by
             operator; as ``custom_translation_table`` of ``torch.onnx.export``.
@@ -33,7 +32,6 @@ class Program(nn.Module):
     outputs: tuple[str, ...]
     batched: bool = True
     settings: dict[str, Any]
-    divisor: int = 1
     smallest: int = 1
     onnx_translations: ClassVar[dict[Any, Any]] = {}
 
@@ -75,8 +73,7 @@ class _Reduced(Program):
     def __init__(self, program: Program, dtype: torch.dtype) -> None:
         super().__init__()
         self.task, self.outputs, self.batched = program.task, program.outputs, program.batched
-        self.settings, self.divisor = program.settings, program.divisor
-        self.smallest = program.smallest
+        self.settings, self.smallest = program.settings, program.smallest
         self.onnx_translations = program.onnx_translations
         self.program = copy.deepcopy(program).to(dtype).eval()
         self.dtype = dtype

@@ -150,7 +150,8 @@ def plain_pyramid_align(
         mode='sum',
         per_sample_weights=weight.flatten().to(table.dtype),
     )
-    return found.view(-1, rows, columns, table.shape[1]).permute(0, 3, 1, 2)
+    found = found.view(-1, rows, columns, table.shape[1]).permute(0, 3, 1, 2)
+    return found.contiguous()  # AOTInductor takes later maps for ones of this order
 
 
 def _layout(

@@ -7,13 +7,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from mmsw.errors import DataError, UsageError
 from mmsw.wording import short
 
+from .compiled import is_compiled, open_compiled
 from .formats import FORMATS, check_packages, format_of
 from .metadata import EXTRA_FILE, KEY, ExportMetadata
 from .openvino_core import openvino_core
@@ -155,20 +158,24 @@ class _OpenVino(ExportedProgram):
 
 
 class _Torch(ExportedProgram):
-    """As a program of ``torch.export``."""
+    """As a program of ``torch.export``, or what AOTInductor made of it."""
 
     def __init__(self, path: str, threads: int) -> None:
-        extra = {EXTRA_FILE: ''}
         with _damage_named(path):
-            program = torch.export.load(path, extra_files=extra)
-        super().__init__(path, _metadata(extra[EXTRA_FILE] or None, path))
-        self._module = program.module()
+            self._module, text = (open_compiled if is_compiled(path) else _open_graph)(path)
+        super().__init__(path, _metadata(text, path))
 
     def _outputs(self, image: np.ndarray) -> Sequence[np.ndarray]:
         with torch.no_grad():
             found = self._module(torch.from_numpy(image))
         found = (found,) if isinstance(found, torch.Tensor) else found
         return [part.numpy() for part in found]
+
+
+def _open_graph(path: str) -> tuple[Callable[[Tensor], Any], str | None]:
+    extra = {EXTRA_FILE: ''}
+    program = torch.export.load(path, extra_files=extra)
+    return program.module(), extra[EXTRA_FILE] or None
 
 
 _OPENED: dict[str, Callable[[str, int], ExportedProgram]] = {
@@ -183,6 +190,8 @@ def _damage_named(path: str) -> Iterator[None]:
     """Inside, an error of a runtime that reads a file becomes one line that names the file."""
     try:
         yield
+    except DataError:
+        raise
     except Exception as error:  # runtimes fail in their own ways
         raise DataError(
             f'{path} cannot be read ({short(error)}): it is damaged, cut off, or no '

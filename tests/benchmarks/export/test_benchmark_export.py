@@ -149,17 +149,20 @@ def test_a_form_whose_results_are_others_is_an_error(
 def test_a_form_that_there_is_not_is_left_out(
     tiny: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A model that a format cannot hold is an error, since the format has a row otherwise."""
     make_small(monkeypatch, export_benchmark, least=2)
 
     def refusing(*args: object, **options: object) -> None:
-        raise UsageError('there is no such form')
+        raise UsageError('it has no such form')
 
     monkeypatch.setattr(export_benchmark, 'export_model', refusing)
     result = export_benchmark.benchmark_export(
-        tmp_path, 'quick', models=[tiny], only=['torch'], threads=1
+        tmp_path, models=[tiny], only=['bfloat16'], threads=1
     )
-    assert result['errors'] == []
-    assert result['left_out'] == ['tiny, torch float32: there is no such form']
+    assert result['errors'] == ['tiny, torch bfloat16: it has no such form']
+    left_out = ' '.join(result['left_out'])
+    for form in ('onnx', 'openvino'):
+        assert f'tiny, {form} bfloat16: format {form} does not run in bfloat16' in left_out
 
 
 def test_bad_arguments(
