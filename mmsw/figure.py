@@ -79,6 +79,7 @@ METHODS = {
         ('dense', BLUE, 'o', '-', 'dense'),
         ('sparse', RED, 's', '--', 'sparse'),
         ('sparse-unmasked', ORANGE, 'D', '-.', 'sparse-unmasked'),
+        ('sparse-distilled', GREEN, '^', '-', 'sparse-distilled'),
         ('config', PURPLE, 'P', '-', 'as configured'),
         # how a training chooses what is pruned
         ('static', SKY, 's', '--', 'static'),

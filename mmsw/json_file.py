@@ -18,6 +18,7 @@ VERSIONS = {  # of each kind of file; one more whenever a reader of the old form
     'benchmark_export': 1,
     'benchmark_model': 1,
     'benchmark_ops': 1,
+    'benchmark_regimes': 1,
     'benchmark_sparsity': 1,
     'benchmark_transfer': 1,
     'complexity': 1,
@@ -28,13 +29,17 @@ VERSIONS = {  # of each kind of file; one more whenever a reader of the old form
     'dataset_report': 1,
     'demo_data': 1,
     'exported_program': 1,
+    'network_sparsity': 1,
+    'network_sparsity_comparison': 1,
     'receptive_field': 1,
+    'regime_outcomes': 1,
     'sparsity': 1,
     'sparsity_comparison': 1,
     'training_operator': 1,
     'training_progress': 1,
     'training_result': 1,
     'training_settings': 1,
+    'transfer_tables': 1,
 }
 _FORMAT = re.compile(r'mmsw\.(\w+)/(\d+)')
 

@@ -9,6 +9,7 @@ from itertools import islice
 _OBJECT = re.compile(r'\s*<_io\.\w+ object at 0x[0-9a-f]+>')  # tells a user nothing
 # Names of 10^6 and 10^9 multiply-adds, by the power.
 MAC_UNITS = {6: 'MMAC', 9: 'GMAC'}
+_MANY_MACS = 10**10
 
 
 def listed(names: Collection[str], most: int = 4) -> str:
@@ -39,3 +40,8 @@ def short(error: BaseException, most: int = 200) -> str:
     """
     text = ' '.join(_OBJECT.sub('', str(error)).split())[:most]
     return f'{type(error).__name__}: {text}' if text else type(error).__name__
+
+
+def mac_power(macs: int) -> int:
+    """The power of ten, a key of ``MAC_UNITS``, in which to print up to so many of them."""
+    return 9 if macs >= _MANY_MACS else 6

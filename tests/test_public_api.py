@@ -28,10 +28,10 @@ PUBLIC = {
     'mmsw': '__version__ checkpoint datasets engine models ops sparsity',
     'mmsw.analysis': 'draw_operator effective_receptive_field',
     'mmsw.apis': (
-        'ConversionReport ExportReport ExportedModel PortableRunner PredictReport UsageError '
-        'analyze_sparsity build_runner build_test_runner check_data compare_sparsity '
+        'ConversionReport ExportReport ExportedModel PortableRunner PredictReport PruneReport '
+        'UsageError analyze_sparsity build_runner build_test_runner check_data compare_sparsity '
         'convert_checkpoint export_model inference init_model iter_inference load_config '
-        'load_exported predict_files register_toolbox set_data_root'
+        'load_exported predict_files prune_model register_toolbox set_data_root'
     ),
     'mmsw.checkpoint': (
         'CheckpointError FORMAT NetworkShape Recorded add_record allow_checkpoint_classes '
@@ -49,7 +49,9 @@ PUBLIC = {
         'DemoLabelAccuracy DemoNarrowInit draw_small_network make_demo_data'
     ),
     'mmsw.engine': (
-        'DynamicSparsityHook LayerDepthDecayOptimWrapperConstructor MonitorHook SparsityReportHook'
+        'DistillationHook DynamicSparsityHook GradualPruningHook KeepSparsityHook '
+        'LayerDepthDecayOptimWrapperConstructor MonitorHook SparsityReportHook '
+        'keep_zero_after_steps'
     ),
     'mmsw.models': (
         'LargeKernelReport PooledNorm SLaK ShiftWiseConv2d ShiftWiseLargeKernel ShiftWiseNet '
@@ -61,10 +63,12 @@ PUBLIC = {
         'use_backend'
     ),
     'mmsw.sparsity': (
-        'DenseGradients Density DynamicSettings DynamicSparsity SparsityReport apportion '
-        'attach_masks attach_saved_masks drop_and_grow erk_counts exchange_rate from_torch_prune '
-        'keep_best keep_largest layer_of lost_zeros magnitude_masks masked_layers masks '
-        'masks_from_zeros num_exchanged report reset_state set_masks shared_units uniform_counts'
+        'DenseGradients Density DynamicSettings DynamicSparsity Pattern Pruning '
+        'PruningSettings SparsityReport ZerosFound apportion attach_masks '
+        'attach_masks_of_zeros attach_saved_masks '
+        'drop_and_grow erk_counts exchange_rate from_torch_prune keep_best keep_largest '
+        'layer_of lost_zeros magnitude_masks masked_layers masks masks_copied masks_from_zeros '
+        'num_exchanged pattern_of report reset_state set_masks shared_units uniform_counts'
     ),
 }
 CONSTANTS = {'CLASSES', 'COCO_CLASSES', 'FORMAT', 'PALETTE', '__version__'}  # without docstrings

@@ -1,7 +1,9 @@
-"""Show what is pruned in a checkpoint, per stage, per layer and by distance, and what that saves.
+"""Show what is pruned in a checkpoint of any network, per part and per layer.
 
-Reads checkpoints as the authors publish them, and checkpoints of mmsw: converted, pretrained, or
-saved by tools/train.py. docs/sparsity_analysis.md explains each figure.
+Any network: zeros and masks of each layer, and the pattern of the zeros (filters, channels, blocks,
+2:4, single weights). Shift-wise networks and SLaK: also by distance, and what that saves; as their
+authors publish them, converted, pretrained, or saved by tools/train.py.
+docs/sparsity_analysis.md explains each figure.
 """
 
 import argparse
@@ -11,7 +13,7 @@ from collections.abc import Sequence
 import _clone  # before mmsw
 
 with _clone.toolboxes_needed():
-    from mmsw.analysis.sparsity import comparison_table, first_layer_table, sparsity_table
+    from mmsw.analysis.sparsity import NetworkSparsity, SparsityAnalysis, first_layer_table
     from mmsw.apis.cli import run_reporting_errors
     from mmsw.apis.complexity_report import check_output
     from mmsw.apis.sparsity_analysis import (
@@ -23,10 +25,13 @@ with _clone.toolboxes_needed():
         analyze_sparsity,
         check_folder,
         compare_sparsity,
+        other_layers,
+        sparsity_text,
         write_comparison,
         write_json,
         write_report,
     )
+    from mmsw.errors import UsageError
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -37,8 +42,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         '--config',
         metavar='CONFIG',
-        help='config whose backbone is built and filled from the checkpoint (default: read the '
-        'architecture from the tensors)',
+        help='of a shift-wise network or SLaK: config whose backbone is built and filled from the '
+        'checkpoint (default: read the architecture from the tensors)',
     )
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument(
@@ -50,7 +55,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     kind.add_argument(
         '--first-layers',
         action='store_true',
-        help='print only the density of the first layer of each stage',
+        help='print only the density of the first layer of each stage of a shift-wise network',
     )
     parser.add_argument(
         '--out',
@@ -64,8 +69,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         type=int,
         default=DEFAULT_SHAPE,
         metavar=('H', 'W'),
-        help='height and width of the image in pixels, for the multiply-adds (default: 512 512, '
-        'the crop for ADE20K)',
+        help='height and width of the image in pixels, for the multiply-adds of shift-wise '
+        'networks (default: 512 512, the crop for ADE20K); tools/get_flops.py counts any network',
     )
     parser.add_argument('--json', metavar='PATH', help='also write every figure to this JSON file')
     return parser.parse_args(argv)
@@ -84,7 +89,7 @@ def run(args: argparse.Namespace) -> None:
 
 def _analyze(args: argparse.Namespace) -> None:
     analysis = analyze_sparsity(args.checkpoint, args.config, args.shape)
-    text = first_layer_table(analysis) if args.first_layers else sparsity_table(analysis)
+    text = _first_layers(analysis) if args.first_layers else _text(analysis, args.checkpoint)
     if args.out is not None:
         write_report(analysis, text, args.out)
     if args.json is not None:
@@ -94,9 +99,25 @@ def _analyze(args: argparse.Namespace) -> None:
         print(f'\nwrote {PICTURE} (and .svg), {JSON} and {TEXT} to {args.out}')
 
 
+def _first_layers(analysis: SparsityAnalysis | NetworkSparsity) -> str:
+    if isinstance(analysis, NetworkSparsity):
+        raise UsageError(
+            f'{analysis.source} is of a network without shift-wise layers or large kernels of '
+            'SLaK: leave --first-layers out'
+        )
+    return first_layer_table(analysis)
+
+
+def _text(analysis: SparsityAnalysis | NetworkSparsity, checkpoint: str) -> str:
+    """With the other layers of the file where some of them are pruned."""
+    text = sparsity_text(analysis)
+    others = None if isinstance(analysis, NetworkSparsity) else other_layers(checkpoint)
+    return f'{text}\n\nOther layers\n{sparsity_text(others)}' if others else text
+
+
 def _compare(args: argparse.Namespace) -> None:
     comparison = compare_sparsity(args.checkpoint, args.compare, args.config)
-    text = comparison_table(comparison)
+    text = sparsity_text(comparison)
     if args.out is not None:
         write_comparison(comparison, text, args.out)
     if args.json is not None:
@@ -113,6 +134,7 @@ Examples:
   python tools/analyze_sparsity.py work_dirs/demo/pretrained_sparse.pth
   python tools/analyze_sparsity.py work_dirs/demo/pretrained_sparse.pth --out work_dirs/sparsity
   python tools/analyze_sparsity.py work_dirs/demo/pretrained_sparse.pth --first-layers
+  python tools/analyze_sparsity.py pruned_r50.pth --compare work_dirs/mask_rcnn/epoch_12.pth
   python tools/analyze_sparsity.py work_dirs/demo/pretrained_sparse.pth --compare fine_tuned.pth
 """
 

@@ -5,7 +5,8 @@ By default it uses the demo scenes and runs on a CPU. If it was stopped, the sam
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import _clone  # before mmsw
@@ -13,7 +14,13 @@ import _clone  # before mmsw
 _clone.wait_passively()
 with _clone.toolboxes_needed():
     from mmsw.benchmarks.command_line import add_study_arguments, carry_out
-    from mmsw.benchmarks.transfer.plan import COMPARED, STARTS, TransferSettings
+    from mmsw.benchmarks.transfer.plan import (
+        COMPARED,
+        STARTS,
+        TAUGHT,
+        TEACHER,
+        TransferSettings,
+    )
     from mmsw.benchmarks.transfer.study import DEMO_BUDGETS, TransferStudy
     from mmsw.errors import UsageError
 
@@ -23,14 +30,45 @@ _DEMO = {
     'det': _CONFIGS / 'mask_rcnn_sw_mini_scenes.py',
 }
 _TASKS = tuple(_DEMO)
-_COMPARISONS = {  # segmentors of the demo scenes, all from random values
-    'large-kernels': [
-        _CONFIGS / f'upernet_{name}_scenes.py'
-        for name in ('sw_mini', 'equ_slak_mini', 'slak_mini', 'r18_narrow')
-    ],
-    'ablations': sorted((_CONFIGS.parent / 'ablation').glob('*.py')),
+
+
+@dataclass(frozen=True)
+class _Comparison:
+    """What an argument of --compare stands for."""
+
+    configs: Sequence[str]  # [TASK=]PATH
+    starts: str = 'scratch'
+    task: str = 'seg'
+    # iterations in which a small network learns the scenes from nothing
+    budget: Sequence[str] = ('600',)
+    sparsity: float | None = None  # None: as --sparsity says
+
+
+_COMPARISONS = {
+    'large-kernels': _Comparison(
+        [
+            str(_CONFIGS / f'upernet_{name}_scenes.py')
+            for name in ('sw_mini', 'equ_slak_mini', 'slak_mini', 'r18_narrow')
+        ]
+    ),
+    'ablations': _Comparison(
+        [str(path) for path in sorted((_CONFIGS.parent / 'ablation').glob('*.py'))]
+    ),
+    'distillation': _Comparison(
+        [f'{task}={path}' for task, path in _DEMO.items()],
+        starts=f'{TEACHER},sparse,{TAUGHT}',
+        task='both',
+        budget=('seg=600', 'det=360'),
+        sparsity=0.9,
+    ),
 }
-_COMPARISON_BUDGET = '600'  # iterations in which a small network learns the scenes from nothing
+# What else the sparse start of a network without shift-wise layers may come from.
+_FROM_DENSE = {'dense': '', 'sparse': ', or prunes the dense start of other networks'}
+_DEFAULT_SPARSITY = 0.4
+
+
+def _budgets(comparisons: Mapping[str, _Comparison]) -> str:
+    return '; '.join(f'{name} {" ".join(item.budget)}' for name, item in comparisons.items())
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -69,9 +107,11 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         '--compare',
         choices=tuple(_COMPARISONS),
-        help='in place of --config, --task and --starts: segmentors of the demo scenes from random '
-        'values. large-kernels: shift-wise, equ-SLaK, SLaK and a ResNet-18 of equal cost; '
-        f'ablations: those of configs/ablation (default of --budget: {_COMPARISON_BUDGET})',
+        help='in place of --config, --task and --starts, on the demo scenes. large-kernels: '
+        'segmentors from random values, shift-wise, equ-SLaK, SLaK and a ResNet-18 of equal cost; '
+        'ablations: those of configs/ablation; distillation: 90 per cent of the small filters '
+        'pruned, with and without a dense teacher, both tasks (default of --budget: '
+        f'{_budgets(_COMPARISONS)})',
     )
     parser.add_argument(
         '--data',
@@ -95,15 +135,16 @@ def _add_start_arguments(parser: argparse.ArgumentParser) -> None:
             action='extend',
             metavar='[NETWORK=]PATH',
             help=f'checkpoint of the {kind} start, for all shift-wise networks or for the named '
-            'one (default: for demo configs, the tool pretrains one; other configs have none)',
+            f'one (default: for demo configs, the tool pretrains one{_FROM_DENSE[kind]}; other '
+            'configs have none)',
         )
     parser.add_argument(
         '--sparsity',
         type=float,
-        default=0.4,
         metavar='SHARE',
         help='share of the filters that the pretraining on the demo scenes prunes, from 0 to below '
-        '1 (default: %(default)s)',
+        '1; of a network without shift-wise layers, share of the weights of each layer that are '
+        f'pruned at once (default: {_DEFAULT_SPARSITY}; of --compare distillation: 0.9)',
     )
     parser.add_argument(
         '--pretrain-epochs',
@@ -143,6 +184,13 @@ def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
         action='store_true',
         help='scale the learning rate in proportion to the images per step',
     )
+    parser.add_argument(
+        '--page',
+        type=Path,
+        metavar='FILE',
+        help='when all runs are finished, also put the tables into this Markdown page, between its '
+        'lines for them, and the figures beside it',
+    )
 
 
 def _named(text: str, names: Sequence[str], option: str) -> tuple[str | None, str]:
@@ -169,8 +217,11 @@ def _take_comparison(args: argparse.Namespace) -> None:
             f'--compare {args.compare} brings its configs, its task and its start: leave --config, '
             '--task and --starts out'
         )
-    args.config, args.task = [str(path) for path in _COMPARISONS[args.compare]], 'seg'
-    args.starts, args.budget = 'scratch', args.budget or [_COMPARISON_BUDGET]
+    comparison = _COMPARISONS[args.compare]
+    args.config, args.task = list(comparison.configs), comparison.task
+    args.starts, args.budget = comparison.starts, args.budget or list(comparison.budget)
+    if args.sparsity is None:
+        args.sparsity = comparison.sparsity
 
 
 def _study(args: argparse.Namespace) -> TransferStudy:
@@ -201,12 +252,13 @@ def _study(args: argparse.Namespace) -> TransferStudy:
         budgets=budgets,
         evaluations=args.evaluations,
         pretrained=pretrained,
-        sparsity=args.sparsity,
+        sparsity=_DEFAULT_SPARSITY if args.sparsity is None else args.sparsity,
         pretrain_epochs=args.pretrain_epochs,
         pretrain_iters=args.pretrain_iters,
         nproc=args.nproc,
         amp=args.amp,
         auto_scale_lr=args.auto_scale_lr,
+        page=args.page,
     )
     data = {task: Path(path) for task, path in _per_task(args.data or (), '--data').items()}
     configs = [(task, Path(path)) for task, path in configs]
@@ -220,6 +272,8 @@ Examples:
   python tools/benchmark_transfer.py --out work_dirs/transfer --dry-run
   python tools/benchmark_transfer.py --out work_dirs/seg --task seg --starts dense,sparse
   python tools/benchmark_transfer.py --out work_dirs/large_kernels --compare large-kernels
+  python tools/benchmark_transfer.py --out work_dirs/r18 --config configs/demo/upernet_r18_scenes.py
+  python tools/benchmark_transfer.py --out work_dirs/distillation --compare distillation
 """
 
 

@@ -5,6 +5,10 @@ used       multiply-adds that are left after pruning
 naive      like dense, but every small convolution is computed by itself, not as one cross kernel
 release's  the count of the tool behind the "GFLOPs" that the authors published
 
+With --checkpoint, a second table says what the zeros of any network could save: with dense kernels
+once whole filters are cut out, with kernels that skip blocks, with hardware for 2:4 sparsity, and
+if every single zero were skipped.
+
 docs/complexity.md has the rules.
 """
 
@@ -15,6 +19,7 @@ from collections.abc import Sequence
 import _clone  # before mmsw
 
 with _clone.toolboxes_needed():
+    from mmsw.analysis.complexity.kernel_counts import DEFAULT_BLOCK
     from mmsw.apis.cli import run_reporting_errors
     from mmsw.apis.complexity_report import (
         check_output,
@@ -45,7 +50,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         '--checkpoint',
         metavar='PATH',
-        help='count what this checkpoint prunes: a file of tools/train.py or a pretrained backbone',
+        help='count what this checkpoint prunes: a file of the whole model or of its backbone',
     )
     parser.add_argument(
         '--cfg-options',
@@ -67,6 +72,15 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         default=100,
         metavar='N',
         help='boxes for the mask heads of a two-stage detector (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--block',
+        nargs=2,
+        type=int,
+        default=DEFAULT_BLOCK,
+        metavar=('F', 'C'),
+        help='filters and inputs of the blocks of zeros that a kernel skips, with --checkpoint '
+        f'(default: {" ".join(map(str, DEFAULT_BLOCK))})',
     )
     parser.add_argument('--deploy', action='store_true', help='count the folded form of the model')
     parser.add_argument('--per-module', action='store_true', help='print a row for every module')
@@ -92,6 +106,7 @@ def run(args: argparse.Namespace) -> None:
         proposals=args.proposals,
         mask_proposals=args.mask_proposals,
         deploy=args.deploy,
+        block=tuple(args.block),
     )
     print(complexity_table(result, args.per_module))
     if args.json is not None:
@@ -104,6 +119,7 @@ Exit code: 0 done; 2 the config, the checkpoint or an option cannot be used.
 Examples:
   python tools/get_flops.py configs/upernet_sw_t_ade20k.py
   python tools/get_flops.py configs/demo/upernet_sw_mini_scenes.py --shape 160 160 --deploy
+  python tools/get_flops.py mask_rcnn_r50.py --checkpoint pruned_r50.pth --block 1 4
 """
 
 

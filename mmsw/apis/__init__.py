@@ -9,6 +9,7 @@ from .data_root import set_data_root
 from .export import ExportedModel, ExportReport, export_model, load_exported
 from .inference import inference, init_model, iter_inference
 from .predict import PredictReport, predict_files
+from .prune import PruneReport, prune_model
 from .runner import PortableRunner, build_runner, build_test_runner
 from .sparsity_analysis import analyze_sparsity, compare_sparsity
 
@@ -18,6 +19,7 @@ __all__ = [
     'ExportedModel',
     'PortableRunner',
     'PredictReport',
+    'PruneReport',
     'UsageError',
     'analyze_sparsity',
     'build_runner',
@@ -32,6 +34,7 @@ __all__ = [
     'load_config',
     'load_exported',
     'predict_files',
+    'prune_model',
     'register_toolbox',
     'set_data_root',
 ]

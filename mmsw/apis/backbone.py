@@ -15,11 +15,11 @@ from torch import nn
 
 from mmsw.checkpoint import check_masks_placed, fill_network, read_checkpoint
 from mmsw.checkpoint.folded import is_folded
+from mmsw.checkpoint.trained import check_complete, existing_file, fill, state_dict_of, take_form
 from mmsw.errors import UsageError
 
 from .config import config_name, register_toolbox
 from .model_building import refusals_explained
-from .trained import check_complete, existing_file, fill, state_dict_of, take_form
 
 _PREFIX = 'backbone.'  # of its tensors in the checkpoint of a whole model
 _OUTPUT_NORM = re.compile(r'norm\d\.')

@@ -14,12 +14,12 @@ from mmsw.analysis.complexity.closed_forms import Ratio, ratio_of
 from mmsw.analysis.complexity.cover import StageCover, network_cover
 from mmsw.analysis.complexity.modules import ModuleComparison, compare_modules
 from mmsw.checkpoint import load_pretrained
+from mmsw.checkpoint.trained import existing_file
 from mmsw.errors import UsageError
 from mmsw.models import ShiftWiseNet
 
 from .backbone import build_backbone
 from .config import config_name, load_config
-from .trained import existing_file
 
 RATIO_KERNELS = (51, 49, 47, 45, 13, 5)
 DEFAULT_SHAPE = (224, 224)  # of the text's figures

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +13,20 @@ from mmengine.registry import DefaultScope
 from torch import nn
 
 from mmsw import json_file
-from mmsw.analysis.complexity import Complexity, Cost, complexity
-from mmsw.checkpoint import check_masks_placed, load_pretrained, read_checkpoint
-from mmsw.checkpoint.folded import folded_layers, is_folded
-from mmsw.deploy import take_folded_form
+from mmsw.analysis.complexity import Complexity, Cost, complexity, kernel_work
+from mmsw.analysis.complexity.kernel_counts import DEFAULT_BLOCK
+from mmsw.analysis.complexity.kernel_table import kernel_table
+from mmsw.checkpoint.trained import existing_file
 from mmsw.errors import UsageError
 from mmsw.text_table import text_table
-from mmsw.wording import MAC_UNITS
+from mmsw.wording import MAC_UNITS, mac_power
 
 from .config import config_name, load_config, register_toolbox
+from .counted_checkpoint import fill_counted
 from .model_building import build_model
-from .trained import check_complete, existing_file, state_dict_of, take_form
 
 # What the published figures are for, by toolbox.
-_SHAPES = {'mmseg': (512, 2048), 'mmdet': (1280, 800), 'mmpretrain': (224, 224)}
-_LARGE = 10**10  # multiply-adds
+SHAPES = {'mmseg': (512, 2048), 'mmdet': (1280, 800), 'mmpretrain': (224, 224)}
 _COLUMNS = ('parameters', 'trainable', 'not pruned', 'dense', 'used', 'naive', "release's")
 
 
@@ -39,22 +39,26 @@ def count_complexity(
     proposals: int = 1000,
     mask_proposals: int = 100,
     deploy: bool = False,
+    block: tuple[int, int] = DEFAULT_BLOCK,
 ) -> Complexity:
     """Count parameters and multiply-adds of the model of a config, see ``docs/complexity.md``.
 
     The model is built as the config says, with SyncBN where it asks for it, and needs no data. A
-    checkpoint matters only for what is pruned in it.
+    checkpoint matters only for what is pruned in it; with one, the result also says what the
+    kernels of several kinds save, unless the folded form is counted.
 
     Args:
         config: Config file, or a config. Its ``default_scope`` says which toolbox it is for.
         shape: ``(H, W)`` of the image in pixels, rounded up to what a detector pads to; with other
             channels than the backbone takes ``(channels, H, W)``. ``None`` for 512 x 2048
             (segmentation), 1280 x 800 (detection) or 224 x 224 (mmpretrain).
-        checkpoint: File that a training run saved, or one of the backbone alone.
+        checkpoint: File that a training run saved, or one of the backbone alone, of any network.
+            Exact zeros of its layers count as pruned, as masks do.
         cfg_options: Changes to the config, dotted key -> value.
         proposals: Boxes for the box heads of a two-stage detector.
         mask_proposals: Boxes for its mask heads.
         deploy: Count the folded form of the shift-wise layers.
+        block: Filters and inputs of the blocks that a kernel skips, see :class:`KernelWork`.
 
     Returns:
         The counts.
@@ -71,40 +75,24 @@ def count_complexity(
     name = config_name(cfg)
     if not cfg.get('model'):
         raise UsageError(f'{name} has no model')
-    if shape is None and scope not in _SHAPES:
+    if shape is None and scope not in SHAPES:
         raise UsageError(
             f'{name} has default_scope={scope!r}: say for which images with --shape H W'
         )
     with DefaultScope.overwrite_default_scope(scope):
         model = build_model(cfg)
-        if checkpoint is not None:
-            _load(model, checkpoint, deploy)
+        found = None if checkpoint is None else fill_counted(model, checkpoint, deploy)
         if deploy:
             _fold(model, name)
-        shape = _padded(_SHAPES[scope] if shape is None else shape, model)
+        shape = padded(SHAPES[scope] if shape is None else shape, model)
         try:
-            return complexity(model, shape, proposals, min(mask_proposals, proposals))
+            result = complexity(model, shape, proposals, min(mask_proposals, proposals))
+            if found is None or deploy:
+                return result
+            return replace(result, kernels=kernel_work(model, result, block, found))
         except (ValueError, RuntimeError) as error:
             sizes = ' x '.join(map(str, shape))
             raise UsageError(f'{name} cannot be counted at {sizes}: {error}') from error
-
-
-def _load(model: nn.Module, filename: str, deploy: bool) -> None:
-    state = state_dict_of(read_checkpoint(filename))
-    if is_folded(state) and not deploy and not folded_layers(model):
-        raise UsageError(
-            f'{filename} was saved after switch_to_deploy: count its folded form with --deploy '
-            '(deploy=True)'
-        )
-    backbone = getattr(model, 'backbone', None)
-    if hasattr(backbone, 'switch_to_deploy') and not any(k.startswith('backbone.') for k in state):
-        load_pretrained(backbone, filename)
-    else:
-        take_form(model, state, filename)
-        take_folded_form(model, state)
-        check_complete(state, model, filename)
-        check_masks_placed(state, model, filename, trains=False)
-        model.load_state_dict(state, strict=False)
 
 
 def _fold(model: nn.Module, name: str) -> None:
@@ -113,7 +101,7 @@ def _fold(model: nn.Module, name: str) -> None:
     model.backbone.switch_to_deploy()
 
 
-def _padded(shape: Sequence[int], model: nn.Module) -> tuple[int, ...]:
+def padded(shape: Sequence[int], model: nn.Module) -> tuple[int, ...]:
     """The shape of the batch: detectors pad height and width of images to a multiple."""
     step = getattr(getattr(model, 'data_preprocessor', None), 'pad_size_divisor', 1)
     return (*shape[:-2], *(-(-size // step) * step for size in shape[-2:]))
@@ -127,7 +115,7 @@ def complexity_table(result: Complexity, per_module: bool = False) -> str:
         per_module: A row for every module instead of one for every part.
     """
     rows = dict(result.modules if per_module else result.parts, total=result.total)
-    power = 9 if result.macs_dense >= _LARGE else 6
+    power = mac_power(result.macs_dense)
     cells = [(name or '(itself)', *_cells(cost, power)) for name, cost in rows.items()]
     channels, height, width = result.shape
     notes = [f'input {channels} x {height} x {width}; multiply-adds in {MAC_UNITS[power]}']
@@ -136,7 +124,8 @@ def complexity_table(result: Complexity, per_module: bool = False) -> str:
         notes.append(f'RoI heads run on {boxes} boxes' + (f', mask heads on {masks}' * bool(masks)))
     if result.not_run:
         notes.append(f'not called in a forward pass: {", ".join(result.not_run)}')
-    return '\n'.join([text_table(('', *_COLUMNS), cells), *notes])
+    text = '\n'.join([text_table(('', *_COLUMNS), cells), *notes])
+    return text if result.kernels is None else f'{text}\n\n{kernel_table(result, per_module)}'
 
 
 def _cells(cost: Cost, power: int) -> list[str]:

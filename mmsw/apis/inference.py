@@ -17,6 +17,7 @@ from mmengine.structures import BaseDataElement
 from torch import nn
 
 from mmsw.checkpoint import check_masks_placed, only_data_is_read, read_checkpoint
+from mmsw.checkpoint.trained import check_complete, existing_file, fill, state_dict_of, take_form
 from mmsw.deploy import fold_model, take_folded_form
 from mmsw.errors import CheckpointError, UsageError
 from mmsw.wording import short
@@ -26,7 +27,6 @@ from .data import iter_datasets
 from .image_way import PreparedImage, image_way, in_batches, prepare_image
 from .images import Image
 from .model_building import build_model, refusals_explained
-from .trained import check_complete, existing_file, fill, state_dict_of, take_form
 
 
 def init_model(

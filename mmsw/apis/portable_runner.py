@@ -24,11 +24,20 @@ from mmsw.checkpoint import (
     warn_of_bare_zeros,
 )
 from mmsw.checkpoint.folded import refuse_folded, refuse_folded_layers
+from mmsw.checkpoint.pruned import bare_zeros_are_kept
+from mmsw.checkpoint.trained import (
+    REVISE_KEYS,
+    check_complete,
+    check_fills,
+    state_dict_of,
+    take_form,
+)
 from mmsw.deploy import take_folded_form
 from mmsw.engine.hooks import MemoryHook, RunEndHook
 from mmsw.engine.hooks.run_end_hook import with_time_of_end
 from mmsw.engine.loaded_zeros import keep_loaded_zeros, settle_masks
 from mmsw.engine.model_wrapper import unwrapped
+from mmsw.engine.runner_parts import keeps_bare_zeros
 from mmsw.errors import CheckpointError, MmswError, UsageError
 from mmsw.registration import register
 
@@ -43,13 +52,6 @@ from .checks.tracing import leave_shift_wise_untraced
 from .memory_shortage import memory_shortage_explained
 from .model_building import refusals_explained
 from .pretrained_init import zeros_are_kept
-from .trained import (
-    REVISE_KEYS,
-    check_complete,
-    check_fills,
-    state_dict_of,
-    take_form,
-)
 from .valid_loaders import with_valid_loaders
 
 # What mmengine calls when the model begins to see the images of a loader.
@@ -220,7 +222,8 @@ class PortableRunner(Runner):
     def _init_model_weights(self) -> None:
         if self._resume and self._load_from is not None:
             return  # every parameter comes from the checkpoint
-        with only_data_is_read(), fetched_once(), zeros_are_kept():
+        kept = bare_zeros_are_kept(keeps_bare_zeros(self))
+        with only_data_is_read(), fetched_once(), zeros_are_kept(), kept:
             super()._init_model_weights()
         settle_masks(self)
 
@@ -262,7 +265,8 @@ class PortableRunner(Runner):
         trains = self._resume or isinstance(self._train_loop, BaseLoop)
         if trains:
             refuse_folded(state, model, filename)
-            warn_of_bare_zeros(state, filename)
+            if not keeps_bare_zeros(self):
+                warn_of_bare_zeros(state, filename)
         take_form(model, state, filename)
         if not trains:
             take_folded_form(model, state)

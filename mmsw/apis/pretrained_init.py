@@ -16,10 +16,9 @@ from mmsw.checkpoint import (
     warn_of_bare_zeros,
 )
 from mmsw.checkpoint.folded import refuse_folded
+from mmsw.checkpoint.trained import check_form, state_dict_of
 from mmsw.engine.loaded_zeros import keep_zeros
 from mmsw.errors import CheckpointError
-
-from .trained import check_form, state_dict_of
 
 _NAME = 'Pretrained'
 

@@ -14,6 +14,7 @@ from mmengine.device import get_device
 from mmengine.dist import is_distributed
 from mmengine.runner import find_latest_checkpoint
 
+from mmsw.checkpoint.trained import existing_file
 from mmsw.errors import UsageError
 
 from .checks.folders import check_writable
@@ -29,7 +30,6 @@ from .config import (
 )
 from .monitoring import enable_monitoring
 from .plain_config import check_can_be_saved
-from .trained import existing_file
 
 LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
 _TORCHRUN_VARIABLES = ('RANK', 'LOCAL_RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT')

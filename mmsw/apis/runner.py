@@ -12,6 +12,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 from mmengine.visualization import Visualizer
 
+from mmsw.checkpoint.trained import existing_file
 from mmsw.errors import CheckpointError, UsageError
 
 from .checks.total_batch import total_batch_warning
@@ -21,7 +22,6 @@ from .monitoring import enable_monitoring, start_explained
 from .portable_runner import PortableRunner
 from .run_config import prepare, training_config
 from .testing import prepare_test
-from .trained import existing_file
 
 _runners = itertools.count(1)  # in this process
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import socket
 import statistics
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,8 +16,19 @@ from mmsw.json_file import read_json, write_json
 from mmsw.whole_file import write_whole
 
 from .hook import scores_in
-from .processes import clock, end, start
-from .runs import LOG, PROGRESS, SETTINGS, AnyRun, Failure, Run, failure_of, finished, result_of
+from .processes import clock, end, python, start
+from .runs import (
+    CONFIG,
+    LOG,
+    PROGRESS,
+    SETTINGS,
+    AnyRun,
+    Failure,
+    Run,
+    failure_of,
+    finished,
+    result_of,
+)
 
 _POLL = 0.2  # seconds
 _TELL = 30.0  # seconds between lines of progress inside of a run
@@ -99,21 +108,14 @@ def execute(
 
 def command(config: Path, nproc: int) -> list[str]:
     """What trains a config in ``nproc`` processes."""
-    worker = ['-m', 'mmsw.benchmarks.worker', str(config)]
-    if nproc == 1:
-        return [sys.executable, *worker]
-    with socket.socket() as free:
-        free.bind(('127.0.0.1', 0))
-        port = free.getsockname()[1]
-    torchrun = ['-m', 'torch.distributed.run', '--master_addr=127.0.0.1', f'--master_port={port}']
-    nprocs = f'--nproc_per_node={nproc}'
-    return [sys.executable, *torchrun, nprocs, *worker, '--launcher', 'pytorch']
+    launcher = () if nproc == 1 else ('--launcher', 'pytorch')
+    return python('mmsw.benchmarks.worker', str(config), *launcher, nproc=nproc)
 
 
 def _begin(run: Run, cfg: Config, way: Way, place: str) -> _Active:
     run.folder.mkdir(parents=True, exist_ok=True)
     write_json(run.folder / SETTINGS, 'training_settings', run.settings)
-    config = run.folder / 'config.py'
+    config = run.folder / CONFIG
     write_whole(config, cfg.dump)
     (run.folder / PROGRESS).unlink(missing_ok=True)
     variables = {} if way.threads is None else dict.fromkeys(_THREADS, str(way.threads))

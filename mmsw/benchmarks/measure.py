@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
@@ -210,6 +211,17 @@ def machine(device: torch.device) -> dict[str, object]:
             cuda=torch.version.cuda,
             cudnn=torch.backends.cudnn.version(),
         )
+    return found
+
+
+def packages(names: Sequence[str]) -> dict[str, str]:
+    """Versions of packages, by name."""
+    found = {}
+    for name in names:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = 'not installed'
     return found
 
 

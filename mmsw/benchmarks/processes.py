@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TextIO
@@ -33,6 +35,24 @@ def start(
         **(variables or {}),
     }
     return subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=env)
+
+
+def python(module: str, *arguments: str, nproc: int = 1) -> list[str]:
+    """The command that runs a module of this Python, under torchrun if in several processes.
+
+    Args:
+        module: Name of the module.
+        arguments: Of the command line of the module.
+        nproc: Number of processes.
+    """
+    call = ['-m', module, *arguments]
+    if nproc == 1:
+        return [sys.executable, *call]
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        port = free.getsockname()[1]
+    torchrun = ['-m', 'torch.distributed.run', '--master_addr=127.0.0.1', f'--master_port={port}']
+    return [sys.executable, *torchrun, f'--nproc_per_node={nproc}', *call]
 
 
 def end(process: subprocess.Popen) -> None:

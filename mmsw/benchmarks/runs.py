@@ -15,6 +15,7 @@ from .digests import digest
 from .locks import exclusive
 
 # Files in the folder of a run.
+CONFIG = 'config.py'
 SETTINGS = 'settings.json'
 PROGRESS = 'progress.json'
 RESULT = 'result.json'

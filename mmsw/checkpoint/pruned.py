@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Container, Mapping, MutableMapping
+from collections.abc import Container, Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -19,6 +21,7 @@ from mmsw.sparsity.torch_prune import without_a_mask
 from mmsw.wording import listed
 
 _MASK = '.mask'
+_bare_zeros_are_kept: ContextVar[bool] = ContextVar('bare_zeros_are_kept', default=False)
 _PARAMETRIZED = re.compile(r'^(.*)\.parametrizations\.(\w+)\.')
 
 
@@ -165,8 +168,20 @@ def check_masks_placed(
     return [f'{prefix}{name}{_MASK}' for name in names]
 
 
+@contextmanager
+def bare_zeros_are_kept(kept: bool) -> Iterator[None]:
+    """Inside, no warning speaks of zeros without a mask, if something keeps them too."""
+    token = _bare_zeros_are_kept.set(kept)
+    try:
+        yield
+    finally:
+        _bare_zeros_are_kept.reset(token)
+
+
 def warn_of_bare_zeros(state: Mapping[str, Tensor], source: str) -> None:
     """Say so where ordinary weights have zeros in number and no mask to keep them with."""
+    if _bare_zeros_are_kept.get():
+        return
     bare, number = [], 0
     for key, weight in state.items():
         name = key.removesuffix('.weight')
@@ -179,8 +194,8 @@ def warn_of_bare_zeros(state: Mapping[str, Tensor], source: str) -> None:
     if bare:
         _warn(
             f'{source}: {number} weights of {listed(bare)} are exactly zero and have no mask, so '
-            'training will move them. To keep them at zero, put X.mask = (X.weight != 0) into the '
-            'state dict for each of these layers, and save it again'
+            'training will move them, unless the config has '
+            "custom_hooks = [dict(type='KeepSparsityHook')]"
         )
 
 

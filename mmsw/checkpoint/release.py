@@ -67,7 +67,7 @@ def to_state_dict(
         CheckpointError: If there is no such network, or more than one to choose from; or if its
             shift patterns would have to be drawn, and are drawn otherwise than they were.
     """
-    tensors = _unwrap(checkpoint, source)
+    tensors = tensors_of(checkpoint, source)
     found, layout = _network_prefix(tensors, source, prefix, layout)
     tensors = {
         key.removeprefix(found): tensor for key, tensor in tensors.items() if key.startswith(found)
@@ -82,6 +82,37 @@ def to_state_dict(
     if layout is SHIFT_WISE and not any(key.endswith('.pattern.shift_hv') for key in renamed):
         check_generators(source)
     return renamed
+
+
+def tensors_of(checkpoint: Any, source: str) -> StateDict:
+    """The tensors in the contents of a checkpoint file, of whichever network, by their own names.
+
+    Args:
+        checkpoint: What the file holds: a state dict, bare or under ``model`` or ``state_dict``.
+        source: Its name, for messages.
+
+    Raises:
+        CheckpointError: If it holds no tensors, or tensors without values beside others.
+    """
+    for wrapper in _WRAPPERS:
+        if isinstance(checkpoint, Mapping) and isinstance(checkpoint.get(wrapper), Mapping):
+            checkpoint = checkpoint[wrapper]
+    if not isinstance(checkpoint, Mapping):
+        raise CheckpointError(
+            f'{source} holds a {type(checkpoint).__name__}, expected a dict of tensors, bare or '
+            f'under {" or ".join(_WRAPPERS)}'
+        )
+    tensors = {key: value for key, value in checkpoint.items() if isinstance(value, Tensor)}
+    if not tensors:
+        raise CheckpointError(
+            f'{source} holds no tensors; its keys are {sorted(map(str, checkpoint))[:8]}'
+        )
+    empty = [key for key, tensor in tensors.items() if tensor.is_meta]
+    if 0 < len(empty) < len(tensors):  # all of them: somebody asks for names and shapes
+        raise CheckpointError(
+            f'{source} holds no values of {listed(empty)}: they were saved from the meta device'
+        )
+    return tensors
 
 
 def _add_masks(state: StateDict, layout: Layout) -> None:
@@ -155,28 +186,6 @@ def _no_network(
         f'{source} holds {kind} ({len(tensors)} tensors, the first is {next(iter(tensors))!r}); a '
         f'{layout.kind} in training form was expected, with keys such as {layout.example}{cure}'
     )
-
-
-def _unwrap(checkpoint: Any, source: str) -> StateDict:
-    for wrapper in _WRAPPERS:
-        if isinstance(checkpoint, Mapping) and isinstance(checkpoint.get(wrapper), Mapping):
-            checkpoint = checkpoint[wrapper]
-    if not isinstance(checkpoint, Mapping):
-        raise CheckpointError(
-            f'{source} holds a {type(checkpoint).__name__}, expected a dict of tensors, bare or '
-            f'under {" or ".join(_WRAPPERS)}'
-        )
-    tensors = {key: value for key, value in checkpoint.items() if isinstance(value, Tensor)}
-    if not tensors:
-        raise CheckpointError(
-            f'{source} holds no tensors; its keys are {sorted(map(str, checkpoint))[:8]}'
-        )
-    empty = [key for key, tensor in tensors.items() if tensor.is_meta]
-    if 0 < len(empty) < len(tensors):  # all of them: somebody asks for names and shapes
-        raise CheckpointError(
-            f'{source} holds no values of {listed(empty)}: they were saved from the meta device'
-        )
-    return tensors
 
 
 def merged_paths(paths: list[Tensor], num_paths: int) -> list[Tensor]:

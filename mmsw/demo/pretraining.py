@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
+import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.logging import MessageHub, MMLogger
@@ -37,6 +38,7 @@ from mmsw.checkpoint import (
 )
 from mmsw.component_name import component_name
 from mmsw.config_package import FOLDER
+from mmsw.engine.image_channels import image_channels
 from mmsw.errors import UsageError
 from mmsw.random_state import preserved_random_state
 from mmsw.registration import register
@@ -47,6 +49,7 @@ _RECIPE = (  # below configs/; the first one is read, the others are what it inh
     '_base_/demo_pretrain_runtime.py',
     '_base_/models/shiftwise_mini.py',
 )
+_SIDE = 64  # of the images of the recipe, in pixels
 _SINGLETONS = (MMLogger, MessageHub, DefaultScope, Visualizer)
 
 
@@ -103,10 +106,11 @@ def make_demo_checkpoint(
     recipe = load_config(recipe_files()[0], data_root=_coco_folder(Path(data)))
     with _undisturbed(), tempfile.TemporaryDirectory(prefix='mmsw_pretraining_') as folder:
         backbone = build_backbone(wanted)
-        if not any(True for _ in masked_layers(backbone)):
+        if sparsity and not any(True for _ in masked_layers(backbone)):
             raise UsageError(
-                f'the backbone of {wanted.filename} has no shift-wise layer; this pretraining is '
-                'for those that have'
+                f'the backbone of {wanted.filename} has no shift-wise layer that could be pruned '
+                'while it is pretrained: leave sparsity at 0, and prune the file with '
+                'tools/prune.py'
             )
         _put_in(recipe, wanted, backbone)
         _fit(recipe, sparsity, epochs)
@@ -182,7 +186,13 @@ def _put_in(recipe: Config, wanted: Config, backbone: nn.Module) -> None:
     """Give the recipe the backbone of another config, and the normalisation of its images."""
     last = max(backbone.out_indices)
     settings = backbone_settings(wanted)
-    settings.update(out_indices=(last,), init_cfg=recipe.model.backbone.init_cfg)
+    if any(True for _ in masked_layers(backbone)):
+        settings.update(out_indices=(last,), init_cfg=recipe.model.backbone.init_cfg)
+    else:  # of a toolbox, with initial values of its own
+        scope = wanted.get('default_scope')
+        settings.update(
+            out_indices=(last,), init_cfg=None, **(dict(_scope_=scope) if scope else {})
+        )
     preprocessor = wanted.model.get('data_preprocessor') or {}
     normalisation = {key: preprocessor.get(key) for key in ('mean', 'std')}
     for key in ('bgr_to_rgb', 'rgb_to_bgr'):
@@ -190,9 +200,19 @@ def _put_in(recipe: Config, wanted: Config, backbone: nn.Module) -> None:
     recipe.model = dict(
         recipe.model,
         backbone=settings,
-        in_channels=backbone.dims[last],
+        in_channels=_last_channels(backbone),
         data_preprocessor=dict(recipe.model.data_preprocessor, **normalisation),
     )
+
+
+def _last_channels(backbone: nn.Module) -> int:
+    """Channels of the last map of a backbone."""
+    trained = backbone.training
+    backbone.train(False)
+    with torch.no_grad():
+        maps = backbone(torch.zeros(1, image_channels(backbone), _SIDE, _SIDE))
+    backbone.train(trained)
+    return maps[-1].shape[1]
 
 
 def _fit(recipe: Config, sparsity: float, epochs: int) -> None:
@@ -216,6 +236,8 @@ def _iterations_per_epoch(recipe: Config) -> int:
 
 def _read_back(net: nn.Module, path: Path) -> SparsityReport:
     """Densities of a file as a training run will find it; raises if a pruned weight is not zero."""
+    if not any(True for _ in masked_layers(net)):
+        return report(net)
     load_pretrained(net, path)
     lost = lost_zeros(load_checkpoint_file(path)['state_dict'], masks(net))
     if lost:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Collection, Iterator, Mapping, MutableMapping
+from contextlib import ExitStack, contextmanager
 
 import torch
 from mmengine.logging import print_log
@@ -20,6 +21,7 @@ from mmsw.sparsity import (
     set_masks,
 )
 from mmsw.sparsity.dynamic_state import DYNAMIC_SPARSITY
+from mmsw.sparsity.foreign_masks import foreign_masks_aside
 from mmsw.wording import listed
 
 from .model_wrapper import unwrapped
@@ -48,7 +50,8 @@ def keep_loaded_zeros(runner: Runner, checkpoint: dict) -> None:
         CheckpointError: If the file is of a newer format of mmsw, or if the run trains and the file
             has a mask that keeps zeros and no layer can take.
         SparsityError: If the run resumes from weights that were pruned by other means than masks,
-            or if something called ``X.mask`` beside ``X.weight`` is no mask of it.
+            or if the ``X.mask`` of a layer with masks is no mask of its weight. Others that are
+            none are left alone.
     """
     read_record(checkpoint, _SOURCE)
     state = checkpoint.get('state_dict', checkpoint)
@@ -56,6 +59,17 @@ def keep_loaded_zeros(runner: Runner, checkpoint: dict) -> None:
     states = {_SOURCE: state}
     if 'ema_state_dict' in checkpoint:
         states[f'ema_state_dict of {_SOURCE}'] = checkpoint['ema_state_dict']
+    with ExitStack() as stack:
+        for source, each in states.items():
+            stack.enter_context(_foreign_masks_left_alone(each, net, source))
+        _keep_zeros_of(runner, net, checkpoint, states)
+
+
+def _keep_zeros_of(
+    runner: Runner, net: nn.Module, checkpoint: dict, states: Mapping[str, dict[str, Tensor]]
+) -> None:
+    """As :func:`keep_loaded_zeros`, for state dicts of a checkpoint by their names."""
+    state = states[_SOURCE]
     for source, each in states.items():
         _replace(each, undo_torch_prune(each, source))
     _attach(net, state)
@@ -76,6 +90,20 @@ def keep_loaded_zeros(runner: Runner, checkpoint: dict) -> None:
             del state[key]
 
 
+@contextmanager
+def _foreign_masks_left_alone(
+    state: MutableMapping[str, Tensor], net: nn.Module, source: str
+) -> Iterator[None]:
+    with foreign_masks_aside(state, net, _prefix(state)) as problems:
+        for problem in problems:
+            print_log(
+                f'{source}: {problem}. It is no pruning mask, and is left out.',
+                logger='current',
+                level=30,
+            )
+        yield
+
+
 def keep_zeros(
     net: nn.Module, state: MutableMapping[str, Tensor], checkpoint: Mapping, source: str
 ) -> None:
@@ -88,13 +116,14 @@ def keep_zeros(
         source: Its name, for messages.
 
     Raises:
-        SparsityError: If something called ``X.mask`` beside ``X.weight`` is no mask of it.
+        SparsityError: If the ``X.mask`` of a layer with masks is no mask of its weight.
         CheckpointError: If the file has a mask that keeps zeros and no layer can take.
     """
-    _replace(state, undo_torch_prune(state, source))
-    _attach(net, state)
-    settle_zeros(state, checkpoint, source, set(_masks_of(net, state).values()))
-    check_masks_placed(state, net, source, True, _prefix(state))
+    with _foreign_masks_left_alone(state, net, source):
+        _replace(state, undo_torch_prune(state, source))
+        _attach(net, state)
+        settle_zeros(state, checkpoint, source, set(_masks_of(net, state).values()))
+        check_masks_placed(state, net, source, True, _prefix(state))
 
 
 def settle_masks(runner: Runner) -> None:
@@ -111,6 +140,25 @@ def settle_masks(runner: Runner) -> None:
     for _, layer in masked_layers(net):
         for optimizer in optimizers(runner):
             reset_state(optimizer, layer.weight, ~layer.mask)
+
+
+@torch.no_grad()
+def close_masks(net: nn.Module, layers: Collection[nn.Module]) -> None:
+    """Set weights to zero that a file has other values for although its masks prune them."""
+    lost = {
+        name: int(torch.count_nonzero(layer.weight[~layer.mask]))
+        for name, layer in masked_layers(net)
+        if layer in layers
+    }
+    lost = {name: number for name, number in lost.items() if number}
+    if lost:
+        print_log(
+            f'Sparsity: {sum(lost.values())} weights of {listed(lost)} are not zero although their '
+            'masks prune them; they are set to zero.',
+            logger='current',
+            level=30,
+        )
+        set_masks(net, {name: net.get_submodule(name).mask for name in lost})
 
 
 def _attach(net: nn.Module, state: Mapping[str, Tensor]) -> None:

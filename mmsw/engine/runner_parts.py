@@ -16,6 +16,11 @@ def is_training(runner: Runner) -> bool:
     return isinstance(runner._train_loop, BaseLoop)
 
 
+def keeps_bare_zeros(runner: Runner) -> bool:
+    """Whether a hook keeps zeros of the loaded weights for which the file has no mask."""
+    return any(getattr(hook, 'keeps_zeros', False) for hook in runner.hooks)
+
+
 def averaged_models(runner: Runner) -> Iterator[nn.Module]:
     """Models that hold averages of the weights of the runner's model."""
     for hook in runner.hooks:
@@ -32,3 +37,8 @@ def optim_wrappers(runner: Runner) -> list[OptimWrapper]:
 def optimizers(runner: Runner) -> list[torch.optim.Optimizer]:
     """The optimizers that train the model."""
     return [wrapper.optimizer for wrapper in optim_wrappers(runner)]
+
+
+def has_stepped(runner: Runner) -> bool:
+    """Whether the iteration that just ended was one in which the optimizer takes its step."""
+    return all(wrapper.should_update() for wrapper in optim_wrappers(runner))

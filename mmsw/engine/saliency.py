@@ -9,7 +9,7 @@ from itertools import chain
 import torch
 from mmengine.runner import Runner
 from torch import Tensor, nn
-from torch.utils.data import IterableDataset
+from torch.utils.data import DataLoader, IterableDataset
 
 from mmsw.errors import SparsityError
 from mmsw.random_state import preserved_random_state
@@ -26,6 +26,44 @@ def batch_gradients(
     seed: int,
     random_depth: bool = True,
 ) -> dict[str, Tensor]:
+    """As :func:`loader_gradients`, for the model and the training data of a runner.
+
+    Args:
+        runner: A runner that has built its training loop.
+        recorder: As there, and so are the other arguments.
+        num_batches: Per process.
+        seed: Of all that is random.
+        random_depth: Skip blocks at random, as training does.
+    """
+    model, loader = unwrapped(runner.model), runner.train_dataloader
+    return loader_gradients(model, loader, recorder, num_batches, seed, runner.rank, random_depth)
+
+
+def gradients_of_all(
+    model: nn.Module,
+    loader: DataLoader,
+    recorder: DenseGradients,
+    num_batches: int,
+    seed: int,
+    rank: int = 0,
+) -> dict[str, Tensor]:
+    """As :func:`loader_gradients`; once more without random depth where that skipped layers."""
+    arguments = model, loader, recorder, num_batches, seed, rank
+    gradients = loader_gradients(*arguments)
+    if all(bool(gradient.any()) for gradient in gradients.values()):
+        return gradients
+    return loader_gradients(*arguments, random_depth=False)
+
+
+def loader_gradients(
+    model: nn.Module,
+    loader: DataLoader,
+    recorder: DenseGradients,
+    num_batches: int,
+    seed: int,
+    rank: int = 0,
+    random_depth: bool = True,
+) -> dict[str, Tensor]:
     """Mean gradient of the training loss by the weights of masked layers, in full precision.
 
     Pruned weights get the gradient that they would have without their mask. The model, the random
@@ -34,11 +72,13 @@ def batch_gradients(
     mean.
 
     Args:
-        runner: A runner whose training has not begun.
+        model: A model of mmengine, without wrapper.
+        loader: Of training data; it is not iterated.
         recorder: Of the masked layers. It is paused afterwards and its sums are empty; its hooks
             stay, because a forward pass that is compiled here may keep them.
         num_batches: Batches per process, at least one; their size is that of the training loader.
         seed: Of the choice of images, their augmentation and random depth.
+        rank: Of this process; every process draws other images.
         random_depth: Skip blocks at random, as training does.
 
     Returns:
@@ -47,11 +87,10 @@ def batch_gradients(
     Raises:
         SparsityError: If the data set has no length to draw from.
     """
-    model = unwrapped(runner.model)
-    batches = _batches(runner, num_batches, seed)
+    batches = _batches(loader, num_batches, seed, rank)
     recorder.watch()
     try:
-        with _left_as_it_was(model), preserved_random_state(seed + runner.rank):
+        with _left_as_it_was(model), preserved_random_state(seed + rank):
             model.train()
             for module in model.modules():
                 if not random_depth and hasattr(module, 'drop_prob'):
@@ -98,17 +137,16 @@ def _left_as_it_was(model: nn.Module) -> Iterator[None]:
             parameter.grad = gradient
 
 
-def _batches(runner: Runner, num_batches: int, seed: int):
-    loader = runner.train_dataloader
+def _batches(loader: DataLoader, num_batches: int, seed: int, rank: int):
     dataset = loader.dataset
     if isinstance(dataset, IterableDataset) or not hasattr(dataset, '__len__'):
         raise SparsityError(
-            "start='snip' draws batches from the training data, which need a length; choose "
-            "start='erk' or 'uniform' for an iterable data set"
+            'SNIP draws batches from the training data, which need a length; for an iterable data '
+            "set choose start='erk' or 'uniform', or by='magnitude' of other pruning"
         )
     size = loader.batch_size or getattr(loader.batch_sampler, 'batch_size', 1)
     order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed)).tolist()
-    first = runner.rank * num_batches * size
+    first = rank * num_batches * size
 
     def batches():
         for number in range(num_batches):

@@ -97,12 +97,7 @@ def attach_masks(net: nn.Module, pattern: str) -> list[str]:
             that cannot be pruned: no ``weight`` of at least two dimensions, or one that several
             layers share.
     """
-    try:
-        matches = re.compile(pattern).search
-    except re.error as error:
-        raise SparsityError(
-            f'scope must be a regular expression, got {pattern!r}: {error}'
-        ) from error
+    matches = compiled_scope(pattern).search
     parameters = dict(net.named_parameters(remove_duplicate=False))
     names = [name for name in parameters if matches(name)]
     if not names:
@@ -124,8 +119,18 @@ def attach_masks(net: nn.Module, pattern: str) -> list[str]:
         raise SparsityError(f'these layers have something else called mask: {listed(taken)}')
     for name in layers:
         if name not in masked:
-            _attach(net.get_submodule(name))
+            attach_mask(net.get_submodule(name))
     return layers
+
+
+def compiled_scope(pattern: str) -> re.Pattern:
+    """A scope as a regular expression; raises ``SparsityError`` if it is none."""
+    try:
+        return re.compile(pattern)
+    except (re.error, TypeError) as error:
+        raise SparsityError(
+            f'scope must be a regular expression, got {pattern!r}: {error}'
+        ) from error
 
 
 def layers_in_scope(net: nn.Module, scope: str | None) -> dict[str, nn.Module]:
@@ -171,12 +176,15 @@ def attach_saved_masks(net: nn.Module, state: Mapping[str, Tensor], prefix: str 
         if not isinstance(own, Tensor) or own.shape != weight.shape or own.ndim < 2:
             continue
         if not hasattr(layer, 'mask'):
-            _attach(layer)
+            attach_mask(layer)
             names.append(name)
     return names
 
 
-def _attach(layer: nn.Module) -> None:
+def attach_mask(layer: nn.Module) -> None:
+    """Give a layer with a ``weight`` a mask that prunes nothing yet; one that it has stays."""
+    if hasattr(layer, 'mask'):
+        return
     layer.register_buffer('mask', torch.ones_like(layer.weight, dtype=torch.bool))
     layer.mask_gate = MaskGate(layer)
     layer.observe_gradients = layer.mask_gate.observe

@@ -10,6 +10,7 @@ from torch import nn
 from mmsw.summed import Summed
 
 from .layer_masks import layer_of, masked_layers
+from .parts import by_part
 
 _STAGE = re.compile(r'(?:^|\.)stages\.(\d+)\.')
 
@@ -68,13 +69,22 @@ class SparsityReport:
     stages: dict[int, Density] = field(default_factory=dict)
     total: Density = Density()
 
+    @property
+    def parts(self) -> dict[str, Density]:
+        """By part of the model, see :func:`mmsw.sparsity.parts.part_of_layer`."""
+        return {
+            part: sum((self.layers[name] for name in names), Density())
+            for part, names in by_part(self.layers).items()
+        }
+
     def __str__(self) -> str:
-        rows = [
-            (f'stage {stage}' if stage >= 0 else 'elsewhere', density)
-            for stage, density in sorted(self.stages.items())
-        ]
+        if -1 in self.stages:
+            rows = list(self.parts.items())
+        else:
+            rows = [(f'stage {stage}', density) for stage, density in sorted(self.stages.items())]
         rows.append(('in all', self.total))
-        return '\n'.join(f'{name:<9} {density}' for name, density in rows)
+        width = max(9, *(len(name) for name, _ in rows))
+        return '\n'.join(f'{name:<{width}} {density}' for name, density in rows)
 
 
 def report(net: nn.Module) -> SparsityReport:
@@ -84,7 +94,8 @@ def report(net: nn.Module) -> SparsityReport:
         net: A backbone or a model around it; only layers that own a mask count.
 
     Returns:
-        Densities per layer, per stage and in all; its text is a table of the stages.
+        Densities per layer, per stage and in all. Its text is a table of the stages; where layers
+        lie outside of numbered stages, of the parts of the model.
     """
     layers: dict[str, Density] = {}
     for name, path in masked_layers(net):

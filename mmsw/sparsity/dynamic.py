@@ -22,6 +22,8 @@ from .attach import layers_in_scope, mask_of_zeros
 from .dynamic_settings import DynamicSettings
 from .dynamic_state import DynamicState, check_kept, damaged
 from .exchange import exchange_rate, num_exchanged
+from .granularity import granularity_of
+from .group_exchange import GroupExchange, check_groups
 from .layer_exchange import OwnMasks, PathUnits, SharedMask
 from .layer_masks import layer_of, masks, set_masks
 from .optimizer_state import reset_state
@@ -60,8 +62,30 @@ class DynamicSparsity:
         self.groups: dict[str, list[str]] = {}  # paths by layer
         for name in self.layers:
             self.groups.setdefault(layer_of(name), []).append(name)
+        self.granularity = granularity_of(settings.granularity)
+        self._check_fit()
         self.updates = 0
         self.generator = torch.Generator().manual_seed(settings.seed)
+
+    def _check_fit(self) -> None:
+        """Refuse layers that cannot be cut into the units asked for."""
+        misfits = {
+            name: self.granularity.misfit(la.weight.shape) for name, la in self.layers.items()
+        }
+        misfits = {name: why for name, why in misfits.items() if why}
+        if misfits:
+            name, why = next(iter(misfits.items()))
+            raise SparsityError(
+                f'granularity {str(self.granularity)!r} does not fit {len(misfits)} of '
+                f'{len(self.layers)} layers: {listed(misfits)}; of {name}, {why}. Choose others '
+                'with scope, or another granularity'
+            )
+        several = [group for group, names in self.groups.items() if len(names) > 1]
+        if several and self.granularity.is_of_groups:
+            raise SparsityError(
+                f'granularity {str(self.granularity)!r} is for layers of one path; '
+                f'{listed(several)} have several, which come to share one mask'
+            )
 
     def start_masks(
         self, gradients: Mapping[str, Tensor] | None = None
@@ -89,6 +113,9 @@ class DynamicSparsity:
                     "start='from_checkpoint', but nothing is pruned in the network: load a sparse "
                     "checkpoint (model.backbone.init_cfg), or choose start='snip'"
                 )
+            if self.granularity.is_of_groups:
+                for name, mask in current.items():
+                    check_groups(kept_units(mask, settings.granularity), self.granularity, name)
             return current, []
         kept, least = start_units(self.layers, self.groups, settings, gradients)
         return {
@@ -131,10 +158,11 @@ class DynamicSparsity:
         aligned = settings.align_interval and self.updates % settings.align_interval == 0
         rate = exchange_rate(step, steps, settings.prune_rate, settings.end_rate)
 
-        def exchange_of(group: str) -> OwnMasks | SharedMask:
-            names = self.groups[group]
-            kind = SharedMask if aligned and len(names) > 1 else OwnMasks
-            return kind([self._units(name) for name in names])
+        def exchange_of(group: str) -> OwnMasks | SharedMask | GroupExchange:
+            units = [self._units(name) for name in self.groups[group]]
+            if self.granularity.is_of_groups:
+                return GroupExchange(*units, self.granularity)
+            return SharedMask(units) if aligned and len(units) > 1 else OwnMasks(units)
 
         told = [g for g, n in self.groups.items() if self._is_told(n, gradients, momentum)]
         # one layer at a time, unless the number of each depends on all
@@ -221,17 +249,18 @@ class DynamicSparsity:
 
     def num_units(self) -> int:
         """Units of the network, kept or not."""
-        sizes = (layer.weight.shape for layer in self.layers.values())
-        return sum(s[0] if self.settings.granularity == 'filter' else s.numel() for s in sizes)
+        return sum(self.granularity.number(la.weight.shape) for la in self.layers.values())
 
     def num_weights(self) -> int:
         """Single weights that the masks of the network keep."""
         return sum(int(layer.mask.sum()) for layer in self.layers.values())
 
     def num_partial(self) -> int:
-        """Filters that are kept in part: pruned in single weights by an earlier training."""
-        flat = (layer.mask.flatten(1) for layer in self.layers.values())
-        return sum(int((mask.any(1) & ~mask.all(1)).sum()) for mask in flat)
+        """Units that are kept in part: pruned in single weights by an earlier training."""
+        units = self.settings.granularity
+        parts = ((kept_units(la.mask, units), kept_units(~la.mask, units))
+                 for la in self.layers.values())  # fmt: skip
+        return sum(int((some & missing).sum()) for some, missing in parts)
 
     @torch.no_grad()
     def apply(
@@ -297,7 +326,7 @@ class DynamicSparsity:
         if state.settings is not None:
             self.settings.check_resumed(state.settings)
         if state.kept is not None:
-            check_kept(state.kept, self._kept_by_layer(), self.settings.granularity)
+            check_kept(state.kept, self._kept_by_layer(), self.granularity.unit)
         for name, mean in state.momentum.items():
             if name in self.layers and mean.shape != self.layers[name].weight.shape:
                 raise damaged(

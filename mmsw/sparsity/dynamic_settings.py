@@ -10,7 +10,7 @@ from mmsw.errors import SparsityError
 
 from .allocate import check_sparsity
 from .dynamic_state import is_plain
-from .units import check_granularity
+from .granularity import check_possible, granularity_of
 
 STARTS = ('snip', 'erk', 'uniform', 'from_checkpoint')
 PRUNES = ('magnitude', 'set')
@@ -44,7 +44,10 @@ class DynamicSettings:
             them, see :mod:`mmsw.sparsity.redistribution`: in proportion to the mean ``'momentum'``
             or ``'magnitude'`` of their kept weights, or to their number of ``'nonzeros'`` (sparse
             momentum, arXiv 1907.04840). All layers together keep their number.
-        granularity: What a unit is: ``'filter'`` (a whole small kernel) or ``'weight'``.
+        granularity: What a unit is: ``'filter'`` (a whole small kernel), ``'channel'`` (an input
+            channel of a layer), ``'block RxC'`` (``R`` filters by ``C`` of their weights),
+            ``'weight'``, or ``'N:M'``: single weights, ``N`` of each ``M`` consecutive ones of a
+            filter, which are exchanged for others of their group.
         align_interval: Every so many updates the paths of a layer share one mask; in between each
             path goes its own way. ``None``: always its own way. The start is shared.
         scope: ``None``: the small kernels of shift-wise layers. A regular expression: all weights
@@ -70,7 +73,7 @@ class DynamicSettings:
         for name, known in _CHOICES.items():
             if getattr(self, name) not in known:
                 raise ValueError(f'{name} must be one of {known}, got {getattr(self, name)!r}')
-        check_granularity(self.granularity)
+        self._check_groups()
         if self.start == 'from_checkpoint':
             if self.sparsity is not None:
                 raise ValueError(
@@ -92,6 +95,27 @@ class DynamicSettings:
             )
         if self.seed < 0:
             raise ValueError(f'seed must not be negative, got {self.seed}')
+
+    def _check_groups(self) -> None:
+        """What goes with so many weights of every group; sets the sparsity that this means."""
+        granularity = granularity_of(self.granularity)
+        if not granularity.is_of_groups:
+            return
+        reasons = {
+            'start': ('erk', 'it gives every layer a share of its own'),
+            'prune': ('set', 'it goes by the signs in a whole layer'),
+            'redistribution': (self.redistribution, 'it moves weights between layers'),
+        }
+        for name, (value, reason) in reasons.items():
+            if value is not None and getattr(self, name) == value:
+                raise ValueError(
+                    f'{name}={value!r} does not go with granularity={self.granularity!r}, which '
+                    f'fixes the number that every group of weights keeps: {reason}'
+                )
+        if self.sparsity is not None:
+            check_possible(granularity, self.sparsity)
+        elif self.start != 'from_checkpoint':
+            object.__setattr__(self, 'sparsity', float(granularity.most_sparsity))
 
     @property
     def goes_by_gradients(self) -> bool:

@@ -74,13 +74,13 @@ class DynamicState:
         return cls(**{name: parts[name] for name in _PARTS})
 
 
-def check_kept(recorded: Mapping[str, int], now: Mapping[str, int], granularity: str) -> None:
+def check_kept(recorded: Mapping[str, int], now: Mapping[str, int], unit: str) -> None:
     """Compare the number of units that the layers of a network keep with a checkpoint's.
 
     Args:
         recorded: By layer name, as the checkpoint says.
         now: By layer name, as the masks of the network say.
-        granularity: What is counted.
+        unit: What is counted, for messages.
 
     Raises:
         SparsityError: If these are other layers, or the masks keep another number.
@@ -93,7 +93,7 @@ def check_kept(recorded: Mapping[str, int], now: Mapping[str, int], granularity:
             'frozen stages), or start a new run from its weights (load_from, without --resume)'
         )
     changed = [
-        f'{name} keeps {now[name]} {granularity}s instead of {number}'
+        f'{name} keeps {now[name]} {unit}s instead of {number}'
         for name, number in recorded.items()
         if now[name] != number
     ]

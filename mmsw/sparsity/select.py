@@ -36,15 +36,24 @@ def keep_largest(scores: Tensor, sparsity: float) -> Tensor:
 
 def keep_largest_number(scores: Tensor, number: int) -> Tensor:
     """Mask of a given number of entries with the largest scores; see :func:`keep_largest`."""
+    check_finite(scores)
+    keep = torch.zeros(len(scores), dtype=torch.bool, device=scores.device)
+    if number < 1:
+        return keep
+    least = scores.kthvalue(max(1, len(scores) - number + 1)).values  # no sorting of millions
+    keep |= scores > least
+    ties = (scores == least).nonzero().flatten()
+    keep[ties[: number - int(keep.sum())]] = True
+    return keep
+
+
+def check_finite(scores: Tensor) -> None:
+    """Raise ``SparsityError`` unless all scores are finite."""
     if not bool(torch.isfinite(scores).all()):
         raise SparsityError(
             'scores must be finite; a network with NaN or infinite weights has none: its training '
             'diverged'
         )
-    order = torch.sort(scores, descending=True, stable=True).indices
-    keep = torch.zeros(len(scores), dtype=torch.bool, device=scores.device)
-    keep[order[:number]] = True
-    return keep
 
 
 def magnitude_masks(net: nn.Module, sparsity: float) -> dict[str, Tensor]:

@@ -11,6 +11,8 @@ from mmsw.wording import listed
 
 from .allocate import erk_counts, keep_best, uniform_counts
 from .dynamic_settings import DynamicSettings
+from .granularity import granularity_of
+from .group_exchange import best_of_groups
 from .select import keep_largest_number
 from .units import kept_weight, unit_norms, unit_sums
 
@@ -45,11 +47,13 @@ def start_units(
             )
             for group, names in groups.items()
         }
-        return keep_best(saliency, settings.sparsity)
+        return _best(saliency, settings) or keep_best(saliency, settings.sparsity)
     scores = {
         group: sum(unit_norms(kept_weight(layers[n]), settings.granularity) for n in names)
         for group, names in groups.items()
     }
+    if chosen := _best(scores, settings):
+        return chosen
     sizes = {group: len(score) for group, score in scores.items()}
     if settings.start == 'uniform':
         counts = uniform_counts(sizes, settings.sparsity)
@@ -58,6 +62,16 @@ def start_units(
         counts = erk_counts(shapes, sizes, settings.sparsity)
     least = [group for group, count in counts.items() if count == 1 < sizes[group]]
     return {group: keep_largest_number(scores[group], counts[group]) for group in sizes}, least
+
+
+def _best(
+    scores: Mapping[str, Tensor], settings: DynamicSettings
+) -> tuple[dict[str, Tensor], list[str]] | None:
+    """The best of every group of weights, if the granularity is of groups."""
+    granularity = granularity_of(settings.granularity)
+    if not granularity.is_of_groups:
+        return None
+    return {name: best_of_groups(score, granularity) for name, score in scores.items()}, []
 
 
 def _checked(

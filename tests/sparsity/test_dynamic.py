@@ -327,7 +327,7 @@ def test_global_random_states_are_left_alone() -> None:
     [
         (dict(start='magnitude'), r"start must be one of .*, got 'magnitude'"),
         (dict(grow='rigl'), r"grow must be one of .*, got 'rigl'"),
-        (dict(granularity='channel'), r"granularity must be one of .*, got 'channel'"),
+        (dict(granularity='channels'), r"granularity must be one of .*, got 'channels'"),
         (dict(sparsity=1.0), r'sparsity must be in \[0, 1\), got 1.0'),
         (dict(sparsity=-0.3), r'sparsity must be in \[0, 1\), got -0.3'),
         (dict(sparsity=None), r"start='snip' needs sparsity"),

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from mmsw import sparsity
-from mmsw.apis.trained import take_form
 from mmsw.checkpoint import CheckpointError
 from mmsw.checkpoint.pruned import plain_weights
+from mmsw.checkpoint.trained import take_form
 from mmsw.engine.loaded_zeros import keep_loaded_zeros
 from mmsw.errors import SparsityError
 from mmsw.models import ShiftWiseConv2d, ShiftWiseNet

@@ -8,7 +8,8 @@ from torch import nn
 
 from mmsw import sparsity
 from mmsw.models import ShiftWiseConv2d, ShiftWiseNet
-from mmsw.sparsity import Density
+from mmsw.sparsity import Density, attach_masks
+from mmsw.sparsity.parts import part_of_layer
 
 
 @pytest.fixture
@@ -124,3 +125,62 @@ def test_table(net) -> None:
 
 def test_densities_add_up() -> None:
     assert Density(1, 2, 3, 4) + Density(10, 20, 30, 40) == Density(11, 22, 33, 44)
+
+
+def test_parts_of_a_network_whose_layers_got_masks() -> None:
+    backbone = nn.ModuleDict(
+        dict(
+            conv1=nn.Conv2d(3, 4, 3),
+            layer1=nn.Sequential(nn.Conv2d(4, 4, 3), nn.Conv2d(4, 4, 1)),
+            layer2=nn.Sequential(nn.Conv2d(4, 8, 3)),
+        )
+    )
+    heads = nn.ModuleDict(dict(bbox_head=nn.Linear(8, 4), mask_head=nn.Linear(8, 2)))
+    model = nn.ModuleDict(dict(backbone=backbone, neck=nn.Conv2d(8, 8, 1), roi_head=heads))
+    attach_masks(model, r'\.weight$')
+    new = sparsity.masks(model)
+    new['backbone.layer1.0'][:3] = False
+    new['backbone.layer1.1'][0] = False
+    new['roi_head.mask_head'][:, 0] = False
+    sparsity.set_masks(model, new)
+    report = sparsity.report(model)
+    assert report.parts == {
+        'backbone, rest': Density(4, 4, 108, 108),
+        'backbone.layer1': Density(4, 8, 48, 160),
+        'backbone.layer2': Density(8, 8, 288, 288),
+        'neck': Density(8, 8, 64, 64),
+        'roi_head.bbox_head': Density(4, 4, 32, 32),
+        'roi_head.mask_head': Density(2, 2, 14, 16),
+    }
+    assert str(report).splitlines() == [
+        'backbone, rest     4/4 filters (100.00%)',
+        'backbone.layer1    4/8 filters (50.00%), 48/160 weights (30.00%)',
+        'backbone.layer2    8/8 filters (100.00%)',
+        'neck               8/8 filters (100.00%)',
+        'roi_head.bbox_head 4/4 filters (100.00%)',
+        'roi_head.mask_head 2/2 filters (100.00%), 14/16 weights (87.50%)',
+        'in all             30/34 filters (88.24%), 554/668 weights (82.93%)',
+    ]
+
+
+@pytest.mark.parametrize(
+    ('layer', 'part'),
+    [
+        ('backbone.layer4.2.conv3', 'backbone.layer4'),
+        ('backbone.stages.1.blocks.0.attn.w_msa.qkv', 'backbone.stages.1'),
+        ('backbone.downsample_layers.1.1', 'backbone, rest'),
+        ('module.backbone.layers.11.attn.qkv', 'backbone.layers.11'),
+        ('layer1.0.conv1', 'layer1'),
+        ('stages.3.2.depthwise_conv', 'stages.3'),
+        ('features.5.1.block.0', 'features.5'),
+        ('layering.0', 'layering'),
+        ('fc', 'fc'),
+        ('decode_head.convs.0.conv', 'decode_head'),
+        ('roi_head.bbox_head.0.fc_cls', 'roi_head.bbox_head'),
+        ('encoder.layers.0.ffn', 'encoder'),
+        ('0.conv', 'elsewhere'),
+        ('', 'elsewhere'),
+    ],
+)
+def test_part_of_a_layer_by_its_name(layer: str, part: str) -> None:
+    assert part_of_layer(layer) == part

@@ -13,17 +13,22 @@ from .closed_forms import (
 )
 from .count import Complexity, Cost, complexity
 from .cover import Cover, StageCover, layer_cover, network_cover, slot_overlaps, used_positions
+from .kernel_counts import KernelCounts, KernelWork
+from .kernels import kernel_work
 from .modules import ModuleComparison, compare_modules
 
 __all__ = [
     'Complexity',
     'Cost',
     'Cover',
+    'KernelCounts',
+    'KernelWork',
     'ModuleComparison',
     'StageCover',
     'compare_modules',
     'complexity',
     'complexity_ratio',
+    'kernel_work',
     'layer_cover',
     'network_cover',
     'shift_additions',

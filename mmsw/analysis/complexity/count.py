@@ -24,11 +24,11 @@ from mmsw.models.layers import MaskedFilters, ShiftWiseConv2d, ShiftWiseLargeKer
 from mmsw.ops.pattern_tables import num_groups
 from mmsw.summed import Summed
 
+from .kernel_counts import KernelCounts
 from .operator_work import layer_work, small_conv_work
+from .parts import part_of
 from .release_count import release_count
 from .roi_heads import run_two_stage
-
-_SPLIT = ('roi_head',)  # top-level modules whose children are parts of their own
 
 
 @dataclass(frozen=True)
@@ -66,12 +66,14 @@ class Complexity:
         modules: By module name, what the module itself costs, without its children; modules that
             cost nothing are left out.
         not_run: Parts with parameters that a forward pass does not run.
+        kernels: What is left after pruning, by kernel; ``None`` where nobody asked for it.
     """
 
     shape: tuple[int, int, int]
     proposals: tuple[int, int] | None
     modules: dict[str, Cost] = field(repr=False)
     not_run: tuple[str, ...] = ()
+    kernels: KernelCounts | None = field(default=None, repr=False)
 
     @property
     def parts(self) -> dict[str, Cost]:
@@ -109,6 +111,7 @@ class Complexity:
 
     def to_dict(self) -> dict[str, object]:
         """Plain data for a JSON file."""
+        kernels = {} if self.kernels is None else dict(kernels=self.kernels.to_dict())
         return dict(
             shape=list(self.shape),
             proposals=None if self.proposals is None else list(self.proposals),
@@ -116,13 +119,8 @@ class Complexity:
             total=asdict(self.total),
             parts={name: asdict(cost) for name, cost in self.parts.items()},
             modules={name: asdict(cost) for name, cost in self.modules.items()},
+            **kernels,
         )
-
-
-def part_of(name: str) -> str:
-    """The part that a module belongs to; ``''`` is the network itself."""
-    first, _, rest = name.partition('.')
-    return f'{first}.{rest.partition(".")[0]}' if first in _SPLIT and rest else first
 
 
 def complexity(

@@ -58,6 +58,25 @@ def used_blocks(keep: Tensor, pattern: ShiftPattern) -> int:
     return int((arms > 0).sum()) + int(identity.sum())
 
 
+def used_taps(layer: ShiftWiseConv2d) -> tuple[int, int]:
+    """Taps of the cross kernel in blocks that are not empty, and those of them that are not zero.
+
+    A tap is zero when every small kernel that any path and any repetition places there prunes it.
+    Options of the operator other than the published ones count their blocks as filled.
+
+    Args:
+        layer: The layer, in its training form.
+
+    Returns:
+        Both numbers, over all channels.
+    """
+    taps = used_blocks(layer.kept_filters(), layer.pattern) * layer.pattern.small_kernel**2
+    if layer.variant_options.changed():
+        return taps, taps
+    kept = torch.stack([path.mask for path in layer.paths]).any(0).flatten(1)
+    return taps, sum(used_blocks(tap, layer.pattern) for tap in kept.unbind(1))
+
+
 def layer_work(
     layer: ShiftWiseConv2d | ResidualBlock, batch: int, height: int, width: int
 ) -> tuple[int, int, int]:

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mmsw.text_table import text_table, wrapped
-from mmsw.wording import MAC_UNITS
+from mmsw.wording import MAC_UNITS, mac_power
 
 from .closed_forms import NAMED_LENGTHS, PUBLISHED_SMALL_KERNEL, Ratio
 from .cover import Cover, StageCover
 from .modules import ModuleComparison
-
-_LARGE = 10**10  # multiply-adds
 
 
 def ratio_table(ratios: Sequence[Ratio], map_size: tuple[int, int] | None = None) -> str:
@@ -86,7 +84,7 @@ def _parameters(comparison: ModuleComparison) -> str:
 
 def _work(comparison: ModuleComparison) -> str:
     total = comparison.totals()
-    power = 9 if total['slak_macs'] >= _LARGE else 6
+    power = mac_power(total['slak_macs'])
 
     def number(value: int) -> str:
         return f'{value / 10**power:,.3f}'

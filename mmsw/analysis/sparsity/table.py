@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from mmsw.checkpoint.slak_shape import SLaKShape
 from mmsw.sparsity import Density
 from mmsw.text_table import text_table, wrapped
-from mmsw.wording import MAC_UNITS
+from mmsw.wording import MAC_UNITS, mac_power
 
 from .figures import Part, SparsityAnalysis, pruned_parameters
 
-_LARGE = 10**10  # multiply-adds
 SLAK_FILTERS = (
     'large kernels are cut into blocks of N x N, as equ-SLaK computes them; these are called '
     'filters here, and a filter is kept if any of its weights is'
@@ -172,7 +171,7 @@ def _offsets(analysis: SparsityAnalysis) -> str:
 
 def _work(analysis: SparsityAnalysis) -> str:
     total, net = analysis.total, analysis.network
-    power = 9 if total.dense >= _LARGE else 6
+    power = mac_power(total.dense)
     height, width = analysis.shape
     operator = 'large kernels' if isinstance(net.shape, SLaKShape) else 'shift-wise operator'
     head = ['Work', 'dense', 'used', 'left', 'filters kept', 'in some path', 'arm blocks left']

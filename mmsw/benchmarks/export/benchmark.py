@@ -8,7 +8,6 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
@@ -25,10 +24,11 @@ from mmsw.errors import MmswError, UsageError
 from mmsw.threads import use_threads
 from mmsw.wording import short
 
-from ..measure import MachineRates, machine, measure, seconds
+from ..measure import MachineRates, machine, measure, packages, seconds
+from ..page import checked_page
 from ..sizes import chosen_settings
 from ..words import say
-from .page import checked_page, update_page
+from .page import update_page
 from .report import write_report
 from .rows import FOLDED, TRAINED, Row, add_times, exported_row, pytorch_row
 from .scores import first_image, scores_of
@@ -123,7 +123,7 @@ class _Run:
             self._measure(subject)
         return dict(
             machine=about,
-            packages=_packages(),
+            packages=packages(_PACKAGES),
             settings=asdict(self.settings) | dict(threads=torch.get_num_threads()),
             left_out=self.left_out,
             errors=self.errors,
@@ -217,14 +217,3 @@ def _pytorch(subject: Subject, form: str, model: nn.Module, cfg: Config) -> Row:
     tensors = [tensor for tensor in model.state_dict().values() if tensor.is_floating_point()]
     size = sum(tensor.nbytes for tensor in tensors)
     return pytorch_row(subject.name, form, scores_of(model, cfg), size, *count_zeros(tensors))
-
-
-def _packages() -> dict[str, str]:
-    """Versions of what writes and runs the files."""
-    found = {}
-    for name in _PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = 'not installed'
-    return found

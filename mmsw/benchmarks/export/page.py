@@ -1,45 +1,21 @@
-"""The tables of a run in a page of the documentation, and their figures beside it."""
+"""What the page of exported files has of a run."""
 
 from __future__ import annotations
 
-import textwrap
 from pathlib import Path
 
-from mmsw.errors import UsageError
-from mmsw.json_file import write_json
-from mmsw.whole_file import write_text
-
+from ..page import item, paragraph, write_tables
 from .report import tables
-
-_WIDTH = 128  # characters of a line
-BEGIN, END = '<!-- tables: begin -->', '<!-- tables: end -->'
 
 
 def update_page(result: dict, page: Path) -> None:
-    """Put the tables of a run into a page, and its figures into the ``.json`` of the same name.
+    """Put the tables of a run into a page, see :func:`mmsw.benchmarks.page.write_tables`.
 
     Args:
         result: What :func:`~.benchmark.benchmark_export` returns.
-        page: Markdown with the lines :data:`BEGIN` and :data:`END`; what is between them goes.
-
-    Raises:
-        UsageError: If there is no such page, or it has no such lines.
+        page: The page.
     """
-    text = checked_page(page)
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    write_text(page, f'{before}{BEGIN}\n\n{page_text(result)}\n{END}{after}')
-    write_json(page.with_suffix('.json'), 'benchmark_export', result)
-
-
-def checked_page(page: Path) -> str:
-    """The text of a page that has a place for tables; errors as of :func:`update_page`."""
-    if not page.is_file():
-        raise UsageError(f'page {page} does not exist')
-    text = page.read_text(encoding='utf-8')
-    if BEGIN not in text or END not in text.partition(BEGIN)[2]:
-        raise UsageError(f'page {page} has no lines {BEGIN} and {END}, between which tables go')
-    return text
+    write_tables(page, page_text(result), 'benchmark_export', result)
 
 
 def page_text(result: dict) -> str:
@@ -50,11 +26,7 @@ def page_text(result: dict) -> str:
         f'Measured on {about["cpus"]} processors of {about["cpu"]} ({about["cpu_capability"]}), '
         f'torch {about["torch"]}, {versions}.'
     )
-    lines = [textwrap.fill(told, _WIDTH), *tables(result)]
+    lines = [paragraph(told), *tables(result)]
     if result['left_out']:
-        lines += ['', 'Without a row:', '', *map(_item, result['left_out'])]
+        lines += ['', 'Without a row:', '', *map(item, result['left_out'])]
     return '\n'.join([*lines, ''])
-
-
-def _item(text: str) -> str:
-    return textwrap.fill(f'- {text}', _WIDTH, subsequent_indent='  ', break_on_hyphens=False)

@@ -120,17 +120,25 @@ class TransferHook(MeasuringHook):
 
 
 def _density(model: nn.Module) -> dict[str, float | int]:
-    """Shares of small filters: kept by the masks, and with any weight that is not zero."""
-    filters = alive = 0
-    for _, layer in masked_layers(model):
-        filters += layer.weight.shape[0]
-        alive += int((layer.weight.detach() != 0).flatten(1).any(1).sum())
-    total = report(model).total
+    """Shares of small filters: kept by the masks, and with any weight that is not zero.
+
+    A network without shift-wise layers has no such filters; of its backbone, the share of the
+    weights that are not zero is under ``weights_not_zero``.
+    """
+    layers = [la for _, la in masked_layers(model) if not hasattr(la, 'mask_gate')]
+    if not layers:
+        weights = [p for p in model.backbone.parameters() if p.ndim > 1]
+        zeros = sum(int((weight == 0).sum()) for weight in weights)
+        number = sum(weight.numel() for weight in weights)
+        shares = {'by_mask': 1.0, 'not_zero': 1.0, 'weights_not_zero': 1 - zeros / number}
+        return {'filters': 0, 'zeros': zeros, **shares}
+    filters = sum(len(layer.weight) for layer in layers)
+    alive = sum(int((layer.weight.detach() != 0).flatten(1).any(1).sum()) for layer in layers)
     return {
         'filters': filters,
-        'by_mask': total.density,
-        'not_zero': alive / filters if filters else 1.0,
-        'zeros': sum(int((layer.weight == 0).sum()) for _, layer in masked_layers(model)),
+        'by_mask': report(model).total.density,
+        'not_zero': alive / filters,
+        'zeros': sum(int((layer.weight == 0).sum()) for layer in layers),
     }
 
 

@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config
 
@@ -15,7 +16,7 @@ from mmsw.component_name import component_name
 
 from ..configs import config_of_run, measuring
 from ..digests import config_digest, data_digest, training_conditions
-from ..runs import Run
+from ..runs import CONFIG, FINAL, Run
 from .configured import configured_start, start_digest
 from .hook import TransferHook
 from .networks import Network
@@ -24,9 +25,12 @@ LONGER = 'scratch-long'  # random values, as many iterations as pretraining and 
 COMPARED = ('scratch', LONGER, 'dense', 'sparse', 'sparse-unmasked')
 RANDOM = ('scratch', LONGER)
 AS_CONFIGURED = 'config'  # what the config of each network names
-STARTS = (*COMPARED, AS_CONFIGURED)
+TEACHER = 'dense'
+TAUGHT = 'sparse-distilled'  # as 'sparse', and learns from the TEACHER of its seed
+STARTS = (*COMPARED, TAUGHT, AS_CONFIGURED)
+KEPT = ('sparse', TAUGHT)  # whose zeros stay
 # Which checkpoint a start is from.
-CHECKPOINTS = {'dense': 'dense', 'sparse': 'sparse', 'sparse-unmasked': 'sparse'}
+CHECKPOINTS = {'dense': 'dense', 'sparse': 'sparse', 'sparse-unmasked': 'sparse', TAUGHT: 'sparse'}
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,7 @@ class TransferSettings:
         nproc: Processes of a run.
         amp: Train in mixed precision.
         auto_scale_lr: Scale the learning rate to the total batch size.
+        page: Page of the documentation that gets the tables once all runs are finished.
     """
 
     out: Path
@@ -63,6 +68,7 @@ class TransferSettings:
     nproc: int = 1
     amp: bool = False
     auto_scale_lr: bool = False
+    page: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -74,17 +80,20 @@ class TransferRun(Run):
         start: One of ``STARTS``.
         checkpoint: File that the backbone starts from; it may still have to be made.
         iterations: Its length; None if it depends on data that are still to be made.
+        teacher: The run that it learns from, which must be finished before; None if there is none.
     """
 
     network: Network
     start: str
     checkpoint: Path | None
     iterations: int | None
+    teacher: TransferRun | None = None
 
     @property
     def kind(self) -> str:
         """Runs of one network and length take about the same time."""
-        return f'{self.network.name} {LONGER}' if self.start == LONGER else self.network.name
+        name = self.network.name
+        return f'{name} {self.start}' if self.start in (LONGER, TAUGHT) else name
 
 
 def plan_runs(
@@ -120,12 +129,15 @@ def plan_runs(
         }
         for network in networks
     }
-    runs = []
+    runs: list[TransferRun] = []
     for seed in range(settings.seeds):
         for network in networks:
-            for start in settings.starts:
+            done: dict[str, TransferRun] = {}
+            for start in sorted(settings.starts, key=TAUGHT.__eq__):  # after its teacher
                 known = (network.name, CHECKPOINTS.get(start)) in starts
                 if start not in (*RANDOM, AS_CONFIGURED) and not known:
+                    continue
+                if start == TAUGHT and TEACHER not in done:
                     continue
                 budget = settings.budgets[network.task]
                 if start == LONGER:
@@ -137,8 +149,13 @@ def plan_runs(
                 own = {'start': start, 'checkpoint': identity, 'seed': seed, 'budget': budget}
                 name = f'{network.task}-{network.name}-{start}-seed{seed}'
                 folder = settings.out / 'runs' / name
+                teacher = done[TEACHER] if start == TAUGHT else None
+                if teacher is not None:
+                    own['teacher'] = teacher.digest
                 all_settings = {**common, **own, **of_network[network.name]}
-                runs.append(TransferRun(folder, all_settings, seed, network, start, path, budget))
+                run = TransferRun(folder, all_settings, seed, network, start, path, budget, teacher)
+                done[start] = run
+                runs.append(run)
     return runs
 
 
@@ -149,9 +166,15 @@ def run_config(run: TransferRun, settings: TransferSettings) -> Config:
     enable_options(cfg, settings)
     hooks = []
     for hook in cfg.get('custom_hooks') or []:
-        if component_name(hook.get('type')) == 'SparsityReportHook':
-            hook = dict(hook, require_sparse=run.start == 'sparse')
-        hooks.append(hook)
+        kind = component_name(hook.get('type'))
+        if kind == 'SparsityReportHook':
+            hook = dict(hook, require_sparse=run.start in KEPT)
+        if kind != 'KeepSparsityHook':
+            hooks.append(hook)
+    if run.start in KEPT and not network.is_shiftwise:
+        hooks.append(dict(type='KeepSparsityHook'))
+    if run.teacher is not None:
+        hooks.append(dict(type='DistillationHook', **distillation_from(run.teacher)))
     transfer = measuring(
         TransferHook,
         run,
@@ -164,6 +187,22 @@ def run_config(run: TransferRun, settings: TransferSettings) -> Config:
     )
     cfg.custom_hooks = [*hooks, transfer]
     return cfg
+
+
+def distillation_from(teacher: TransferRun) -> dict[str, Any]:
+    """What a network of the same architecture learns from a finished run.
+
+    Args:
+        teacher: The run.
+
+    Returns:
+        Settings of :class:`mmsw.engine.DistillationHook`: logits and features of the backbone for a
+        segmentor, features of the neck for a detector.
+    """
+    files = {'config': teacher.folder / CONFIG, 'checkpoint': teacher.folder / FINAL}
+    segments = teacher.network.task == 'seg'
+    what = dict(logits={}, features=['backbone']) if segments else dict(features=['neck'])
+    return dict(teacher={name: os.path.abspath(path) for name, path in files.items()}, **what)
 
 
 def enable_options(cfg: Config, settings: TransferSettings) -> None:

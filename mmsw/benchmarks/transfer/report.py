@@ -9,6 +9,7 @@ from typing import Any
 from .. import report as shared
 from ..comparison import (
     REFERENCE,
+    Comparison,
     Row,
     compare,
     compare_networks,
@@ -19,8 +20,9 @@ from ..report import device_text, notes, progress_text, table, table_of, unequal
 from ..runs import Failure, finished
 from ..words import NONE
 from .networks import Network
-from .plan import LONGER, TransferRun, TransferSettings
+from .plan import LONGER, TAUGHT, TransferRun, TransferSettings
 
+_UNTAUGHT = 'sparse'  # what a start that is taught shares everything else with
 _TASK_TITLES = {'seg': 'Segmentation', 'det': 'Detection'}
 
 
@@ -54,21 +56,25 @@ def write_report(
 ) -> str:
     """Write ``report.md`` and ``results.json`` from what is finished; returns the former."""
     rows = make_rows(networks, runs, settings.starts)
-    parts = ['# Downstream transfer', _settings_text(runs, settings)]
-    comparisons = []
-    for task in dict.fromkeys(network.task for network in networks):
+    parts = ['# Downstream transfer', _settings_text(runs, settings), *tables_and_conclusion(rows)]
+    parts.append(notes(_notes(runs), failures))
+    kind = 'benchmark_transfer'
+    return shared.write_report(settings.out, kind, parts, _summary(rows), runs, failures)
+
+
+def tables_and_conclusion(rows: Sequence[Row]) -> list[str]:
+    """For each task a head and two tables; then what the comparisons of all tasks say."""
+    parts, comparisons = [], []
+    for task in dict.fromkeys(row.task for row in rows):
         own = [row for row in rows if row.task == task]
         parts += [f'## {_TASK_TITLES[task]}', _score_table(own), _cost_table(own)]
         for network in dict.fromkeys(row.network for row in own):
             scored = [row for row in own if row.network == network]
-            scores = list(dict.fromkeys(name for row in scored for name in row.scores))
-            comparisons += [item for score in scores for item in compare(scored, score)]
-        shared_scores = list(dict.fromkeys(name for row in own for name in row.scores))
-        comparisons += [item for name in shared_scores for item in compare_networks(own, name)]
-    parts.append(conclude(comparisons))
-    parts.append(notes(_notes(runs), failures))
-    kind = 'benchmark_transfer'
-    return shared.write_report(settings.out, kind, parts, _summary(rows), runs, failures)
+            for score in dict.fromkeys(name for row in scored for name in row.scores):
+                comparisons += compare(scored, score) + _taught_or_not(scored, score)
+        for score in dict.fromkeys(name for row in own for name in row.scores):
+            comparisons += compare_networks(own, score)
+    return [*parts, conclude(comparisons)]
 
 
 def _settings_text(runs: Sequence[TransferRun], settings: TransferSettings) -> str:
@@ -85,22 +91,26 @@ def _settings_text(runs: Sequence[TransferRun], settings: TransferSettings) -> s
 
 def _score_table(rows: Sequence[Row]) -> str:
     scores = list(dict.fromkeys(name for row in rows for name in row.scores)) or ['score']
-    compared = any(row.start == REFERENCE for row in rows)
+    references = [
+        name
+        for name, needed in ((REFERENCE, REFERENCE), (_UNTAUGHT, TAUGHT))
+        if any(row.start == needed for row in rows)
+    ]
     header = ['network', 'start', 'seeds']
     for score in scores:
-        header += [f'{score} [%]', *([f'{score} − {REFERENCE} [95% interval]'] if compared else [])]
+        header += [f'{score} [%]', *(f'{score} − {name} [95% interval]' for name in references)]
     header += ['filters before', 'filters after']
     lines = [header]
     for row in rows:
-        reference = _reference(row, rows)
         cells = [row.network, row.start, row.seeds]
         for score in scores:
             cells.append(row.score(score).text() if row.wanted else 'n/a')
-            if compared and (reference is None or row is reference or not row.results):
-                cells.append(NONE)
-            elif compared:
-                difference = paired_difference(row, reference, score)
-                cells.append(difference.signed_text())
+            for name in references:
+                reference = _compared_with(row, rows, name)
+                if reference is None or not row.results:
+                    cells.append(NONE)
+                else:
+                    cells.append(paired_difference(row, reference, score).signed_text())
         cells += [_share(row, f'density_{when}') for when in ('before', 'after')]
         lines.append(cells)
     return table(lines)
@@ -131,7 +141,8 @@ def _notes(runs: Sequence[TransferRun]) -> list[str]:
         '± is the sample standard deviation over the seeds; differences are taken seed by seed. '
         'The interval of a difference is that of its mean, by Student’s t.',
         'Filters: share of small filters with a weight that is not zero, at the start and in the '
-        'final file. Used: without what is pruned.',
+        'final file; of a backbone without such filters, the share of its weights. Used: without '
+        'what is pruned.',
     ]
     if results:
         lines.append(
@@ -169,13 +180,14 @@ def _conditions(runs: Sequence[TransferRun]) -> list[str]:
 def _summary(rows: Sequence[Row]) -> list[dict[str, Any]]:
     summaries = []
     for row in rows:
-        reference = _reference(row, rows)
         scores = {}
         for score in row.scores:
             scores[score] = row.score(score).numbers()
-            if reference is not None and row is not reference:
-                difference = paired_difference(row, reference, score)
-                scores[score][f'minus_{REFERENCE}'] = difference.numbers()
+            for name in (REFERENCE, _UNTAUGHT):
+                reference = _compared_with(row, rows, name)
+                if reference is not None:
+                    difference = paired_difference(row, reference, score)
+                    scores[score][f'minus_{name}'] = difference.numbers()
         summaries.append(
             {
                 'network': row.network,
@@ -189,13 +201,29 @@ def _summary(rows: Sequence[Row]) -> list[dict[str, Any]]:
     return summaries
 
 
-def _reference(row: Row, rows: Sequence[Row]) -> Row | None:
-    return next((r for r in rows if r.network == row.network and r.start == REFERENCE), None)
+def _compared_with(row: Row, rows: Sequence[Row], start: str) -> Row | None:
+    """The row of the same network and another start that a row is compared with, if it is."""
+    if row.start == start or (start == _UNTAUGHT and row.start != TAUGHT):
+        return None
+    return next((r for r in rows if r.network == row.network and r.start == start), None)
+
+
+def _taught_or_not(rows: Sequence[Row], score: str) -> list[Comparison]:
+    """What distillation adds to a sparse start, of one network."""
+    return [
+        Comparison(
+            f'{row.network}, {row.start} beside {_UNTAUGHT}, {score}',
+            _UNTAUGHT,
+            paired_difference(row, reference, score),
+        )
+        for row in rows
+        if row.wanted and (reference := _compared_with(row, rows, _UNTAUGHT)) is not None
+    ]
 
 
 def _share(row: Row, when: str) -> str:
     if row.results and not row.mean(when, 'filters'):
-        return 'no such filters'
+        return f'{row.mean(when, "weights_not_zero"):.2%} of weights'
     value = row.mean(when, 'not_zero')
     return NONE if value is None else f'{value:.2%}'
 

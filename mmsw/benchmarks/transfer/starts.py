@@ -9,6 +9,7 @@ from mmengine.config import Config
 from torch import nn
 
 import mmsw
+from mmsw.analysis.sparsity import read_any_network
 from mmsw.apis.backbone import build_backbone
 from mmsw.apis.config import check_pretrained
 from mmsw.checkpoint import load_checkpoint_file, load_pretrained
@@ -26,6 +27,7 @@ from ..digests import (
     source_digest,
 )
 from .networks import Network
+from .one_shot import prune_start, pruning_files
 from .plan import AS_CONFIGURED, CHECKPOINTS, LONGER, RANDOM, TransferSettings
 
 _SEED = 0  # of the pretraining; all runs share it
@@ -53,16 +55,14 @@ def find_starts(
     found: dict[tuple[str, str], tuple[Path, str]] = {}
     for kind in kinds:
         for network in networks:
-            path = settings.pretrained.get((kind, network.name))
-            if path is None and network.is_shiftwise:
-                path = settings.pretrained.get((kind, ''))
+            path = _given(network, kind, settings)
             if path is not None:
                 _check_given(network, kind, path)
                 found[network.name, kind] = (path, file_digest(path))
-            elif network.is_shiftwise and network.is_demo:
-                identity = pretraining_digest(network, kind, settings)
-                path = settings.out / 'starts' / f'{kind}-{identity}.pth'
-                found[network.name, kind] = (path, identity)
+            elif kind == 'sparse' and not network.is_shiftwise and _has_dense(network, settings):
+                found[network.name, kind] = pruned_start(network, settings)
+            elif network.is_demo:
+                found[network.name, kind] = _own_start(network, kind, settings)
             elif network.is_shiftwise:
                 raise UsageError(
                     f'{network.name} is no config of the demo scenes, so the start {kind!r} needs '
@@ -78,8 +78,9 @@ def find_starts(
             continue
         raise UsageError(
             f'none of --starts {",".join(settings.starts)} makes sense for {network.name}: its '
-            'backbone has no shift-wise layer that could be sparse, and no checkpoint is named '
-            f'with --pretrained-dense {network.name}=PATH; add scratch or config to --starts'
+            'backbone has no shift-wise layer, and no checkpoint is named with '
+            f'--pretrained-dense {network.name}=PATH or --pretrained-sparse {network.name}=PATH; '
+            'add scratch or config to --starts'
         )
     return found
 
@@ -146,22 +147,73 @@ def make_starts(
         progress: Called with a line of text now and then.
     """
     for (name, kind), (path, _) in starts.items():
+        network = next(network for network in networks if network.name == name)
         if path.is_file():
             continue
-        network = next(network for network in networks if network.name == name)
-        progress(f'pretraining the {kind} start on the demo scenes: {path}')
-        write_whole(
-            path,
-            lambda temporary, network=network, kind=kind: make_demo_checkpoint(
-                network.data.parent,
-                temporary,
-                network.cfg,
-                settings.sparsity if kind == 'sparse' else 0.0,
-                _SEED,
-                settings.pretrain_epochs,
-                progress=lambda line: progress(f'  {line}'),
-            ),
-        )
+        if kind == 'sparse' and not network.is_shiftwise:
+            dense = _given(network, 'dense', settings) or _own_start(network, 'dense', settings)[0]
+            if not dense.is_file():
+                _pretrain(network, 'dense', settings, dense, progress)
+            progress(f'pruning {settings.sparsity:.0%} of the weights of {dense}: {path}')
+            prune_start(network, dense, path, settings.sparsity)
+        else:
+            _pretrain(network, kind, settings, path, progress)
+
+
+def _pretrain(
+    network: Network,
+    kind: str,
+    settings: TransferSettings,
+    path: Path,
+    progress: Callable[[str], None],
+) -> None:
+    progress(f'pretraining the {kind} start on the demo scenes: {path}')
+    write_whole(
+        path,
+        lambda temporary: make_demo_checkpoint(
+            network.data.parent,
+            temporary,
+            network.cfg,
+            settings.sparsity if kind == 'sparse' else 0.0,
+            _SEED,
+            settings.pretrain_epochs,
+            progress=lambda line: progress(f'  {line}'),
+        ),
+    )
+
+
+def _given(network: Network, kind: str, settings: TransferSettings) -> Path | None:
+    """The file that somebody named for a start; one without a network's name is shift-wise."""
+    path = settings.pretrained.get((kind, network.name))
+    if path is None and network.is_shiftwise:
+        path = settings.pretrained.get((kind, ''))
+    return path
+
+
+def _own_start(network: Network, kind: str, settings: TransferSettings) -> tuple[Path, str]:
+    """Where the pretraining on the demo scenes puts a start, and what identifies it."""
+    identity = pretraining_digest(network, kind, settings)
+    return settings.out / 'starts' / f'{kind}-{identity}.pth', identity
+
+
+def _has_dense(network: Network, settings: TransferSettings) -> bool:
+    """Whether there is a dense start that can be pruned."""
+    return network.is_demo or _given(network, 'dense', settings) is not None
+
+
+def pruned_start(network: Network, settings: TransferSettings) -> tuple[Path, str]:
+    """Where the start lies that is pruned from the dense one, and what identifies it.
+
+    Args:
+        network: One without shift-wise layers.
+        settings: What was asked for.
+    """
+    dense = _given(network, 'dense', settings)
+    origin = _own_start(network, 'dense', settings)[1] if dense is None else file_digest(dense)
+    identity = digest(
+        dict(dense=origin, sparsity=settings.sparsity, source=source_digest(pruning_files()))
+    )
+    return settings.out / 'starts' / f'sparse-{identity}.pth', identity
 
 
 def pretraining_digest(network: Network, kind: str, settings: TransferSettings) -> str:
@@ -208,16 +260,12 @@ def _check_names(networks: list[Network], settings: TransferSettings) -> None:
 
 
 def _check_given(network: Network, kind: str, path: Path) -> None:
+    contents = load_checkpoint_file(path)
     if not network.is_shiftwise:
-        if kind == 'sparse':
-            raise UsageError(
-                f'--pretrained-sparse {path} is named for {network.name}, whose backbone has no '
-                'shift-wise layer that could be sparse'
-            )
-        load_checkpoint_file(path)
+        if kind == 'sparse' and not read_any_network(contents, str(path)).total.sparse:
+            raise UsageError(f'{path} was named with --pretrained-sparse, but has no zeros')
         return
     backbone = build_backbone(network.cfg)
-    load_checkpoint_file(path)
     load_pretrained(backbone, path)
     _check_kind(backbone, kind, path)
 

@@ -16,14 +16,18 @@ from mmsw.errors import UsageError
 
 from ..configs import make_missing_data
 from ..execution import Way
-from ..runs import Failure
+from ..page import checked_page
+from ..runs import Failure, result_of
 from ..study import Study, check_least, check_names, check_share
 from .networks import Network, read_networks
+from .page import update_page
 from .plan import (
     AS_CONFIGURED,
     COMPARED,
     LONGER,
     STARTS,
+    TAUGHT,
+    TEACHER,
     TransferRun,
     TransferSettings,
     enable_options,
@@ -78,6 +82,8 @@ class TransferStudy(Study[TransferRun]):
             enable_options(copy.deepcopy(network.cfg), settings)
 
     def check(self) -> None:
+        if self.settings.page is not None:
+            checked_page(self.settings.page)
         find_starts(self.networks, self.settings)
         check_pretraining_lengths(self.networks, self.settings)
         for network in self.networks:
@@ -116,7 +122,11 @@ class TransferStudy(Study[TransferRun]):
         return f'{known} and {unknown} runs of a length that the data decide' if unknown else known
 
     def report(self, runs: Sequence[TransferRun], failures: Sequence[Failure]) -> str:
-        return write_report(self.networks, runs, self.settings, failures)
+        text = write_report(self.networks, runs, self.settings, failures)
+        if self.settings.page is not None and all(result_of(run) for run in runs):
+            rows = make_rows(self.networks, runs, self.settings.starts)
+            update_page(rows, self.settings, self.settings.page)
+        return text
 
     def draw(self, runs: Sequence[TransferRun], path: Path) -> None:
         draw(make_rows(self.networks, runs, self.settings.starts), path)
@@ -153,6 +163,11 @@ def _default_budget(networks: Sequence[Network]) -> int:
 
 def _check(settings: TransferSettings) -> None:
     check_names('starts', settings.starts or (AS_CONFIGURED,), STARTS)
+    if TAUGHT in settings.starts and TEACHER not in settings.starts:
+        raise UsageError(
+            f'the start {TAUGHT} learns from the runs of the start {TEACHER}: add {TEACHER} to '
+            '--starts'
+        )
     check_least(
         {
             'seeds': settings.seeds,

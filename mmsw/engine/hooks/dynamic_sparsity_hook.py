@@ -22,8 +22,14 @@ from ..agreement import masks_of_main_process
 from ..growth_gradients import GrowthGradients
 from ..loaded_zeros import keep_loaded_zeros, settle_masks
 from ..model_wrapper import unwrapped
-from ..runner_parts import averaged_models, is_training, optim_wrappers, optimizers
-from ..saliency import batch_gradients
+from ..runner_parts import (
+    averaged_models,
+    has_stepped,
+    is_training,
+    optim_wrappers,
+    optimizers,
+)
+from ..saliency import gradients_of_all
 
 
 @register(HOOKS)
@@ -145,16 +151,20 @@ class DynamicSparsityHook(Hook):
         """Set the first masks; returns what was done, and what the log warns of."""
         dynamic, gradients = self.dynamic, None
         if self._settings.start == 'snip':
-            arguments = runner, self._gradients.recorder, self.snip_batches, dynamic.settings.seed
-            gradients = batch_gradients(*arguments)
-            if not all(bool(gradient.any()) for gradient in gradients.values()):
-                gradients = batch_gradients(*arguments, random_depth=False)  # it skipped layers
+            gradients = gradients_of_all(
+                unwrapped(runner.model),
+                runner.train_dataloader,
+                self._gradients.recorder,
+                self.snip_batches,
+                dynamic.settings.seed,
+                runner.rank,
+            )
         new, least = dynamic.start_masks(gradients)
         dynamic.apply(masks_of_main_process(new), optimizers(runner), averaged_models(runner))
         warnings = []
         if least:
             warnings.append(
-                f'{len(least)} layers keep a single {self._settings.granularity} per path, which '
+                f'{len(least)} layers keep a single {dynamic.granularity.unit} per path, which '
                 f'is the least a layer keeps: {listed(least)}. Consider a lower sparsity, or '
                 "start='uniform'"
             )
@@ -163,10 +173,11 @@ class DynamicSparsityHook(Hook):
                 f'{len(dynamic.frozen)} weights are frozen and keep the masks they have: '
                 f'{listed(dynamic.frozen)}'
             )
-        if self._settings.granularity == 'filter' and (partial := dynamic.num_partial()):
+        if dynamic.granularity.unit != 'weight' and (partial := dynamic.num_partial()):
             warnings.append(
-                f'{partial} filters are pruned in part. They count as kept, and stay so until they '
-                "are dropped; granularity='weight' conserves the number of weights"
+                f'{partial} {dynamic.granularity.unit}s are pruned in part. They count as kept, '
+                "and stay so until they are dropped; granularity='weight' conserves the number of "
+                'weights'
             )
         return f'start={self._settings.start!r}', warnings
 
@@ -220,7 +231,7 @@ class DynamicSparsityHook(Hook):
             return
         self._gradients.end(self._pending)
         # After the last iteration there is nothing left to train what is grown.
-        if not (self._pending and _has_stepped(runner) and runner.iter + 1 < self._end):
+        if not (self._pending and has_stepped(runner) and runner.iter + 1 < self._end):
             return
         gradients = self._gradients.for_growth()
         is_finite = gradients is None or _finite(gradients)
@@ -244,7 +255,7 @@ class DynamicSparsityHook(Hook):
         new = masks_of_main_process(new)
         if dynamic.num_kept(new) != self._kept:
             raise RuntimeError(
-                f'an update would keep {dynamic.num_kept(new)} {self._settings.granularity}s '
+                f'an update would keep {dynamic.num_kept(new)} {dynamic.granularity.unit}s '
                 f'instead of {self._kept}; masks were changed behind the hook'
             )
         before = dynamic.num_weights()
@@ -262,7 +273,7 @@ class DynamicSparsityHook(Hook):
 
     def _density(self) -> str:
         kept, total = self._kept, self.dynamic.num_units()
-        return f'{kept}/{total} {self._settings.granularity}s kept ({kept / total:.2%})'
+        return f'{kept}/{total} {self.dynamic.granularity.unit}s kept ({kept / total:.2%})'
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Save what a resumed run needs beside the masks, which are in the model."""
@@ -271,11 +282,6 @@ class DynamicSparsityHook(Hook):
             pending=self._pending,
             momentum={name: mean.cpu() for name, mean in self._gradients.means.items()},
         ).as_dict()
-
-
-def _has_stepped(runner: Runner) -> bool:
-    """Whether the iteration that just ended was one in which the optimizer takes its step."""
-    return all(wrapper.should_update() for wrapper in optim_wrappers(runner))
 
 
 def _loss_scale(runner: Runner) -> float:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
-from torch import Tensor
 
 from mmsw import sparsity
 from mmsw.checkpoint import add_record
@@ -17,8 +14,7 @@ from mmsw.registration import register
 
 from ..loaded_zeros import keep_loaded_zeros, settle_masks
 from ..model_wrapper import unwrapped
-
-_STATE_DICTS = ('state_dict', 'ema_state_dict')
+from ..zeros_guard import ZerosGuard
 
 
 @register(HOOKS)
@@ -47,7 +43,7 @@ class SparsityReportHook(Hook):
     def __init__(self, require_sparse: bool = False, fixed_masks: bool | None = None) -> None:
         self.require_sparse = require_sparse
         self.fixed_masks = fixed_masks
-        self._masks: dict[str, Tensor] = {}
+        self._guard = ZerosGuard()
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Keep the zeros that a checkpoint brings."""
@@ -64,7 +60,8 @@ class SparsityReportHook(Hook):
         refuse_folded_layers(net)
         settle_masks(runner)
         report = sparsity.report(net)
-        if not report.total.is_sparse:
+        prunes_later = any(getattr(hook, 'prunes_later', False) for hook in runner.hooks)
+        if not report.total.is_sparse and not prunes_later:
             problem = (
                 'the network is dense: nothing is pruned'
                 if report.total.total
@@ -79,34 +76,21 @@ class SparsityReportHook(Hook):
             runner.logger.warning(f'Sparsity: {problem}; it trains dense.')
             return
         runner.logger.info(f'Sparsity at the start:\n{report}')
-        self._masks = sparsity.masks(net)
-        self._check(net.state_dict(), 'at the start of training')
+        self._guard.remember(net)
+        self._guard.check(net.state_dict(), 'at the start of training')
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Check every set of weights that is about to be written, and add the file's record."""
         net = unwrapped(runner.model)
         add_record(checkpoint, net)
-        if not self._masks:
+        if not self._guard.masks:
             return
         if not self._fixed(runner):
-            self._masks = sparsity.masks(net)
-        for name in _STATE_DICTS:
-            if name in checkpoint:
-                self._check(checkpoint[name], f'in {name} at iteration {runner.iter}')
+            self._guard.remember(net)
+        self._guard.check_checkpoint(checkpoint, runner.iter)
         runner.logger.info(f'Sparsity of the checkpoint, verified:\n{sparsity.report(net)}')
 
     def _fixed(self, runner: Runner) -> bool:
         if self.fixed_masks is None:
             return not any(getattr(hook, 'changes_masks', False) for hook in runner.hooks)
         return self.fixed_masks
-
-    def _check(self, state: Mapping[str, Tensor], where: str) -> None:
-        lost = sparsity.lost_zeros(state, self._masks)
-        if lost:
-            examples = ', '.join(f'{name} ({count})' for name, count in list(lost.items())[:3])
-            raise SparsityLostError(
-                f'{sum(lost.values())} pruned weights in {len(lost)} layers are not zero {where}: '
-                f'{examples}. Nothing was written. Something changed weights or masks behind the '
-                'layers; set masks with mmsw.sparsity.set_masks only, and give it the optimizers: '
-                'they remember the past of what is pruned'
-            )

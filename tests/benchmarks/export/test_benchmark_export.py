@@ -13,10 +13,11 @@ from timing_helpers import make_small, result_in
 
 from mmsw.apis import build_test_runner, init_model, load_exported
 from mmsw.benchmarks.export import benchmark as export_benchmark
-from mmsw.benchmarks.export.page import BEGIN, END, page_text, update_page
+from mmsw.benchmarks.export.page import page_text
 from mmsw.benchmarks.export.report import markdown, table_of, tables
 from mmsw.benchmarks.export.rows import add_times
 from mmsw.benchmarks.export.settings import DEMO
+from mmsw.benchmarks.page import BEGIN, END
 from mmsw.errors import UsageError
 
 TOOL = ROOT / 'tools/benchmark_export.py'
@@ -175,15 +176,6 @@ def test_bad_arguments(
         '': 'upernet_sw_mini_scenes.py does not exist; make demo and make demo-detection make it',
     }.items():
         assert_one_line_and_nothing_left(TOOL, arguments.split(), message, capsys)
-
-
-def test_a_page_without_a_place(tmp_path: Path) -> None:
-    page = tmp_path / 'page.md'
-    with pytest.raises(UsageError, match=r'page\.md does not exist'):
-        update_page({}, page)
-    page.write_text(f'{END}\n{BEGIN}\n', encoding='utf-8')
-    with pytest.raises(UsageError, match=r'page\.md has no lines'):
-        update_page({}, page)
 
 
 def test_the_page_of_the_documentation_has_the_figures_beside_it() -> None:

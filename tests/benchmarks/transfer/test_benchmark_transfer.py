@@ -85,6 +85,8 @@ def read_until(process: subprocess.Popen, text: bytes) -> None:
         (['--pretrain-iters', '0'], 'pretrain iters must be at least 1'),
         (['--config', SMALL, '--starts', 'scratch-long'], 'say how many .* --pretrain-iters N'),
         (['--pretrained-dense', 'r50=a.pth'], 'names no network of this benchmark'),
+        (['--starts', 'sparse,sparse-distilled'], 'learns from the runs of the start dense'),
+        (['--page', 'none.md'], r'page none\.md does not exist'),
     ],
 )
 def test_bad_arguments_are_one_line_and_leave_nothing(

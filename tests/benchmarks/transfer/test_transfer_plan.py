@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,12 @@ from study_helpers import ROOT
 from transfer_helpers import COCO_RECIPE, RECIPE, RESNET, settings_for
 
 from mmsw.apis import UsageError, load_config
+from mmsw.apis.backbone import build_backbone
 from mmsw.apis.schedule import fit_schedule
 from mmsw.benchmarks.digests import source_digest
 from mmsw.benchmarks.runs import check_not_mixed, result_of
 from mmsw.benchmarks.transfer.networks import Network, read_networks
-from mmsw.benchmarks.transfer.plan import plan_runs
+from mmsw.benchmarks.transfer.plan import plan_runs, run_config
 from mmsw.benchmarks.transfer.report import make_rows
 from mmsw.benchmarks.transfer.starts import find_starts, pretraining_digest
 from mmsw.demo import make_demo_data
@@ -152,11 +154,37 @@ def test_named_checkpoint_must_be_what_it_is_named(pretrained, network, tmp_path
     assert find_starts([network], settings)[network.name, 'sparse'][0] == sparse
 
 
-def test_starts_that_make_no_sense_for_another_backbone(network, data, tmp_path):
+def test_starts_of_another_backbone(network, data, tmp_path):
     path = tmp_path / 'resnet.py'
     path.write_text(RESNET)
     resnet = read_networks([('seg', path)], {'seg': data}, {})[0]
     assert not resnet.is_shiftwise
+    settings = settings_for(tmp_path, ['scratch', 'sparse', 'sparse-unmasked'])
+    found = find_starts([network, resnet], settings)
+    dense = find_starts([resnet], settings_for(tmp_path, ['dense']))
+    assert found['resnet', 'sparse'] != found['mini', 'sparse']
+    assert found['resnet', 'sparse'] != dense['resnet', 'dense']
+    sparser = settings_for(tmp_path, ['sparse'], sparsity=0.8)
+    assert find_starts([resnet], sparser)['resnet', 'sparse'] != found['resnet', 'sparse']
+    planned = plan_runs([network, resnet], settings, found)
+    assert [run.name for run in planned if run.network is resnet] == [
+        'seg-resnet-scratch-seed0',
+        'seg-resnet-sparse-seed0',
+        'seg-resnet-sparse-unmasked-seed0',
+    ]
+    kept = {
+        run.start: 'KeepSparsityHook' in [hook['type'] for hook in hooks if 'type' in hook]
+        for run in planned
+        if run.network is resnet
+        for hooks in [run_config(run, settings).custom_hooks]
+    }
+    assert kept == {'scratch': False, 'sparse': True, 'sparse-unmasked': False}
+
+
+def test_starts_that_make_no_sense_for_another_backbone(network, data, tmp_path):
+    path = tmp_path / 'resnet.py'
+    path.write_text(RESNET)
+    resnet = replace(read_networks([('seg', path)], {'seg': data}, {})[0], is_demo=False)
     with pytest.raises(UsageError, match='none of --starts dense,sparse makes sense for resnet'):
         find_starts([network, resnet], settings_for(tmp_path, ['dense', 'sparse']))
     settings = settings_for(tmp_path, ['scratch', 'sparse'])
@@ -168,3 +196,10 @@ def test_starts_that_make_no_sense_for_another_backbone(network, data, tmp_path)
     ]
     rows = make_rows([network, resnet], planned, settings.starts)
     assert [row.wanted for row in rows] == [1, 1, 1, 0]
+    dense = tmp_path / 'dense.pth'
+    torch.save(build_backbone(resnet.cfg).state_dict(), dense)
+    named = settings_for(tmp_path, ['sparse'], pretrained={('dense', 'resnet'): dense})
+    assert find_starts([resnet], named)['resnet', 'sparse'][0].parent == tmp_path / 'starts'
+    named = settings_for(tmp_path, ['sparse'], pretrained={('sparse', 'resnet'): dense})
+    with pytest.raises(UsageError, match=r'dense\.pth was named .* but has no zeros'):
+        find_starts([resnet], named)

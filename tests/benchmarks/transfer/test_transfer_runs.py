@@ -12,7 +12,7 @@ import pytest
 import torch
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
-from transfer_helpers import DETECTOR, settings_for
+from transfer_helpers import DETECTOR, RESNET, settings_for
 
 from mmsw.apis import build_runner
 from mmsw.benchmarks import memory
@@ -21,7 +21,7 @@ from mmsw.benchmarks.runs import result_of
 from mmsw.benchmarks.transfer.networks import read_networks
 from mmsw.benchmarks.transfer.plan import plan_runs, run_config
 from mmsw.benchmarks.transfer.report import same_conditions, write_report
-from mmsw.benchmarks.transfer.starts import find_starts
+from mmsw.benchmarks.transfer.starts import find_starts, make_starts
 from mmsw.checkpoint import load_checkpoint_file
 from mmsw.demo.pretraining import pretraining_iterations
 from mmsw.figure import METHODS
@@ -186,6 +186,44 @@ def test_detection(data, tmp_path):
     assert all(0 <= score <= 100 for score in result['scores'].values())
     assert result['macs'] >= result['backbone']['macs'] > 0
     assert result['density_after']['not_zero'] == 1.0
+
+
+def test_a_resnet_that_is_pruned_at_once_stays_sparse_and_grows_back_without_masks(data, tmp_path):
+    path = tmp_path / 'resnet.py'
+    path.write_text(RESNET)
+    network = read_networks([('seg', path)], {'seg': data}, {})[0]
+    settings = settings_for(
+        tmp_path, ['dense', 'sparse', 'sparse-unmasked'], sparsity=0.75, pretrain_epochs=1,
+        budgets={'seg': 2}, evaluations=1,
+    )  # fmt: skip
+    starts, said = find_starts([network], settings), []
+    make_starts([network], settings, starts, said.append)
+    assert [line.split(' ')[0] for line in said if line[0] != ' '] == ['pretraining', 'pruning']
+    state = load_checkpoint_file(starts['resnet', 'sparse'][0])['state_dict']
+    dense = load_checkpoint_file(starts['resnet', 'dense'][0])['state_dict']
+    layers = {k: w for k, w in state.items() if w.ndim > 1 and (w == 0).any()}
+    assert len(layers) > 15
+    assert 'stem.0.weight' not in layers
+    for name, weight in layers.items():
+        kept = weight != 0
+        assert (~kept).double().mean() == pytest.approx(0.75, abs=1 / weight.numel())
+        assert torch.equal(weight[kept], dense[name][kept])
+        assert dense[name][~kept].abs().max() <= weight[kept].abs().min()
+
+    results = {}
+    for run in plan_runs([network], settings, starts):
+        build_runner(run_config(run, settings)).train()
+        results[run.start] = result_of(run)
+    zeros = sum(int((weight == 0).sum()) for weight in layers.values())
+    assert results['sparse']['density_before']['zeros'] == zeros
+    assert results['sparse']['density_after'] == results['sparse']['density_before']
+    assert results['sparse-unmasked']['density_before'] == results['sparse']['density_before']
+    assert results['sparse-unmasked']['density_after']['zeros'] < zeros / 100
+    assert results['dense']['density_before']['weights_not_zero'] == 1.0
+    done = plan_runs([network], settings, starts)
+    text = write_report([network], done, settings, [])
+    share = f'{results["sparse"]["density_after"]["weights_not_zero"]:.2%} of weights'
+    assert text.count(share) == 3
 
 
 def test_memory_of_the_parent_process_does_not_count():

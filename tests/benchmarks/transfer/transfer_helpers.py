@@ -35,7 +35,11 @@ model = dict(
 {_LOADERS}"""
 RESNET = f"""
 _base_ = [{str(ROOT / 'configs/demo/upernet_r18_scenes.py')!r}]
-"""
+model = dict(
+    backbone=dict(base_channels=8, stem_channels=8),
+    decode_head=dict(in_channels=[8, 16, 32, 64], channels=8),
+)
+{_LOADERS}"""
 
 
 call = partial(call_tool, TOOL)

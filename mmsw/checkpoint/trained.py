@@ -12,15 +12,18 @@ from typing import Any
 
 from torch import nn
 
-from mmsw.checkpoint import check_address
-from mmsw.checkpoint.folded import folded_layers, folded_tensors, layers_folded_in
-from mmsw.deploy.export.formats import is_exported
 from mmsw.errors import CheckpointError, MmswError, StateDictError, UsageError
 from mmsw.ops import ShiftPattern
 from mmsw.sparsity import attach_saved_masks
+from mmsw.sparsity.foreign_masks import foreign_masks_aside
 from mmsw.sparsity.layer_masks import normalised_masks
 from mmsw.wording import short
 
+from .addresses import check_address
+from .folded import folded_layers, folded_tensors, layers_folded_in
+
+# How the names of exported files end, which are no checkpoints.
+EXPORTED = ('.onnx', '.xml', '.pt2')
 # Keys of a model that was wrapped for several processes.
 REVISE_KEYS = [(r'^module\.', '')]
 
@@ -41,7 +44,7 @@ def existing_file(
     elif not Path(name).is_file():
         problem = 'is a folder' if Path(name).is_dir() else 'does not exist'
         raise error(f'{what} {name} {problem} (working folder: {Path.cwd()}){_alike(name)}')
-    elif is_exported(name):
+    elif Path(name).suffix.lower() in EXPORTED:
         raise error(
             f'{what} {name} is an exported file: tools/predict.py and mmsw.apis.load_exported take '
             'it alone, without a config'
@@ -97,7 +100,7 @@ def take_form(
     Raises:
         CheckpointError: If a layer is folded already, and the state dict has it in training form;
             or if the state dict has a shift pattern of other sizes than a layer.
-        SparsityError: If something called ``X.mask`` beside ``X.weight`` is no mask of it.
+        SparsityError: If the ``X.mask`` of a layer with masks is no mask of its weight.
     """
     check_form(model, state, filename)
     layers = dict(model.named_modules())
@@ -109,8 +112,9 @@ def take_form(
             layers[name].switch_to_deploy()
         if hasattr(layers.get(name), 'take_earlier_form'):
             layers[name].take_earlier_form(state, f'{name}.')
-    state.update(normalised_masks(state))
-    attach_saved_masks(model, state)
+    with foreign_masks_aside(state, model):
+        state.update(normalised_masks(state))
+        attach_saved_masks(model, state)
 
 
 def check_form(model: nn.Module, state: Mapping[str, Any], filename: str) -> None:

@@ -1,0 +1,1 @@
+"""Learning from a trained network: the teacher, what is compared with it, and by which distance."""
