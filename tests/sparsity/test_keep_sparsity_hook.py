@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from pathlib import Path
 
 import pytest
 import torch
@@ -11,7 +10,17 @@ import toy
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmengine.runner._flexible_runner import FlexibleRunner
-from plain_model import KEEP, PRUNED, PlainModel, assert_kept, kept, pruned_state, saved
+from plain_model import (
+    KEEP,
+    PRUNED,
+    PlainModel,
+    assert_kept,
+    by_hand,
+    kept,
+    pruned_state,
+    saved,
+    train,
+)
 from torch import Tensor, nn
 from toy import build_runner, train_with_log
 from two_processes import run_in_two_processes
@@ -32,22 +41,6 @@ def either_runner(request, monkeypatch) -> type[Runner]:
     """Both runners, one after the other."""
     monkeypatch.setattr(toy, 'Runner', request.param)
     return request.param
-
-
-def by_hand() -> PlainModel:
-    """A model that was initialised, and pruned by hand."""
-    model = PlainModel()
-    model.init_weights()
-    model.load_state_dict(pruned_state())
-    return model
-
-
-def train(folder: Path, *hooks: dict | Hook, model: nn.Module | None = None, **settings) -> Runner:
-    settings = {'max_iters': 2, **settings}
-    model = PlainModel() if model is None else model
-    runner = build_runner(folder, None, hooks=list(hooks) or [KEEP], model=model, **settings)
-    runner.train()
-    return runner
 
 
 def with_masks(state: dict[str, Tensor], as_number: bool = False) -> dict[str, Tensor]:
@@ -235,54 +228,6 @@ def test_weights_in_pieces_are_refused() -> None:
     with pytest.raises(UsageError, match=r'KeepSparsityHook cannot work under FullySh.* MMDistr'):
         refuse_sharded(net, 'KeepSparsityHook')
     refuse_sharded(net[0][0], 'KeepSparsityHook')
-
-
-class Mixing(torch.optim.SGD):
-    """Moves every weight by the mean gradient of its layer, as no optimizer by weights does."""
-
-    @torch.no_grad()
-    def step(self, closure=None) -> None:
-        for group in self.param_groups:
-            for parameter in group['params']:
-                parameter -= group['lr'] * (parameter.grad + parameter.grad.mean() + 0.1)
-
-
-class SignMomentum(torch.optim.SGD):
-    """Steps of one size along the sign of a running mean, with decoupled decay: Lion's kind."""
-
-    @torch.no_grad()
-    def step(self, closure=None) -> None:
-        for group in self.param_groups:
-            for parameter in group['params']:
-                state = self.state[parameter]
-                mean = state.setdefault('mean', torch.zeros_like(parameter))
-                parameter.mul_(1 - group['lr'] * 0.1)
-                parameter -= group['lr'] * (0.9 * mean + 0.1 * parameter.grad).sign()
-                mean.lerp_(parameter.grad, 0.01)
-
-
-@pytest.mark.parametrize('optimizer', ['Mixing', 'SignMomentum', 'Adamax', 'RMSprop', 'NAdam'])
-def test_optimizers(tmp_path, optimizer, monkeypatch) -> None:
-    kind = globals().get(optimizer) or getattr(torch.optim, optimizer)
-    model = by_hand()
-    wrapper = dict(type='OptimWrapper', optimizer=dict(type=kind, lr=1e-2))
-    train(tmp_path, KEEP, EMA, model=model, optim_wrapper=wrapper)
-    assert_kept(tmp_path / 'iter_2.pth', ema=True)
-
-
-def test_sign_updates_forget_the_past_of_what_is_pruned(tmp_path) -> None:
-    wrapper = dict(type='OptimWrapper', optimizer=dict(type=SignMomentum, lr=1e-2))
-    train(tmp_path, EMA, optim_wrapper=wrapper)
-    checkpoint = load_checkpoint_file(tmp_path / 'iter_2.pth')
-    for name in PRUNED:
-        weight = checkpoint['state_dict'][f'{name}.weight']
-        weight.masked_fill_(~kept(name, weight), 0.0)
-    torch.save(checkpoint, tmp_path / 'iter_2.pth')
-    runner = train(tmp_path, max_iters=4, resume=True, optim_wrapper=wrapper)
-    assert_kept(tmp_path / 'iter_4.pth')
-    state = runner.optim_wrapper.optimizer.state
-    for name, layer in masked_layers(runner.model):
-        assert torch.count_nonzero(state[layer.weight]['mean'][~layer.mask]) == 0, name
 
 
 class Thaw(Hook):
