@@ -54,7 +54,7 @@ def test_zeros_that_are_made(net: nn.Sequential) -> None:
 def test_biases_that_answer(net: nn.Sequential) -> None:
     weights = [layer.weight.detach().clone() for layer in net]
     liven(net)
-    assert all(0.05 <= float(layer.bias.min()) <= float(layer.bias.max()) <= 0.2 for layer in net)
+    assert all(0.05 <= layer.bias.min() <= layer.bias.max() <= 0.2 for layer in net)
     assert all(torch.equal(layer.weight, was) for layer, was in zip(net, weights, strict=True))
 
 
