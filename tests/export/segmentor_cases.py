@@ -32,6 +32,7 @@ HEADS = {
     'uper': dict(type='UPerHead', pool_scales=(1, 2, 3, 6), in_index=[0, 1, 2, 3]),
     'psp': dict(type='PSPHead', pool_scales=(1, 2, 3, 6), in_index=3),
     'fcn': dict(type='FCNHead', in_index=[1, 3], input_transform='resize_concat', num_convs=1),
+    'fpn': dict(type='FPNHead', in_index=[0, 1, 2, 3], feature_strides=[4, 8, 16, 32]),
     'segformer': dict(type='SegformerHead', in_index=[0, 1, 2, 3]),
 }
 

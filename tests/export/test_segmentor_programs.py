@@ -76,6 +76,11 @@ def test_other_heads(files, head: str, format: str) -> None:
     check(files(format, 'resnet', head), segmentor('resnet', head))
 
 
+def test_maps_that_are_enlarged_by_a_factor(files) -> None:
+    """By mmseg's ``Upsample``, which makes numbers of open sizes."""
+    check(files('torch', 'resnet', 'fpn'), segmentor('resnet', 'fpn'))
+
+
 @pytest.mark.slow
 def test_corners_that_are_aligned_and_one_channel(files) -> None:
     model = segmentor('resnet', 'uper', True, 1)

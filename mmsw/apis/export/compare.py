@@ -152,18 +152,21 @@ def changed_mask_pixels(
     expected: Mapping[str, Tensor],
     found_masks: Tensor | None,
     expected_masks: Tensor | None,
+    least_score: float,
 ) -> Changes:
     """Pixels that are in one mask alone, of the objects that are on both sides.
 
     Args:
-        found: ``boxes`` and ``labels``.
+        found: ``boxes``, ``scores`` and ``labels``.
         expected: Likewise.
         found_masks: ``[n, H, W]``, bool; ``None`` where there are none.
         expected_masks: Likewise.
+        least_score: Of ``expected``; masks of objects below it are not looked at.
     """
     if found_masks is None or expected_masks is None:
         return Changes()
-    pairs = partners(found, expected)
+    scores = expected['scores']
+    pairs = [pair for pair in partners(found, expected) if scores[pair[0]] >= least_score]
     mine, theirs = ([pair[side] for pair in pairs] for side in (0, 1))
     one, other = expected_masks[mine], found_masks[theirs]
     return Changes(int((one | other).sum()), int((one ^ other).sum()))

@@ -155,7 +155,9 @@ def _compare_results(
         errors, changes = object_errors(*objects, limits.least_score)
         _add(found.result_errors, errors)
         found.mask_pixels += changed_mask_pixels(
-            *objects, *(sample.pred_instances.get('masks') for sample in (given, expected))
+            *objects,
+            *(sample.pred_instances.get('masks') for sample in (given, expected)),
+            limits.least_score,
         )
     else:
         logits, settings = expected.seg_logits.data, exported.metadata.settings

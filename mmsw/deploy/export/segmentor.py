@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from mmseg.models import EncoderDecoder
-from mmseg.models.utils.wrappers import resize
+from mmseg.models.utils.wrappers import Upsample, resize
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -52,7 +53,7 @@ class SegmentorProgram(Program):
     def __init__(self, model: EncoderDecoder) -> None:
         super().__init__()
         self.settings = _settings(model)
-        self.model = sharing_copy(model, without=_FOR_TRAINING)
+        self.model = _with_open_enlarging(sharing_copy(model, without=_FOR_TRAINING))
         self.smallest = _smallest(self.model, image_channels(model))
         self.eval()
 
@@ -105,6 +106,33 @@ def _smallest(model: EncoderDecoder, channels: int) -> int:
         return all(map_.shape[2] > 1 for map_ in maps)
 
     return 1 + bisect_left(range(1, _LARGEST_STEP), True, key=has_two_rows)
+
+
+class _Enlarging(nn.Module):
+    """What mmseg's ``Upsample`` does with a whole factor, by arithmetic that keeps sizes open.
+
+    It would make a number of each side: ``int(side * 2.0)``.
+    """
+
+    def __init__(self, upsample: Upsample) -> None:
+        super().__init__()
+        self.factor = int(upsample.scale_factor)
+        self.mode, self.align_corners = upsample.mode, upsample.align_corners
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Enlarge maps ``[B, C, H, W]``."""
+        size = [side * self.factor for side in x.shape[2:]]
+        return F.interpolate(x, size, None, self.mode, self.align_corners)
+
+
+def _with_open_enlarging(model: nn.Module) -> nn.Module:
+    """The same model, whose sizes stay open where mmseg enlarges maps by a whole factor."""
+    for part in list(model.modules()):
+        for name, child in part.named_children():
+            factor = child.scale_factor if type(child) is Upsample and not child.size else None
+            if isinstance(factor, float) and factor.is_integer():
+                setattr(part, name, _Enlarging(child))
+    return model
 
 
 @contextmanager
