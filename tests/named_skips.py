@@ -37,6 +37,7 @@ NAMES = {
     'compiler': 'a C++ compiler',
     'openmp': 'a C++ compiler that knows OpenMP',
     'instructions': 'an instruction set of the processor',
+    'semi-structured': 'the 2:4 conversion of torch',
     'two-gpus': 'a second GPU',
     'gpu-memory': 'free memory of the GPU',
     'torch-2.6': 'torch from 2.6 on',

@@ -60,6 +60,7 @@ def commands() -> list[Command]:
                 place = next((i for i, w in enumerate(words) if w.startswith('tools/')), None)
                 if place is None:
                     continue
+                words = words[: words.index('>')] if '>' in words else words
                 tool, rest = Path(words[place]).stem, words[place + 1 :]
                 processes = 1
                 if tool.startswith('dist_'):
@@ -75,7 +76,8 @@ COMMANDS = commands()
 RUNS = [
     c
     for c in COMMANDS
-    if c.tool in ('train', 'test') and c.arguments[0] not in ('CONFIG', 'mine.py')
+    if c.tool in ('train', 'test')
+    and c.arguments[0].startswith(('configs/', 'tests/'))  # others are written by their page
 ]
 
 

@@ -129,7 +129,7 @@ class Large(Tiny):
 @pytest.mark.parametrize('format', [*FORMATS, 'int8', 'int8 of OpenVINO'])
 def test_nothing_is_left_where_there_is_no_room(tmp_path: Path, format: str) -> None:
     """The system itself refuses what is larger than 8 KiB."""
-    resource = pytest.importorskip('resource', reason='resource: absent; Unix has it')
+    resource = pytest.importorskip('resource', reason='proc: no module resource, which Unix has')
     kind = {'int8': 'onnx', 'int8 of OpenVINO': 'openvino'}.get(format)
     task = partial(write, Large(), tmp_path / name_of(kind or format), format)
     if kind:

@@ -120,7 +120,7 @@ def test_masked_weights_have_the_pattern_that_torch_compresses(
 ) -> None:
     """Through torch's own conversion to values and indices, which keeps 2 of 4, and back."""
     conversions = pytest.importorskip(
-        'torch.sparse._semi_structured_conversions', reason='torch: has no 2:4 conversion'
+        'torch.sparse._semi_structured_conversions', reason='semi-structured: this torch has none'
     )
     from torch.sparse import SparseSemiStructuredTensorCUTLASS as Kernels
 
