@@ -37,9 +37,8 @@ class LoadWatch:
         self._net = net
         self._names = {module: name for name, module in net.named_modules()}
         self._own = {name for name, module in net.named_modules() if hasattr(module, 'mask')}
-        self._set_before = {
-            name for name, weight in _weights(net) if 0 < _num_zeros(weight) < weight.numel()
-        }
+        shares = {name: _zero_share(weight) for name, weight in _weights(net)}
+        self._set_before = {name: share for name, share in shares.items() if 0 < share < 1}
         self._handles = [
             module._register_load_state_dict_pre_hook(self, with_module=True)
             for module in self._names
@@ -92,9 +91,14 @@ class LoadWatch:
             if name not in self.loaded and name not in self._set_before
         }
 
-    def lost_at_start(self) -> list[str]:
-        """Weights that had zeros before the run and were filled by no file."""
-        return sorted(self._set_before - self.loaded)
+    def lost_at_start(self, min_share: float) -> list[str]:
+        """Weights with zeros enough before the run, which it has initialised anew."""
+        return [
+            name
+            for name, weight in _weights(self._net)
+            if self._set_before.get(name, 0) >= min_share > _zero_share(weight)
+            and name not in self.loaded
+        ]
 
     def _undo_torch_prune(self, state: MutableMapping[str, Any], prefix: str) -> None:
         parts = {prefix + part: state[prefix + part] for part in _PARTS if prefix + part in state}
@@ -127,5 +131,5 @@ def _weights(net: nn.Module) -> Iterator[tuple[str, Tensor]]:
             yield name, parameter.detach()
 
 
-def _num_zeros(weight: Tensor) -> int:
-    return weight.numel() - int(torch.count_nonzero(weight))
+def _zero_share(weight: Tensor) -> float:
+    return 1 - int(torch.count_nonzero(weight)) / weight.numel() if weight.numel() else 0.0

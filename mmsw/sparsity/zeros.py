@@ -57,8 +57,8 @@ class ZerosFound:
         kinds = Counter(pattern.kind for pattern in self.kept.values())
         lines = [
             f'{len(self.kept)} layers keep {self.pruned} of {self.total} weights ({share:.2%}) at '
-            f'zero; by pattern: '
-            + (', '.join(f'{kind} {number}' for kind, number in kinds.most_common()) or 'none')
+            'zero; by pattern: '
+            + (', '.join(f'{kind} in {number}' for kind, number in kinds.most_common()) or 'none')
         ]
         if self.scarce:
             lines.append(

@@ -6,9 +6,12 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from mmengine.hooks import Hook
 from mmengine.model import BaseModel, BaseModule
 from mmengine.registry import MODELS
+from mmengine.runner import Runner
 from torch import Tensor, nn
+from toy import build_runner
 
 from mmsw.checkpoint import load_checkpoint_file
 
@@ -78,6 +81,23 @@ def saved(path: Path, state: dict[str, Tensor], **more: object) -> str:
     state = {key: value for key, value in state.items() if 'correction' not in key}
     torch.save({'meta': {}, 'state_dict': state, **more}, path)
     return str(path)
+
+
+def by_hand() -> PlainModel:
+    """A model that was initialised, and pruned by hand."""
+    model = PlainModel()
+    model.init_weights()
+    model.load_state_dict(pruned_state())
+    return model
+
+
+def train(folder: Path, *hooks: dict | Hook, model: nn.Module | None = None, **settings) -> Runner:
+    """Train for two iterations, with KeepSparsityHook if no hooks are given."""
+    settings = {'max_iters': 2, **settings}
+    model = PlainModel() if model is None else model
+    runner = build_runner(folder, None, hooks=list(hooks) or [KEEP], model=model, **settings)
+    runner.train()
+    return runner
 
 
 def assert_kept(path: Path, names: tuple[str, ...] = tuple(PRUNED), ema: bool = False) -> None:

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import copy
-from pathlib import Path
 
 import pytest
 import torch
 import toy
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
-from plain_model import KEEP, PRUNED, PlainModel, assert_kept, kept, pruned_state, saved
+from mmengine.runner._flexible_runner import FlexibleRunner
+from plain_model import (
+    KEEP,
+    PRUNED,
+    PlainModel,
+    assert_kept,
+    by_hand,
+    kept,
+    pruned_state,
+    saved,
+    train,
+)
 from torch import Tensor, nn
 from toy import build_runner, train_with_log
 from two_processes import run_in_two_processes
@@ -31,22 +41,6 @@ def either_runner(request, monkeypatch) -> type[Runner]:
     """Both runners, one after the other."""
     monkeypatch.setattr(toy, 'Runner', request.param)
     return request.param
-
-
-def by_hand() -> PlainModel:
-    """A model that was initialised, and pruned by hand."""
-    model = PlainModel()
-    model.init_weights()
-    model.load_state_dict(pruned_state())
-    return model
-
-
-def train(folder: Path, *hooks: dict | Hook, model: nn.Module | None = None, **settings) -> Runner:
-    settings = {'max_iters': 2, **settings}
-    model = PlainModel() if model is None else model
-    runner = build_runner(folder, None, hooks=list(hooks) or [KEEP], model=model, **settings)
-    runner.train()
-    return runner
 
 
 def with_masks(state: dict[str, Tensor], as_number: bool = False) -> dict[str, Tensor]:
@@ -164,6 +158,16 @@ def test_zeros_alone_decide_where_they_shall(tmp_path, either_runner) -> None:
     assert torch.count_nonzero(runner.model.head.weight) == 32
 
 
+def test_no_warning_of_zeros_that_the_hook_keeps(tmp_path, either_runner, caplog) -> None:
+    path = saved(tmp_path / 'start.pth', pruned_state())
+    settings = dict(model=PlainModel(), load_from=path)
+    train_with_log(build_runner(tmp_path / 'a', None, hooks=[KEEP], **settings), caplog)
+    assert 'have no mask' not in caplog.text
+    settings['model'] = PlainModel()
+    train_with_log(build_runner(tmp_path / 'b', None, hooks=[EMA], **settings), caplog)
+    assert ('have no mask' in caplog.text) == (either_runner is PortableRunner), 'the control'
+
+
 def test_scope(tmp_path, either_runner) -> None:
     train(tmp_path, dict(**KEEP, scope='^backbone'), model=by_hand())
     assert_kept(tmp_path / 'iter_2.pth', BACKBONE)
@@ -177,8 +181,8 @@ def test_the_log_says_once_what_was_found(tmp_path, either_runner, caplog) -> No
     train_with_log(runner, caplog)
     said = [record.message for record in caplog.records if 'Sparsity: ' in record.message]
     assert [line for text in said for line in text.splitlines()] == [
-        'Sparsity: 3 layers keep 588 of 1176 weights (50.00%) at zero; by pattern: filter 1, '
-        'channel 1, 2:4 1',
+        'Sparsity: 3 layers keep 588 of 1176 weights (50.00%) at zero; by pattern: filter in '
+        '1, channel in 1, 2:4 in 1',
         '1 layers have too few zeros to be meant (1 in all), and are trained: head',
         '1 layers have zeros that their initialisation left, and are trained: correction',
     ]
@@ -193,8 +197,6 @@ def test_nothing_found_is_an_error(tmp_path, either_runner) -> None:
 def test_zeros_that_the_run_initialises_anew(tmp_path, either_runner) -> None:
     model = PlainModel(dict(type='Kaiming', layer='Conv2d'))
     model.load_state_dict(pruned_state())
-    with torch.no_grad():
-        model.fc.weight.fill_(1.0)
     with pytest.raises(SparsityLostError, match=r'backbone\.conv1\.weight, .* Call init_weights\('):
         train(tmp_path, model=model)
 
@@ -226,54 +228,6 @@ def test_weights_in_pieces_are_refused() -> None:
     with pytest.raises(UsageError, match=r'KeepSparsityHook cannot work under FullySh.* MMDistr'):
         refuse_sharded(net, 'KeepSparsityHook')
     refuse_sharded(net[0][0], 'KeepSparsityHook')
-
-
-class Mixing(torch.optim.SGD):
-    """Moves every weight by the mean gradient of its layer, as no optimizer by weights does."""
-
-    @torch.no_grad()
-    def step(self, closure=None) -> None:
-        for group in self.param_groups:
-            for parameter in group['params']:
-                parameter -= group['lr'] * (parameter.grad + parameter.grad.mean() + 0.1)
-
-
-class SignMomentum(torch.optim.SGD):
-    """Steps of one size along the sign of a running mean, with decoupled decay: Lion's kind."""
-
-    @torch.no_grad()
-    def step(self, closure=None) -> None:
-        for group in self.param_groups:
-            for parameter in group['params']:
-                state = self.state[parameter]
-                mean = state.setdefault('mean', torch.zeros_like(parameter))
-                parameter.mul_(1 - group['lr'] * 0.1)
-                parameter -= group['lr'] * (0.9 * mean + 0.1 * parameter.grad).sign()
-                mean.lerp_(parameter.grad, 0.01)
-
-
-@pytest.mark.parametrize('optimizer', ['Mixing', 'SignMomentum', 'Adamax', 'RMSprop', 'NAdam'])
-def test_optimizers(tmp_path, optimizer, monkeypatch) -> None:
-    kind = globals().get(optimizer) or getattr(torch.optim, optimizer)
-    model = by_hand()
-    wrapper = dict(type='OptimWrapper', optimizer=dict(type=kind, lr=1e-2))
-    train(tmp_path, KEEP, EMA, model=model, optim_wrapper=wrapper)
-    assert_kept(tmp_path / 'iter_2.pth', ema=True)
-
-
-def test_sign_updates_forget_the_past_of_what_is_pruned(tmp_path) -> None:
-    wrapper = dict(type='OptimWrapper', optimizer=dict(type=SignMomentum, lr=1e-2))
-    train(tmp_path, EMA, optim_wrapper=wrapper)
-    checkpoint = load_checkpoint_file(tmp_path / 'iter_2.pth')
-    for name in PRUNED:
-        weight = checkpoint['state_dict'][f'{name}.weight']
-        weight.masked_fill_(~kept(name, weight), 0.0)
-    torch.save(checkpoint, tmp_path / 'iter_2.pth')
-    runner = train(tmp_path, max_iters=4, resume=True, optim_wrapper=wrapper)
-    assert_kept(tmp_path / 'iter_4.pth')
-    state = runner.optim_wrapper.optimizer.state
-    for name, layer in masked_layers(runner.model):
-        assert torch.count_nonzero(state[layer.weight]['mean'][~layer.mask]) == 0, name
 
 
 class Thaw(Hook):
@@ -378,6 +332,18 @@ def test_a_test_run_is_left_alone(tmp_path) -> None:
     runner = build_runner(tmp_path, None, hooks=[KEEP], model=PlainModel())
     runner.call_hook('before_run')
     assert not any(m._load_state_dict_pre_hooks for m in runner.model.modules())
+
+
+def test_mmengines_flexible_runner(tmp_path, monkeypatch) -> None:
+    """It loads before it calls the hooks for the first time."""
+
+    def runner(model, cfg, randomness, **settings) -> FlexibleRunner:
+        return FlexibleRunner(model, **settings)
+
+    monkeypatch.setattr(toy, 'Runner', runner)
+    path = saved(tmp_path / 'start.pth', with_masks(pruned_state()))
+    train(tmp_path / 'new', load_from=path)
+    assert_kept(tmp_path / 'new/iter_2.pth')
 
 
 def test_two_processes(tmp_path) -> None:

@@ -77,7 +77,7 @@ def test_what_is_found(net) -> None:
     assert found.pruned == 3 * 27 + 12 + 12
     assert found.total == 6 * 27 + 36 + 36
     assert str(found).splitlines() == [
-        '3 layers keep 105 of 234 weights (44.87%) at zero; by pattern: channel 2, filter 1',
+        '3 layers keep 105 of 234 weights (44.87%) at zero; by pattern: channel in 2, filter in 1',
         '1 layers have too few zeros to be meant (1 in all), and are trained: head',
         '1 layers are dense',
     ]

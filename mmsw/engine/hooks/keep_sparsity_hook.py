@@ -83,22 +83,15 @@ class KeepSparsityHook(Hook):
             UsageError: If the model is cut into pieces for several processes, or another hook of
                 the run chooses masks.
         """
-        if not is_training(runner):
-            return
-        refuse_sharded(runner.model, type(self).__name__)
-        others = [type(h).__name__ for h in runner.hooks if getattr(h, 'changes_masks', False)]
-        if others:
-            raise UsageError(
-                f'{listed(others)} chooses masks and keeps what it prunes at zero by itself: leave '
-                f'{type(self).__name__} out of custom_hooks'
-            )
-        self._start_watch(runner)
+        if is_training(runner):
+            self._start_watch(runner)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Give the layers masks for which the checkpoint brings them."""
+        watch = self._start_watch(runner) if is_training(runner) else None
         keep_loaded_zeros(runner, checkpoint)
-        if is_training(runner):
-            self._start_watch(runner).note(checkpoint.get('state_dict', checkpoint))
+        if watch is not None:
+            watch.note(checkpoint.get('state_dict', checkpoint))
 
     def before_train(self, runner: Runner) -> None:
         """Turn zeros into masks, tell everything that must know, and say what was found.
@@ -106,7 +99,7 @@ class KeepSparsityHook(Hook):
         Raises:
             UsageError: If a layer that would be trained is folded.
             SparsityError: If the scope matches no weight.
-            SparsityLostError: If nothing is pruned.
+            SparsityLostError: If nothing is pruned, or the run has initialised pruned weights anew.
         """
         net, watch = unwrapped(runner.model), self._start_watch(runner)
         watch.close()
@@ -133,8 +126,19 @@ class KeepSparsityHook(Hook):
 
     def _start_watch(self, runner: Runner) -> LoadWatch:
         if self._watch is None:
+            self._refuse_others(runner)
             self._watch = LoadWatch(unwrapped(runner.model))
         return self._watch
+
+    def _refuse_others(self, runner: Runner) -> None:
+        name = type(self).__name__
+        refuse_sharded(runner.model, name)
+        others = [type(h).__name__ for h in runner.hooks if getattr(h, 'changes_masks', False)]
+        if others:
+            raise UsageError(
+                f'{listed(others)} chooses masks and keeps what it prunes at zero by itself: leave '
+                f'{name} out of custom_hooks'
+            )
 
     def _find(self, runner: Runner, net: nn.Module, watch: LoadWatch) -> ZerosFound:
         brought = list(watch.brought())
@@ -151,17 +155,17 @@ class KeepSparsityHook(Hook):
             initial=watch.initial(),
             only_masks=self.source == 'mask' or resumes,
         )
+        if lost := watch.lost_at_start(self.min_share):
+            raise SparsityLostError(
+                f'{listed(lost)} had zeros before the run, which then initialised these weights '
+                'anew. Call init_weights() of the model before you set weights to zero, or give a '
+                'pruned checkpoint (load_from)'
+            )
         if not found.kept:
-            raise SparsityLostError(self._nothing(found, watch))
+            raise SparsityLostError(self._nothing(found))
         return found
 
-    def _nothing(self, found: ZerosFound, watch: LoadWatch) -> str:
-        if lost := watch.lost_at_start():
-            return (
-                f'{type(self).__name__} found nothing to keep: {listed(lost)} had zeros before the '
-                'run, but it initialised the weights anew. Call init_weights() of the model before '
-                'you set weights to zero, or give a pruned checkpoint (load_from)'
-            )
+    def _nothing(self, found: ZerosFound) -> str:
         reasons = [
             f'{len(names)} layers {what} ({listed(list(names))})'
             for names, what in (
