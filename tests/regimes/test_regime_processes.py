@@ -67,4 +67,4 @@ def test_sharded_weights_are_refused(
 @pytest.mark.slow
 def test_a_process_that_fails_is_told_with_its_log(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r'ended with exit code 1; .*processes_1\.log says why'):
-        run_cells([Cell('resnet', 'SGD', 'no such regime')], tmp_path / 'runs', tmp_path)
+        run_cells([Cell('no such network', 'SGD', 'plain')], tmp_path / 'runs', tmp_path)
