@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import subprocess
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -81,3 +82,9 @@ def test_text_files_name_their_encoding() -> None:
     wrong = [place for path in sources for place in calls_without_encoding(path)]
     not_text = ('Image.open', 'os.open', 'Frames.open')  # have no encoding
     assert [place for place in wrong if not place.endswith(not_text)] == []
+
+
+def test_modules_of_tests_have_names_of_their_own() -> None:
+    """pytest cannot collect two of one name."""
+    names = Counter(path.name for path in (ROOT / 'tests').rglob('test_*.py'))
+    assert [name for name, number in names.items() if number > 1] == []

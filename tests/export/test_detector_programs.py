@@ -131,6 +131,7 @@ def test_torch_of_open_sizes_needs_torch_alone(
         assert assert_same(found, models[kind], image) > 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('kind', EXPORTED[:2])
 @torch.no_grad()
 def test_nothing_found(kind: str) -> None:

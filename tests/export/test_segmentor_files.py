@@ -80,6 +80,7 @@ def check_logits(found: Tensor, expected: Tensor, allowed: float = TIGHT) -> Non
     assert torch.equal(found.argmax(1)[clear], expected.argmax(1)[clear])
 
 
+@pytest.mark.slow
 def test_axes_are_open_in_every_format(written) -> None:
     _, _, file = written('v2')
     import onnx
