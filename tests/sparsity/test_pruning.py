@@ -265,6 +265,7 @@ def test_frozen_layers() -> None:
         (dict(by='gradient'), r"by must be one of .*, got 'gradient'"),
         (dict(scope='x', include_all=True), 'include_all is for a pruning without scope'),
         (dict(seed=-1), 'seed must not be negative, got -1'),
+        (dict(seed=2**32), r'seed must be below 2\*\*32, got 4294967296'),
     ],
 )
 def test_settings_that_make_no_sense_are_named(given, message) -> None:
