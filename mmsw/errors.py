@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class MmswError(Exception):
     """Base of the errors whose message says what was wrong, what was expected and what to do."""
@@ -52,3 +55,14 @@ class SparsityLostError(MmswError, RuntimeError):
 
 class SparsityChangedError(MmswError, RuntimeError):
     """A network does not keep the filters that it kept before."""
+
+
+@contextmanager
+def as_usage_errors() -> Iterator[None]:
+    """Inside, or in a function that this decorates, a bare ``ValueError`` is a ``UsageError``."""
+    try:
+        yield
+    except MmswError:
+        raise
+    except ValueError as error:
+        raise UsageError(str(error)) from error

@@ -13,7 +13,13 @@ from collections.abc import Sequence
 import _clone  # before mmsw
 
 with _clone.toolboxes_needed():
-    from mmsw.analysis.sparsity import NetworkSparsity, SparsityAnalysis, first_layer_table
+    from mmsw.analysis.sparsity import (
+        NetworkComparison,
+        NetworkSparsity,
+        SparsityAnalysis,
+        SparsityComparison,
+        first_layer_table,
+    )
     from mmsw.apis.cli import run_reporting_errors
     from mmsw.apis.complexity_report import check_output
     from mmsw.apis.sparsity_analysis import (
@@ -24,6 +30,7 @@ with _clone.toolboxes_needed():
         TEXT,
         analyze_sparsity,
         check_folder,
+        compare_other_layers,
         compare_sparsity,
         other_layers,
         sparsity_text,
@@ -117,7 +124,7 @@ def _text(analysis: SparsityAnalysis | NetworkSparsity, checkpoint: str) -> str:
 
 def _compare(args: argparse.Namespace) -> None:
     comparison = compare_sparsity(args.checkpoint, args.compare, args.config)
-    text = sparsity_text(comparison)
+    text = _comparison_text(comparison, args.checkpoint, args.compare)
     if args.out is not None:
         write_comparison(comparison, text, args.out)
     if args.json is not None:
@@ -125,6 +132,23 @@ def _compare(args: argparse.Namespace) -> None:
     print(text)
     if args.out is not None:
         print(f'\nwrote {COMPARISON}.png (and .svg), .json and .txt to {args.out}')
+
+
+def _comparison_text(
+    comparison: SparsityComparison | NetworkComparison, first: str, second: str
+) -> str:
+    """With the other layers of the files where some are pruned, and lost zeros at the top."""
+    text = sparsity_text(comparison)
+    if isinstance(comparison, NetworkComparison):
+        return text
+    try:
+        others = compare_other_layers(first, second)
+    except UsageError as error:
+        return f'{text}\n\nOther layers are not compared: {error}'
+    if others is None:
+        return text
+    sections = [text, f'Other layers\n{sparsity_text(others)}']
+    return '\n\n'.join(reversed(sections) if others.total.zeros_lost else sections)
 
 
 _EPILOG = """\

@@ -130,10 +130,38 @@ def other_layers(checkpoint: str | os.PathLike[str]) -> NetworkSparsity | None:
     Raises:
         CheckpointError: As :func:`analyze_sparsity`.
     """
-    source = os.fspath(checkpoint)
-    found = read_any_network(read_checkpoint(source), source)
-    found = found.only(lambda layer: not _is_operator(f'{layer.name}.weight'))
+    found = _without_operators(os.fspath(checkpoint))
     return found if found.total.sparse else None
+
+
+def compare_other_layers(
+    first: str | os.PathLike[str], second: str | os.PathLike[str]
+) -> NetworkComparison | None:
+    """Put the layers of :func:`other_layers` of two checkpoints against each other.
+
+    Args:
+        first: File, as for :func:`compare_sparsity`.
+        second: The same.
+
+    Returns:
+        The figures; ``None`` if nothing is pruned in these layers of either file.
+
+    Raises:
+        UsageError: If the files have none of these layers in common.
+        CheckpointError: As :func:`analyze_sparsity`.
+    """
+    before, after = (_without_operators(os.fspath(file)) for file in (first, second))
+    if not (before.total.sparse or after.total.sparse):
+        return None
+    try:
+        return compare_networks(before, after)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def _without_operators(source: str) -> NetworkSparsity:
+    found = read_any_network(read_checkpoint(source), source)
+    return found.only(lambda layer: not _is_operator(f'{layer.name}.weight'))
 
 
 def sparsity_text(

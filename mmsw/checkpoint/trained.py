@@ -147,7 +147,7 @@ def check_complete(state: dict, model: nn.Module, filename: str) -> None:
     Folded kernels count as parameters.
 
     Raises:
-        CheckpointError: If it lacks some, or has them in another shape.
+        CheckpointError: If it lacks some, or has them in another shape or in whole numbers.
     """
     own = {**dict(model.named_parameters()), **folded_tensors(model)}
     missing = [name for name in own if name not in state]
@@ -162,6 +162,14 @@ def check_complete(state: dict, model: nn.Module, filename: str) -> None:
             f'{filename} does not fit the {type(model).__name__} of the config: {len(missing)} of '
             f'{len(own)} parameters are missing and {len(other)} have another shape ({first}). '
             'Expected is a checkpoint that a training run with this config saved'
+        )
+    floating = [name for name, param in own.items() if param.is_floating_point()]
+    whole = [name for name in floating if not state[name].is_floating_point()]
+    if whole:
+        raise CheckpointError(
+            f'{filename} has {len(whole)} of {len(own)} parameters in whole numbers '
+            f'({whole[0]}: {state[whole[0]].dtype}), as a quantised model has them; without their '
+            'scales they are other weights. Take the checkpoint from before the quantisation'
         )
 
 

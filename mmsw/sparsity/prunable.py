@@ -61,14 +61,15 @@ def prunable_layers(
     """
     wanted = _in_scope(net, scope)
     left_out = {} if scope is not None or include_all else _left_out_by_default(net, wanted)
-    shared = _shared(net)
+    shared, misfits = _shared(net), {}
     for name, layer in wanted.items():
         why = 'several layers share its weight' if name in shared else _misfit(layer, granularity)
         if why is not None:
-            left_out.setdefault(name, why)
+            misfits[name] = why
+    left_out = {**misfits, **left_out}
     layers = {name: layer for name, layer in wanted.items() if name not in left_out}
     if not layers:
-        name, why = next(iter(left_out.items()))
+        name, why = next(iter((misfits or left_out).items()))
         raise SparsityError(
             f'granularity {str(granularity)!r} fits none of {len(left_out)} layers that could be '
             f'pruned; of {name}: {why}. Choose another granularity or scope'

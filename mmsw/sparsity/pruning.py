@@ -20,6 +20,7 @@ from .prunable import prunable_layers
 from .units import kept_units, kept_weight, mask_of_units, unit_norms, unit_sums
 
 BYS = ('magnitude', 'snip', 'random')
+_SEEDS = 2**32  # that numpy takes
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,8 @@ class PruningSettings:
             raise ValueError('include_all is for a pruning without scope: leave one of them out')
         if self.seed < 0:
             raise ValueError(f'seed must not be negative, got {self.seed}')
+        if self.seed >= _SEEDS:
+            raise ValueError(f'seed must be below 2**32, got {self.seed}')
 
 
 class Pruning:

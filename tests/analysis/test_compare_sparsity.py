@@ -181,6 +181,28 @@ def test_fine_tuning_that_undid_the_pruning_of_a_published_file(data_dir, tmp_pa
     assert (same['zeros_lost'], same['zeros_gained'], same['overlap']) == (0, 0, 1.0)
 
 
+def test_zeros_of_ordinary_layers_count_too(tmp_path, capsys) -> None:
+    state = state_with(pruning())
+    name = next(key for key in state if key.endswith('pointwise_conv1.weight'))
+    lost = dict(state)
+    state[name] = state[name].clone()
+    state[name][::2] = 0.0
+    files = tmp_path / 'a.pth', tmp_path / 'b.pth'
+    for tensors, file in zip((state, lost), files, strict=True):
+        torch.save({'state_dict': tensors}, file)
+    assert tool(files[0], '--compare', files[1]) == 0
+    printed = capsys.readouterr().out
+    number = f'{state[name][::2].numel():,}'
+    assert printed.startswith('Other layers\n')
+    assert f'ZEROS LOST: B keeps {number} of the {number} weights' in printed
+    assert tool(files[0], '--compare', files[0]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith('A: ')
+    assert f'B keeps every zero of A ({number} weights)' in printed.partition('Other layers\n')[2]
+    assert tool(files[1], '--compare', files[1]) == 0
+    assert 'Other layers' not in capsys.readouterr().out
+
+
 def test_errors_are_one_line(data_dir, tmp_path, capsys) -> None:
     published = data_dir / 'backbone_v2_mini_checkpoint.pth'
     for other, message in (

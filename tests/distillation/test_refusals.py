@@ -6,10 +6,12 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 from lessons import detector, make_teacher, segmentor, training
 from mmengine.runner import Runner
 
 from mmsw.apis import build_runner
+from mmsw.checkpoint import load_checkpoint_file
 from mmsw.engine import DistillationHook
 from mmsw.errors import CheckpointError, MmswError, UsageError
 
@@ -98,6 +100,16 @@ def test_damaged_files(segmentor_run, of_segmentor, tmp_path) -> None:
         wrong.write_text(text)
         files = dict(of_segmentor, config=str(wrong))
         assert message in refused(segmentor_run, teacher=files, logits={})
+
+
+def test_a_teacher_that_diverged(segmentor_run, of_segmentor, tmp_path) -> None:
+    saved = load_checkpoint_file(of_segmentor['checkpoint'])
+    name = next(key for key in saved['state_dict'] if key.endswith('.weight'))
+    saved['state_dict'][name] = torch.full_like(saved['state_dict'][name], float('nan'))
+    torch.save(saved, tmp_path / 'nan.pth')
+    files = dict(of_segmentor, checkpoint=str(tmp_path / 'nan.pth'))
+    text = refused(segmentor_run, CheckpointError, teacher=files, logits={})
+    assert f'nan.pth has weights that are NaN or infinite ({name})' in text
 
 
 def test_checkpoint_of_another_network(segmentor_run, of_segmentor, of_detector) -> None:

@@ -311,6 +311,7 @@ def test_it_trains_sparse_through_the_tools(config, checkpoint, data, tmp_path, 
         (dict(sparsity=0.5, scope='['), 'scope must be a regular expression'),
         (dict(granularity='block 7x1', sparsity=0.5), "'block 7x1' fits none of"),
         (dict(sparsity=0.5, snip_batches=0), 'snip_batches must be a positive integer'),
+        (dict(sparsity=0.5, shape=(0, 64)), 'a side of shape must be a positive integer, got 0'),
     ],
 )
 def test_what_makes_no_sense_is_refused(config, checkpoint, tmp_path, settings, message) -> None:
@@ -336,6 +337,17 @@ def test_files_that_cannot_be_used_are_named(config, checkpoint, tmp_path, capsy
     words = [config, checkpoint, '--granularity', 'weight', '--sparsity', 1.5, '--no-eval']
     assert tool('prune', *words, '--out', tmp_path / 'p.pth') == 2
     assert capsys.readouterr().err.splitlines()[-1].startswith('error: sparsity must be in [0, 1)')
+    assert not (tmp_path / 'p.pth').exists()
+
+
+def test_weights_of_a_quantised_model_are_refused(config, checkpoint, tmp_path) -> None:
+    saved = load_checkpoint_file(checkpoint)
+    name = next(key for key, value in saved['state_dict'].items() if value.ndim == 4)
+    saved['state_dict'][name] = (saved['state_dict'][name] * 50).to(torch.int8)
+    torch.save(saved, tmp_path / 'int8.pth')
+    files = tmp_path / 'int8.pth', tmp_path / 'p.pth'
+    with pytest.raises(CheckpointError, match=rf'1 of \d+ parameters in whole.*{name}: torch.int8'):
+        prune(config, *files, granularity='weight', sparsity=0.5)
     assert not (tmp_path / 'p.pth').exists()
 
 

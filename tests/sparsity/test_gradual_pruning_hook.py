@@ -15,7 +15,7 @@ from watched import ADAMW, assert_same, train
 
 from mmsw import sparsity
 from mmsw.checkpoint import load_checkpoint_file
-from mmsw.errors import SparsityError, UsageError
+from mmsw.errors import MmswError, SparsityError, UsageError
 from mmsw.sparsity.cubic_schedule import CubicSchedule
 
 SGD = dict(type='SGD', lr=1e-2, momentum=0.9, weight_decay=1e-2)
@@ -270,7 +270,7 @@ def test_two_processes_prune_alike(tmp_path) -> None:
     ],
 )
 def test_arguments_that_make_no_sense_are_named(tmp_path, settings, message) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(MmswError, match=message):
         run(tmp_path, hook(**settings))
 
 

@@ -29,7 +29,7 @@ from mmsw.apis.portable_runner import PortableRunner
 from mmsw.checkpoint import load_checkpoint_file
 from mmsw.engine import KeepSparsityHook
 from mmsw.engine.model_wrapper import refuse_sharded
-from mmsw.errors import SparsityLostError, UsageError
+from mmsw.errors import MmswError, SparsityLostError, UsageError
 from mmsw.sparsity import masked_layers
 
 EMA = dict(type='EMAHook', momentum=0.3)
@@ -210,7 +210,7 @@ def test_zeros_that_the_run_initialises_anew(tmp_path, either_runner) -> None:
     ],
 )
 def test_settings_that_make_no_sense(settings, message) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(MmswError, match=message):
         KeepSparsityHook(**settings)
 
 

@@ -265,6 +265,7 @@ def test_frozen_layers() -> None:
         (dict(by='gradient'), r"by must be one of .*, got 'gradient'"),
         (dict(scope='x', include_all=True), 'include_all is for a pruning without scope'),
         (dict(seed=-1), 'seed must not be negative, got -1'),
+        (dict(seed=2**32), r'seed must be below 2\*\*32, got 4294967296'),
     ],
 )
 def test_settings_that_make_no_sense_are_named(given, message) -> None:
@@ -281,7 +282,7 @@ def test_settings_that_make_no_sense_are_named(given, message) -> None:
             dict(scope=r'backbone\.3', granularity='channel'),
             r"'channel' fits none of 1 layers.*backbone\.3: .*depthwise",
         ),
-        (dict(granularity='block 7x1'), "'block 7x1' fits none of 7 layers"),
+        (dict(granularity='block 7x1'), "'block 7x1' fits none of 7 layers.* do not divide into"),
     ],
 )
 def test_layers_that_cannot_be_pruned_are_named(given, message) -> None:

@@ -42,7 +42,9 @@ def _whole(granularity: str, block: Sequence[int] | None) -> str:
     return granularity
 
 
-def check_plan(path: Path, overwrite: bool, snip_batches: int) -> None:
+def check_plan(
+    path: Path, overwrite: bool, snip_batches: int, shape: Sequence[int] | None = None
+) -> None:
     """Refuse a file that is there already or cannot be written, and numbers without sense.
 
     Raises:
@@ -50,6 +52,8 @@ def check_plan(path: Path, overwrite: bool, snip_batches: int) -> None:
     """
     try:
         whole_number(snip_batches, 'snip_batches', positive=True)
+        for side in shape or ():
+            whole_number(side, 'a side of shape', positive=True)
     except ValueError as error:
         raise UsageError(str(error)) from error
     if path.is_dir():

@@ -101,7 +101,7 @@ def prune_model(
         seed=seed,
     )
     path, filename = Path(path), existing_file(checkpoint, 'checkpoint')
-    check_plan(path, overwrite, snip_batches)
+    check_plan(path, overwrite, snip_batches, shape)
     cfg = load_config(config, cfg_options, data_root)
     toolbox = register_toolbox(cfg)
     if not cfg.get('model'):

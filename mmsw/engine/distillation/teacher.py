@@ -26,7 +26,7 @@ from mmsw.checkpoint.trained import (
     take_form,
 )
 from mmsw.component_name import names_of_bases
-from mmsw.errors import MmswError, UsageError
+from mmsw.errors import CheckpointError, MmswError, UsageError
 from mmsw.random_state import preserved_random_state
 from mmsw.wording import listed, short
 
@@ -54,7 +54,8 @@ class Teacher:
 
     Raises:
         UsageError: If a file is missing, or the config is for another toolbox or cannot be built.
-        CheckpointError: If the checkpoint is damaged, or does not fill the model.
+        CheckpointError: If the checkpoint is damaged, does not fill the model, or has weights that
+            are not finite.
     """
 
     def __init__(self, config: str, checkpoint: str, scope: str, device: torch.device) -> None:
@@ -75,6 +76,7 @@ class Teacher:
         check_complete(state, model, checkpoint)
         check_masks_placed(state, model, checkpoint, trains=False)
         fill(model, state, checkpoint)
+        _check_finite(model, checkpoint)
         self.model = model.to(device).eval().requires_grad_(False)
         self.classes = _classes(saved)
 
@@ -116,6 +118,15 @@ def _build(cfg: Config, path: str) -> nn.Module:
         raise
     except _REFUSALS as error:
         raise UsageError(f'the teacher of {path} cannot be built: {short(error)}') from error
+
+
+def _check_finite(model: nn.Module, filename: str) -> None:
+    broken = [name for name, weight in model.named_parameters() if not weight.isfinite().all()]
+    if broken:
+        raise CheckpointError(
+            f'{filename} has weights that are NaN or infinite ({listed(broken)}): its training '
+            'diverged, and every loss against it would be NaN. Take an earlier checkpoint'
+        )
 
 
 def _classes(saved: Any) -> tuple[str, ...] | None:

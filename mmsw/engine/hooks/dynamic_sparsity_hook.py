@@ -11,7 +11,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch import Tensor
 
-from mmsw.errors import SparsityError
+from mmsw.errors import SparsityError, as_usage_errors
 from mmsw.registration import register
 from mmsw.sparsity import DynamicSettings, DynamicSparsity
 from mmsw.sparsity.dynamic_settings import differences, plain_setting
@@ -73,6 +73,7 @@ class DynamicSparsityHook(Hook):
     priority = 'ABOVE_NORMAL'
     changes_masks = True  # SparsityReportHook looks for it
 
+    @as_usage_errors()
     def __init__(
         self,
         *,

@@ -10,7 +10,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch import Tensor
 
-from mmsw.errors import SparsityError, UsageError
+from mmsw.errors import SparsityError, UsageError, as_usage_errors
 from mmsw.registration import register
 from mmsw.sparsity import DenseGradients, Pruning, PruningSettings, set_masks
 from mmsw.sparsity.cubic_schedule import CubicSchedule
@@ -74,6 +74,7 @@ class GradualPruningHook(Hook):
     changes_masks = True  # SparsityReportHook looks for both
     prunes_later = True
 
+    @as_usage_errors()
     def __init__(
         self,
         sparsity: float | None = None,

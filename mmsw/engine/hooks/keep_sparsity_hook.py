@@ -11,7 +11,7 @@ from torch import nn
 
 from mmsw.checkpoint import add_record
 from mmsw.checkpoint.folded import refuse_folded_layers
-from mmsw.errors import SparsityLostError, UsageError
+from mmsw.errors import SparsityLostError, UsageError, as_usage_errors
 from mmsw.registration import register
 from mmsw.sparsity import ZerosFound, attach_masks_of_zeros
 from mmsw.sparsity.attach import compiled_scope
@@ -64,6 +64,7 @@ class KeepSparsityHook(Hook):
     priority = 'BELOW_NORMAL'
     keeps_zeros = True  # warnings of zeros that will be trained do not apply
 
+    @as_usage_errors()
     def __init__(self, scope: str = r'.*', source: str = 'auto', min_share: float = 0.05) -> None:
         if source not in SOURCES:
             raise UsageError(f'source must be one of {SOURCES}, got {source!r}')
