@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from itertools import chain
 
 import torch
-from mmengine.runner import Runner
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
@@ -16,27 +15,6 @@ from mmsw.random_state import preserved_random_state
 from mmsw.sparsity import DenseGradients
 
 from .agreement import mean_over_processes
-from .model_wrapper import unwrapped
-
-
-def batch_gradients(
-    runner: Runner,
-    recorder: DenseGradients,
-    num_batches: int,
-    seed: int,
-    random_depth: bool = True,
-) -> dict[str, Tensor]:
-    """As :func:`loader_gradients`, for the model and the training data of a runner.
-
-    Args:
-        runner: A runner that has built its training loop.
-        recorder: As there, and so are the other arguments.
-        num_batches: Per process.
-        seed: Of all that is random.
-        random_depth: Skip blocks at random, as training does.
-    """
-    model, loader = unwrapped(runner.model), runner.train_dataloader
-    return loader_gradients(model, loader, recorder, num_batches, seed, runner.rank, random_depth)
 
 
 def gradients_of_all(

@@ -16,7 +16,7 @@ from toy import ToyModel, build_runner, dynamic_hook
 from two_processes import assert_same_in_both, work
 
 from mmsw import sparsity
-from mmsw.engine.saliency import batch_gradients
+from mmsw.engine.saliency import loader_gradients
 
 
 def in_two(work_dir: Path, hooks: list, **kwargs) -> Runner:
@@ -60,7 +60,14 @@ def look_before_training(work_dir: Path) -> None:
     runner._train_loop = runner.build_train_loop(runner._train_loop)
     before = [tensor.clone() for tensor in runner.model.module.state_dict().values()]
     layers = dict(sparsity.masked_layers(runner.model.module))
-    found = batch_gradients(runner, sparsity.DenseGradients(layers), 2, seed=0)
+    found = loader_gradients(
+        runner.model.module,
+        runner.train_dataloader,
+        sparsity.DenseGradients(layers),
+        2,
+        seed=0,
+        rank=runner.rank,
+    )
     after = runner.model.module.state_dict().values()
     assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
     assert_same_in_both(found.values())

@@ -24,7 +24,7 @@ from toy import dynamic_hook as hook
 
 from mmsw import sparsity
 from mmsw.apis import build_runner as portable_runner
-from mmsw.engine.saliency import batch_gradients
+from mmsw.engine.saliency import loader_gradients
 from mmsw.errors import SparsityError
 
 
@@ -140,7 +140,7 @@ def test_the_gradients_are_those_of_the_model_which_stays_as_it_was(tmp_path, ch
     model.classifier.weight.grad = torch.ones_like(model.classifier.weight)
     before = Traces(model)
     random_state = torch.get_rng_state()
-    found = batch_gradients(runner, recorder_of(model), 2, seed=3)
+    found = loader_gradients(runner.model, runner.train_dataloader, recorder_of(model), 2, seed=3)
     before.assert_same(Traces(model))
     assert bool((model.classifier.weight.grad == 1).all())
     assert torch.equal(torch.get_rng_state(), random_state)
@@ -162,7 +162,7 @@ def test_a_forward_pass_that_fails_leaves_no_trace_either(tmp_path) -> None:
     before = Traces(model)
     model.backbone.stages[3].register_forward_hook(lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        batch_gradients(runner, recorder, 1, seed=3)
+        loader_gradients(runner.model, runner.train_dataloader, recorder, 1, seed=3)
     before.assert_same(Traces(model))
     assert not recorder.sums
 
@@ -258,7 +258,9 @@ def test_snip_looks_behind_random_depth(tmp_path) -> None:
         settings = [hook(start='snip', end_iter=0)]
         runner = build_runner(tmp_path / name, None, hooks=settings, model=deep, max_iters=1)
         runner._train_loop = runner.build_train_loop(runner._train_loop)
-        found = batch_gradients(runner, recorder_of(deep), 1, seed=0)
+        found = loader_gradients(
+            runner.model, runner.train_dataloader, recorder_of(deep), 1, seed=0
+        )
         silent = [key for key, gradient in found.items() if not bool(gradient.any())]
         assert len(silent) == (6 if name == 'skipped' else 0), 'two paths each'
         runner.train()

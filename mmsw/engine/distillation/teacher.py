@@ -30,6 +30,7 @@ from mmsw.errors import CheckpointError, MmswError, UsageError
 from mmsw.random_state import preserved_random_state
 from mmsw.wording import listed, short
 
+from ..image_channels import swaps_channels
 from .terms import LOGITS
 
 _FEATURES = ('backbone', 'neck')  # the parts of a model that extract_feat runs
@@ -165,11 +166,8 @@ def _input_settings(model: nn.Module) -> dict[str, Any]:
             if isinstance(value, Tensor)
             else None
         )
-    flips = [
-        getattr(preprocessor, name, False)
-        for name in ('channel_conversion', '_channel_conversion', 'to_rgb')
-    ]
-    settings['BGR to RGB'] = any(flips)
+    to_rgb = getattr(preprocessor, 'to_rgb', False)  # of mmpretrain
+    settings['BGR to RGB'] = swaps_channels(preprocessor) or bool(to_rgb)
     return settings
 
 
