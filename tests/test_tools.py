@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from small_ade import write_ade
 
 from mmsw.apis.unpublished import _PRETRAINING
 
@@ -60,18 +61,7 @@ def assert_one_error(returncode: int, stderr: str, *parts: str) -> None:
 
 @pytest.fixture
 def ade(tmp_path: Path) -> Path:
-    """Four training and two validation images in the layout of ADE20K."""
-    rng = np.random.default_rng(0)
-    root = tmp_path / 'ade'
-    for split, count in (('training', 4), ('validation', 2)):
-        for kind in ('images', 'annotations'):
-            (root / kind / split).mkdir(parents=True)
-        for index in range(count):
-            image = rng.integers(0, 256, (70, 90, 3), dtype=np.uint8)
-            labels = rng.integers(0, 151, (70, 90), dtype=np.uint8)
-            cv2.imwrite(str(root / 'images' / split / f'{index}.jpg'), image)
-            cv2.imwrite(str(root / 'annotations' / split / f'{index}.png'), labels)
-    return root
+    return write_ade(tmp_path / 'ade')
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -85,16 +84,3 @@ def stand_in(model: nn.Module, rule: ImageRule | None = None) -> ExportedModel:
         outputs=('logits',),
     )
     return ExportedModel(EagerProgram(_Logits(model), metadata))
-
-
-def tool(name: str, *words: object) -> int:
-    """The exit code of a tool of the repository."""
-    import runpy
-
-    before = sys.argv
-    sys.argv = [f'{name}.py']
-    try:
-        main = runpy.run_path(str(ROOT / 'tools' / f'{name}.py'))['main']
-        return main([str(word) for word in words])
-    finally:
-        sys.argv = before

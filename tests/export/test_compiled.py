@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_models import SEGMENTOR, WHOLE, model_of, save, tool, write_pictures
+from run_tool import tool
+from small_models import SEGMENTOR, WHOLE, model_of, save, write_pictures
 from tiny_segmentors import metadata_of
 from torch import Tensor, nn
 from torch._inductor import cpp_builder

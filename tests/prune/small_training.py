@@ -1,13 +1,9 @@
-"""A small segmentor on a ResNet, its data, and a checkpoint as a training run saves it."""
+"""A small segmentor on a ResNet, and a checkpoint as a training run saves it."""
 
 from __future__ import annotations
 
-import runpy
-import sys
 from pathlib import Path
 
-import cv2
-import numpy as np
 import torch
 from lively_weights import randomise
 
@@ -48,28 +44,3 @@ def write_checkpoint(config: Path, path: Path, **more: object) -> Path:
     meta = dict(epoch=0, iter=7, dataset_meta=dict(classes=('a', 'b')), seed=5)
     torch.save({'meta': meta, 'state_dict': model.state_dict(), **more}, path)
     return path
-
-
-def write_data(root: Path) -> Path:
-    """Four training and two validation images in the layout of ADE20K."""
-    rng = np.random.default_rng(0)
-    for split, count in (('training', 4), ('validation', 2)):
-        for kind in ('images', 'annotations'):
-            (root / kind / split).mkdir(parents=True)
-        for index in range(count):
-            image = rng.integers(0, 256, (70, 90, 3), dtype=np.uint8)
-            labels = rng.integers(0, 151, (70, 90), dtype=np.uint8)
-            cv2.imwrite(str(root / 'images' / split / f'{index}.jpg'), image)
-            cv2.imwrite(str(root / 'annotations' / split / f'{index}.png'), labels)
-    return root
-
-
-def tool(name: str, *words: object) -> int:
-    """The exit code of a tool of the repository."""
-    before = sys.argv
-    sys.argv = [f'{name}.py']
-    try:
-        main = runpy.run_path(str(ROOT / 'tools' / f'{name}.py'))['main']
-        return main([str(word) for word in words])
-    finally:
-        sys.argv = before

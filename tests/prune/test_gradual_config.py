@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip('mmseg', reason='mmseg: not installed')
-from small_training import SHIFT_WISE, tool, write_checkpoint, write_config, write_data
+from run_tool import tool
+from small_ade import write_ade
+from small_training import SHIFT_WISE, write_checkpoint, write_config
 
 from mmsw.apis import UsageError, load_config
 from mmsw.apis.prune.gradual_config import write_gradual_config
@@ -59,7 +61,7 @@ def test_it_trains_and_ends_sparse(config, checkpoint, tmp_path, capsys) -> None
     assert dict(cfg.custom_hooks[-1]) == dict(
         type='GradualPruningHook', sparsity=0.5, granularity='filter', scope='layer'
     )
-    work_dir, data = tmp_path / 'run', write_data(tmp_path / 'ade')
+    work_dir, data = tmp_path / 'run', write_ade(tmp_path / 'ade')
     words = [out, '--work-dir', work_dir, '--data-root', data]
     assert tool('train', *words, '--cfg-options', 'max_iters=4', 'val_interval=4') == 0
     saved = load_checkpoint_file(work_dir / 'iter_4.pth')

@@ -12,14 +12,9 @@ import pytest
 import torch
 
 pytest.importorskip('mmseg', reason='mmseg: not installed')
-from small_training import (
-    DETECTOR,
-    SHIFT_WISE,
-    tool,
-    write_checkpoint,
-    write_config,
-    write_data,
-)
+from run_tool import tool
+from small_ade import write_ade
+from small_training import DETECTOR, SHIFT_WISE, write_checkpoint, write_config
 
 from mmsw.apis import UsageError, init_model, prune_model
 from mmsw.checkpoint import load_checkpoint_file
@@ -54,7 +49,7 @@ def checkpoint(config: Path, folder: Path) -> Path:
 
 @pytest.fixture(scope='module')
 def data(folder: Path) -> Path:
-    return write_data(folder / 'ade')
+    return write_ade(folder / 'ade')
 
 
 def prune(config, checkpoint, path, **settings):
