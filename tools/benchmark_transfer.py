@@ -178,6 +178,13 @@ def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
         metavar='N',
         help='processes of each run, started with torchrun (default: %(default)s)',
     )
+    parser.add_argument(
+        '--jobs',
+        type=int,
+        default=1,
+        metavar='N',
+        help='runs at the same time; more than one have one thread each (default: %(default)s)',
+    )
     parser.add_argument('--amp', action='store_true', help='train in mixed precision (needs a GPU)')
     parser.add_argument(
         '--auto-scale-lr',
@@ -255,6 +262,7 @@ def _study(args: argparse.Namespace) -> TransferStudy:
         sparsity=_DEFAULT_SPARSITY if args.sparsity is None else args.sparsity,
         pretrain_epochs=args.pretrain_epochs,
         pretrain_iters=args.pretrain_iters,
+        jobs=args.jobs,
         nproc=args.nproc,
         amp=args.amp,
         auto_scale_lr=args.auto_scale_lr,

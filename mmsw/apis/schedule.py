@@ -13,13 +13,16 @@ from .config import config_name
 
 # What a scheduler counts in iterations or epochs.
 _COUNTS = ('begin', 'end', 'T_max', 'T_0', 'step_size', 'total_steps', 'milestones', 'periods')
+# What a hook that prunes counts in iterations of the whole run; how often it acts stays.
+_PRUNING = {'DynamicSparsityHook': ('end_iter',), 'GradualPruningHook': ('begin', 'end')}
 _LONGEST_WARM_UP = 0.1  # share of the budget, where a warm-up in iterations precedes epochs
 
 
 def fit_schedule(cfg: Config, budget: int, evaluations: int) -> None:
     """Train for a number of iterations, in place.
 
-    Every scheduler is stretched or shrunk with the schedule, warm-up included. A schedule in epochs
+    Every scheduler is stretched or shrunk with the schedule, warm-up included, and so are the first
+    and the last iteration of hooks that prune, in a schedule of iterations. A schedule in epochs
     becomes one in iterations; a warm-up that is given in iterations before epochs keeps its length,
     but takes at most a tenth of the budget. One
     of less than two iterations is left out. Files are no longer saved by mmengine's hook.
@@ -46,6 +49,9 @@ def fit_schedule(cfg: Config, budget: int, evaluations: int) -> None:
     schedulers = [schedulers] if isinstance(schedulers, dict) else list(schedulers)
     fitted = [_fitted(dict(item), budget, length, in_epochs) for item in schedulers]
     cfg.param_scheduler = [item for item in fitted if not _is_stuck(item)]
+    if not in_epochs:
+        for hook in cfg.get('custom_hooks') or []:
+            _fit_pruning(hook, budget / length)
     sampler = cfg.train_dataloader.get('sampler') or {}
     if component_name(sampler.get('type')) == 'DefaultSampler':
         # Begun anew after each pass, workers would repeat their augmentation.
@@ -57,6 +63,12 @@ def fit_schedule(cfg: Config, budget: int, evaluations: int) -> None:
     logger.update(interval=max(1, min(50, budget // 10)), log_metric_by_epoch=False)
     cfg.default_hooks = dict(hooks, logger=logger, checkpoint=None)
     cfg.log_processor = dict(cfg.get('log_processor') or {'type': 'LogProcessor'}, by_epoch=False)
+
+
+def _fit_pruning(hook: dict[str, Any], factor: float) -> None:
+    for key in _PRUNING.get(component_name(hook.get('type')), ()):
+        if hook.get(key):
+            hook[key] = max(1, round(hook[key] * factor))
 
 
 def _is_stuck(scheduler: dict[str, Any]) -> bool:

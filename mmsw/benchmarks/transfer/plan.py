@@ -50,6 +50,7 @@ class TransferSettings:
         pretrain_epochs: Its length.
         pretrain_iters: Iterations that the pretraining of named checkpoints had, which
             ``'scratch-long'`` has in addition; None: those of the demonstration's own.
+        jobs: Runs side by side; if there are several, each has one thread.
         nproc: Processes of a run.
         amp: Train in mixed precision.
         auto_scale_lr: Scale the learning rate to the total batch size.
@@ -65,6 +66,7 @@ class TransferSettings:
     sparsity: float = 0.4
     pretrain_epochs: int = 8
     pretrain_iters: int | None = None
+    jobs: int = 1
     nproc: int = 1
     amp: bool = False
     auto_scale_lr: bool = False
@@ -121,6 +123,7 @@ def plan_runs(
         'amp': settings.amp,
         'auto_scale_lr': settings.auto_scale_lr,
         'evaluations': settings.evaluations,
+        **({'jobs': settings.jobs} if settings.jobs > 1 else {}),
     }
     of_network = {
         network.name: {

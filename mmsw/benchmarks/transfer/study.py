@@ -65,7 +65,8 @@ class TransferStudy(Study[TransferRun]):
         settings: TransferSettings,
         progress: Callable[[str], None] | None = None,
     ) -> None:
-        super().__init__(settings.out, Way(nproc=settings.nproc), progress)
+        threads = 1 if settings.jobs > 1 else None
+        super().__init__(settings.out, Way(settings.jobs, settings.nproc, threads), progress)
         _check(settings)
         self.networks = read_networks(configs, data, cfg_options)
         self.settings = settings = _with_defaults(settings, self.networks)
@@ -171,6 +172,7 @@ def _check(settings: TransferSettings) -> None:
     check_least(
         {
             'seeds': settings.seeds,
+            'jobs': settings.jobs,
             'nproc': settings.nproc,
             'evaluations': settings.evaluations,
             **{f'budget of {task}': value for task, value in settings.budgets.items()},
