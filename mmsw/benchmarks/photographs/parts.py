@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import mmsw
+from mmsw.config_package import FOLDER
 
 from ..transfer.study import TransferStudy
 from .plan import (
@@ -22,7 +22,6 @@ from .plan import (
 )
 
 Progress = Callable[[str], None]
-_CONFIGS = Path(mmsw.__file__).parents[1] / 'configs'
 
 
 def comparison(
@@ -30,7 +29,7 @@ def comparison(
 ) -> TransferStudy:
     """Every network of the comparison on CamVid, from random values."""
     return TransferStudy(
-        [('seg', _CONFIGS / 'camvid' / f'{name}.py') for name in NETWORKS],
+        [('seg', FOLDER / 'camvid' / f'{name}.py') for name in NETWORKS],
         {'seg': data / 'camvid'},
         comparison_options(preset),
         comparison_settings(out, preset, jobs),
@@ -44,7 +43,7 @@ def transfer(
     """Fine-tuning on BCCD of what the comparison trained on CamVid, by share of pruned filters."""
     return {
         share: TransferStudy(
-            [('det', _CONFIGS / 'bccd' / f'{DETECTOR}.py')],
+            [('det', FOLDER / 'bccd' / f'{DETECTOR}.py')],
             {'det': data / 'bccd'},
             on_test_boxes(),
             settings,
@@ -59,7 +58,7 @@ def long_run(
 ) -> TransferStudy:
     """One network on CamVid at full size, for longer."""
     return TransferStudy(
-        [('seg', _CONFIGS / 'camvid' / f'{LONG}.py')],
+        [('seg', FOLDER / 'camvid' / f'{LONG}.py')],
         {'seg': data / 'camvid'},
         on_test_images(),
         long_settings(out, preset),
