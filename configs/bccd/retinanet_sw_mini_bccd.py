@@ -21,7 +21,9 @@ own_data = dict(
 )
 custom_imports = dict(imports=['mmsw', 'mmsw.demo'], allow_failed_imports=False)
 model = dict(
-    backbone=dict(init_cfg=dict(_delete_=True, type='DemoNarrowInit')),  # learns within few iterations
+    backbone=dict(
+        init_cfg=dict(_delete_=True, type='DemoNarrowInit')
+    ),  # learns within few iterations
     neck=dict(num_outs=3),
     bbox_head=dict(
         # Round cells, of 51 pixels (red) and 94 (white) in the median, and platelets of 19: one

@@ -47,6 +47,7 @@ own_data = dict(
     max_iters=24000,
     learning_rate=6e-3,
 )
+custom_imports = dict(imports=['mmsw', 'mmsw.demo'], allow_failed_imports=False)
 # 1 / ln(1.02 + share of the pixels), as of ENet (arXiv 1606.02147, section 5.2), so scaled that
 # the mean over the training pixels is 1. Signs, poles and people are 4% of them.
 # mmsegmentation's mean over weighted pixels stumbles over ignored ones, so the loss is their sum

@@ -22,7 +22,15 @@ from ..transfer.study import TransferStudy
 from . import parts
 from .page import network_title, page_text
 from .pictures import class_scores, draw_fields, draw_predictions, draw_trade
-from .plan import NETWORKS, OTHERS, PRESETS, SHIFT_WISE, Preset
+from .plan import (
+    NETWORKS,
+    OTHERS,
+    PRESETS,
+    SHIFT_WISE,
+    SPARSITIES,
+    Preset,
+    pretrained_file,
+)
 from .results import KIND, collect
 from .times import measure_times
 
@@ -67,6 +75,7 @@ def benchmark_photographs(
     if jobs > usable_cpus():
         raise UsageError(f'jobs must be at most the {usable_cpus()} processors here, got {jobs}')
     _check_data(data, wanted)
+    _check_pretrained(out, wanted)
     if page is not None:
         checked_page(page)
     chosen = PRESETS[preset]
@@ -148,6 +157,16 @@ def _check_data(data: Path, wanted: Sequence[str]) -> None:
         raise UsageError(
             f'{" and ".join(missing)} not found: docs/real_data.md says where to get the images; '
             'name the folder that holds camvid and bccd with --data'
+        )
+
+
+def _check_pretrained(out: Path, wanted: Sequence[str]) -> None:
+    files = [pretrained_file(out, share) for share in (0, *SPARSITIES)]
+    missing = [path for path in files if not path.is_file()]
+    if 'transfer' in wanted and 'scratch' not in wanted and missing:
+        raise UsageError(
+            f'transfer starts from what scratch trains, and {missing[0]} does not exist: add '
+            'scratch to --parts'
         )
 
 

@@ -54,8 +54,8 @@ class Preset:
 
 
 PRESETS = {
-    'standard': Preset((240, 180), 750, 3, 400, 5, 16000),
-    'quick': Preset((120, 90), 4, 2, 2, 2, 4),
+    'standard': Preset((240, 180), 750, 3, 250, 5, 12000),
+    'quick': Preset((120, 90), 4, 1, 2, 1, 4),
     'full': Preset(None, 24000, 5, 6000, 5, 60000),
 }
 _IN_ONE_PROCESS = {
@@ -140,7 +140,7 @@ def _of_share(out: Path, preset: Preset, jobs: int, share: int) -> TransferSetti
         starts=tuple(starts),
         seeds=preset.transfer_seeds,
         budgets={'det': preset.transfer_iterations},
-        evaluations=2,
+        evaluations=1,
         pretrained=files,
         jobs=jobs,
         sparsity=share / 100,
