@@ -54,7 +54,7 @@ class Preset:
 
 
 PRESETS = {
-    'standard': Preset((240, 180), 750, 3, 250, 5, 12000),
+    'standard': Preset((240, 180), 750, 3, 200, 5, 10000),
     'quick': Preset((120, 90), 4, 1, 2, 1, 4),
     'full': Preset(None, 24000, 5, 6000, 5, 60000),
 }
@@ -101,13 +101,13 @@ def comparison_settings(out: Path, preset: Preset, jobs: int) -> TransferSetting
 
 
 def long_settings(out: Path, preset: Preset) -> TransferSettings:
-    """Of the run at full size, which saves its state 16 times."""
+    """Of the run at full size, which saves its state ten times."""
     return TransferSettings(
         out=out / 'long',
         starts=(AS_CONFIGURED,),
         seeds=1,
         budgets={'seg': preset.long_iterations},
-        evaluations=min(16, preset.long_iterations),
+        evaluations=min(10, preset.long_iterations),
     )
 
 
