@@ -111,9 +111,7 @@ def density_named(path: Path) -> float:
 @pytest.mark.parametrize('path', sorted(CAMVID.glob('*.py')), ids=lambda path: path.stem)
 def test_segmentors_train_and_are_scored(path: Path, camvid: Path, tmp_path: Path) -> None:
     pytest.importorskip('mmseg', reason='mmseg: absent; the configs of CamVid need it')
-    runner = build_runner(
-        path, work_dir=tmp_path, data_root=camvid, cfg_options=options_for(path)
-    )
+    runner = build_runner(path, work_dir=tmp_path, data_root=camvid, cfg_options=options_for(path))
     runner.train()
     kept = report(runner.model).total
     assert kept.density == pytest.approx(density_named(path), abs=1 / max(kept.total, 1))

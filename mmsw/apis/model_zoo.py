@@ -28,12 +28,12 @@ _NOTES = {
         'This is our inference, see [Complexity](complexity.md).'
     ),
     'CamVid': (
-        'Small networks of about equal multiply-adds, from random values, for a CPU. The folder has\n'
-        'three more to compare with, see [Real data to try](real_data.md).'
+        'Small networks of about equal multiply-adds, from random values, for a CPU. The folder\n'
+        'has three more to compare with, see [Real data to try](real_data.md).'
     ),
     'BCCD': (
-        'A small detector from random values, for a CPU. The folder has a ResNet-18 to compare with,\n'
-        'see [Real data to try](real_data.md).'
+        'A small detector from random values, for a CPU. The folder has a ResNet-18 to compare\n'
+        'with, see [Real data to try](real_data.md).'
     ),
     'Your own': (
         'Counted for two classes, at the size of the crop or image that the config sets, with the\n'

@@ -44,7 +44,9 @@ def test_initial_values_are_drawn_and_then_changed_by_init_cfg() -> None:
         net.init_weights()
     for net in (plain, narrow, filled):
         drawn = [module.weight for module in net.modules() if isinstance(module, nn.Conv2d)]
-        assert torch.cat([weight.flatten() for weight in drawn]).std() == pytest.approx(0.02, rel=0.1)
+        assert torch.cat([weight.flatten() for weight in drawn]).std() == pytest.approx(
+            0.02, rel=0.1
+        )
     assert deviations(narrow, nn.Linear) == pytest.approx([2**0.5] * 8, rel=0.1)
     assert max(deviations(plain, nn.Linear)) < 0.5
     linear = [module.weight for module in filled.modules() if isinstance(module, nn.Linear)]
