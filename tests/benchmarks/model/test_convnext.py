@@ -21,19 +21,20 @@ def deviations(net: nn.Module, kind: type[nn.Module]) -> list[float]:
 @pytest.mark.parametrize('scale', [None, 0.0, 0.5])
 def test_layer_scale(scale: float | None) -> None:
     settings = {} if scale is None else {'layer_scale_init_value': scale}
+    expected = 1e-6 if scale is None else scale
     net = ConvNeXt((1, 1, 1, 2), DIMS, **settings).eval()
     net.init_weights()
     scales = {name: value for name, value in net.named_parameters() if name.endswith('.scale')}
     assert len(scales) == 5
     for value in scales.values():
-        assert value.unique().tolist() == pytest.approx([1e-6 if scale is None else scale])
+        assert value.unique().tolist() == pytest.approx([expected])
     block = net.stages[3][-1]
     x = torch.randn(1, DIMS[3], 3, 5)
     with torch.no_grad():
         block.scale.fill_(1.0)
         whole = block(x) - x
-        block.scale.fill_(0.5 if scale is None else scale)
-        torch.testing.assert_close(block(x), x + whole * block.scale.item())
+        block.scale.fill_(expected)
+        torch.testing.assert_close(block(x), x + whole * expected)
 
 
 def test_initial_values_are_drawn_and_then_changed_by_init_cfg() -> None:
@@ -44,9 +45,8 @@ def test_initial_values_are_drawn_and_then_changed_by_init_cfg() -> None:
         net.init_weights()
     for net in (plain, narrow, filled):
         drawn = [module.weight for module in net.modules() if isinstance(module, nn.Conv2d)]
-        assert torch.cat([weight.flatten() for weight in drawn]).std() == pytest.approx(
-            0.02, rel=0.1
-        )
+        deviation = torch.cat([weight.flatten() for weight in drawn]).std()
+        assert deviation.item() == pytest.approx(0.02, rel=0.1)
     assert deviations(narrow, nn.Linear) == pytest.approx([2**0.5] * 8, rel=0.1)
     assert max(deviations(plain, nn.Linear)) < 0.5
     linear = [module.weight for module in filled.modules() if isinstance(module, nn.Linear)]
