@@ -21,13 +21,12 @@ own_data = dict(
 )
 custom_imports = dict(imports=['mmsw', 'mmsw.demo'], allow_failed_imports=False)
 model = dict(
-    backbone=dict(
-        init_cfg=dict(_delete_=True, type='DemoNarrowInit')
-    ),  # learns within few iterations
+    # It learns within few iterations.
+    backbone=dict(init_cfg=dict(_delete_=True, type='DemoNarrowInit')),
     neck=dict(num_outs=3),
     bbox_head=dict(
-        # Round cells, of 51 pixels (red) and 94 (white) in the median, and platelets of 19: one
-        # anchor of about each, and one between.
+        # Boxes are about square: red cells of 51 pixels in the median, white ones of 94, platelets
+        # of 19. Anchors have 19, 27, 38, 54, 77 and 109.
         anchor_generator=dict(
             octave_base_scale=2.4, scales_per_octave=2, ratios=[1.0], strides=[8, 16, 32]
         ),

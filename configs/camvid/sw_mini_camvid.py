@@ -41,6 +41,7 @@ own_data = dict(
         (0, 128, 192),
     ),
     ignore=(11, 255),
+    image_suffix=('.png', '.jpg'),
     scale_range=(0.5, 1.5),
     crop_size=(160, 224),
     batch_size=4,
