@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from shutil import move
 from typing import Any
 
 import cv2
-import numpy as np
 import pytest
 import torch
 from config_helpers import ROOT
 from mmengine.registry import init_default_scope
-from run_tool import tool
+from real_sets import CELLS, VOID, make_bccd, make_camvid
 
 from mmsw.apis import build_runner, build_test_runner, load_config, register_toolbox
 from mmsw.apis.complexity_report import count_complexity
@@ -23,7 +21,6 @@ CAMVID, BCCD = ROOT / 'configs/camvid', ROOT / 'configs/bccd'
 CONFIGS = sorted([*CAMVID.glob('*.py'), *BCCD.glob('*.py')])
 COMPARED = ('convnext_mini', 'equ_slak_mini', 'mit_mini', 'r18_narrow', 'slak_mini')
 FARTHEST = 0.1  # multiply-adds of what is compared differ by that share at most
-VOID = 11
 # Of the training pixels that are a class, in the order of the classes.
 SHARES = (0.1754, 0.2421, 0.0102, 0.3296, 0.0467, 0.1012, 0.0122, 0.0117, 0.0611, 0.0067, 0.0030)
 TINY = {
@@ -36,63 +33,18 @@ TINY = {
         for key, value in (('num_workers', 0), ('persistent_workers', False))
     },
 }
-PARTS = {'train': 4, 'val': 1, 'test': 2}  # images
-CELLS = {'RBC': (8, 12, 60, 62), 'WBC': (100, 40, 190, 140), 'Platelets': (220, 90, 240, 108)}
 
 pytestmark = pytest.mark.usefixtures('plain_config_text')
 
 
-def write_image(path: Path, height: int, width: int) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    assert cv2.imwrite(str(path), np.random.randint(0, 256, (height, width, 3), dtype=np.uint8))
-
-
 @pytest.fixture(scope='module')
 def camvid(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """PNG images and label maps, each with all classes and with pixels that are void."""
-    root = tmp_path_factory.mktemp('camvid')
-    for part, number in PARTS.items():
-        for index in range(number):
-            write_image(root / part / f'{index}.png', 48, 64)
-            labels = np.arange(48 * 64).reshape(48, 64) // 4 % (VOID + 1)
-            path = root / f'{part}annot' / f'{index}.png'
-            path.parent.mkdir(exist_ok=True)
-            assert cv2.imwrite(str(path), labels.astype(np.uint8))
-    return root
-
-
-def voc_text(name: str, boxes: dict[str, tuple[int, ...]]) -> str:
-    corners = ('xmin', 'ymin', 'xmax', 'ymax')
-    objects = ''.join(
-        f'<object><name>{kind}</name><difficult>0</difficult><bndbox>'
-        + ''.join(f'<{key}>{value}</{key}>' for key, value in zip(corners, box, strict=True))
-        + '</bndbox></object>'
-        for kind, box in boxes.items()
-    )
-    size = '<size><width>320</width><height>240</height><depth>3</depth></size>'
-    return f'<annotation><filename>{name}.jpg</filename>{size}{objects}</annotation>'
+    return make_camvid(tmp_path_factory.mktemp('camvid'))
 
 
 @pytest.fixture(scope='module')
 def bccd(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Converted from Pascal VOC and moved as docs/real_data.md says; one box has no area."""
-    folder = tmp_path_factory.mktemp('bccd')
-    voc, out = folder / 'BCCD', folder / 'data'
-    for kind in ('Annotations', 'ImageSets/Main'):
-        (voc / kind).mkdir(parents=True)
-    for part, number in PARTS.items():
-        names = [f'BloodImage_{part}{index}' for index in range(number)]
-        (voc / f'ImageSets/Main/{part}.txt').write_text('\n'.join(names) + '\n')
-        for name in names:
-            write_image(voc / f'JPEGImages/{name}.jpg', 240, 320)
-            (voc / f'Annotations/{name}.xml').write_text(voc_text(name, CELLS))
-    name = 'BloodImage_train0'
-    (voc / f'Annotations/{name}.xml').write_text(voc_text(name, CELLS | {'RBC': (9, 9, 9, 9)}))
-    assert tool('convert_dataset', 'voc', voc, '--out', out, '--classes', *CELLS) == 1
-    for pattern, to in (('annotations/*.json', out), ('images/*/*.jpg', out / 'images')):
-        for path in out.glob(pattern):
-            move(path, to)
-    return out
+    return make_bccd(tmp_path_factory.mktemp('bccd'))
 
 
 def options_for(path: Path, **more: Any) -> dict[str, Any]:
@@ -190,11 +142,8 @@ def test_what_is_compared_costs_the_same(
 
 
 @pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
-def test_config_imports_what_it_names(path: Path, request: pytest.FixtureRequest) -> None:
+def test_config_imports_what_it_names(path: Path) -> None:
     """A tool imports the demonstration, which brings DemoNarrowInit, for a config that says so."""
-    if path.parent == CAMVID:
-        reason = 'custom_imports of the configs of CamVid lack mmsw.demo'
-        request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
     assert 'mmsw.demo' in load_config(path).custom_imports.imports
 
 
