@@ -32,16 +32,19 @@ def update_page(result: dict[str, Any], page: Path) -> None:
 
     Args:
         result: What :func:`~.benchmark.benchmark_ops` returns.
-        page: Markdown with some of the blocks ``operators``, ``operator-layers`` and
-            ``large-kernels``; of a run on a GPU, ``operators-gpu`` and so on.
+        page: Markdown with some of the blocks ``operators``, ``pruning``, ``operator-layers`` and
+            ``large-kernels``; of a run on a GPU, ``operators-gpu`` and so on. A block for which the
+            run has no rows stays as it is.
     """
     for name in blocks_to_fill(page, page_blocks(result['machine']['device'])):
         form = name.removesuffix(_GPU)
         kept = [
             {key: row[key] for key in _FIELDS} for row in result['rows'] if _FORMS[form][0](row)
         ]
-        found = dict(machine=result['machine'], settings=result['settings'], form=form, rows=kept)
-        write_tables(page, page_text(found), KIND, found, name)
+        about = dict(machine=result['machine'], settings=result['settings'])
+        if kept:
+            found = about | dict(form=form, rows=kept)
+            write_tables(page, page_text(found), KIND, found, name)
 
 
 def page_text(found: dict[str, Any]) -> str:
@@ -58,7 +61,7 @@ def page_text(found: dict[str, Any]) -> str:
 
 
 def _operators(rows: Sequence[Row]) -> Iterator[str]:
-    """All contenders, the layers together; then what pruning saves."""
+    """All contenders, the layers together."""
     for heading, entries in _networks(rows):
         columns = list(dict.fromkeys((entry['mode'], entry['batch']) for entry in entries))
         times = {(e['name'], e['mode'], e['batch']): e['total_ms'] for e in entries}
@@ -70,14 +73,12 @@ def _operators(rows: Sequence[Row]) -> Iterator[str]:
                 for name in dict.fromkeys(entry['name'] for entry in entries)
             ],
         )
-    yield from _pruned(rows)
 
 
 def _pruned(rows: Sequence[Row]) -> Iterator[str]:
-    swept = [(reps, row) for reps, part in sweeps(rows) for row in part if _is_own(row)]
+    """What pruning saves, the layers together."""
+    swept = [(reps, row) for reps, part in sweeps(rows) for row in part]
     shares = sorted({row['sparsity'] for _, row in swept} - {0})
-    if not shares:
-        return
     body = []
     for reps, mode, batch, name in dict.fromkeys(
         (reps, row['mode'], row['batch'], row['name']) for reps, row in swept
@@ -171,10 +172,6 @@ def _table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
     return '\n'.join(table(head, body))
 
 
-def _is_own(row: Row) -> bool:
-    return row['name'].startswith('mmsw ')
-
-
 def _is_plain(row: Row) -> bool:
     return row['dtype'] == 'float32' and not row['sweep']
 
@@ -185,7 +182,8 @@ def _is_of_a_layer(row: Row) -> bool:
 
 # Which rows of a run a form needs, and what it makes of them.
 _FORMS: dict[str, tuple[Callable[[Row], bool], Callable[[Sequence[Row]], Iterator[str]]]] = {
-    'operators': (lambda row: row['dtype'] == 'float32', _operators),
+    'operators': (_is_plain, _operators),
+    'pruning': (lambda row: row['sweep'] and row['name'].startswith('mmsw '), _pruned),
     'operator-layers': (lambda row: _is_plain(row) and _is_of_a_layer(row), _layers),
     'large-kernels': (
         lambda row: _is_plain(row) and row['name'].startswith((SLAK, _SQUARE)),
