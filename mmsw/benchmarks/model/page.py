@@ -8,7 +8,7 @@ from typing import Any
 
 from ..page import blocks_to_fill, measured_on, paragraph, write_tables
 from ..words import rate_line
-from .networks import TRAINING
+from .networks import EVAL, TRAINING
 from .report import COLUMNS, table_of
 from .rows import Row, setting_of, title
 
@@ -21,7 +21,7 @@ _SHOWN = (
 _COLUMNS = [column for column in COLUMNS if column[0] in _SHOWN]
 # Which rows of a run a block has.
 _FORMS: dict[str, Callable[[Row], bool]] = {
-    'networks': lambda row: True,
+    'networks': lambda row: row['mode'] == EVAL,
     'training-step': lambda row: row['mode'] == TRAINING,
     'slak': lambda row: 'SLaK' in row['network'],
 }
@@ -37,7 +37,7 @@ def update_page(result: dict[str, Any], page: Path) -> None:
 
     Args:
         result: What :func:`~.benchmark.benchmark_model` returns.
-        page: Markdown with some of the blocks ``networks`` (everything), ``training-step`` and
+        page: Markdown with some of the blocks ``networks`` (evaluation), ``training-step`` and
             ``slak``; of a run on a GPU, ``networks-gpu`` and so on. A block for which the run has
             no rows stays as it is.
     """
