@@ -147,6 +147,21 @@ def test_a_job_that_fails_stops_no_other(make) -> None:
     assert toy.called[3:] == ['one']  # the others are done
 
 
+def test_a_job_that_was_stopped_runs_again(make, monkeypatch) -> None:
+    toy = make()
+
+    def stopped(*_: object) -> int:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(figures_run, '_call', stopped)
+        with pytest.raises(KeyboardInterrupt):
+            make_figures(TOYS, toy.places, progress=lambda line: None)
+    assert state_of(TOYS[0], toy.places) is None
+    assert make_figures(TOYS, toy.places, progress=lambda line: None) == []
+    assert toy.called == ['one', 'two', 'three']
+
+
 def test_a_job_that_writes_no_figures_has_failed(make) -> None:
     toy, said = make(), []
     toy.silent = True
