@@ -66,7 +66,15 @@ def _demo(task: str, target: str) -> Job:
     )
 
 
-def _transfer(name: str, question: str, words: str, quick: str, page: str, *blocks: str) -> Job:
+def _transfer(
+    name: str,
+    question: str,
+    words: str,
+    quick: str,
+    page: str,
+    *blocks: str,
+    pictures: Sequence[tuple[str, str]] = (),
+) -> Job:
     call = f'tools/benchmark_transfer.py --out {{out}} --page {{docs}}/{page}'
     return Job(
         name,
@@ -74,6 +82,7 @@ def _transfer(name: str, question: str, words: str, quick: str, page: str, *bloc
         [f'{call} {words}'.strip()],
         [f'{call} {words} {_SMALL_RUN} {quick}'],
         [(page, block) for block in blocks],
+        pictures,
     )
 
 
@@ -210,6 +219,7 @@ JOBS: Sequence[Job] = (
         'transfer.md',
         'segmentation',
         'detection',
+        pictures=[('{out}/transfer.svg', 'transfer.svg')],
     ),
     _transfer(
         'large-kernels-training',

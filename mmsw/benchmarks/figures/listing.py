@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -62,12 +63,15 @@ def _time(found: Sequence[Mapping[str, Any] | None], state: Mapping[str, Any] | 
 
 
 def _origin(figures: Mapping[str, Any] | None, places: Places) -> tuple[str, str, str]:
-    if figures is None:
+    made = (figures or {}).get('made', {})
+    if not re.match(r'\d{4}-', str(made.get('date'))):
         return ('none', NONE, NONE)
-    made = figures.get('made', {})
-    date, commit = str(made.get('date', NONE))[:10], str(made.get('commit', UNKNOWN))
+    date, commit, told = made['date'][:10], made['commit'], made['commit']
     if figures.get('transcribed'):
         date += ', from the page'
-    changed = None if commit == UNKNOWN else changed_since(commit, places.root)
-    told = NONE if changed is None else f'{changed} files differ' if changed else 'the same'
-    return date, commit, told
+    if commit == UNKNOWN and 'in_docs_since' in made:
+        commit = made['in_docs_since']
+        told = f'before {commit}'
+    changed = changed_since(commit, places.root)
+    files = NONE if changed is None else f'{changed} files differ' if changed else 'the same'
+    return date, told, files
