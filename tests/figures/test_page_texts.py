@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from run_tool import tool
 
 from mmsw.benchmarks import demo_page
 from mmsw.benchmarks.comparison import Row
@@ -300,3 +301,19 @@ def test_demonstration(page) -> None:
     ]
     with pytest.raises(UsageError, match='no line <!-- tables demo: begin -->'):
         demo_page.check_demo_page(page('other'), 'seg')
+
+
+@pytest.mark.parametrize(
+    'call',
+    [
+        ['benchmark_ops', '--quick', '--out'],
+        ['benchmark_model', '--quick', '--out'],
+        ['benchmark_sparsity', '--out'],
+        ['demo_report'],
+    ],
+    ids=lambda call: call[0],
+)
+def test_a_page_without_a_place_is_refused_before_work(call, page, tmp_path: Path, capsys) -> None:
+    assert tool(*call, tmp_path / 'new', '--page', page('other')) == 2
+    assert 'page.md has no line <!-- tables' in capsys.readouterr().err
+    assert not (tmp_path / 'new').exists()
