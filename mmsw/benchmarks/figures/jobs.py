@@ -183,7 +183,7 @@ JOBS: Sequence[Job] = (
         ['tools/benchmark_model.py --out {out} --quick --mode eval --page {docs}/speed.md'],
         [
             'tools/benchmark_model.py --out {out} --quick --crop 64 --mode eval '
-            "--page {docs}/speed.md --only 'SW-T v2' ConvNeXt"
+            '--page {docs}/speed.md --only ConvNeXt'
         ],
         [('speed.md', 'networks')],
     ),
