@@ -35,6 +35,8 @@ VERSIONS = {  # of each kind of file; one more whenever a reader of the old form
     'network_sparsity': 1,
     'network_sparsity_comparison': 1,
     'operator_tables': 1,
+    'photographs': 1,
+    'photographs_times': 1,
     'receptive_field': 1,
     'regime_outcomes': 1,
     'sparsity': 1,

@@ -1,5 +1,5 @@
-# A small ConvNeXt, to compare with sw_mini_camvid.py at equal multiply-adds. The backbone is the one
-# that tools/benchmark_model.py measures, so that no further package is needed.
+# A small ConvNeXt, to compare with sw_mini_camvid.py at equal multiply-adds. The backbone is the
+# one that tools/benchmark_model.py measures, so that no further package is needed.
 _base_ = ['sw_mini_camvid.py']
 
 dims = [28, 56, 112, 192]

@@ -1,4 +1,5 @@
-# A narrow MiT, the transformer of SegFormer, to compare with sw_mini_camvid.py at equal multiply-adds.
+# A narrow MiT, the transformer of SegFormer, to compare with sw_mini_camvid.py at equal
+# multiply-adds.
 _base_ = ['sw_mini_camvid.py']
 
 model = dict(

@@ -1,4 +1,5 @@
-# A ResNet-18 of 18 channels instead of 64, to compare with sw_mini_camvid.py at equal multiply-adds.
+# A ResNet-18 of 18 channels instead of 64, to compare with sw_mini_camvid.py at equal
+# multiply-adds.
 _base_ = ['sw_mini_camvid.py']
 
 model = dict(

@@ -1,6 +1,6 @@
 # A segmentor of 0.69 million parameters for CamVid, road scenes of 480 x 360 pixels: the small
-# shift-wise network of the demonstration and the head of SegFormer, from random values. Where to get
-# the images, what was measured and how: docs/real_images.md.
+# shift-wise network of the demonstration and the head of SegFormer, from random values. Where to
+# get the images: docs/real_data.md. What was measured: docs/real_images.md.
 #
 #   python tools/train.py configs/camvid/sw_mini_camvid.py
 #   python tools/test.py configs/camvid/sw_mini_camvid.py \
@@ -41,19 +41,23 @@ own_data = dict(
         (0, 128, 192),
     ),
     ignore=(11, 255),
+    image_suffix=('.png', '.jpg'),
     scale_range=(0.5, 1.5),
     crop_size=(160, 224),
     batch_size=4,
     max_iters=24000,
     learning_rate=6e-3,
 )
+custom_imports = dict(imports=['mmsw', 'mmsw.demo'], allow_failed_imports=False)
 # 1 / ln(1.02 + share of the pixels), as of ENet (arXiv 1606.02147, section 5.2), so scaled that
 # the mean over the training pixels is 1. Signs, poles and people are 4% of them.
-# mmsegmentation's mean over weighted pixels stumbles over ignored ones, so the loss is their sum over
-# the number of pixels of a batch.
+# mmsegmentation's mean over weighted pixels stumbles over ignored ones, so the loss is their sum
+# over the number of pixels of a batch.
 class_weight = [0.80, 0.61, 4.79, 0.48, 2.21, 1.25, 4.50, 4.57, 1.83, 5.43, 6.27]
 model = dict(
-    backbone=dict(init_cfg=dict(_delete_=True, type='DemoNarrowInit')),  # learns within few iterations
+    backbone=dict(
+        init_cfg=dict(_delete_=True, type='DemoNarrowInit')  # learns within few iterations
+    ),
     decode_head=dict(
         _delete_=True,
         type='SegformerHead',

@@ -15,6 +15,8 @@ from mmsw.whole_file import write_text
 _HEADINGS = {  # by training data
     'ADE20K': 'Segmentation on ADE20K',
     'COCO 2017': 'Detection on COCO',
+    'CamVid': 'Segmentation on CamVid',
+    'BCCD': 'Detection on BCCD',
     'Your own': 'Your own data',
     'Demonstration scenes': 'Demonstration',
 }
@@ -24,6 +26,14 @@ _NOTES = {
         'Counted at 1280 x 800, with 1000 boxes and 100 masks for the RoI heads. The figures that\n'
         'the authors give for Cascade Mask R-CNN are not those of the config that they published.\n'
         'This is our inference, see [Complexity](complexity.md).'
+    ),
+    'CamVid': (
+        'Small networks of about equal multiply-adds, from random values, for a CPU. The folder\n'
+        'has three more to compare with, see [Real data to try](real_data.md).'
+    ),
+    'BCCD': (
+        'A small detector from random values, for a CPU. The folder has a ResNet-18 to compare\n'
+        'with, see [Real data to try](real_data.md).'
     ),
     'Your own': (
         'Counted for two classes, at the size of the crop or image that the config sets, with the\n'
@@ -187,7 +197,12 @@ def _published(facts: dict[str, Any]) -> str:
 
 def _ours(model: dict[str, Any]) -> str:
     if 'Results' not in model:
-        known = {'Your own': 'yours', 'Demonstration scenes': 'not measured'}
+        known = {
+            'Your own': 'yours',
+            'Demonstration scenes': 'not measured',
+            'CamVid': '[what to expect](real_data.md#what-to-expect)',
+            'BCCD': '[what to expect](real_data.md#what-to-expect)',
+        }
         return known.get(model['Metadata']['Training Data'], 'not trained here')
     scores = [
         f'{name.removesuffix(" (%)")} {value}%'

@@ -135,9 +135,11 @@ def _close(item: _Active, progress: Callable[[str], None]) -> Failure | None:
         )
         return failure
     result = result_of(item.run)
+    pace = result['seconds_per_iteration']  # unknown where each iteration has its evaluation
+    told = '' if pace is None else f'{pace:.3f} s per iteration, '
     progress(
         f'{item.place} {item.run.name}: {_scores(result["scores"])}; '
-        f'{result["seconds_per_iteration"]:.3f} s per iteration, {clock(result["wall_seconds"])}'
+        f'{told}{clock(result["wall_seconds"])}'
     )
     return None
 

@@ -80,21 +80,22 @@ def draw_scenes(
     columns = len(rows[0].tiles)
     side = (_WIDTH - _LEFT) / max(columns, 3)
     width = _LEFT + side * columns
+    tall = side * max(_proportion(tile.image) for row in rows for tile in row.tiles)
     below = [_BELOW * any(tile.caption for tile in row.tiles) for row in rows]
     bottom = 0.5
-    height = side * len(rows) + sum(below) + bottom
+    height = tall * len(rows) + sum(below) + bottom
     with figure_of(height, width) as figure:
         figure.set_layout_engine('none')
         top = height
         for row, caption in zip(rows, below, strict=True):
-            top -= side
+            top -= tall
             name, _, more = row.name.partition('\n')
-            middle = (top + side / 2) / height
+            middle = (top + tall / 2) / height
             figure.text(0.05 / width, middle, name, fontsize=9, fontweight='bold', va='bottom')
             figure.text(0.05 / width, middle - 0.02 / height, more, fontsize=8, va='top')
             for column, tile in enumerate(row.tiles):
                 left = _LEFT + side * column
-                place = (left / width, top / height, side * 0.98 / width, side * 0.98 / height)
+                place = (left / width, top / height, side * 0.98 / width, tall * 0.98 / height)
                 _draw_tile(figure.add_axes(place), tile)
             top -= caption
         _draw_legend(figure, legend)
@@ -102,19 +103,22 @@ def draw_scenes(
         write_whole(Path(path), lambda temporary: figure.savefig(temporary, **options))
 
 
-def paint(photo: np.ndarray, labels: np.ndarray, colours: np.ndarray) -> np.ndarray:
+def paint(
+    photo: np.ndarray, labels: np.ndarray, colours: np.ndarray, unpainted: Sequence[int] = (0,)
+) -> np.ndarray:
     """Lay classes over a dimmed grey photograph.
 
     Args:
         photo: RGB, uint8, ``[H, W, 3]``.
-        labels: ``[H, W]``; class 0 and numbers that no class has are not painted.
+        labels: ``[H, W]``; numbers that no class has are not painted.
         colours: RGB per class ``[n, 3]``, 0..255.
+        unpainted: Classes that are not painted either, as a background.
 
     Returns:
         RGB, uint8, ``[H, W, 3]``.
     """
     grey = np.repeat(photo.mean(2, keepdims=True), 3, 2) * _DIM
-    painted = (labels > 0) & (labels < len(colours))
+    painted = (labels < len(colours)) & ~np.isin(labels, unpainted)
     layer = colours[np.where(painted, labels, 0)]
     mixed = np.where(painted[..., None], grey + _OPACITY * (layer - grey), grey)
     return mixed.round().astype(np.uint8)
@@ -138,6 +142,11 @@ def paint_masks(
         layer = photo[mask] + _MASK_OPACITY * (np.asarray(colour, float) - photo[mask])
         mixed[mask] = layer
     return mixed.round().astype(np.uint8)
+
+
+def _proportion(image: np.ndarray) -> float:
+    """Height over width."""
+    return image.shape[0] / image.shape[1]
 
 
 def _draw_tile(axes: Any, tile: Tile) -> None:

@@ -14,6 +14,8 @@ from ..export import page as export_page
 from ..model import page as model_page
 from ..operator import page as operator_page
 from ..page import blocks_of, figures_path, put_text, read_figures, text_in
+from ..photographs import page as photographs_page
+from ..photographs.results import KIND as PHOTOGRAPHS
 from ..regimes import report as regimes_report
 from ..sparse_training import page as sparsity_page
 from ..transfer import page as transfer_page
@@ -26,6 +28,7 @@ _TEXTS: Mapping[str, Callable[[dict[str, Any]], str]] = {
     demo_page.KIND: demo_page.page_text,
     model_page.KIND: model_page.page_text,
     operator_page.KIND: operator_page.page_text,
+    PHOTOGRAPHS: photographs_page.page_text,
     sparsity_page.KIND: sparsity_page.page_text,
     transcribed.KIND: transcribed.transcribed_text,
     transfer_page.KIND: transfer_page.page_text,
@@ -77,6 +80,8 @@ def problems_of(page: Path) -> list[str]:
 
 def _problem(page: Path, name: str) -> str | None:
     try:
+        if not figures_path(page, name).is_file() and not text_in(page, name).strip():
+            return None  # nothing is claimed yet
         found = read_figures(page, name)
         missing = [key for key in _MADE if key not in found.get('made', {})]
         if missing or 'machine' not in found:

@@ -125,7 +125,6 @@ def plan_runs(
         'amp': settings.amp,
         'auto_scale_lr': settings.auto_scale_lr,
         'evaluations': settings.evaluations,
-        **({'jobs': settings.jobs} if settings.jobs > 1 else {}),
     }
     of_network = {
         network.name: {

@@ -17,6 +17,7 @@ from study_helpers import ROOT, assert_one_line_and_nothing_left
 from transfer_helpers import SMALL, TOOL, call
 
 from mmsw.apis import UsageError
+from mmsw.benchmarks import execution
 from mmsw.benchmarks.locks import exclusive
 from mmsw.benchmarks.runs import result_of
 from mmsw.json_file import read_json
@@ -63,6 +64,7 @@ def read_until(process: subprocess.Popen, text: bytes) -> None:
         (['--starts', 'sparse,warm'], r"starts must be some of scratch,.*\['warm'\]"),
         (['--starts', 'dense,dense'], 'names one twice'),
         (['--seeds', '0'], 'seeds must be at least 1, got 0'),
+        (['--jobs', '0'], 'jobs must be at least 1, got 0'),
         (['--budget', 'ten'], "number of iterations, got 'ten'"),
         (['--budget', 'cls=10'], 'expected one of seg, det before ='),
         (['--budget', 'seg=10', '--task', 'both'], 'no budget for task det'),
@@ -137,6 +139,25 @@ def test_failing_run_is_reported_and_the_others_go_on(
     assert 'FAILED: seg-mini-scratch-seed0, exit code 3' in report
     failed = read_json(out / 'results.json', 'benchmark_transfer')['failed']
     assert [item['name'][-1] for item in failed] == ['0', '1']
+
+
+@pytest.mark.parametrize('jobs', [1, 2])
+def test_runs_side_by_side_have_one_thread_each(mini, data, tmp_path, monkeypatch, jobs):
+    code = (
+        'import os, pathlib, time; pathlib.Path("begun").touch(); time.sleep(1); '
+        'print(os.environ.get("OMP_NUM_THREADS"), len(list(pathlib.Path("..").glob("*/begun")))); '
+        'time.sleep(1); pathlib.Path("begun").unlink(); raise SystemExit(3)'
+    )
+
+    def command(config: Path, nproc: int) -> list[str]:
+        return [sys.executable, '-c', f'import os; os.chdir({str(config.parent)!r}); {code}']
+
+    monkeypatch.setattr(execution, 'command', command)
+    monkeypatch.setenv('OMP_NUM_THREADS', '5')
+    arguments = ['--config', mini, '--data', data, '--out', tmp_path, '--starts', 'scratch']
+    assert call(*arguments, '--seeds', '2', '--jobs', jobs) == 1
+    said = [log.read_text() for log in sorted(tmp_path.glob('runs/*/log.txt'))]
+    assert said == [f'{"1" if jobs > 1 else "5"} {jobs}\n'] * 2
 
 
 @pytest.mark.slow

@@ -76,6 +76,38 @@ def test_learning_rate_rises_to_the_recipes_whatever_the_budget(path, budget):
         assert rates[-1] < 0.02
 
 
+@pytest.mark.parametrize(
+    ('given', 'expected'),
+    [
+        ({'type': 'DynamicSparsityHook', 'end_iter': 12000}, {'end_iter': 300}),
+        ({'type': 'mmsw.DynamicSparsityHook', 'end_iter': 12000}, {'end_iter': 300}),
+        ({'type': 'DynamicSparsityHook', 'end_iter': 0}, {'end_iter': 0}),  # nothing is exchanged
+        ({'type': 'DynamicSparsityHook', 'end_iter': 10}, {'end_iter': 1}),
+        ({'type': 'DynamicSparsityHook'}, {}),
+        (
+            {'type': 'GradualPruningHook', 'begin': 1600, 'end': 12000, 'interval': 50},
+            {'begin': 40, 'end': 300, 'interval': 50},
+        ),
+        ({'type': 'GradualPruningHook', 'begin': 0, 'end': 16000}, {'begin': 0, 'end': 400}),
+        ({'type': 'OtherHook', 'begin': 1600, 'end_iter': 9}, {'begin': 1600, 'end_iter': 9}),
+    ],
+)
+def test_hooks_that_prune_end_at_the_same_share_of_the_run(given, expected):
+    cfg = load_config(RECIPE)
+    cfg.train_cfg.max_iters = 16000
+    cfg.custom_hooks = [dict(given)]
+    fit_schedule(cfg, 400, 1)
+    assert dict(cfg.custom_hooks[0]) == {'type': given['type'], **expected}
+
+
+def test_hooks_that_prune_count_iterations_where_a_schedule_counts_epochs():
+    cfg = load_config(COCO_RECIPE)
+    hook = dict(type='DynamicSparsityHook', end_iter=12000)
+    cfg.custom_hooks = [hook]
+    fit_schedule(cfg, 400, 1)
+    assert dict(cfg.custom_hooks[0]) == hook
+
+
 def test_settings_that_decide_the_result_are_in_the_digest(network, data, tmp_path):
     def digest_of(own: Network = network, **changes: Any) -> str:
         return plan_runs([own], settings_for(tmp_path, **changes), {})[0].digest

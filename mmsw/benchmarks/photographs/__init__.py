@@ -1,0 +1,1 @@
+"""Networks on photographs that nobody of this project made: CamVid and BCCD."""

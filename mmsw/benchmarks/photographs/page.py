@@ -1,0 +1,244 @@
+"""The tables of the page on real photographs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..comparison import Comparison, Row, conclude, paired_difference
+from ..page import paragraph
+from ..report import table
+from ..words import NONE
+from .plan import PRUNED, SHIFT_WISE
+from .results import rows_of
+
+# What the scores of CamVid are in the papers: name, parameters [M], mIoU [%], start, source.
+PUBLISHED = (
+    ('ENet', '0.37', '51.3', 'random', 'arXiv 1606.02147'),
+    ('FC-DenseNet56', '1.5', '58.9', 'random', 'arXiv 1611.09326'),
+    ('FC-DenseNet67', '3.5', '65.8', 'random', 'arXiv 1611.09326'),
+    ('FC-DenseNet103', '9.4', '66.9', 'random', 'arXiv 1611.09326'),
+    ('FCN-8', '134.5', '57.0', 'ImageNet', 'arXiv 1611.09326'),
+    ('SegNet', '29.5', '46.4 to 60.1', 'ImageNet', 'arXiv 1611.09326, 1511.00561'),
+    ('Dilation8', '140.8', '65.3', 'ImageNet', 'arXiv 1611.09326'),
+)
+_SCORE = {'seg': 'mIoU', 'det': 'bbox AP'}
+NAMES = {
+    'sw_mini': 'shift-wise',
+    'equ_slak_mini': 'equ-SLaK',
+    'slak_mini': 'SLaK',
+    'r18_narrow': 'ResNet-18, narrow',
+    'convnext_mini': 'ConvNeXt, small',
+    'mit_mini': 'MiT, narrow',
+}
+
+
+def page_text(result: Mapping[str, Any]) -> str:
+    """Everything between the marks of the page.
+
+    Args:
+        result: What :func:`~.results.collect` gave.
+    """
+    parts = [
+        paragraph(_measured(result)),
+        '### From random values on CamVid',
+        paragraph(_how_compared(result)),
+        *_comparison(result),
+    ]
+    if result['long']:
+        parts += ['### One run at full size', *_long(result)]
+    if any(entry['results'] for entry in result['starts']):
+        parts += ['### From CamVid to BCCD', *_transfer(result)]
+    return '\n\n'.join(parts) + '\n'
+
+
+def network_title(name: str) -> str:
+    """What tables and pictures call a network of the comparison."""
+    bare = name.removesuffix('_camvid')
+    if bare in NAMES:
+        return NAMES[bare] + (', dense' if bare == 'sw_mini' else '')
+    method = 'static' if 'static' in bare else 'dynamic'
+    return f'shift-wise, {PRUNED[name]}% pruned, {method}'
+
+
+def _measured(result: Mapping[str, Any]) -> str:
+    about = result['machine']
+    return (
+        f'Measured on {about["cpus"]} processors of {about["cpu"]} ({about["cpu_capability"]}), '
+        f'torch {about["torch"]}, on {about["date"][:10]}.'
+    )
+
+
+def _how_compared(result: Mapping[str, Any]) -> str:
+    asked = result['settings']
+    scale = asked['image_scale']
+    size = 'their own size' if scale is None else f'{scale[0]} x {scale[1]} pixels'
+    return (
+        f'Training and test images have {size}, label maps 480 x 360. {asked["iterations"]} '
+        f'iterations of 4 crops, {asked["seeds"]} seeds. mIoU is of 11 classes on all 233 test '
+        'images. Differences are paired by seed, in percentage points, with a 95% interval. '
+        'GMAC and time are of one image of 480 x 360, head included; GMAC is 10^9 multiply-adds. '
+        'The time is that of the folded network on one thread.'
+    )
+
+
+def _comparison(result: Mapping[str, Any]) -> list[str]:
+    rows = rows_of(result['networks'], 'network')
+    first = next(row for row in rows if row.network == SHIFT_WISE)
+    times = result['times']
+    lines = [
+        [
+            'network',
+            'mIoU [%]',
+            'minus shift-wise, dense',
+            'filters kept',
+            'parameters [M]',
+            'GMAC',
+            'folded [ms]',
+            'of dense',
+            's / iteration',
+        ]
+    ]
+    comparisons = []
+    for row in rows:
+        difference = paired_difference(row, first, 'mIoU')
+        if row is not first:
+            comparisons.append(Comparison(network_title(row.network), 'shift-wise', difference))
+        lines.append(
+            [
+                network_title(row.network),
+                row.score('mIoU').text(),
+                NONE if row is first else difference.signed_text(),
+                _kept_filters(row),
+                *_costs(times, row.network),
+                _number(row.mean('seconds_per_iteration'), 3),
+            ]
+        )
+    return [table(lines), f'> {conclude(comparisons)}']
+
+
+def _costs(times: Mapping[str, Any] | None, name: str) -> list[str]:
+    if times is None or name not in times['networks']:
+        return [NONE] * 4
+    found = times['networks'][name]
+    return [
+        f'{found["parameters_used"] / 1e6:.3f}',
+        _number(found['macs_used'] and found['macs_used'] / 1e9, 3),
+        f'{found["median_ms"]:.1f}',
+        f'{found["relative"]:.2f}',
+    ]
+
+
+def _long(result: Mapping[str, Any]) -> list[str]:
+    long = result['long']
+    curve = long['curve']
+    points = [point for place, point in enumerate(curve) if (len(curve) - place) % 4 == 1]
+    parts = [
+        paragraph(
+            f'`{long["network"]}` on images of 480 x 360, {curve[-1]["iteration"]} iterations of 4 '
+            f'crops of 224 x 160, one seed: {long["scores"]["mIoU"]:.2f}% mIoU on the test images, '
+            f'with {long["density_after"]["not_zero"]:.1%} of the small filters left.'
+        ),
+        table(
+            [
+                ['iteration', *(str(point['iteration']) for point in points)],
+                ['mIoU [%]', *(f'{point["mIoU"]:.2f}' for point in points)],
+            ]
+        ),
+    ]
+    if result['classes']:
+        found = result['classes']
+        parts.append(
+            table(
+                [
+                    ['class', *found],
+                    ['IoU [%]', *(f'{value:.1f}' for value in found.values())],
+                ]
+            )
+        )
+    head = ['network', 'parameters [M]', 'mIoU [%]', 'starts from', 'source']
+    own = [
+        f'{long["network"]}, this run',
+        _parameters(result, long['network']),
+        f'{long["scores"]["mIoU"]:.1f}',
+        'random',
+        'measured here',
+    ]
+    return [*parts, table([head, own, *map(list, PUBLISHED)])]
+
+
+def _parameters(result: Mapping[str, Any], name: str) -> str:
+    found = (result['times'] or {'networks': {}})['networks'].get(name)
+    return NONE if found is None else f'{found["parameters_used"] / 1e6:.2f}'
+
+
+def _transfer(result: Mapping[str, Any]) -> list[str]:
+    asked = result['settings']
+    entries = result['starts']
+    rows = [
+        Row(row.wanted, row.results, start_title(entry), '', entry['start'])
+        for entry, row in zip(entries, rows_of(entries, 'start'), strict=True)
+    ]
+    score = _SCORE['det']
+    references = {row.start: row for row in rows if row.start in ('scratch', 'dense')}
+    lines = [['start', 'seeds', 'box AP [%]', 'minus scratch', 'minus dense', 'filters kept']]
+    comparisons = []
+    for row in rows:
+        differences = []
+        for name in ('scratch', 'dense'):
+            difference = paired_difference(row, references[name], score)
+            known = row is not references[name] and row.results
+            differences.append(difference.signed_text() if known else NONE)
+            if known:
+                comparisons.append(Comparison(f'{row.network} minus {name}', name, difference))
+        lines.append(
+            [row.network, row.seeds, row.score(score).text(), *differences, _kept_filters(row)]
+        )
+    told = (
+        f'RetinaNet on the small shift-wise network, images of 320 x 240, '
+        f'{asked["transfer_iterations"]} iterations of 4 images, {asked["transfer_seeds"]} seeds, '
+        'AP of the 72 test images. The starts other than scratch are the backbones of the first '
+        'seed of the comparison on CamVid above.'
+    )
+    return [paragraph(told), table(lines), f'> {conclude(comparisons)}']
+
+
+def start_title(entry: Mapping[str, Any]) -> str:
+    """What tables call a start of the fine-tuning."""
+    share = f', {entry["share"]}% pruned' if entry['share'] else ''
+    names = {'sparse-unmasked': 'sparse, masks opened again'}
+    return names.get(entry['start'], entry['start']) + share
+
+
+def _kept_filters(row: Row) -> str:
+    if not row.mean('density_after', 'filters'):
+        return NONE
+    value = row.mean('density_after', 'not_zero')
+    return NONE if value is None else f'{value:.1%}'
+
+
+def _number(value: float | None, digits: int) -> str:
+    return NONE if value is None else f'{value:.{digits}f}'
+
+
+def headline(result: Mapping[str, Any], names: Sequence[str]) -> str:
+    """The table of the README: accuracy and cost of some networks of the comparison.
+
+    Args:
+        result: What :func:`~.results.collect` gave.
+        names: Of the networks, in the order of the rows.
+    """
+    rows = {row.network: row for row in rows_of(result['networks'], 'network')}
+    lines = [['network', 'mIoU [%]', 'filters kept', 'GMAC', 'ms / image, folded']]
+    for name in names:
+        found = result['times']['networks'][name]
+        lines.append(
+            [
+                network_title(name),
+                rows[name].score('mIoU').text(1),
+                _kept_filters(rows[name]),
+                f'{found["macs_used"] / 1e9:.2f}',
+                f'{found["median_ms"]:.1f}',
+            ]
+        )
+    return table(lines)

@@ -1,0 +1,173 @@
+"""Pictures of the trained networks: predictions, receptive fields, accuracy over time."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mmengine.dataset import BaseDataset
+from mmengine.registry import DATASETS, DefaultScope
+from torch import nn
+
+from mmsw.analysis.receptive_field.plot import draw_receptive_fields
+from mmsw.apis import inference, init_model, register_toolbox
+from mmsw.apis.receptive_field import Contender, FieldSettings, measure_receptive_fields
+from mmsw.demo.picture import PictureRow, Tile, draw_scenes, paint
+from mmsw.figure import SOFT, picture, series_style
+
+from ..runs import CONFIG, FINAL
+from .page import network_title
+from .results import rows_of
+
+_SIZE = 224  # side of the squares that receptive fields are measured on
+_IMAGES = 12
+_SHOWN = 4
+
+
+class TestImages:
+    """Images and truth that a finished run was scored on.
+
+    Args:
+        folder: Of the run.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        model = init_model(folder / CONFIG, folder / FINAL)
+        with DefaultScope.overwrite_default_scope(register_toolbox(model.cfg)):
+            self._set: BaseDataset = DATASETS.build(copy.deepcopy(model.cfg.val_dataloader.dataset))
+        self.classes = self._set.metainfo['classes']
+        self.palette = np.asarray(self._set.metainfo['palette'], float)
+
+    def __len__(self) -> int:
+        return len(self._set)
+
+    def path(self, index: int) -> str:
+        """Of an image."""
+        return self._set.get_data_info(index)['img_path']
+
+    def truth(self, index: int) -> np.ndarray:
+        """Class of every pixel of the file, ``[H, W]``; 255 where there is none."""
+        return self._set[index]['data_samples'].gt_sem_seg.data[0].numpy()
+
+
+def predicted(model: nn.Module, path: str) -> np.ndarray:
+    """Class of every pixel of an image file, ``[H, W]``."""
+    return inference(model, path).pred_sem_seg.data[0].cpu().numpy()
+
+
+def class_scores(folder: Path) -> dict[str, float]:
+    """Intersection over union of each class, over all pixels of the test images, in per cent.
+
+    Args:
+        folder: Of a finished run.
+    """
+    images = TestImages(folder)
+    model = init_model(folder / CONFIG, folder / FINAL, deploy=True)
+    number = len(images.classes)
+    counts = np.zeros((number, number), np.int64)
+    for index in range(len(images)):
+        truth, found = images.truth(index), predicted(model, images.path(index))
+        known = truth < number
+        pairs = truth[known].astype(np.int64) * number + found[known]
+        counts += np.bincount(pairs, minlength=number**2).reshape(number, number)
+    both = counts.diagonal()
+    either = counts.sum(0) + counts.sum(1) - both
+    return {
+        name: float(100 * one / any_) if any_ else 0.0
+        for name, one, any_ in zip(images.classes, both, either, strict=True)
+    }
+
+
+def draw_predictions(runs: Mapping[str, Path], path: Path) -> None:
+    """Some test images, their truth, and what networks make of them.
+
+    Args:
+        runs: Title of a network -> folder of its run; all of one data set.
+        path: PNG to write.
+    """
+    images = TestImages(next(iter(runs.values())))
+    chosen = np.linspace(0, len(images) - 1, min(_SHOWN, len(images)) + 2)[1:-1].round()
+    shown = [int(index) for index in chosen] if len(images) > _SHOWN else range(len(images))
+    photos = [_photo(images.path(index)) for index in shown]
+    truths = [images.truth(index) for index in shown]
+    rows = [
+        PictureRow('Photograph', [Tile(photo) for photo in photos]),
+        PictureRow('Truth', _tiles(photos, truths, images.palette)),
+    ]
+    for title, folder in runs.items():
+        model = init_model(folder / CONFIG, folder / FINAL, deploy=True)
+        labels = [predicted(model, images.path(index)) for index in shown]
+        rows.append(PictureRow(_in_lines(title), _tiles(photos, labels, images.palette)))
+    legend = list(zip(images.classes, images.palette.tolist(), strict=True))
+    draw_scenes(rows, legend, path)
+
+
+def draw_fields(runs: Mapping[str, Path], path: Path, progress: Callable[[str], None]) -> None:
+    """Effective receptive fields of the last maps of trained backbones, on test images.
+
+    Args:
+        runs: Title of a network -> folder of its run; all of one data set.
+        path: SVG to write.
+        progress: Called with a line of text now and then.
+    """
+    images = TestImages(next(iter(runs.values())))
+    step = max(1, len(images) // _IMAGES)
+    files = [images.path(index) for index in range(0, len(images), step)][:_IMAGES]
+    contenders = [
+        Contender(title, str(folder / CONFIG), str(folder / FINAL))
+        for title, folder in runs.items()
+    ]
+    settings = FieldSettings(size=_SIZE, num_images=_IMAGES)
+    fields = measure_receptive_fields(contenders, files, settings, progress)
+    draw_receptive_fields({field.contender.name: field.scores for field in fields}, path)
+
+
+def draw_trade(result: Mapping[str, Any], path: Path) -> None:
+    """Accuracy over the folded time per image.
+
+    Args:
+        result: Of :func:`~.results.collect`, times included.
+        path: SVG or PNG to write; the other one lies beside it.
+    """
+    rows = rows_of(result['networks'], 'network')
+    with picture(path, 3.4) as figure:
+        axes = figure.add_subplot()
+        for place, row in enumerate(rows):
+            time = result['times']['networks'].get(row.network)
+            if not row.results or time is None:
+                continue
+            score = row.score('mIoU')
+            style = series_style(place, network_title(row.network))
+            low, high = score.interval or (score.mean, score.mean)
+            axes.plot([time['median_ms']] * 2, [low, high], color=style.colour, linewidth=1)
+            axes.plot(
+                time['median_ms'], score.mean, style.marker, color=style.colour, label=style.label
+            )
+        axes.set_xlabel('milliseconds per image, folded, one thread')
+        axes.set_ylabel('mIoU of the test images [%]')
+        axes.grid(True, axis='y')
+        axes.tick_params(colors=SOFT)
+        figure.legend(loc='outside right center')
+
+
+def _tiles(
+    photos: Sequence[np.ndarray], labels: Sequence[np.ndarray], palette: np.ndarray
+) -> list[Tile]:
+    pairs = zip(photos, labels, strict=True)
+    return [Tile(paint(photo, classes, palette, unpainted=())) for photo, classes in pairs]
+
+
+def _photo(path: str) -> np.ndarray:
+    """RGB ``[H, W, 3]``."""
+    import cv2
+
+    return cv2.cvtColor(cv2.imread(path), cv2.COLOR_BGR2RGB)
+
+
+def _in_lines(title: str) -> str:
+    """The name of a row, its details below it."""
+    name, _, more = title.partition(', ')
+    return '\n'.join(part for part in (name, *more.split(', ')) if part)
