@@ -123,6 +123,7 @@ JOBS: Sequence[Job] = (
         [
             f'tools/train.py configs/demo/{_R18["seg"]}.py --work-dir {{out}}/r18 {_TWO_STEPS}',
             _demo_report('{all}/demo', 'seg', '{out}/r18'),
+            _demo_report('{all}/demo', 'det'),
         ],
         [('quick_start.md', 'demo'), ('quick_start.md', 'demo-detection')],
         [(f'{_DEMO}/demo.png', 'demo.png'), (f'{_DEMO}/demo_detection.png', 'demo_detection.png')],
