@@ -40,6 +40,7 @@ help: ## show this help
 	@echo '  PYTHON=/path/to/python  use this environment as it is instead of .venv/STACK'
 	@echo '  BASE_PYTHON=python3.11  the interpreter that .venv/STACK is made from (default: python3)'
 	@echo "  TEST_ARGS='-k shift'    more arguments for pytest; '-n 0' runs all in one process"
+	@echo "  FIGURES_ARGS='--list'   more arguments for make figures: --only NAME, --again NAME, --list, --check"
 
 .PHONY: setup
 setup: ready-test ## make .venv/STACK: torch, the OpenMMLab packages, mmsw (done by the targets below as well)
@@ -109,6 +110,15 @@ demo-compare: demo-finished ## train ResNet-18 as both were trained, and draw it
 	@echo '==> reports: work_dirs/demo'
 	@"$(RUN)" tools/demo_report.py work_dirs/demo --beside work_dirs/demo/upernet_r18_scenes
 	@"$(RUN)" tools/demo_report.py work_dirs/demo --task det --beside work_dirs/demo/mask_rcnn_r18_scenes
+
+# More arguments: FIGURES_ARGS='--only operators', '--list', '--check'. Most jobs want an idle machine.
+FIGURES_ARGS ?=
+.PHONY: figures figures-quick
+figures: ready-test ## measure again what the docs quote (hours; goes on where it was stopped)
+	@"$(RUN)" tools/make_figures.py $(FIGURES_ARGS)
+
+figures-quick: ready-test ## the same in its smallest form, into a copy of the pages: work_dirs/figures/quick
+	@"$(RUN)" tools/make_figures.py --quick $(FIGURES_ARGS)
 
 # Two processes of one thread each; a file's tests stay in one of them, where they share what they build. The order is
 # kept, since the benchmarks, which take longest, come early in it.

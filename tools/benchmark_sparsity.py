@@ -93,6 +93,13 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         'own in the --out folder, with more held-out scenes; made if absent); for other configs: '
         'data root (default: the one in the config)',
     )
+    parser.add_argument(
+        '--page',
+        type=Path,
+        metavar='FILE',
+        help='when everything is measured, also put the tables into this Markdown page, between '
+        'its lines for them, and the figures beside it',
+    )
     return parser.parse_args(argv)
 
 
@@ -113,6 +120,7 @@ def _study(args: argparse.Namespace) -> SparsityStudy:
         max_iters=args.max_iters,
         interval=args.interval,
         jobs=args.jobs,
+        page=args.page,
         rules={rule: value for rule, *_ in _RULES if (value := vars(args)[rule]) is not None},
     )
     return SparsityStudy(args.config, args.data, args.cfg_options, settings)

@@ -267,6 +267,7 @@ def _study(args: argparse.Namespace) -> TransferStudy:
         amp=args.amp,
         auto_scale_lr=args.auto_scale_lr,
         page=args.page,
+        comparison=args.compare or '',
     )
     data = {task: Path(path) for task, path in _per_task(args.data or (), '--data').items()}
     configs = [(task, Path(path)) for task, path in configs]

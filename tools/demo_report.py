@@ -3,11 +3,13 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import _clone  # before mmsw
 
 with _clone.toolboxes_needed():
     from mmsw.apis.cli import run_reporting_errors
+    from mmsw.benchmarks.demo_page import check_demo_page, update_page
     from mmsw.demo.report import PICTURES, RUN_FOLDERS, demo_report
 
 
@@ -36,6 +38,13 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         default=[],
         help='folders of other finished runs on the same data; each is scored and gets a row',
     )
+    parser.add_argument(
+        '--page',
+        type=Path,
+        metavar='FILE',
+        help='also put the scores into this Markdown page, between its lines for them, and the '
+        'figures beside it',
+    )
     return parser.parse_args(argv)
 
 
@@ -46,12 +55,19 @@ Examples:
 """
 
 
+def report(args: argparse.Namespace) -> None:
+    if args.page is not None:
+        check_demo_page(args.page, args.task)
+    found = demo_report(args.work_dir, task=args.task, beside=args.beside)
+    print(found)
+    if args.page is not None:
+        update_page(found, args.task, args.page)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run; returns the exit code."""
     args = parse_args(argv)
-    return run_reporting_errors(
-        lambda: print(demo_report(args.work_dir, task=args.task, beside=args.beside))
-    )
+    return run_reporting_errors(lambda: report(args))
 
 
 if __name__ == '__main__':

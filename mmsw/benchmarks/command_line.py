@@ -76,6 +76,15 @@ def add_measurement_arguments(parser: argparse.ArgumentParser, contenders: str) 
         help='measure only contenders whose names contain one of these, for instance '
         f'{contenders} (default: all contenders)',
     )
+    parser.add_argument(
+        '--page',
+        dest='pages',
+        nargs='+',
+        default=[],
+        metavar='FILE',
+        help='also put tables into these Markdown pages, between their lines for them, and the '
+        'figures beside them',
+    )
 
 
 def carry_out(study: Callable[[], Study], args: argparse.Namespace) -> int:

@@ -17,7 +17,10 @@ _PATIENCE = 20.0  # seconds that a process is given to end
 
 
 def start(
-    command: Sequence[str], output: TextIO, variables: Mapping[str, str] | None = None
+    command: Sequence[str],
+    output: TextIO,
+    variables: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
 ) -> subprocess.Popen:
     """Start a command that imports the mmsw of this process.
 
@@ -25,6 +28,7 @@ def start(
         command: Program and arguments.
         output: Where everything goes that it prints.
         variables: Changes to the environment.
+        cwd: Folder that it runs in; None for that of this process.
     """
     root = str(Path(mmsw.__file__).resolve().parents[1])
     paths = [root, *filter(None, [os.environ.get('PYTHONPATH')])]
@@ -34,7 +38,7 @@ def start(
         'PYTHONUNBUFFERED': '1',
         **(variables or {}),
     }
-    return subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=env)
+    return subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=env, cwd=cwd)
 
 
 def python(module: str, *arguments: str, nproc: int = 1) -> list[str]:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -24,12 +25,14 @@ from ..measure import (
     seconds,
 )
 from ..onnx_runtimes import missing
+from ..page import blocks_to_fill
 from ..sizes import chosen_device, chosen_settings
 from ..words import say, threads_text
 from .contender import Contender, NotStartedError, contenders_of
 from .foresight import Foresight
 from .kinds import inspected
 from .networks import EVAL, MODES, Form, Network, networks
+from .page import page_blocks, update_page
 from .report import write_report
 from .rows import compare, make_row
 from .settings import DTYPES, PRESETS, ModelSettings
@@ -69,6 +72,7 @@ def benchmark_model(
     channels_last: bool = False,
     tf32: bool = False,
     contestants: Sequence[Network] | None = None,
+    pages: Sequence[str | os.PathLike[str]] = (),
 ) -> dict[str, object]:
     """Measure backbones in all their forms, and write the table, the figures and a plot.
 
@@ -90,15 +94,20 @@ def benchmark_model(
         channels_last: Store maps and weights with the channels last.
         tf32: Let a GPU round float32 products to TF32.
         contestants: Networks to measure instead of those of :func:`.networks.networks`.
+        pages: Markdown pages that get tables, see :func:`.page.update_page`.
 
     Returns:
         What ``benchmark.json`` holds.
 
     Raises:
+        UsageError: If a page has no place for tables.
         ValueError: If an argument cannot be honoured, or no contender has such a name.
         OSError: If the folder cannot be written.
     """
     target = chosen_device(device, threads)
+    pages = [Path(page) for page in pages]
+    for page in pages:
+        blocks_to_fill(page, page_blocks(device))
     if tf32 and target.type != 'cuda':
         raise ValueError('tf32 has no effect on cpu; leave it out')
     settings = chosen_settings(
@@ -111,6 +120,8 @@ def benchmark_model(
         result = run.measure_everything(networks() if contestants is None else contestants)
     result['machine'].update(backends)
     write_report(result, out)
+    for page in pages:
+        update_page(result, page)
     return result
 
 

@@ -30,7 +30,7 @@ def markdown(result: dict) -> str:
     lines += ['', '## How to read it', '', _EXPLANATION]
     for key in dict.fromkeys(setting_of(row) for row in rows):
         found = [row for row in rows if setting_of(row) == key]
-        lines += ['', f'## {title(key)}', '', *_table_of(found)]
+        lines += ['', f'## {title(key)}', '', *table_of(found)]
     return '\n'.join([*lines, ''])
 
 
@@ -76,7 +76,8 @@ def _share(kind: str, row: Row) -> str:
     return f'{100 * row["shares"][kind]:.0f}' if row['shares'] else NONE
 
 
-_COLUMNS: Sequence[tuple[str, Callable[[Row], str]]] = (
+Column = tuple[str, Callable[[Row], str]]
+COLUMNS: Sequence[Column] = (
     ('network', lambda row: row['name']),
     ('ms', lambda row: number(row['median_ms'])),
     ('images/s', lambda row: number(row['images_per_s'])),
@@ -95,9 +96,9 @@ _COLUMNS: Sequence[tuple[str, Callable[[Row], str]]] = (
 )
 
 
-def _table_of(rows: Sequence[Row]) -> list[str]:
-    """The rows; a column in which nobody has a figure is left out."""
-    columns = [[head, *map(cell, rows)] for head, cell in _COLUMNS]
+def table_of(rows: Sequence[Row], shown: Sequence[Column] = COLUMNS) -> list[str]:
+    """Lines of a table of the rows; a column in which nobody has a figure is left out."""
+    columns = [[head, *map(cell, rows)] for head, cell in shown]
     columns = [cells for cells in columns if set(cells[1:]) != {NONE}]
     head, *body = zip(*columns, strict=True)
     return table(head, body)

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -22,12 +23,14 @@ from ..measure import (
     peak_memory,
     seconds,
 )
+from ..page import blocks_to_fill
 from ..processes import clock
 from ..sizes import chosen_device, chosen_settings
 from ..words import say
 from .cases import Case, OperatorShape, stage_shapes
 from .contenders import contenders
 from .job import BOTH, FORWARD, Job
+from .page import page_blocks, update_page
 from .report import write_report
 from .rows import make_row, type_name
 from .settings import FEW_SPARSITIES, PRESETS, BenchmarkSettings
@@ -69,6 +72,7 @@ def benchmark_ops(
     only: Sequence[str] | None = None,
     seed: int = 0,
     shapes: Sequence[OperatorShape] | None = None,
+    pages: Sequence[str | os.PathLike[str]] = (),
 ) -> dict[str, object]:
     """Measure the operator in all its forms and write the table, the figures and a plot.
 
@@ -88,15 +92,20 @@ def benchmark_ops(
         only: Parts of the names of the contenders to measure, instead of all.
         seed: Of the maps and kernels.
         shapes: Layers to measure instead of the networks' stages.
+        pages: Markdown pages that get tables, see :func:`.page.update_page`.
 
     Returns:
         What ``benchmark.json`` holds.
 
     Raises:
+        UsageError: If a page has no place for tables.
         ValueError: If an argument cannot be honoured, or no contender has such a name.
         OSError: If the folder cannot be written.
     """
     target = chosen_device(device, threads)
+    pages = [Path(page) for page in pages]
+    for page in pages:
+        blocks_to_fill(page, page_blocks(device))
     settings = chosen_settings(
         PRESETS, preset, versions=versions, crops=crops, batches=batches, threads=threads,
         sparsities=sparsities, only=only,
@@ -112,6 +121,8 @@ def benchmark_ops(
     run = _Run(settings, target, list(shapes), seed)
     result = run.measure_everything()
     write_report(result, out)
+    for page in pages:
+        update_page(result, page)
     return result
 
 

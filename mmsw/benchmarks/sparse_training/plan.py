@@ -45,6 +45,7 @@ class SparsitySettings:
             :data:`UPDATES`.
         jobs: Runs side by side, of one thread each.
         rules: Settings of DynamicSparsityHook for the methods that exchange anything.
+        page: Page of the documentation that gets the tables once everything is measured.
     """
 
     out: Path
@@ -55,6 +56,7 @@ class SparsitySettings:
     interval: int | None = None
     jobs: int = 1
     rules: Mapping[str, str] = field(default_factory=dict)
+    page: Path | None = None
 
     @property
     def end_iter(self) -> int:

@@ -32,9 +32,7 @@ def write_report(
     parts = [
         '# Sparse training',
         _settings_text(runs, cells, settings),
-        _learning_table(cells),
-        _time_table(cells),
-        conclusions(cells),
+        *tables_and_conclusions(cells),
         notes(_notes(runs, cells, settings), failures),
     ]
     return shared.write_report(
@@ -46,6 +44,11 @@ def write_report(
         failures,
         operator=operator_of,
     )
+
+
+def tables_and_conclusions(cells: Sequence[Cell]) -> list[str]:
+    """What was learnt, what it took, and what the comparisons say."""
+    return [_learning_table(cells), _time_table(cells), conclusions(cells)]
 
 
 def _settings_text(

@@ -19,9 +19,11 @@ from mmsw.sparsity import masked_layers
 from ..configs import make_missing_data, read_config
 from ..execution import Way
 from ..measure import usable_cpus
+from ..page import blocks_to_fill
 from ..runs import Failure
 from ..study import Study, check_least, check_names, check_share
-from .operator_time import measure_operators
+from .operator_time import measure_operators, operator_of
+from .page import BLOCKS, update_page
 from .plan import METHODS, SparsityRun, SparsitySettings, plan_runs, run_config
 from .plot import draw
 from .report import write_report
@@ -77,6 +79,8 @@ class SparsityStudy(Study[SparsityRun]):
             )
 
     def check(self) -> None:
+        if self.settings.page is not None:
+            blocks_to_fill(self.settings.page, BLOCKS)
         if not self.is_demo or self.root.parent.exists():
             check_data(self.cfg, ('train_dataloader', 'val_dataloader'))
 
@@ -100,7 +104,10 @@ class SparsityStudy(Study[SparsityRun]):
         measure_operators(self.cfg, runs, self.progress)
 
     def report(self, runs: Sequence[SparsityRun], failures: Sequence[Failure]) -> str:
-        return write_report(runs, self.settings, failures)
+        text = write_report(runs, self.settings, failures)
+        if self.settings.page is not None and all(operator_of(run) for run in runs):
+            update_page(make_cells(runs), self.settings, self.settings.page)
+        return text
 
     def draw(self, runs: Sequence[SparsityRun], path: Path) -> None:
         draw(make_cells(runs), path)

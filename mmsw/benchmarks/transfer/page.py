@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +10,12 @@ import torch
 
 from ..comparison import Row
 from ..measure import machine
-from ..page import paragraph, write_tables
+from ..page import blocks_to_fill, paragraph, write_tables
 from .plan import TransferSettings
-from .report import tables_and_conclusion
+from .report import TASK_TITLES, tables_and_conclusion
 
-_KIND = 'transfer_tables'
+KIND = 'transfer_tables'
+_SPARSE = 'sparse'  # what names of sparse starts begin with
 # What the tables need of the result of a run.
 _KEPT = (
     'scores',
@@ -32,25 +33,46 @@ _KEPT = (
 )
 
 
+def page_blocks(settings: TransferSettings, tasks: Iterable[str]) -> dict[str, Sequence[str]]:
+    """Which tasks the blocks of a page have that a run has tables for.
+
+    Args:
+        settings: What was asked for.
+        tasks: Of the run.
+    """
+    tasks = list(dict.fromkeys(tasks))
+    blocks = {settings.comparison: tasks} if settings.comparison else _of_tasks(tasks)
+    return {'': tasks, **blocks}
+
+
+def _of_tasks(tasks: Sequence[str]) -> dict[str, Sequence[str]]:
+    return {TASK_TITLES[task].lower(): [task] for task in tasks}
+
+
 def update_page(rows: Sequence[Row], settings: TransferSettings, page: Path) -> None:
     """Put the tables into a page, see :func:`mmsw.benchmarks.page.write_tables`.
 
     Args:
         rows: Of the report, all of them finished.
         settings: What was asked for.
-        page: Markdown with a place for tables.
+        page: Markdown with a place for tables: one block without a name; or one of the name of the
+            comparison; or, without a comparison, one called ``segmentation`` or ``detection``.
     """
-    result = {
-        'machine': machine(torch.device('cuda' if torch.cuda.is_available() else 'cpu')),
-        'settings': {
-            'seeds': settings.seeds,
-            'budgets': dict(settings.budgets),
-            'sparsity': settings.sparsity,
-            'pretrain_epochs': settings.pretrain_epochs,
-        },
-        'rows': [_kept(row) for row in rows],
-    }
-    write_tables(page, page_text(result), _KIND, result)
+    blocks = page_blocks(settings, (row.task for row in rows))
+    about = machine(torch.device('cuda' if torch.cuda.is_available() else 'cpu'))
+    for name in blocks_to_fill(page, blocks):
+        own = [row for row in rows if row.task in blocks[name]]
+        result = {
+            'machine': about,
+            'settings': {
+                'seeds': settings.seeds,
+                'budgets': {task: settings.budgets[task] for task in blocks[name]},
+                'sparsity': settings.sparsity,
+                'pretrain_epochs': settings.pretrain_epochs,
+            },
+            'rows': [_kept(row) for row in own],
+        }
+        write_tables(page, page_text(result), KIND, result, name)
 
 
 def _kept(row: Row) -> dict[str, Any]:
@@ -87,7 +109,14 @@ def page_text(result: dict[str, Any]) -> str:
     told = (
         f'Measured on {about["cpus"]} processors of {about["cpu"]} ({about["cpu_capability"]}), '
         f'torch {about["torch"]}, {" or ".join(map(str, threads))} thread(s) per run, on '
-        f'{about["date"][:10]}. Iterations: {budgets}. The pretraining of the sparse starts pruned '
-        f'{asked["sparsity"]:.0%} of the small filters.'
+        f'{about["date"][:10]}. Iterations: {budgets}.'
     )
-    return '\n\n'.join([paragraph(told), *tables_and_conclusion(rows)]) + '\n'
+    if any(row.start.startswith(_SPARSE) for row in rows):
+        told += (
+            f' The pretraining of the sparse starts pruned {asked["sparsity"]:.0%} of the small '
+            'filters.'
+        )
+    parts = tables_and_conclusion(rows)
+    if len({row.task for row in rows}) == 1:  # the page has a head of its own
+        parts = [part for part in parts if not part.startswith('#')]
+    return '\n\n'.join([paragraph(told), *parts]) + '\n'

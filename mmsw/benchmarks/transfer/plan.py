@@ -55,6 +55,7 @@ class TransferSettings:
         amp: Train in mixed precision.
         auto_scale_lr: Scale the learning rate to the total batch size.
         page: Page of the documentation that gets the tables once all runs are finished.
+        comparison: Name of a ready comparison, if this is one.
     """
 
     out: Path
@@ -71,6 +72,7 @@ class TransferSettings:
     amp: bool = False
     auto_scale_lr: bool = False
     page: Path | None = None
+    comparison: str = ''
 
 
 @dataclass(frozen=True)

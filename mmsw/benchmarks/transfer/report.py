@@ -23,7 +23,7 @@ from .networks import Network
 from .plan import LONGER, TAUGHT, TransferRun, TransferSettings
 
 _UNTAUGHT = 'sparse'  # what a start that is taught shares everything else with
-_TASK_TITLES = {'seg': 'Segmentation', 'det': 'Detection'}
+TASK_TITLES = {'seg': 'Segmentation', 'det': 'Detection'}
 
 
 def make_rows(
@@ -67,7 +67,7 @@ def tables_and_conclusion(rows: Sequence[Row]) -> list[str]:
     parts, comparisons = [], []
     for task in dict.fromkeys(row.task for row in rows):
         own = [row for row in rows if row.task == task]
-        parts += [f'## {_TASK_TITLES[task]}', _score_table(own), _cost_table(own)]
+        parts += [f'## {TASK_TITLES[task]}', _score_table(own), _cost_table(own)]
         for network in dict.fromkeys(row.network for row in own):
             scored = [row for row in own if row.network == network]
             for score in dict.fromkeys(name for row in scored for name in row.scores):

@@ -16,11 +16,11 @@ from mmsw.errors import UsageError
 
 from ..configs import make_missing_data
 from ..execution import Way
-from ..page import checked_page
+from ..page import blocks_to_fill
 from ..runs import Failure, result_of
 from ..study import Study, check_least, check_names, check_share
 from .networks import Network, read_networks
-from .page import update_page
+from .page import page_blocks, update_page
 from .plan import (
     AS_CONFIGURED,
     COMPARED,
@@ -84,7 +84,8 @@ class TransferStudy(Study[TransferRun]):
 
     def check(self) -> None:
         if self.settings.page is not None:
-            checked_page(self.settings.page)
+            tasks = [network.task for network in self.networks]
+            blocks_to_fill(self.settings.page, page_blocks(self.settings, tasks))
         find_starts(self.networks, self.settings)
         check_pretraining_lengths(self.networks, self.settings)
         for network in self.networks:
