@@ -74,6 +74,12 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         help='also put the tables into this Markdown page, between its lines for them, and the '
         'figures and pictures beside it',
     )
+    parser.add_argument(
+        '--readme',
+        type=Path,
+        metavar='FILE',
+        help='also put a table of some of the networks into this file, between its lines for it',
+    )
     parser.add_argument('--dry-run', action='store_true', help='print the planned runs and stop')
     return parser.parse_args(argv)
 
@@ -100,6 +106,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             tuple(args.parts.split(',')),
             args.jobs,
             args.page,
+            args.readme,
             args.dry_run,
         )
         return int(bool(failures))

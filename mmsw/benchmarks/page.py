@@ -2,7 +2,8 @@
 
 A page has blocks, which commands fill: what stands between two lines ``<!-- tables: begin -->`` and
 ``<!-- tables: end -->``, or, where a page has several, ``<!-- tables NAME: begin -->`` and ``<!--
-tables NAME: end -->``. The figures of a block are in ``PAGE.json`` or ``PAGE.NAME.json`` beside it.
+tables NAME: end -->``. The figures of a block are in ``figures/PAGE.json`` or
+``figures/PAGE.NAME.json`` beside the page.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ BEGIN, END = begin_line(), end_line()
 
 def figures_path(page: Path, name: str = '') -> Path:
     """Where the figures of a block are."""
-    return page.with_suffix(f'.{name}.json' if name else '.json')
+    file = f'{page.stem}.{name}.json' if name else f'{page.stem}.json'
+    return page.parent / 'figures' / file
 
 
 def write_tables(

@@ -32,7 +32,7 @@ def test_a_page_without_a_place(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r'page\.md has no lines'):
         write_tables(page, '', 'benchmark_export', {})
     assert page.read_text(encoding='utf-8') == f'{END}\n{BEGIN}\n'
-    assert not page.with_suffix('.json').exists()
+    assert not figures_path(page).exists()
 
 
 def test_what_is_around_the_tables_stays(tmp_path: Path) -> None:
@@ -41,7 +41,7 @@ def test_what_is_around_the_tables_stays(tmp_path: Path) -> None:
     write_tables(page, 'new\n', 'benchmark_export', dict(rows=[1]))
     told = page.read_text(encoding='utf-8')
     assert told == f'# Title\n\n{BEGIN}\n\nnew\n\n{END}\n\nThe end.\n'
-    beside = json.loads(page.with_suffix('.json').read_text(encoding='utf-8'))
+    beside = json.loads(figures_path(page).read_text(encoding='utf-8'))
     assert beside.pop('made').keys() == {'command', 'commit', 'date', 'packages'}
     assert beside == dict(format='mmsw.benchmark_export/1', rows=[1])
 
@@ -52,7 +52,7 @@ def test_blocks_of_one_page_do_not_touch_each_other(tmp_path: Path) -> None:
     write_tables(page, 'new\n', 'benchmark_export', dict(rows=[1]), 'b')
     assert page.read_text(encoding='utf-8') == f'{TWO}The end.\n'.replace('old b', 'new\n')
     assert (text_in(page, 'a-1'), text_in(page, 'b')) == ('old a-1', 'new\n')
-    assert [path.name for path in sorted(tmp_path.iterdir())] == ['page.b.json', 'page.md']
+    assert [path.name for path in sorted(tmp_path.rglob('*.*'))] == ['page.b.json', 'page.md']
     with pytest.raises(UsageError, match=r'no lines <!-- tables: begin --> and'):
         write_tables(page, 'new\n', 'benchmark_export', {})
 

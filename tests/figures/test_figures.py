@@ -88,7 +88,9 @@ def copied(tmp_path: Path):
         shutil.copyfile(page, tmp_path / page.name)
         for name in blocks_of(page.read_text(encoding='utf-8')):
             figures = figures_path(page, name)
-            shutil.copyfile(figures, tmp_path / figures.name)
+            copied = figures_path(tmp_path / page.name, name)
+            copied.parent.mkdir(exist_ok=True)
+            shutil.copyfile(figures, copied)
         return tmp_path / page.name
 
     return copy

@@ -107,26 +107,32 @@ QUOTES = [
     ),
     Quote(
         'README.md',
-        'With 30% pruned, as published, {} of its work remains',
+        "With 30% pruned, as published, {} of the operator's work remains",
         [of('complexity.md', 'work-left', '30%', 'R = 4, two paths')],
     ),
     Quote(
         'README.md',
-        'Dense reaches {}% accuracy',
-        [of(*SPARSE, r'dense \| 0%', r'accuracy \[%\]')],
+        'by {} points with half of the filters gone, and by {} with 90% gone',
+        [of(*SPARSE, rf'filter \| {share}', GAIN) for share in ('50%', '90%')],
     ),
     Quote(
         'README.md',
-        'With 50% it gains {},',
-        [of(*SPARSE, r'filter \| 50%', GAIN, r'[\d.]+ \[.*\]')],
-    ),
-    Quote(
-        'README.md',
-        '{} of {} filters',
+        'reaches {}% mIoU on 60 held-out scenes, and keeps {} of {} filters',
         [
+            of('quick_start.md', 'demo', 'mIoU', 'after'),
             of('quick_start.md', 'demo', 'filters kept', 'after', r'^\d+'),
             of('quick_start.md', 'demo', 'filters kept', 'after', r'\d+$'),
         ],
+    ),
+    Quote(
+        'README.md',
+        '{}% box AP and {}% mask AP',
+        [of('quick_start.md', 'demo-detection', score, 'after') for score in ('box AP', 'mask AP')],
+    ),
+    Quote(
+        'README.md',
+        '{} times ConvNeXt-T',
+        [of('speed.md', 'networks', r'SW-T v2(, folded)?', r'(folded )?/ ConvNeXt-T')],
     ),
     Quote(
         'docs/transfer.md',

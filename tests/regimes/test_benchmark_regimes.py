@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mmsw.apis.cli import run_measurement
-from mmsw.benchmarks.page import BEGIN, END
+from mmsw.benchmarks.page import BEGIN, END, figures_path
 from mmsw.benchmarks.regimes import benchmark
 from mmsw.benchmarks.regimes.benchmark import benchmark_regimes
 from mmsw.benchmarks.regimes.regimes import CELLS, REGIMES, Cell
@@ -97,7 +97,7 @@ def test_bad_arguments(tmp_path: Path) -> None:
 
 
 def test_the_page_of_the_documentation_has_the_counts_beside_it() -> None:
-    result = json.loads(PAGE.with_suffix('.json').read_text(encoding='utf-8'))
+    result = json.loads(figures_path(PAGE).read_text(encoding='utf-8'))
     text = PAGE.read_text(encoding='utf-8')
     assert f'{BEGIN}\n\n{page_text(result)}\n{END}' in text
     assert result['errors'] == []

@@ -289,7 +289,10 @@ JOBS: Sequence[Job] = (
     Job(
         'photographs',
         'Does a sparse shift-wise network pay on real images?',
-        ['tools/benchmark_photographs.py --out {out} --page {docs}/real_images.md'],
+        [
+            'tools/benchmark_photographs.py --out {out} --page {docs}/real_images.md '
+            '--readme {docs}/../README.md'
+        ],
         ['tools/benchmark_photographs.py --out {out} --page {docs}/real_images.md --quick'],
         [('real_images.md', '')],
     ),

@@ -140,9 +140,10 @@ def copy_pages(source: Path, target: Path) -> None:
     for page in sorted(source.glob('*.md')):
         names = blocks_of(page.read_text(encoding='utf-8'))
         for path in [page, *(figures_path(page, name) for name in names)] if names else []:
-            if path.is_file() and not (target / path.name).is_file():
-                target.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(path, target / path.name)
+            copied = target / path.relative_to(source)
+            if path.is_file() and not copied.is_file():
+                copied.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, copied)
     zoo = 'model_zoo.md'
     if (source / zoo).is_file() and not (target / zoo).is_file():
         shutil.copyfile(source / zoo, target / zoo)

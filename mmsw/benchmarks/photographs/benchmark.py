@@ -14,13 +14,13 @@ from mmsw.json_file import read_json, write_json
 from mmsw.whole_file import write_text
 
 from ..measure import usable_cpus
-from ..page import checked_page, write_tables
+from ..page import checked_page, put_text, write_tables
 from ..runs import Failure, result_of
 from ..study import check_least, check_names
 from ..transfer.plan import TransferRun
 from ..transfer.study import TransferStudy
 from . import parts
-from .page import network_title, page_text
+from .page import headline, network_title, page_text
 from .pictures import class_scores, draw_fields, draw_predictions, draw_trade
 from .plan import (
     NETWORKS,
@@ -35,6 +35,7 @@ from .results import KIND, collect
 from .times import measure_times
 
 PARTS = ('scratch', 'transfer', 'long', 'times', 'pictures')
+_BLOCK = 'photographs'  # of the README
 _SETS = ('camvid', 'bccd')
 _SHOWN = ('sw_mini_dynamic90_camvid', 'r18_narrow_camvid')  # beside the dense shift-wise network
 
@@ -46,6 +47,7 @@ def benchmark_photographs(
     wanted: Sequence[str] = PARTS,
     jobs: int = 1,
     page: Path | None = None,
+    readme: Path | None = None,
     dry_run: bool = False,
     progress: Callable[[str], None] | None = None,
 ) -> list[Failure]:
@@ -60,6 +62,8 @@ def benchmark_photographs(
         wanted: Some of ``PARTS``.
         jobs: Trainings side by side, of one thread each.
         page: Page of the documentation that gets tables, pictures, and figures beside it.
+        readme: File that gets a table of some networks, in its block ``photographs``; needs the
+            times.
         dry_run: Say what would be trained, and do nothing.
         progress: Called with a line of text now and then; None: prints it.
 
@@ -78,6 +82,10 @@ def benchmark_photographs(
     _check_pretrained(out, wanted)
     if page is not None:
         checked_page(page)
+    if readme is not None:
+        checked_page(readme, [_BLOCK])
+        if 'times' not in wanted:
+            raise UsageError(f'the table of {readme} has times: add times to --parts')
     chosen = PRESETS[preset]
     studies = _Studies(data, out, chosen, jobs, progress)
     failures: list[Failure] = []
@@ -91,6 +99,8 @@ def benchmark_photographs(
     write_text(out / 'photographs.md', page_text(result))
     if page is not None:
         write_tables(page, page_text(result), KIND, result)
+    if readme is not None and result['times'] is not None:
+        put_text(readme, headline(result), _BLOCK)
     if 'pictures' in wanted and folders:
         _draw(result, folders, (page or out / 'photographs.md').with_suffix(''), progress)
     progress(f'written to {out}: photographs.md, photographs.json')

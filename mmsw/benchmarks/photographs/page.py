@@ -9,7 +9,7 @@ from ..comparison import Comparison, Row, conclude, paired_difference
 from ..page import paragraph
 from ..report import table
 from ..words import NONE
-from .plan import PRUNED, SHIFT_WISE
+from .plan import HEADLINE, PRUNED, SHIFT_WISE
 from .results import rows_of
 
 # What the scores of CamVid are in the papers: name, parameters [M], mIoU [%], start, source.
@@ -221,7 +221,7 @@ def _number(value: float | None, digits: int) -> str:
     return NONE if value is None else f'{value:.{digits}f}'
 
 
-def headline(result: Mapping[str, Any], names: Sequence[str]) -> str:
+def headline(result: Mapping[str, Any], names: Sequence[str] = HEADLINE) -> str:
     """The table of the README: accuracy and cost of some networks of the comparison.
 
     Args:
@@ -241,4 +241,4 @@ def headline(result: Mapping[str, Any], names: Sequence[str]) -> str:
                 f'{found["median_ms"]:.1f}',
             ]
         )
-    return table(lines)
+    return f'{table(lines)}\n'

@@ -26,6 +26,16 @@ OTHERS = (
 )
 NETWORKS = (SHIFT_WISE, *PRUNED, *OTHERS)
 LONG = 'sw_mini_dynamic40_camvid'  # the network of the run at full size
+# The networks of the README's table.
+HEADLINE = (
+    SHIFT_WISE,
+    'sw_mini_dynamic70_camvid',
+    'sw_mini_dynamic90_camvid',
+    'slak_mini_camvid',
+    'r18_narrow_camvid',
+    'convnext_mini_camvid',
+    'mit_mini_camvid',
+)
 DETECTOR = 'retinanet_sw_mini_bccd'
 REOPENED = 90  # the sparsity whose masks are opened again in one of the starts
 

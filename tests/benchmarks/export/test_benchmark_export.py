@@ -17,7 +17,7 @@ from mmsw.benchmarks.export.page import page_text
 from mmsw.benchmarks.export.report import markdown, table_of, tables
 from mmsw.benchmarks.export.rows import add_times
 from mmsw.benchmarks.export.settings import DEMO
-from mmsw.benchmarks.page import BEGIN, END
+from mmsw.benchmarks.page import BEGIN, END, figures_path
 from mmsw.errors import UsageError
 
 TOOL = ROOT / 'tools/benchmark_export.py'
@@ -179,7 +179,7 @@ def test_bad_arguments(
 
 
 def test_the_page_of_the_documentation_has_the_figures_beside_it() -> None:
-    result = json.loads(PAGE.with_suffix('.json').read_text(encoding='utf-8'))
+    result = json.loads(figures_path(PAGE).read_text(encoding='utf-8'))
     text = PAGE.read_text(encoding='utf-8')
     assert f'{BEGIN}\n\n{page_text(result)}\n{END}' in text
     assert result['errors'] == []

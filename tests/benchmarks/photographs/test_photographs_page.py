@@ -8,7 +8,9 @@ import re
 from typing import Any
 
 import pytest
+from study_helpers import ROOT
 
+from mmsw.benchmarks.page import read_figures, text_in
 from mmsw.benchmarks.photographs.page import headline, network_title, page_text, start_title
 from mmsw.benchmarks.photographs.plan import NETWORKS, OTHERS, PRUNED, SHIFT_WISE
 
@@ -130,6 +132,11 @@ def test_the_table_of_the_readme(result: dict[str, Any]) -> None:
     text = headline(result, [SHIFT_WISE, 'mit_mini_camvid'])
     assert [line.count('|') for line in text.splitlines()] == [6] * 4
     assert _cells(text, 'shift-wise, dense')[1:] == ['42.0 ± 2.6', '100.0%', '0.79', '20.0']
+
+
+def test_the_readme_has_the_table_of_the_page() -> None:
+    result = read_figures(ROOT / 'docs/real_images.md')
+    assert text_in(ROOT / 'README.md', 'photographs') == headline(result)
 
 
 def test_every_network_has_a_title_of_its_own() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from real_sets import make_camvid
 from study_helpers import ROOT, assert_one_line_and_nothing_left, call_tool
 
 from mmsw.benchmarks.photographs import parts
@@ -18,8 +19,9 @@ SETS = ['--data', '../sets']
 
 @pytest.fixture(scope='module')
 def study(tmp_path_factory: pytest.TempPathFactory) -> TransferStudy:
-    """The comparison; its data are not there."""
+    """The comparison, on pictures of a test's size."""
     folder = tmp_path_factory.mktemp('study')
+    make_camvid(folder / 'camvid')
     return parts.comparison(folder, folder, PRESETS['standard'], 1)
 
 
@@ -72,6 +74,7 @@ def test_pruning_follows_the_length_of_a_run(
         (['--jobs', '0'], 'jobs must be at least 1, got 0'),
         (['--jobs', '1000'], r'jobs must be at most the \d+ processors here, got 1000'),
         (['--page', 'page.md', *SETS], r'page\.md does not exist'),
+        (['--readme', '../R.md', *SETS], r'R\.md has no lines <!-- tables photographs: begin'),
         (['--parts', 'transfer', *SETS], r'final\.pth does not exist: add scratch to --parts'),
     ],
 )
@@ -83,6 +86,7 @@ def test_requests_that_cannot_be_met(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path.parent / 'R.md').touch()
     for name in ('camvid', 'bccd'):
         (tmp_path.parent / 'sets' / name).mkdir(parents=True, exist_ok=True)
     assert_one_line_and_nothing_left(TOOL, arguments, message, capsys)
@@ -92,10 +96,7 @@ def test_a_dry_run_lists_everything_and_does_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for name in ('train', 'val', 'test'):
-        for folder in (name, f'{name}annot'):
-            (tmp_path / 'data/camvid' / folder).mkdir(parents=True)
-    (tmp_path / 'data/bccd').mkdir()
+    make_camvid(tmp_path / 'data/camvid')
     assert call_tool(TOOL, '--out', 'out', '--dry-run', '--parts', 'scratch,long') == 0
     told = capsys.readouterr().out
     assert told.count('run: seg-') == len(NETWORKS) * PRESETS['standard'].seeds + 1

@@ -10,7 +10,7 @@ import pytest
 from real_sets import make_bccd, make_camvid
 from study_helpers import ROOT, call_tool
 
-from mmsw.benchmarks.page import BEGIN, END
+from mmsw.benchmarks.page import BEGIN, END, figures_path
 from mmsw.benchmarks.photographs import benchmark, parts, plan
 from mmsw.benchmarks.photographs.page import page_text
 
@@ -44,7 +44,7 @@ def test_from_the_data_to_the_page(tmp_path: Path, capfd: pytest.CaptureFixture[
     assert call_tool(TOOL, *arguments) == 0
     told = capfd.readouterr().out
 
-    result = json.loads(page.with_suffix('.json').read_text())
+    result = json.loads(figures_path(page).read_text())
     assert page_text(result) in page.read_text()
     kept = [entry['results']['0']['density_after'] for entry in result['networks']]
     assert [found['not_zero'] for found in kept[:2]] == [1.0, pytest.approx(0.6, abs=1e-3)]

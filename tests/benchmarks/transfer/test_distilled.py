@@ -12,7 +12,7 @@ from study_helpers import ROOT
 from transfer_helpers import call, settings_for
 
 from mmsw.apis import build_runner
-from mmsw.benchmarks.page import BEGIN, END
+from mmsw.benchmarks.page import BEGIN, END, figures_path
 from mmsw.benchmarks.runs import CONFIG, FINAL, result_of
 from mmsw.benchmarks.transfer.page import page_text, update_page
 from mmsw.benchmarks.transfer.plan import TransferRun, TransferSettings, plan_runs, run_config
@@ -105,12 +105,12 @@ def test_the_page_is_made_of_the_figures_beside_it(distilled, network, tmp_path)
     assert text.endswith(f'{END}\n\nThe end.\n')
     assert 'old' not in text
     assert text.count('| sparse-distilled |') == 2  # scores, and cost
-    assert page_text(json.loads(page.with_suffix('.json').read_text())) in text
+    assert page_text(json.loads(figures_path(page).read_text())) in text
 
 
 def test_the_page_of_the_documentation_has_the_figures_beside_it() -> None:
     page = ROOT / 'docs/distillation.md'
-    figures = page.with_suffix('.json')
+    figures = figures_path(page)
     shown = page.read_text(encoding='utf-8').partition(BEGIN)[2].partition(END)[0].strip()
     if figures.is_file():
         assert shown == page_text(json.loads(figures.read_text(encoding='utf-8'))).strip()
