@@ -20,8 +20,8 @@ from ..study import check_least, check_names
 from ..transfer.plan import TransferRun
 from ..transfer.study import TransferStudy
 from . import parts
-from .page import headline, network_title, page_text
-from .pictures import class_scores, draw_fields, draw_predictions, draw_trade
+from .page import headline, network_title, page_text, start_title
+from .pictures import class_scores, draw_cells, draw_fields, draw_predictions, draw_trade
 from .plan import (
     NETWORKS,
     OTHERS,
@@ -102,7 +102,9 @@ def benchmark_photographs(
     if readme is not None and result['times'] is not None:
         put_text(readme, headline(result), _BLOCK)
     if 'pictures' in wanted and folders:
-        _draw(result, folders, (page or out / 'photographs.md').with_suffix(''), progress)
+        place = (page or out / 'photographs.md').with_suffix('')
+        _draw(result, folders, place, progress)
+        _draw_more(folders, studies.finished_starts(), place, out)
     progress(f'written to {out}: photographs.md, photographs.json')
     return failures
 
@@ -132,6 +134,19 @@ class _Studies:
         if any(result_of(run) is None for run in runs.values()):
             return {}
         return {name: runs[name].folder for name in NETWORKS}
+
+    def finished_starts(self) -> dict[str, Path]:
+        """Folder of the first fine-tuning from some starts, if all of them have one."""
+        found = {}
+        for share, runs in self._transfer_runs().items():
+            for run in runs:
+                if run.seed == 0 and run.start in ('scratch', 'dense', 'sparse'):
+                    title = start_title({'start': run.start, 'share': share})
+                    found[title if run.start == 'sparse' else run.start] = run
+        if not found or any(result_of(run) is None for run in found.values()):
+            return {}
+        kept = [title for title in found if str(SPARSITIES[0]) not in title]
+        return {title: found[title].folder for title in kept[:3]}
 
     def result(self, timed: bool) -> dict[str, Any]:
         """Everything that is finished; times are measured if they were asked for."""
@@ -183,11 +198,18 @@ def _check_pretrained(out: Path, wanted: Sequence[str]) -> None:
 def _draw(
     result: dict[str, Any], folders: dict[str, Path], place: Path, progress: Callable[[str], None]
 ) -> None:
-    """Three pictures, named after the page."""
+    """What is drawn from figures, named after the page."""
     torch.manual_seed(0)
-    shown = {network_title(name): folders[name] for name in (SHIFT_WISE, *_SHOWN)}
-    draw_predictions(shown, place.with_name(f'{place.name}_predictions.png'))
     seen = {network_title(name): folders[name] for name in (SHIFT_WISE, _SHOWN[0], *OTHERS)}
     draw_fields(seen, place.with_name(f'{place.name}_fields.svg'), progress)
     if result['times'] is not None:
         draw_trade(result, place.with_name(f'{place.name}.svg'))
+
+
+def _draw_more(folders: dict[str, Path], starts: dict[str, Path], place: Path, out: Path) -> None:
+    """Predictions; photographs of CamVid, which have no licence, stay in the output folder."""
+    shown = {network_title(name): folders[name] for name in (SHIFT_WISE, *_SHOWN)}
+    draw_predictions(shown, out / 'predictions.png')
+    draw_predictions(shown, place.with_name(f'{place.name}_predictions.png'), photographs=False)
+    if starts:
+        draw_cells(starts, place.with_name(f'{place.name}_cells.png'))

@@ -189,7 +189,7 @@ def _transfer(result: Mapping[str, Any]) -> list[str]:
             difference = paired_difference(row, references[name], score)
             known = row is not references[name] and row.results
             differences.append(difference.signed_text() if known else NONE)
-            if known:
+            if known and row.start != 'scratch':
                 comparisons.append(Comparison(f'{row.network} minus {name}', name, difference))
         lines.append(
             [row.network, row.seeds, row.score(score).text(), *differences, _kept_filters(row)]

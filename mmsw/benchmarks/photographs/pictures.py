@@ -15,13 +15,18 @@ from torch import nn
 from mmsw.analysis.receptive_field.plot import draw_receptive_fields
 from mmsw.apis import inference, init_model, register_toolbox
 from mmsw.apis.receptive_field import Contender, FieldSettings, measure_receptive_fields
+from mmsw.component_name import component_name
 from mmsw.demo.picture import PictureRow, Tile, draw_scenes, paint
-from mmsw.figure import SOFT, picture, series_style
+from mmsw.demo.tiles import Objects
+from mmsw.figure import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, RED, SKY, SOFT, picture
+from mmsw.whole_file import write_whole
 
 from ..runs import CONFIG, FINAL
 from .page import network_title
+from .plan import HEADLINE
 from .results import rows_of
 
+_COLOURS = (BLUE, SKY, PURPLE, GREEN, RED, ORANGE, GREY, INK)
 _SIZE = 224  # side of the squares that receptive fields are measured on
 _IMAGES = 12
 _SHOWN = 4
@@ -81,28 +86,61 @@ def class_scores(folder: Path) -> dict[str, float]:
     }
 
 
-def draw_predictions(runs: Mapping[str, Path], path: Path) -> None:
+def draw_predictions(runs: Mapping[str, Path], path: Path, photographs: bool = True) -> None:
     """Some test images, their truth, and what networks make of them.
 
     Args:
         runs: Title of a network -> folder of its run; all of one data set.
         path: PNG to write.
+        photographs: Show them; without, the maps alone, for a picture that is passed on.
     """
     images = TestImages(next(iter(runs.values())))
     chosen = np.linspace(0, len(images) - 1, min(_SHOWN, len(images)) + 2)[1:-1].round()
     shown = [int(index) for index in chosen] if len(images) > _SHOWN else range(len(images))
     photos = [_photo(images.path(index)) for index in shown]
+    under = photos if photographs else [np.zeros_like(photo) for photo in photos]
     truths = [images.truth(index) for index in shown]
     rows = [
-        PictureRow('Photograph', [Tile(photo) for photo in photos]),
-        PictureRow('Truth', _tiles(photos, truths, images.palette)),
+        *([PictureRow('Photograph', [Tile(photo) for photo in photos])] if photographs else []),
+        PictureRow('Truth', _tiles(under, truths, images.palette)),
     ]
     for title, folder in runs.items():
         model = init_model(folder / CONFIG, folder / FINAL, deploy=True)
         labels = [predicted(model, images.path(index)) for index in shown]
-        rows.append(PictureRow(_in_lines(title), _tiles(photos, labels, images.palette)))
+        rows.append(PictureRow(_in_lines(title), _tiles(under, labels, images.palette)))
     legend = list(zip(images.classes, images.palette.tolist(), strict=True))
     draw_scenes(rows, legend, path)
+
+
+def draw_cells(runs: Mapping[str, Path], path: Path) -> None:
+    """Some test images of a detector, their boxes, and those that several runs find.
+
+    Args:
+        runs: Title of a start -> folder of its run; all of one data set.
+        path: PNG to write.
+    """
+    models = {
+        title: init_model(folder / CONFIG, folder / FINAL, deploy=True)
+        for title, folder in runs.items()
+    }
+    cfg = next(iter(models.values())).cfg
+    source = copy.deepcopy(cfg.val_dataloader.dataset)
+    for step in source.pipeline:
+        if component_name(step.type) == 'Resize':  # shown, and labelled, at the size of the file
+            step.pop('scale')
+            step.update(scale_factor=1.0)
+    with DefaultScope.overwrite_default_scope(register_toolbox(cfg)):
+        dataset = DATASETS.build(source)
+    objects = Objects(dataset, _SHOWN)
+    rows = objects.scenes()
+    for title, model in models.items():
+        found = {
+            index: inference(model, dataset.get_data_info(index)['img_path'])
+            for index in objects.chosen
+        }
+        rows.append(objects.predicted(_in_lines(title), found))
+    draw_scenes(rows, objects.legend, path)
+    _use_few_colours(path)
 
 
 def draw_fields(runs: Mapping[str, Path], path: Path, progress: Callable[[str], None]) -> None:
@@ -126,25 +164,23 @@ def draw_fields(runs: Mapping[str, Path], path: Path, progress: Callable[[str], 
 
 
 def draw_trade(result: Mapping[str, Any], path: Path) -> None:
-    """Accuracy over the folded time per image.
+    """Accuracy over the folded time per image, of the networks that differ in it.
 
     Args:
         result: Of :func:`~.results.collect`, times included.
         path: SVG or PNG to write; the other one lies beside it.
     """
-    rows = rows_of(result['networks'], 'network')
+    rows = {row.network: row for row in rows_of(result['networks'], 'network') if row.results}
+    shown = [name for name in (*HEADLINE, 'equ_slak_mini_camvid') if name in rows]
     with picture(path, 3.4) as figure:
         axes = figure.add_subplot()
-        for place, row in enumerate(rows):
-            time = result['times']['networks'].get(row.network)
-            if not row.results or time is None:
-                continue
-            score = row.score('mIoU')
-            style = series_style(place, network_title(row.network))
+        for name, colour in zip(shown, _COLOURS, strict=False):
+            time, score = result['times']['networks'][name], rows[name].score('mIoU')
             low, high = score.interval or (score.mean, score.mean)
-            axes.plot([time['median_ms']] * 2, [low, high], color=style.colour, linewidth=1)
+            marker = 'o' if name.startswith('sw_') else 's'
+            axes.plot([time['median_ms']] * 2, [low, high], color=colour, linewidth=1)
             axes.plot(
-                time['median_ms'], score.mean, style.marker, color=style.colour, label=style.label
+                time['median_ms'], score.mean, marker, color=colour, label=network_title(name)
             )
         axes.set_xlabel('milliseconds per image, folded, one thread')
         axes.set_ylabel('mIoU of the test images [%]')
@@ -165,6 +201,15 @@ def _photo(path: str) -> np.ndarray:
     import cv2
 
     return cv2.cvtColor(cv2.imread(path), cv2.COLOR_BGR2RGB)
+
+
+def _use_few_colours(path: Path) -> None:
+    """Make a picture of photographs a third of its size."""
+    from PIL import Image
+
+    with Image.open(path) as full:
+        few = full.convert('RGB').quantize(256)
+    write_whole(path, lambda temporary: few.save(temporary, format='PNG', optimize=True))
 
 
 def _in_lines(title: str) -> str:

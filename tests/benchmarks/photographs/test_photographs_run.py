@@ -56,8 +56,9 @@ def test_from_the_data_to_the_page(tmp_path: Path, capfd: pytest.CaptureFixture[
         tmp_path / 'sets', out, plan.PRESETS['quick']
     ).networks[0].cfg.val_dataloader.dataset.metainfo.classes)  # fmt: skip
     assert result['times']['networks'].keys() == {entry['network'] for entry in result['networks']}
-    for name in ('page.svg', 'page.png', 'page_fields.svg', 'page_predictions.png'):
-        assert (tmp_path / name).stat().st_size > 1000, name
+    drawn = ('page.svg', 'page.png', 'page_fields.svg', 'page_predictions.png', 'page_cells.png')
+    for path in (*(tmp_path / name for name in drawn), out / 'predictions.png'):
+        assert path.stat().st_size > 1000, path
 
     # what is finished is not trained again, nor timed
     times = (out / 'times.json').stat().st_mtime_ns
