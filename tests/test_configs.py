@@ -14,6 +14,7 @@ from mmengine.structures import PixelData
 
 from mmsw.apis import UsageError, check_data, load_config, register_toolbox, set_data_root
 from mmsw.apis.complexity_report import count_complexity
+from mmsw.apis.data import iter_datasets
 from mmsw.apis.unpublished import unpublished
 
 CONFIGS = sorted(
@@ -246,7 +247,9 @@ def test_data_root_reaches_everything(path: str, as_option: bool) -> None:
     root = before.data_root.rstrip('/')
     expected = [text.replace(root, '/new/place') for text in used(before)]
     assert used(cfg) == expected != used(before)
-    assert all(cfg[loader].dataset.data_root == '/new/place' for loader in LOADERS)
+    for loader in LOADERS:
+        roots = {dataset.data_root for dataset in iter_datasets(cfg[loader].dataset)}
+        assert roots == {'/new/place'}
 
 
 def test_data_root_moves_wrapped_data_sets_and_annotation_files() -> None:

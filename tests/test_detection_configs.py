@@ -27,7 +27,7 @@ CONFIGS = sorted(
 ) + sorted(
     path.relative_to(ROOT).as_posix()
     for path in (ROOT / 'configs').rglob('retinanet*.py')
-    if '_base_' not in path.parts
+    if '_base_' not in path.parts and '_r18_' not in path.name  # tests/test_real_sets.py
 )
 DIMS = [8, 8, 8, 8]
 CHANNELS = 8
@@ -100,7 +100,7 @@ def total(losses: dict) -> torch.Tensor:
 
 
 def test_all_are_found() -> None:
-    assert len(CONFIGS) == 10
+    assert len(CONFIGS) == 11
 
 
 @pytest.mark.parametrize('path', CONFIGS)
