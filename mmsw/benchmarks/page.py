@@ -21,6 +21,7 @@ from mmsw.whole_file import write_text
 
 from .provenance import provenance
 
+GPU = '-gpu'
 _WIDTH = 128  # characters of a line
 _BEGIN = re.compile(r'^<!-- tables(?: ([a-z0-9-]+))?: begin -->$', re.MULTILINE)
 
@@ -138,6 +139,11 @@ def blocks_to_fill(page: Path, names: Iterable[str]) -> list[str]:
         raise UsageError(f'page {page} has no line {places}, behind which tables of this run go')
     checked_page(page, found)
     return found
+
+
+def blocks_by_device(names: Iterable[str], device: str) -> list[str]:
+    """Names of blocks for figures of a device: those of a GPU end in :data:`GPU`."""
+    return [f'{name}{GPU}' if device.startswith('cuda') else name for name in names]
 
 
 def paragraph(text: str) -> str:

@@ -14,6 +14,7 @@ from mmsw.errors import UsageError
 
 from .execution import Way, execute
 from .locks import exclusive
+from .measure import usable_cpus
 from .runs import AnyRun, Failure, check_free, check_not_mixed, result_of
 
 
@@ -147,6 +148,20 @@ def check_least(numbers: Mapping[str, int], least: int = 1) -> None:
     for name, value in numbers.items():
         if value < least:
             raise UsageError(f'{name} must be at least {least}, got {value}')
+
+
+def check_jobs(jobs: int) -> None:
+    """Make sure that runs side by side have a processor each.
+
+    Raises:
+        UsageError: If they do not.
+    """
+    check_least({'jobs': jobs})
+    if jobs > usable_cpus():
+        raise UsageError(
+            f'jobs must be at most the {usable_cpus()} processors here, got {jobs}: runs that wait '
+            'for each other have no time per iteration worth telling'
+        )
 
 
 def check_share(value: float, hint: str = '') -> None:

@@ -6,14 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..page import blocks_to_fill, measured_on, paragraph, write_tables
+from ..page import GPU, blocks_by_device, blocks_to_fill, measured_on, paragraph, write_tables
 from ..words import rate_line
 from .networks import EVAL, TRAINING
 from .report import COLUMNS, table_of
 from .rows import Row, setting_of, title
 
 KIND = 'model_tables'
-_GPU = '-gpu'
 _SHOWN = (
     *('network', 'giga-multiply-adds', 'ms', 'images/s', 'x floor', '/ ConvNeXt-T'),
     *('/ own training form', '/ not fused', 'peak / not fused', '/ float32', 'peak MiB'),
@@ -29,7 +28,7 @@ _FORMS: dict[str, Callable[[Row], bool]] = {
 
 def page_blocks(device: str) -> list[str]:
     """Names of the blocks that a run on a device has tables for."""
-    return [f'{name}{_GPU}' if device.startswith('cuda') else name for name in _FORMS]
+    return blocks_by_device(_FORMS, device)
 
 
 def update_page(result: dict[str, Any], page: Path) -> None:
@@ -42,7 +41,7 @@ def update_page(result: dict[str, Any], page: Path) -> None:
             no rows stays as it is.
     """
     for name in blocks_to_fill(page, page_blocks(result['machine']['device'])):
-        rows = [row for row in result['rows'] if _FORMS[name.removesuffix(_GPU)](row)]
+        rows = [row for row in result['rows'] if _FORMS[name.removesuffix(GPU)](row)]
         if rows:
             kept = [{key: value for key, value in row.items() if key != 'shares'} for row in rows]
             found = dict(machine=result['machine'], settings=result['settings'], rows=kept)

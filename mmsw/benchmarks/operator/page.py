@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..page import blocks_to_fill, measured_on, paragraph, write_tables
+from ..page import GPU, blocks_by_device, blocks_to_fill, measured_on, paragraph, write_tables
 from ..words import number, table, threads_text
 from .contenders import SLAK, SLICES
 from .job import BOTH, FOLDED, FORWARD, FUSED, RUNTIME
@@ -19,12 +19,11 @@ _FIELDS = (
     *('median_ms', 'floor_ms', 'arithmetic_floor_ms', 'bytes_floor_ms'),
 )
 _SQUARE = 'depthwise '
-_GPU = '-gpu'
 
 
 def page_blocks(device: str) -> list[str]:
     """Names of the blocks that a run on a device has tables for."""
-    return [f'{name}{_GPU}' if device.startswith('cuda') else name for name in _FORMS]
+    return blocks_by_device(_FORMS, device)
 
 
 def update_page(result: dict[str, Any], page: Path) -> None:
@@ -37,7 +36,7 @@ def update_page(result: dict[str, Any], page: Path) -> None:
             run has no rows stays as it is.
     """
     for name in blocks_to_fill(page, page_blocks(result['machine']['device'])):
-        form = name.removesuffix(_GPU)
+        form = name.removesuffix(GPU)
         kept = [
             {key: row[key] for key in _FIELDS} for row in result['rows'] if _FORMS[form][0](row)
         ]

@@ -7,17 +7,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from mmsw.errors import UsageError
 from mmsw.json_file import read_json, write_json
 from mmsw.whole_file import write_text
 
-from ..measure import usable_cpus
 from ..page import checked_page, put_text, write_tables
 from ..runs import Failure, result_of
-from ..study import check_least, check_names
-from ..transfer.plan import TransferRun
+from ..study import check_jobs, check_names
 from ..transfer.study import TransferStudy
 from . import parts
 from .page import headline, network_title, page_text, start_title
@@ -27,16 +23,20 @@ from .plan import (
     OTHERS,
     PRESETS,
     SHIFT_WISE,
+    SPARSE,
     SPARSITIES,
     Preset,
     pretrained_file,
 )
 from .results import KIND, collect
+from .times import KIND as TIMES_KIND
 from .times import measure_times
 
 PARTS = ('scratch', 'transfer', 'long', 'times', 'pictures')
 _BLOCK = 'photographs'  # of the README
 _SETS = ('camvid', 'bccd')
+# Start and share of pruned filters of what the picture of the cells shows.
+_PICTURED = (('scratch', SPARSITIES[0]), ('dense', SPARSITIES[0]), ('sparse', 70))
 _SHOWN = ('sw_mini_dynamic90_camvid', 'r18_narrow_camvid')  # beside the dense shift-wise network
 
 
@@ -75,9 +75,7 @@ def benchmark_photographs(
     """
     progress = progress or partial(print, flush=True)
     check_names('parts', wanted, PARTS)
-    check_least({'jobs': jobs})
-    if jobs > usable_cpus():
-        raise UsageError(f'jobs must be at most the {usable_cpus()} processors here, got {jobs}')
+    check_jobs(jobs)
     _check_data(data, wanted)
     _check_pretrained(out, wanted)
     if page is not None:
@@ -93,29 +91,28 @@ def benchmark_photographs(
         failures += study.carry_out(dry_run)
     if dry_run or failures:
         return failures
-    result = studies.result('times' in wanted)
-    folders = studies.finished_networks()
+    runs = _Runs(studies)
+    result = _result(chosen, runs, out, 'times' in wanted, progress)
+    text = page_text(result)
     write_json(out / 'photographs.json', KIND, result)
-    write_text(out / 'photographs.md', page_text(result))
+    write_text(out / 'photographs.md', text)
     if page is not None:
-        write_tables(page, page_text(result), KIND, result)
+        write_tables(page, text, KIND, result)
     if readme is not None and result['times'] is not None:
         put_text(readme, headline(result), _BLOCK)
-    if 'pictures' in wanted and folders:
+    if 'pictures' in wanted and runs.networks():
         place = (page or out / 'photographs.md').with_suffix('')
-        _draw(result, folders, place, progress)
-        _draw_more(folders, studies.finished_starts(), place, out)
+        _draw(result, runs, place, out, progress)
     progress(f'written to {out}: photographs.md, photographs.json')
     return failures
 
 
 class _Studies:
-    """The trainings, and what of them is finished."""
+    """The trainings that there are."""
 
     def __init__(
         self, data: Path, out: Path, preset: Preset, jobs: int, progress: Callable[[str], None]
     ) -> None:
-        self.out, self.preset, self.progress = out, preset, progress
         self.comparison = parts.comparison(data, out, preset, jobs, progress)
         self.transfer = parts.transfer(data, out, preset, jobs, progress)
         self.long = parts.long_run(data, out, preset, progress)
@@ -128,51 +125,54 @@ class _Studies:
             *([self.long] if 'long' in wanted else []),
         ]
 
-    def finished_networks(self) -> dict[str, Path]:
+
+class _Runs:
+    """The runs of all trainings, and what of them is finished.
+
+    Planning looks at data and networks, so it is done once.
+    """
+
+    def __init__(self, studies: _Studies) -> None:
+        self.comparison = studies.comparison.plan()
+        self.long = studies.long.plan()
+        # none while the checkpoints that they start from are missing
+        self.transfer = {
+            share: study.plan()
+            if all(path.is_file() for path in study.settings.pretrained.values())
+            else []
+            for share, study in studies.transfer.items()
+        }
+
+    def networks(self) -> dict[str, Path]:
         """Folder of the first run of each network of the comparison, if all of them have one."""
-        runs = {run.network.name: run for run in self.comparison.plan() if run.seed == 0}
+        runs = {run.network.name: run for run in self.comparison if run.seed == 0}
         if any(result_of(run) is None for run in runs.values()):
             return {}
         return {name: runs[name].folder for name in NETWORKS}
 
-    def finished_starts(self) -> dict[str, Path]:
-        """Folder of the first fine-tuning from some starts, if all of them have one."""
-        found = {}
-        for share, runs in self._transfer_runs().items():
-            for run in runs:
-                if run.seed == 0 and run.start in ('scratch', 'dense', 'sparse'):
-                    title = start_title({'start': run.start, 'share': share})
-                    found[title if run.start == 'sparse' else run.start] = run
-        if not found or any(result_of(run) is None for run in found.values()):
+    def starts(self) -> dict[str, Path]:
+        """Folder of the first fine-tuning from each start of the picture, if all have one."""
+        runs = {
+            start_title({'start': run.start, 'share': share if run.start in SPARSE else 0}): run
+            for share, planned in self.transfer.items()
+            for run in planned
+            if run.seed == 0 and ((run.start, share) in _PICTURED)
+        }
+        if any(result_of(run) is None for run in runs.values()):
             return {}
-        kept = [title for title in found if str(SPARSITIES[0]) not in title]
-        return {title: found[title].folder for title in kept[:3]}
+        return {title: run.folder for title, run in runs.items()}
 
-    def result(self, timed: bool) -> dict[str, Any]:
-        """Everything that is finished; times are measured if they were asked for."""
-        folders, path = self.finished_networks(), self.out / 'times.json'
-        times = None
-        if folders:
-            times = (
-                measure_times(folders, path, self.progress)
-                if timed
-                else read_json(path, 'photographs_times')
-            )
-        long = self.long.plan()
-        classes = None
-        if result_of(long[0]) is not None:
-            classes = class_scores(long[0].folder)
-        return collect(
-            self.preset, self.comparison.plan(), self._transfer_runs(), long, times, classes
-        )
 
-    def _transfer_runs(self) -> dict[int, list[TransferRun]]:
-        """Of every sparsity; none while the checkpoints that they start from are missing."""
-        found = {}
-        for share, study in self.transfer.items():
-            files = study.settings.pretrained.values()
-            found[share] = study.plan() if all(path.is_file() for path in files) else []
-        return found
+def _result(
+    preset: Preset, runs: _Runs, out: Path, timed: bool, progress: Callable[[str], None]
+) -> dict[str, Any]:
+    """Everything that is finished; times are measured if they were asked for."""
+    folders, path, times = runs.networks(), out / 'times.json', None
+    if folders:
+        times = measure_times(folders, path, progress) if timed else read_json(path, TIMES_KIND)
+    finished = result_of(runs.long[0]) is not None
+    classes = class_scores(runs.long[0].folder) if finished else None
+    return collect(preset, runs.comparison, runs.transfer, runs.long, times, classes)
 
 
 def _check_data(data: Path, wanted: Sequence[str]) -> None:
@@ -196,20 +196,16 @@ def _check_pretrained(out: Path, wanted: Sequence[str]) -> None:
 
 
 def _draw(
-    result: dict[str, Any], folders: dict[str, Path], place: Path, progress: Callable[[str], None]
+    result: dict[str, Any], runs: _Runs, place: Path, out: Path, progress: Callable[[str], None]
 ) -> None:
-    """What is drawn from figures, named after the page."""
-    torch.manual_seed(0)
+    """Pictures named after the page; photographs of CamVid, without a licence, stay in ``out``."""
+    folders = runs.networks()
     seen = {network_title(name): folders[name] for name in (SHIFT_WISE, _SHOWN[0], *OTHERS)}
     draw_fields(seen, place.with_name(f'{place.name}_fields.svg'), progress)
     if result['times'] is not None:
         draw_trade(result, place.with_name(f'{place.name}.svg'))
-
-
-def _draw_more(folders: dict[str, Path], starts: dict[str, Path], place: Path, out: Path) -> None:
-    """Predictions; photographs of CamVid, which have no licence, stay in the output folder."""
     shown = {network_title(name): folders[name] for name in (SHIFT_WISE, *_SHOWN)}
-    draw_predictions(shown, out / 'predictions.png')
-    draw_predictions(shown, place.with_name(f'{place.name}_predictions.png'), photographs=False)
-    if starts:
+    maps = place.with_name(f'{place.name}_predictions.png')
+    draw_predictions(shown, out / 'predictions.png', maps)
+    if starts := runs.starts():
         draw_cells(starts, place.with_name(f'{place.name}_cells.png'))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 from ..comparison import Comparison, Row, conclude, paired_difference
-from ..page import paragraph
+from ..page import measured_on, paragraph
 from ..report import table
 from ..words import NONE
 from .plan import HEADLINE, PRUNED, SHIFT_WISE
@@ -22,7 +23,8 @@ PUBLISHED = (
     ('SegNet', '29.5', '46.4 to 60.1', 'ImageNet', 'arXiv 1611.09326, 1511.00561'),
     ('Dilation8', '140.8', '65.3', 'ImageNet', 'arXiv 1611.09326'),
 )
-_SCORE = {'seg': 'mIoU', 'det': 'bbox AP'}
+_MIOU, _AP = 'mIoU', 'bbox AP'
+_NETWORK = itemgetter('network')
 NAMES = {
     'sw_mini': 'shift-wise',
     'equ_slak_mini': 'equ-SLaK',
@@ -40,7 +42,7 @@ def page_text(result: Mapping[str, Any]) -> str:
         result: What :func:`~.results.collect` gave.
     """
     parts = [
-        paragraph(_measured(result)),
+        paragraph(measured_on(result['machine'])),
         '### From random values on CamVid',
         paragraph(_how_compared(result)),
         *_comparison(result),
@@ -61,14 +63,6 @@ def network_title(name: str) -> str:
     return f'shift-wise, {PRUNED[name]}% pruned, {method}'
 
 
-def _measured(result: Mapping[str, Any]) -> str:
-    about = result['machine']
-    return (
-        f'Measured on {about["cpus"]} processors of {about["cpu"]} ({about["cpu_capability"]}), '
-        f'torch {about["torch"]}, on {about["date"][:10]}.'
-    )
-
-
 def _how_compared(result: Mapping[str, Any]) -> str:
     asked = result['settings']
     scale = asked['image_scale']
@@ -83,7 +77,7 @@ def _how_compared(result: Mapping[str, Any]) -> str:
 
 
 def _comparison(result: Mapping[str, Any]) -> list[str]:
-    rows = rows_of(result['networks'], 'network')
+    rows = rows_of(result['networks'], _NETWORK)
     first = next(row for row in rows if row.network == SHIFT_WISE)
     times = result['times']
     lines = [
@@ -101,13 +95,13 @@ def _comparison(result: Mapping[str, Any]) -> list[str]:
     ]
     comparisons = []
     for row in rows:
-        difference = paired_difference(row, first, 'mIoU')
+        difference = paired_difference(row, first, _MIOU)
         if row is not first:
             comparisons.append(Comparison(network_title(row.network), 'shift-wise', difference))
         lines.append(
             [
                 network_title(row.network),
-                row.score('mIoU').text(),
+                row.score(_MIOU).text(),
                 NONE if row is first else difference.signed_text(),
                 _kept_filters(row),
                 *_costs(times, row.network),
@@ -174,25 +168,20 @@ def _parameters(result: Mapping[str, Any], name: str) -> str:
 
 def _transfer(result: Mapping[str, Any]) -> list[str]:
     asked = result['settings']
-    entries = result['starts']
-    rows = [
-        Row(row.wanted, row.results, start_title(entry), '', entry['start'])
-        for entry, row in zip(entries, rows_of(entries, 'start'), strict=True)
-    ]
-    score = _SCORE['det']
+    rows = rows_of(result['starts'], start_title)
     references = {row.start: row for row in rows if row.start in ('scratch', 'dense')}
     lines = [['start', 'seeds', 'box AP [%]', 'minus scratch', 'minus dense', 'filters kept']]
     comparisons = []
     for row in rows:
         differences = []
         for name in ('scratch', 'dense'):
-            difference = paired_difference(row, references[name], score)
+            difference = paired_difference(row, references[name], _AP)
             known = row is not references[name] and row.results
             differences.append(difference.signed_text() if known else NONE)
             if known and row.start != 'scratch':
                 comparisons.append(Comparison(f'{row.network} minus {name}', name, difference))
         lines.append(
-            [row.network, row.seeds, row.score(score).text(), *differences, _kept_filters(row)]
+            [row.network, row.seeds, row.score(_AP).text(), *differences, _kept_filters(row)]
         )
     told = (
         f'RetinaNet on the small shift-wise network, images of 320 x 240, '
@@ -228,14 +217,14 @@ def headline(result: Mapping[str, Any], names: Sequence[str] = HEADLINE) -> str:
         result: What :func:`~.results.collect` gave.
         names: Of the networks, in the order of the rows.
     """
-    rows = {row.network: row for row in rows_of(result['networks'], 'network')}
+    rows = {row.network: row for row in rows_of(result['networks'], _NETWORK)}
     lines = [['network', 'mIoU [%]', 'filters kept', 'GMAC', 'ms / image, folded']]
     for name in names:
         found = result['times']['networks'][name]
         lines.append(
             [
                 network_title(name),
-                rows[name].score('mIoU').text(1),
+                rows[name].score(_MIOU).text(1),
                 _kept_filters(rows[name]),
                 f'{found["macs_used"] / 1e9:.2f}',
                 f'{found["median_ms"]:.1f}',

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS, DefaultScope
 from torch import nn
 
 from mmsw.analysis.receptive_field.plot import draw_receptive_fields
-from mmsw.apis import inference, init_model, register_toolbox
+from mmsw.apis import inference, init_model, load_config, register_toolbox
 from mmsw.apis.receptive_field import Contender, FieldSettings, measure_receptive_fields
 from mmsw.component_name import component_name
 from mmsw.demo.picture import PictureRow, Tile, draw_scenes, paint
@@ -30,6 +32,7 @@ _COLOURS = (BLUE, SKY, PURPLE, GREEN, RED, ORANGE, GREY, INK)
 _SIZE = 224  # side of the squares that receptive fields are measured on
 _IMAGES = 12
 _SHOWN = 4
+_UNLABELLED = 255
 
 
 class TestImages:
@@ -40,9 +43,7 @@ class TestImages:
     """
 
     def __init__(self, folder: Path) -> None:
-        model = init_model(folder / CONFIG, folder / FINAL)
-        with DefaultScope.overwrite_default_scope(register_toolbox(model.cfg)):
-            self._set: BaseDataset = DATASETS.build(copy.deepcopy(model.cfg.val_dataloader.dataset))
+        self._set = _test_set(load_config(folder / CONFIG))
         self.classes = self._set.metainfo['classes']
         self.palette = np.asarray(self._set.metainfo['palette'], float)
 
@@ -69,47 +70,42 @@ def class_scores(folder: Path) -> dict[str, float]:
     Args:
         folder: Of a finished run.
     """
+    from mmseg.evaluation import IoUMetric
+
     images = TestImages(folder)
     model = init_model(folder / CONFIG, folder / FINAL, deploy=True)
     number = len(images.classes)
-    counts = np.zeros((number, number), np.int64)
+    both, either = torch.zeros(2, number, dtype=torch.float64)
     for index in range(len(images)):
-        truth, found = images.truth(index), predicted(model, images.path(index))
-        known = truth < number
-        pairs = truth[known].astype(np.int64) * number + found[known]
-        counts += np.bincount(pairs, minlength=number**2).reshape(number, number)
-    both = counts.diagonal()
-    either = counts.sum(0) + counts.sum(1) - both
-    return {
-        name: float(100 * one / any_) if any_ else 0.0
-        for name, one, any_ in zip(images.classes, both, either, strict=True)
-    }
+        pair = predicted(model, images.path(index)), images.truth(index)
+        areas = IoUMetric.intersect_and_union(*map(torch.from_numpy, pair), number, _UNLABELLED)
+        both += areas[0]
+        either += areas[1]
+    shares = 100 * both / either.clamp(min=1)
+    return dict(zip(images.classes, shares.tolist(), strict=True))
 
 
-def draw_predictions(runs: Mapping[str, Path], path: Path, photographs: bool = True) -> None:
+def draw_predictions(runs: Mapping[str, Path], path: Path, maps: Path) -> None:
     """Some test images, their truth, and what networks make of them.
 
     Args:
         runs: Title of a network -> folder of its run; all of one data set.
         path: PNG to write.
-        photographs: Show them; without, the maps alone, for a picture that is passed on.
+        maps: PNG with the same label maps without photographs, for a picture that is passed on.
     """
     images = TestImages(next(iter(runs.values())))
     chosen = np.linspace(0, len(images) - 1, min(_SHOWN, len(images)) + 2)[1:-1].round()
     shown = [int(index) for index in chosen] if len(images) > _SHOWN else range(len(images))
     photos = [_photo(images.path(index)) for index in shown]
-    under = photos if photographs else [np.zeros_like(photo) for photo in photos]
-    truths = [images.truth(index) for index in shown]
-    rows = [
-        *([PictureRow('Photograph', [Tile(photo) for photo in photos])] if photographs else []),
-        PictureRow('Truth', _tiles(under, truths, images.palette)),
-    ]
+    labels = {'Truth': [images.truth(index) for index in shown]}
     for title, folder in runs.items():
         model = init_model(folder / CONFIG, folder / FINAL, deploy=True)
-        labels = [predicted(model, images.path(index)) for index in shown]
-        rows.append(PictureRow(_in_lines(title), _tiles(under, labels, images.palette)))
+        labels[_in_lines(title)] = [predicted(model, images.path(index)) for index in shown]
     legend = list(zip(images.classes, images.palette.tolist(), strict=True))
-    draw_scenes(rows, legend, path)
+    first = PictureRow('Photograph', [Tile(photo) for photo in photos])
+    draw_scenes([first, *_rows(photos, labels, images.palette)], legend, path)
+    nothing = [np.zeros_like(photo) for photo in photos]
+    draw_scenes(_rows(nothing, labels, images.palette), legend, maps)
 
 
 def draw_cells(runs: Mapping[str, Path], path: Path) -> None:
@@ -123,14 +119,12 @@ def draw_cells(runs: Mapping[str, Path], path: Path) -> None:
         title: init_model(folder / CONFIG, folder / FINAL, deploy=True)
         for title, folder in runs.items()
     }
-    cfg = next(iter(models.values())).cfg
-    source = copy.deepcopy(cfg.val_dataloader.dataset)
-    for step in source.pipeline:
+    cfg = load_config(next(iter(runs.values())) / CONFIG)
+    for step in cfg.val_dataloader.dataset.pipeline:
         if component_name(step.type) == 'Resize':  # shown, and labelled, at the size of the file
             step.pop('scale')
             step.update(scale_factor=1.0)
-    with DefaultScope.overwrite_default_scope(register_toolbox(cfg)):
-        dataset = DATASETS.build(source)
+    dataset = _test_set(cfg)
     objects = Objects(dataset, _SHOWN)
     rows = objects.scenes()
     for title, model in models.items():
@@ -170,7 +164,11 @@ def draw_trade(result: Mapping[str, Any], path: Path) -> None:
         result: Of :func:`~.results.collect`, times included.
         path: SVG or PNG to write; the other one lies beside it.
     """
-    rows = {row.network: row for row in rows_of(result['networks'], 'network') if row.results}
+    rows = {
+        row.network: row
+        for row in rows_of(result['networks'], itemgetter('network'))
+        if row.results
+    }
     shown = [name for name in (*HEADLINE, 'equ_slak_mini_camvid') if name in rows]
     with picture(path, 3.4) as figure:
         axes = figure.add_subplot()
@@ -189,11 +187,26 @@ def draw_trade(result: Mapping[str, Any], path: Path) -> None:
         figure.legend(loc='outside right center')
 
 
-def _tiles(
-    photos: Sequence[np.ndarray], labels: Sequence[np.ndarray], palette: np.ndarray
-) -> list[Tile]:
-    pairs = zip(photos, labels, strict=True)
-    return [Tile(paint(photo, classes, palette, unpainted=())) for photo, classes in pairs]
+def _test_set(cfg: Config) -> BaseDataset:
+    """What a run was scored on."""
+    with DefaultScope.overwrite_default_scope(register_toolbox(cfg)):
+        return DATASETS.build(cfg.val_dataloader.dataset)
+
+
+def _rows(
+    photos: Sequence[np.ndarray], labels: Mapping[str, Sequence[np.ndarray]], palette: np.ndarray
+) -> list[PictureRow]:
+    """Label maps over photographs, all classes painted."""
+    return [
+        PictureRow(
+            name,
+            [
+                Tile(paint(photo, classes, palette, unpainted=()))
+                for photo, classes in zip(photos, maps, strict=True)
+            ],
+        )
+        for name, maps in labels.items()
+    ]
 
 
 def _photo(path: str) -> np.ndarray:

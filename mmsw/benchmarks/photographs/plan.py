@@ -37,6 +37,7 @@ HEADLINE = (
     'mit_mini_camvid',
 )
 DETECTOR = 'retinanet_sw_mini_bccd'
+SPARSE = ('sparse', 'sparse-unmasked')  # starts that come from a pruned network
 REOPENED = 90  # the sparsity whose masks are opened again in one of the starts
 
 

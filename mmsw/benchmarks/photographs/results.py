@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from ..comparison import Row
 from ..measure import machine
 from ..runs import finished, result_of
 from ..transfer.plan import TransferRun
-from .plan import SPARSITIES, Preset
+from .plan import SPARSE, Preset
 
 KIND = 'photographs'
 # What the tables need of the result of a run.
@@ -44,7 +44,8 @@ def collect(
     for share, runs in transfer.items():
         for start in dict.fromkeys(run.start for run in runs):
             own = [run for run in runs if run.start == start]
-            starts.append({'start': start, 'share': _share_of(start, share), **_group(own)})
+            pruned = share if start in SPARSE else 0
+            starts.append({'start': start, 'share': pruned, **_group(own)})
     one = result_of(long[0]) if long else None
     return {
         'machine': machine(torch.device('cuda' if torch.cuda.is_available() else 'cpu')),
@@ -60,18 +61,20 @@ def collect(
     }
 
 
-def rows_of(entries: Sequence[Mapping[str, Any]], key: str) -> list[Row]:
+def rows_of(
+    entries: Sequence[Mapping[str, Any]], name: Callable[[Mapping[str, Any]], str]
+) -> list[Row]:
     """Entries of the result as rows whose differences can be taken.
 
     Args:
         entries: ``networks`` or ``starts`` of what :func:`collect` returns.
-        key: What names an entry.
+        name: What an entry is called.
     """
     return [
         Row(
             entry['wanted'],
             {int(seed): found for seed, found in entry['results'].items()},
-            entry[key],
+            name(entry),
             '',
             entry.get('start', ''),
         )
@@ -86,8 +89,3 @@ def _group(runs: Sequence[TransferRun]) -> dict[str, Any]:
 
 def _kept(result: Mapping[str, Any]) -> dict[str, Any]:
     return {name: result[name] for name in _KEPT}
-
-
-def _share_of(start: str, share: int) -> int:
-    """Per cent of the filters that were pruned in what a start comes from."""
-    return share if start.startswith('sparse') and share in SPARSITIES else 0

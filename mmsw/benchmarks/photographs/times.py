@@ -24,11 +24,11 @@ SIZE = (360, 480)  # height and width of an image of CamVid
 _THREADS = 1
 _ROUNDS = 30
 _BUDGET = 6.0  # seconds per network
-_KIND = 'photographs_times'
+KIND = 'photographs_times'
 
 
 def measure_times(
-    runs: Mapping[str, Path], path: Path, progress: Callable[[str], None], again: bool = False
+    runs: Mapping[str, Path], path: Path, progress: Callable[[str], None]
 ) -> dict[str, Any]:
     """Time the networks in turns, and count what each does; keeps what an earlier call measured.
 
@@ -39,14 +39,13 @@ def measure_times(
         runs: Name of a network -> folder of a finished run.
         path: JSON file of the times.
         progress: Called with a line of text now and then.
-        again: Measure even what is known.
 
     Returns:
         What the file holds: ``machine``, and ``networks``, by name.
     """
     weights = {name: file_digest(folder / FINAL) for name, folder in runs.items()}
-    known = read_json(path, _KIND)
-    if known is not None and known['weights'] == weights and not again:
+    known = read_json(path, KIND)
+    if known is not None and known['weights'] == weights:
         return known
     device = torch.device('cpu')
     image = torch.randn(1, 3, *SIZE, generator=torch.Generator().manual_seed(0))
@@ -79,7 +78,7 @@ def measure_times(
         'weights': weights,
         'networks': networks,
     }
-    write_json(path, _KIND, found)
+    write_json(path, KIND, found)
     return found
 
 

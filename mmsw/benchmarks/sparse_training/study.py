@@ -18,10 +18,9 @@ from mmsw.sparsity import masked_layers
 
 from ..configs import make_missing_data, read_config
 from ..execution import Way
-from ..measure import usable_cpus
 from ..page import blocks_to_fill
 from ..runs import Failure
-from ..study import Study, check_least, check_names, check_share
+from ..study import Study, check_jobs, check_least, check_names, check_share
 from .operator_time import measure_operators, operator_of
 from .page import BLOCKS, update_page
 from .plan import METHODS, SparsityRun, SparsitySettings, plan_runs, run_config
@@ -123,9 +122,5 @@ def _check(settings: SparsitySettings) -> None:
     check_names('sparsity', values, values)
     check_least({'seeds': settings.seeds})
     check_least({'max iterations': settings.max_iters}, least=2)
-    check_least({'interval': settings.update_interval, 'jobs': settings.jobs})
-    if settings.jobs > usable_cpus():
-        raise UsageError(
-            f'jobs must be at most the {usable_cpus()} processors here, got {settings.jobs}: runs '
-            'that wait for each other have no time per iteration worth telling'
-        )
+    check_least({'interval': settings.update_interval})
+    check_jobs(settings.jobs)
