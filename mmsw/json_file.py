@@ -36,6 +36,7 @@ VERSIONS = {  # of each kind of file; one more whenever a reader of the old form
     'network_sparsity_comparison': 1,
     'operator_tables': 1,
     'photographs': 1,
+    'photographs_full_size': 1,
     'photographs_times': 1,
     'receptive_field': 1,
     'regime_outcomes': 1,

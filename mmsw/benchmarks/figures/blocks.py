@@ -14,8 +14,10 @@ from ..export import page as export_page
 from ..model import page as model_page
 from ..operator import page as operator_page
 from ..page import blocks_of, figures_path, put_text, read_figures, text_in
+from ..photographs import full_size_page
 from ..photographs import page as photographs_page
 from ..photographs.results import KIND as PHOTOGRAPHS
+from ..photographs.results import KIND_FULL_SIZE
 from ..regimes import report as regimes_report
 from ..sparse_training import page as sparsity_page
 from ..transfer import page as transfer_page
@@ -28,6 +30,7 @@ _TEXTS: Mapping[str, Callable[[dict[str, Any]], str]] = {
     demo_page.KIND: demo_page.page_text,
     model_page.KIND: model_page.page_text,
     operator_page.KIND: operator_page.page_text,
+    KIND_FULL_SIZE: full_size_page.full_size_text,
     PHOTOGRAPHS: photographs_page.page_text,
     sparsity_page.KIND: sparsity_page.page_text,
     transcribed.KIND: transcribed.transcribed_text,

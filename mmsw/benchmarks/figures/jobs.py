@@ -294,6 +294,20 @@ JOBS: Sequence[Job] = (
             '--readme {docs}/../README.md'
         ],
         ['tools/benchmark_photographs.py --out {out} --page {docs}/real_images.md --quick'],
-        [('real_images.md', '')],
+        [('real_images.md', ''), ('real_images.md', 'full-size')],
+    ),
+    Job(
+        'photographs-gpu',
+        'What do networks reach on real images at full size?',
+        [
+            'tools/benchmark_photographs.py --full --parts long --jobs 7 --out {out} '
+            '--page {docs}/real_images.md'
+        ],
+        [
+            'tools/benchmark_photographs.py --quick --parts long --out {out} '
+            '--page {docs}/real_images.md'
+        ],
+        [('real_images.md', 'full-size-gpu')],
+        device=CUDA,
     ),
 )

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from mmsw.errors import UsageError
 from mmsw.json_file import read_json, write_json
 from mmsw.whole_file import write_text
 
-from ..page import checked_page, put_text, write_tables
+from ..page import blocks_by_device, checked_page, put_text, write_tables
 from ..runs import Failure, result_of
 from ..study import check_jobs, check_names
 from ..transfer.study import TransferStudy
 from . import parts
+from .full_size_page import full_size_text
 from .page import headline, network_title, page_text, start_title
 from .pictures import class_scores, draw_cells, draw_fields, draw_predictions, draw_trade
 from .plan import (
@@ -28,12 +31,13 @@ from .plan import (
     Preset,
     pretrained_file,
 )
-from .results import KIND, collect
+from .results import KIND, KIND_FULL_SIZE, collect, collect_full_size
 from .times import KIND as TIMES_KIND
 from .times import measure_times
 
 PARTS = ('scratch', 'transfer', 'long', 'times', 'pictures')
 _BLOCK = 'photographs'  # of the README
+_FULL_SIZE = 'full-size'  # of the page, which has one more without a name
 _SETS = ('camvid', 'bccd')
 # Start and share of pruned filters of what the picture of the cells shows.
 _PICTURED = (('scratch', SPARSITIES[0]), ('dense', SPARSITIES[0]), ('sparse', 70))
@@ -61,7 +65,9 @@ def benchmark_photographs(
         preset: One of ``PRESETS``.
         wanted: Some of ``PARTS``.
         jobs: Trainings side by side, of one thread each.
-        page: Page of the documentation that gets tables, pictures, and figures beside it.
+        page: Page of the documentation that gets tables, pictures, and figures beside it: in its
+            block without a name, if ``wanted`` has more than ``'long'``, and in ``full-size`` (or
+            ``full-size-gpu``), if ``wanted`` has ``'long'``.
         readme: File that gets a table of some networks, in its block ``photographs``; needs the
             times.
         dry_run: Say what would be trained, and do nothing.
@@ -78,8 +84,9 @@ def benchmark_photographs(
     check_jobs(jobs)
     _check_data(data, wanted)
     _check_pretrained(out, wanted)
+    blocks = _blocks(wanted)
     if page is not None:
-        checked_page(page)
+        checked_page(page, blocks.values())
     if readme is not None:
         checked_page(readme, [_BLOCK])
         if 'times' not in wanted:
@@ -92,19 +99,43 @@ def benchmark_photographs(
     if dry_run or failures:
         return failures
     runs = _Runs(studies)
-    result = _result(chosen, runs, out, 'times' in wanted, progress)
-    text = page_text(result)
-    write_json(out / 'photographs.json', KIND, result)
-    write_text(out / 'photographs.md', text)
-    if page is not None:
-        write_tables(page, text, KIND, result)
-    if readme is not None and result['times'] is not None:
-        put_text(readme, headline(result), _BLOCK)
-    if 'pictures' in wanted and runs.networks():
-        place = (page or out / 'photographs.md').with_suffix('')
-        _draw(result, runs, place, out, progress)
-    progress(f'written to {out}: photographs.md, photographs.json')
+    if KIND in blocks:
+        result = _result(chosen, runs, out, 'times' in wanted, progress)
+        _write(out / 'photographs', page, page_text(result), KIND, result, blocks)
+        if readme is not None and result['times'] is not None:
+            put_text(readme, headline(result), _BLOCK)
+        if 'pictures' in wanted and runs.networks():
+            place = (page or out / 'photographs.md').with_suffix('')
+            _draw(result, runs, place, out, progress)
+    if KIND_FULL_SIZE in blocks:
+        found = collect_full_size(chosen, runs.long, class_scores)
+        text = full_size_text(found)
+        _write(out / 'full_size', page, text, KIND_FULL_SIZE, found, blocks)
+    progress(f'written to {out}')
     return failures
+
+
+def _blocks(wanted: Sequence[str]) -> dict[str, str]:
+    """Which blocks of the page a call fills: kind of the figures -> name."""
+    device = 'cuda' if torch.cuda.is_available() else 'cpu'
+    more = {KIND: ''} if set(wanted) - {'long'} else {}
+    long = {KIND_FULL_SIZE: blocks_by_device([_FULL_SIZE], device)[0]} if 'long' in wanted else {}
+    return {**more, **long}
+
+
+def _write(
+    place: Path,
+    page: Path | None,
+    text: str,
+    kind: str,
+    result: Mapping[str, Any],
+    blocks: Mapping[str, str],
+) -> None:
+    """Tables and figures, in files of their own and in a page."""
+    write_json(place.with_suffix('.json'), kind, result)
+    write_text(place.with_suffix('.md'), text)
+    if page is not None:
+        write_tables(page, text, kind, result, blocks[kind])
 
 
 class _Studies:
@@ -115,7 +146,7 @@ class _Studies:
     ) -> None:
         self.comparison = parts.comparison(data, out, preset, jobs, progress)
         self.transfer = parts.transfer(data, out, preset, jobs, progress)
-        self.long = parts.long_run(data, out, preset, progress)
+        self.long = parts.long_runs(data, out, preset, jobs, progress)
 
     def of(self, wanted: Sequence[str]) -> list[TransferStudy]:
         """Those that were asked for, in the order that they need each other."""
@@ -170,9 +201,7 @@ def _result(
     folders, path, times = runs.networks(), out / 'times.json', None
     if folders:
         times = measure_times(folders, path, progress) if timed else read_json(path, TIMES_KIND)
-    finished = result_of(runs.long[0]) is not None
-    classes = class_scores(runs.long[0].folder) if finished else None
-    return collect(preset, runs.comparison, runs.transfer, runs.long, times, classes)
+    return collect(preset, runs.comparison, runs.transfer, times)
 
 
 def _check_data(data: Path, wanted: Sequence[str]) -> None:

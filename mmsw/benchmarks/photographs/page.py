@@ -13,16 +13,6 @@ from ..words import NONE
 from .plan import HEADLINE, PRUNED, SHIFT_WISE
 from .results import rows_of
 
-# What the scores of CamVid are in the papers: name, parameters [M], mIoU [%], start, source.
-PUBLISHED = (
-    ('ENet', '0.37', '51.3', 'random', 'arXiv 1606.02147'),
-    ('FC-DenseNet56', '1.5', '58.9', 'random', 'arXiv 1611.09326'),
-    ('FC-DenseNet67', '3.5', '65.8', 'random', 'arXiv 1611.09326'),
-    ('FC-DenseNet103', '9.4', '66.9', 'random', 'arXiv 1611.09326'),
-    ('FCN-8', '134.5', '57.0', 'ImageNet', 'arXiv 1611.09326'),
-    ('SegNet', '29.5', '46.4 to 60.1', 'ImageNet', 'arXiv 1611.09326, 1511.00561'),
-    ('Dilation8', '140.8', '65.3', 'ImageNet', 'arXiv 1611.09326'),
-)
 _MIOU, _AP = 'mIoU', 'bbox AP'
 _NETWORK = itemgetter('network')
 NAMES = {
@@ -36,7 +26,7 @@ NAMES = {
 
 
 def page_text(result: Mapping[str, Any]) -> str:
-    """Everything between the marks of the page.
+    """The comparison from random values, and the fine-tuning.
 
     Args:
         result: What :func:`~.results.collect` gave.
@@ -47,8 +37,6 @@ def page_text(result: Mapping[str, Any]) -> str:
         paragraph(_how_compared(result)),
         *_comparison(result),
     ]
-    if result['long']:
-        parts += ['### One run at full size', *_long(result)]
     if any(entry['results'] for entry in result['starts']):
         parts += ['### From CamVid to BCCD', *_transfer(result)]
     return '\n\n'.join(parts) + '\n'
@@ -103,9 +91,9 @@ def _comparison(result: Mapping[str, Any]) -> list[str]:
                 network_title(row.network),
                 row.score(_MIOU).text(),
                 NONE if row is first else difference.signed_text(),
-                _kept_filters(row),
+                kept_filters(row),
                 *_costs(times, row.network),
-                _number(row.mean('seconds_per_iteration'), 3),
+                number(row.mean('seconds_per_iteration'), 3),
             ]
         )
     return [table(lines), f'> {conclude(comparisons)}']
@@ -117,53 +105,10 @@ def _costs(times: Mapping[str, Any] | None, name: str) -> list[str]:
     found = times['networks'][name]
     return [
         f'{found["parameters_used"] / 1e6:.3f}',
-        _number(found['macs_used'] and found['macs_used'] / 1e9, 3),
+        number(found['macs_used'] and found['macs_used'] / 1e9, 3),
         f'{found["median_ms"]:.1f}',
         f'{found["relative"]:.2f}',
     ]
-
-
-def _long(result: Mapping[str, Any]) -> list[str]:
-    long = result['long']
-    curve = long['curve']
-    points = [point for place, point in enumerate(curve) if (len(curve) - place) % 4 == 1]
-    parts = [
-        paragraph(
-            f'`{long["network"]}` on images of 480 x 360, {curve[-1]["iteration"]} iterations of 4 '
-            f'crops of 224 x 160, one seed: {long["scores"]["mIoU"]:.2f}% mIoU on the test images, '
-            f'with {long["density_after"]["not_zero"]:.1%} of the small filters left.'
-        ),
-        table(
-            [
-                ['iteration', *(str(point['iteration']) for point in points)],
-                ['mIoU [%]', *(f'{point["mIoU"]:.2f}' for point in points)],
-            ]
-        ),
-    ]
-    if result['classes']:
-        found = result['classes']
-        parts.append(
-            table(
-                [
-                    ['class', *found],
-                    ['IoU [%]', *(f'{value:.1f}' for value in found.values())],
-                ]
-            )
-        )
-    head = ['network', 'parameters [M]', 'mIoU [%]', 'starts from', 'source']
-    own = [
-        f'{long["network"]}, this run',
-        _parameters(result, long['network']),
-        f'{long["scores"]["mIoU"]:.1f}',
-        'random',
-        'measured here',
-    ]
-    return [*parts, table([head, own, *map(list, PUBLISHED)])]
-
-
-def _parameters(result: Mapping[str, Any], name: str) -> str:
-    found = (result['times'] or {'networks': {}})['networks'].get(name)
-    return NONE if found is None else f'{found["parameters_used"] / 1e6:.2f}'
 
 
 def _transfer(result: Mapping[str, Any]) -> list[str]:
@@ -181,7 +126,7 @@ def _transfer(result: Mapping[str, Any]) -> list[str]:
             if known and row.start != 'scratch':
                 comparisons.append(Comparison(f'{row.network} minus {name}', name, difference))
         lines.append(
-            [row.network, row.seeds, row.score(_AP).text(), *differences, _kept_filters(row)]
+            [row.network, row.seeds, row.score(_AP).text(), *differences, kept_filters(row)]
         )
     told = (
         f'RetinaNet on the small shift-wise network, images of 320 x 240, '
@@ -199,14 +144,16 @@ def start_title(entry: Mapping[str, Any]) -> str:
     return names.get(entry['start'], entry['start']) + share
 
 
-def _kept_filters(row: Row) -> str:
+def kept_filters(row: Row) -> str:
+    """Share of the small filters of a network that are left; none without such filters."""
     if not row.mean('density_after', 'filters'):
         return NONE
     value = row.mean('density_after', 'not_zero')
     return NONE if value is None else f'{value:.1%}'
 
 
-def _number(value: float | None, digits: int) -> str:
+def number(value: float | None, digits: int) -> str:
+    """A number as tables have it, or none."""
     return NONE if value is None else f'{value:.{digits}f}'
 
 
@@ -225,7 +172,7 @@ def headline(result: Mapping[str, Any], names: Sequence[str] = HEADLINE) -> str:
             [
                 network_title(name),
                 rows[name].score(_MIOU).text(1),
-                _kept_filters(rows[name]),
+                kept_filters(rows[name]),
                 f'{found["macs_used"] / 1e9:.2f}',
                 f'{found["median_ms"]:.1f}',
             ]

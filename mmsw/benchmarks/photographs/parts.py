@@ -10,14 +10,13 @@ from mmsw.config_package import FOLDER
 from ..transfer.study import TransferStudy
 from .plan import (
     DETECTOR,
-    LONG,
     NETWORKS,
     Preset,
     comparison_options,
     comparison_settings,
+    long_options,
     long_settings,
     on_test_boxes,
-    on_test_images,
     transfer_settings,
 )
 
@@ -53,14 +52,14 @@ def transfer(
     }
 
 
-def long_run(
-    data: Path, out: Path, preset: Preset, progress: Progress | None = None
+def long_runs(
+    data: Path, out: Path, preset: Preset, jobs: int, progress: Progress | None = None
 ) -> TransferStudy:
-    """One network on CamVid at full size, for longer."""
+    """Networks on CamVid at full size, for longer."""
     return TransferStudy(
-        [('seg', FOLDER / 'camvid' / f'{LONG}.py')],
+        [('seg', FOLDER / 'camvid' / f'{name}.py') for name in preset.long.networks],
         {'seg': data / 'camvid'},
-        on_test_images(),
-        long_settings(out, preset),
+        long_options(preset.long),
+        long_settings(out, preset, jobs),
         progress,
     )

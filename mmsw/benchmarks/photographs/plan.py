@@ -25,7 +25,7 @@ OTHERS = (
     'mit_mini_camvid',
 )
 NETWORKS = (SHIFT_WISE, *PRUNED, *OTHERS)
-LONG = 'sw_mini_dynamic40_camvid'  # the network of the run at full size
+LONG = 'sw_mini_dynamic40_camvid'  # the network of the run at full size on a CPU
 # The networks of the README's table.
 HEADLINE = (
     SHIFT_WISE,
@@ -42,6 +42,28 @@ REOPENED = 90  # the sparsity whose masks are opened again in one of the starts
 
 
 @dataclass(frozen=True)
+class FullSize:
+    """Runs on images at their own size, one seed each.
+
+    Attributes:
+        networks: Which; the IoU of each class is of the first.
+        iterations: Of a run.
+        batch_size: Crops of an iteration.
+        crop_size: Height and width of a crop, in pixels.
+        workers: Processes that read the images of a run; without any, a run that was stopped ends
+            with the same weights as one that was not.
+        evaluations: Of a run, which saves its state as often.
+    """
+
+    networks: tuple[str, ...]
+    iterations: int
+    batch_size: int = 4
+    crop_size: tuple[int, int] = (160, 224)
+    workers: int = 0
+    evaluations: int = 10
+
+
+@dataclass(frozen=True)
 class Preset:
     """How much is trained.
 
@@ -53,7 +75,7 @@ class Preset:
         seeds: Of the comparison.
         transfer_iterations: Of a fine-tuning.
         transfer_seeds: Of the fine-tuning.
-        long_iterations: Of the one run at full size.
+        long: The runs at full size.
     """
 
     image_scale: tuple[int, int] | None
@@ -61,18 +83,29 @@ class Preset:
     seeds: int
     transfer_iterations: int
     transfer_seeds: int
-    long_iterations: int
+    long: FullSize
 
 
+_ON_A_GPU = FullSize(
+    (
+        LONG,
+        SHIFT_WISE,
+        'sw_mini_dynamic90_camvid',
+        'equ_slak_mini_camvid',
+        'r18_narrow_camvid',
+        'convnext_mini_camvid',
+        'mit_mini_camvid',
+    ),
+    iterations=4000,
+    batch_size=16,
+    crop_size=(320, 448),
+    workers=2,
+    evaluations=4,
+)
 PRESETS = {
-    'standard': Preset((240, 180), 750, 3, 200, 5, 10000),
-    'quick': Preset((120, 90), 4, 1, 2, 1, 4),
-    'full': Preset(None, 24000, 5, 6000, 5, 60000),
-}
-_IN_ONE_PROCESS = {
-    f'{loader}_dataloader.{key}': value
-    for loader in ('train', 'val', 'test')
-    for key, value in (('num_workers', 0), ('persistent_workers', False))
+    'standard': Preset((240, 180), 750, 3, 200, 5, FullSize((LONG,), 10000)),
+    'quick': Preset((120, 90), 4, 1, 2, 1, FullSize((LONG,), 4, evaluations=4)),
+    'full': Preset(None, 24000, 5, 6000, 5, _ON_A_GPU),
 }
 
 
@@ -82,21 +115,46 @@ def comparison_options(preset: Preset) -> dict[str, Any]:
     return {**size, **on_test_images()}
 
 
-def on_test_images() -> dict[str, Any]:
+def on_test_images(workers: int = 0) -> dict[str, Any]:
     """Changes to a config of CamVid so that a benchmark scores the test images.
 
     Nothing is chosen by these scores: what counts is the end of each run.
+
+    Args:
+        workers: Processes that read images.
     """
     return {
         'own_data.val.images': 'test',
         'own_data.val.labels': 'testannot',
-        **_IN_ONE_PROCESS,
+        **_read_by(workers),
     }
 
 
 def on_test_boxes() -> dict[str, Any]:
     """The same for BCCD."""
-    return {'own_data.val.annotations': 'test.json', **_IN_ONE_PROCESS}
+    return {'own_data.val.annotations': 'test.json', **_read_by(0)}
+
+
+def long_options(long: FullSize) -> dict[str, Any]:
+    """Changes to the configs of the runs at full size: their crops, and the test images.
+
+    The loss is a sum, so its factor follows the number of pixels of a batch.
+    """
+    height, width = long.crop_size
+    return {
+        'own_data.batch_size': long.batch_size,
+        'own_data.crop_size': long.crop_size,
+        'model.decode_head.loss_decode.loss_weight': 1 / (long.batch_size * height * width),
+        **on_test_images(long.workers),
+    }
+
+
+def _read_by(workers: int) -> dict[str, Any]:
+    return {
+        f'{loader}_dataloader.{key}': value
+        for loader in ('train', 'val', 'test')
+        for key, value in (('num_workers', workers), ('persistent_workers', workers > 0))
+    }
 
 
 def comparison_settings(out: Path, preset: Preset, jobs: int) -> TransferSettings:
@@ -111,14 +169,15 @@ def comparison_settings(out: Path, preset: Preset, jobs: int) -> TransferSetting
     )
 
 
-def long_settings(out: Path, preset: Preset) -> TransferSettings:
-    """Of the run at full size, which saves its state ten times."""
+def long_settings(out: Path, preset: Preset, jobs: int) -> TransferSettings:
+    """Of the runs at full size."""
     return TransferSettings(
         out=out / 'long',
         starts=(AS_CONFIGURED,),
         seeds=1,
-        budgets={'seg': preset.long_iterations},
-        evaluations=min(10, preset.long_iterations),
+        budgets={'seg': preset.long.iterations},
+        evaluations=preset.long.evaluations,
+        jobs=jobs if len(preset.long.networks) > 1 else 1,
     )
 
 

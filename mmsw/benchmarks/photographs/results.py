@@ -2,39 +2,40 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from ..comparison import Row
 from ..measure import machine
-from ..runs import finished, result_of
+from ..runs import finished
 from ..transfer.plan import TransferRun
 from .plan import SPARSE, Preset
 
 KIND = 'photographs'
+KIND_FULL_SIZE = 'photographs_full_size'
 # What the tables need of the result of a run.
 _KEPT = ('scores', 'curve', 'seconds_per_iteration', 'threads', 'density_after')
+# What the table of the runs at full size needs beside it.
+_COSTS = ('parameters_used', 'macs_used')
 
 
 def collect(
     preset: Preset,
     comparison: Sequence[TransferRun],
     transfer: Mapping[int, Sequence[TransferRun]],
-    long: Sequence[TransferRun],
     times: dict[str, Any] | None,
-    classes: dict[str, Any] | None,
 ) -> dict[str, Any]:
-    """Gather what is finished.
+    """Gather what is finished of the comparison and of the fine-tuning.
 
     Args:
         preset: How much was trained.
         comparison: Runs from random values.
         transfer: Fine-tuning, by share of pruned filters.
-        long: The run at full size.
         times: Of :func:`~.times.measure_times`; None where they were not measured.
-        classes: IoU of each class, see :func:`~.pictures.class_scores`.
 
     Returns:
         Plain data for JSON.
@@ -46,18 +47,43 @@ def collect(
             own = [run for run in runs if run.start == start]
             pruned = share if start in SPARSE else 0
             starts.append({'start': start, 'share': pruned, **_group(own)})
-    one = result_of(long[0]) if long else None
     return {
-        'machine': machine(torch.device('cuda' if torch.cuda.is_available() else 'cpu')),
-        'settings': vars(preset),
+        'machine': _machine(),
+        'settings': dataclasses.asdict(preset),
         'networks': [
             {'network': name, **_group([run for run in comparison if run.network.name == name])}
             for name in networks
         ],
         'starts': starts,
-        'long': None if one is None else {'network': long[0].network.name, **_kept(one)},
-        'classes': classes,
         'times': times,
+    }
+
+
+def collect_full_size(
+    preset: Preset, runs: Sequence[TransferRun], classes: Callable[[Path], dict[str, float]]
+) -> dict[str, Any] | None:
+    """Gather what is finished of the runs at full size.
+
+    Args:
+        preset: How much was trained.
+        runs: The runs.
+        classes: Gives the IoU of each class from the folder of a run, see
+            :func:`~.pictures.class_scores`; asked for the first network only.
+
+    Returns:
+        Plain data for JSON; None if the first run is not finished.
+    """
+    found = {run.network.name: result for run, result in finished(runs)}
+    if not runs or runs[0].network.name not in found:
+        return None
+    return {
+        'machine': _machine(),
+        'settings': dataclasses.asdict(preset.long),
+        'runs': [
+            {'network': name, **_kept(result), **{key: result.get(key) for key in _COSTS}}
+            for name, result in found.items()
+        ],
+        'classes': classes(runs[0].folder),
     }
 
 
@@ -80,6 +106,10 @@ def rows_of(
         )
         for entry in entries
     ]
+
+
+def _machine() -> dict[str, Any]:
+    return machine(torch.device('cuda' if torch.cuda.is_available() else 'cpu'))
 
 
 def _group(runs: Sequence[TransferRun]) -> dict[str, Any]:
