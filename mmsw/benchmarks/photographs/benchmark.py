@@ -92,7 +92,7 @@ def benchmark_photographs(
         if 'times' not in wanted:
             raise UsageError(f'the table of {readme} has times: add times to --parts')
     chosen = PRESETS[preset]
-    studies = _Studies(data, out, chosen, jobs, progress)
+    studies = _Studies(data, out, chosen, wanted, jobs, progress)
     failures: list[Failure] = []
     for study in studies.of(wanted):
         failures += study.carry_out(dry_run)
@@ -142,10 +142,18 @@ class _Studies:
     """The trainings that there are."""
 
     def __init__(
-        self, data: Path, out: Path, preset: Preset, jobs: int, progress: Callable[[str], None]
+        self,
+        data: Path,
+        out: Path,
+        preset: Preset,
+        wanted: Sequence[str],
+        jobs: int,
+        progress: Callable[[str], None],
     ) -> None:
         self.comparison = parts.comparison(data, out, preset, jobs, progress)
-        self.transfer = parts.transfer(data, out, preset, jobs, progress)
+        # runs at full size alone need no mmdet, and no second data set
+        others = set(wanted) - {'long'}
+        self.transfer = parts.transfer(data, out, preset, jobs, progress) if others else {}
         self.long = parts.long_runs(data, out, preset, jobs, progress)
 
     def of(self, wanted: Sequence[str]) -> list[TransferStudy]:

@@ -96,7 +96,7 @@ _ON_A_GPU = FullSize(
         'convnext_mini_camvid',
         'mit_mini_camvid',
     ),
-    iterations=4000,
+    iterations=2500,
     batch_size=16,
     crop_size=(320, 448),
     workers=2,
