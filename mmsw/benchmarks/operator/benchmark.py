@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -30,6 +30,7 @@ from ..words import say
 from .cases import Case, OperatorShape, stage_shapes
 from .contenders import contenders
 from .job import BOTH, FORWARD, Job
+from .kept_groups import KeptGroups, conditions
 from .page import page_blocks, update_page
 from .report import write_report
 from .rows import make_row, type_name
@@ -78,7 +79,8 @@ def benchmark_ops(
 
     Every contender must produce the numbers of the definition before it is timed; one that does not
     is listed as an error and gets no row. Contenders of one shape take turns. Progress goes to
-    standard error.
+    standard error. What is finished is kept in ``unfinished.json`` until the report is written, so
+    a call that was stopped goes on.
 
     Args:
         out: Folder for ``benchmark.md``, ``benchmark.json``, ``benchmark.png`` and ``.svg``.
@@ -98,7 +100,8 @@ def benchmark_ops(
         What ``benchmark.json`` holds.
 
     Raises:
-        UsageError: If a page has no place for tables.
+        UsageError: If a page has no place for tables, or ``out`` holds an unfinished run of other
+            settings, another machine or other code.
         ValueError: If an argument cannot be honoured, or no contender has such a name.
         OSError: If the folder cannot be written.
     """
@@ -118,11 +121,12 @@ def benchmark_ops(
             for shape in stage_shapes(version, crop)
         ]
     os.makedirs(out, exist_ok=True)  # an unusable folder is found out before the work
-    run = _Run(settings, target, list(shapes), seed)
+    run = _Run(settings, target, list(shapes), seed, Path(out))
     result = run.measure_everything()
     write_report(result, out)
     for page in pages:
         update_page(result, page)
+    run.kept.clear()
     return result
 
 
@@ -135,20 +139,26 @@ class _Run:
         device: torch.device,
         shapes: list[OperatorShape],
         seed: int,
+        out: Path,
     ) -> None:
         self.settings, self.device, self.shapes, self.seed = settings, device, shapes, seed
         self.backends, self.unavailable = usable_backends(device)
+        self.machine = machine(device)  # the load before this run adds to it
+        known = conditions(settings, shapes, seed, self.backends, self.machine)
+        self.kept = KeptGroups(out, known)
         self.rows: list[dict[str, object]] = []
         self.left_out: list[str] = []
         self.errors: list[str] = []
         self.names: dict[str, None] = {}  # of all contenders, in their order
         self._group_seconds: dict[tuple[str, bool], list[tuple[float, float]]] = {}
-        self._started = time.perf_counter()
+        self._seconds = 0.0
 
     def measure_everything(self) -> dict[str, object]:
         for name, reason in self.unavailable.items():
             say(f'backend {name}: not in this run: {reason}')
-        about = machine(self.device)  # the load before this run adds to it
+        self.kept.sittings.append(self.machine['date'])
+        if len(self.kept):
+            say(f'{len(self.kept)} groups are finished already')
         threads = self.settings.threads or (torch.get_num_threads(),)
         plan = [
             (number, group)
@@ -157,13 +167,17 @@ class _Run:
         ]
         rates = MachineRates(self.device)
         for index, (number, group) in enumerate(plan):
+            name = f'{group}, {number} threads'
+            if (found := self.kept.of(name)) is not None:
+                self._take(group, found)
+                continue
             left = self._remaining([group for _, group in plan[index:]])
-            say(f'[{index + 1}/{len(plan)}] {group}, {number} threads{left}')
+            say(f'[{index + 1}/{len(plan)}] {name}{left}')
             begin = time.perf_counter()
             with use_threads(number):
-                self._measure(group, number, rates)
-            spent = time.perf_counter() - begin
-            self._group_seconds.setdefault(self._kind(group), []).append((self._size(group), spent))
+                found = self._measure(group, number, rates)
+            self.kept.keep(name, found | dict(seconds=time.perf_counter() - begin))
+            self._take(group, self.kept.of(name))
         order = {str(shape): index for index, shape in enumerate(self.shapes)}
         self.rows.sort(
             key=lambda row: (
@@ -174,7 +188,8 @@ class _Run:
         if not self.rows and self.settings.only and not self.errors:
             raise self.settings.nobody(self.names)
         return dict(
-            machine=about,
+            machine=self.machine,
+            sittings=self.kept.sittings,
             settings=dict(
                 versions=self.settings.versions,
                 crops=self.settings.crops,
@@ -191,7 +206,7 @@ class _Run:
             unavailable=self.unavailable,
             left_out=self.left_out,
             errors=self.errors,
-            seconds=round(time.perf_counter() - self._started, 1),
+            seconds=round(self._seconds, 1),
             rows=self.rows,
         )
 
@@ -223,15 +238,26 @@ class _Run:
             )
         return groups
 
-    def _measure(self, group: _Group, threads: int, rates: MachineRates) -> None:
-        jobs = self._jobs(group)
+    def _take(self, group: _Group, found: dict[str, Any]) -> None:
+        """Add what was measured of a group, now or before the run was stopped."""
+        self.rows += found['rows']
+        self.errors += found['errors']
+        self.left_out += [line for line in found['left_out'] if line not in self.left_out]
+        self.names.update(dict.fromkeys(found['names']))
+        self._seconds += found['seconds']
+        spent = (self._size(group), found['seconds'])
+        self._group_seconds.setdefault(self._kind(group), []).append(spent)
+
+    def _measure(self, group: _Group, threads: int, rates: MachineRates) -> dict[str, Any]:
+        found: dict[str, Any] = dict(rows=[], errors=[], left_out=[], names=[])
+        jobs = self._jobs(group, found)
         if not jobs:
-            return
+            return found
         ready: list[tuple[Job, float, int, float]] = []
         for job in jobs:
             needed, free = job.needed_memory(), free_memory(self.device)
             if free is not None and needed > 0.8 * free:
-                self.left_out.append(
+                found['left_out'].append(
                     f'{job.name}, {group}: needs about {needed / 2**30:.1f} GiB, '
                     f'{free / 2**30:.1f} GiB are free'
                 )
@@ -239,10 +265,10 @@ class _Run:
             try:
                 ready.append((job, *self._prepare(job)))
             except torch.cuda.OutOfMemoryError as error:
-                self.left_out.append(f'{job.name}, {group}: {short(error)}')
+                found['left_out'].append(f'{job.name}, {group}: {short(error)}')
             except Exception as error:  # a contender that fails must not cost the others' rows
-                self.errors.append(f'{job.name}, {group}: {short(error)}')
-                say(f'  error: {self.errors[-1]}')
+                found['errors'].append(f'{job.name}, {group}: {short(error)}')
+                say(f'  error: {found["errors"][-1]}')
         scales = (rates.matmul, rates.copy)
         estimates = [seconds(scale, self.device) for scale in scales]
         samples = measure(
@@ -259,28 +285,29 @@ class _Run:
             row = make_row(job, times, threads, matmul, copy, bool(group.sparsities))
             # None: a runtime beside torch, whose memory torch does not see
             row |= dict(peak_bytes=peak or None, deviation=deviation)
-            self.rows.append(row)
+            found['rows'].append(row)
             sparsity = f' {job.case.sparsity:.0%} pruned' if group.sparsities else ''
             say(
                 f'  {job.name + sparsity:<42} {row["median_ms"]:10.3f} ms '
                 f'{row["ratio"]:8.2f} x floor  n={len(times)}'
             )
+        return found
 
-    def _jobs(self, group: _Group) -> list[Job]:
-        """Those that compete in a group; the others are named."""
+    def _jobs(self, group: _Group, found: dict[str, Any]) -> list[Job]:
+        """Those that compete in a group; the others are named in ``found``."""
         jobs: list[Job] = []
         sweep = bool(group.sparsities)
         for sparsity in group.sparsities or (0.0,):
             case = Case(group.shape, group.batch, self.device, self.seed, sparsity, group.dtype)
             for job in contenders(case, group.mode, self.backends, self.settings.few, sweep):
                 name = job.name if isinstance(job, Job) else job.partition(':')[0]
-                self.names[name] = None
+                found['names'].append(name)
                 if not self.settings.takes(name):
                     continue
                 if isinstance(job, Job):
                     jobs.append(job)
-                elif job not in self.left_out:
-                    self.left_out.append(job)
+                elif job not in found['left_out']:
+                    found['left_out'].append(job)
         return jobs
 
     def _prepare(self, job: Job) -> tuple[float, int, float]:

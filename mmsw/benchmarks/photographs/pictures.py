@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS, DefaultScope
@@ -62,27 +61,6 @@ class TestImages:
 def predicted(model: nn.Module, path: str) -> np.ndarray:
     """Class of every pixel of an image file, ``[H, W]``."""
     return inference(model, path).pred_sem_seg.data[0].cpu().numpy()
-
-
-def class_scores(folder: Path) -> dict[str, float]:
-    """Intersection over union of each class, over all pixels of the test images, in per cent.
-
-    Args:
-        folder: Of a finished run.
-    """
-    from mmseg.evaluation import IoUMetric
-
-    images = TestImages(folder)
-    model = init_model(folder / CONFIG, folder / FINAL, deploy=True)
-    number = len(images.classes)
-    both, either = torch.zeros(2, number, dtype=torch.float64)
-    for index in range(len(images)):
-        pair = predicted(model, images.path(index)), images.truth(index)
-        areas = IoUMetric.intersect_and_union(*map(torch.from_numpy, pair), number, _UNLABELLED)
-        both += areas[0]
-        either += areas[1]
-    shares = 100 * both / either.clamp(min=1)
-    return dict(zip(images.classes, shares.tolist(), strict=True))
 
 
 def draw_predictions(runs: Mapping[str, Path], path: Path, maps: Path) -> None:
