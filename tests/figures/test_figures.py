@@ -39,6 +39,7 @@ OUTSIDE = {
     ('model_zoo.md', '| network |'): 'published by others; compared in the same way',
     ('pretraining.md', '| config |'): 'settings of configs',
     ('real_data.md', '| config in `configs/'): 'names of configs',
+    ('real_images.md', '| published network |'): 'published by others',
     ('reference/index.md', '| package |'): 'names',
     ('reference/tools.md', '| tool |'): 'names',
     ('training.md', '| line |'): 'what lines of the log mean',

@@ -98,7 +98,7 @@ def _on_gpu(
     return Job(name, question, [f'{call} {whole}'], [f'{call} {quick}'], blocks, device=CUDA)
 
 
-_OPERATOR_PAGES = '--page {docs}/backends.md {docs}/backend_internals.md'
+_OPERATOR_PAGES = '--page {docs}/backends.md {docs}/backend_internals.md {docs}/large_kernels.md'
 _LARGE = (
     "--network-version v2 --only 'SLaK pair' depthwise --sparsity --page {docs}/large_kernels.md"
 )
@@ -106,7 +106,13 @@ _OPERATOR_BLOCKS = (
     ('backends.md', 'operators'),
     ('backends.md', 'pruning'),
     ('backend_internals.md', 'operator-layers'),
-    ('backend_internals.md', 'pruning'),
+    ('backend_internals.md', 'operators-all'),
+    ('backend_internals.md', 'pruning-all'),
+    ('large_kernels.md', 'large-kernels'),
+)
+_OPERATOR_BLOCKS_GPU = (
+    ('backends.md', 'operators-gpu'),
+    ('backend_internals.md', 'operator-layers-gpu'),
 )
 
 JOBS: Sequence[Job] = (
@@ -170,13 +176,6 @@ JOBS: Sequence[Job] = (
             "--only 'mmsw cpp' slices --sparsity 0 0.7"
         ],
         _OPERATOR_BLOCKS,
-    ),
-    Job(
-        'large-kernels',
-        'How fast are large kernels as small convolutions and shifts?',
-        [f'tools/benchmark_ops.py --out {{out}} --batch 1 8 {_LARGE}'],
-        [f'tools/benchmark_ops.py --out {{out}} --quick --crop 64 {_LARGE}'],
-        [('large_kernels.md', 'large-kernels')],
     ),
     Job(
         'networks',
@@ -249,10 +248,10 @@ JOBS: Sequence[Job] = (
     _on_gpu(
         'operators-gpu',
         'How fast is the operator on a GPU?',
-        f'tools/benchmark_ops.py --quick {_OPERATOR_PAGES}',
+        'tools/benchmark_ops.py --quick --page {docs}/backends.md {docs}/backend_internals.md',
         '--batch 1 16 --sparsity 0 0.7',
         '--crop 64 --sparsity 0 0.7',
-        [(page, f'{name}-gpu') for page, name in _OPERATOR_BLOCKS if name != 'pruning'],
+        _OPERATOR_BLOCKS_GPU,
     ),
     _on_gpu(
         'large-kernels-gpu',

@@ -8,8 +8,8 @@ from typing import Any
 
 from ..page import GPU, blocks_by_device, blocks_to_fill, measured_on, paragraph, write_tables
 from ..words import number, table, threads_text
-from .contenders import SLAK, SLICES
-from .job import BOTH, FOLDED, FORWARD, FUSED, RUNTIME
+from .contenders import SLAK, SLAK_TRANSPOSED, SLICES
+from .job import BOTH, FORWARD, RUNTIME
 from .summary import Row, summary, sweeps
 
 KIND = 'operator_tables'
@@ -19,6 +19,13 @@ _FIELDS = (
     *('median_ms', 'floor_ms', 'arithmetic_floor_ms', 'bytes_floor_ms'),
 )
 _SQUARE = 'depthwise '
+# What the short tables show beside the other runtimes.
+_MAIN = (
+    *('mmsw cpp', 'mmsw cpp, direct', 'mmsw cuda', 'mmsw torch', 'mmsw taichi'),
+    *('mmsw cpp folded', 'mmsw cuda folded', SLICES, SLAK, SLAK_TRANSPOSED, f'{_SQUARE}7x7'),
+)
+_LAYERS = (*_MAIN[:4], *_MAIN[5:8], 'onnxruntime', 'OpenVINO')
+_FASTEST = ('mmsw cpp', 'mmsw cuda')
 
 
 def page_blocks(device: str) -> list[str]:
@@ -31,16 +38,17 @@ def update_page(result: dict[str, Any], page: Path) -> None:
 
     Args:
         result: What :func:`~.benchmark.benchmark_ops` returns.
-        page: Markdown with some of the blocks ``operators``, ``pruning``, ``operator-layers`` and
-            ``large-kernels``; of a run on a GPU, ``operators-gpu`` and so on. A block for which the
-            run has no rows stays as it is.
+        page: Markdown with some of the blocks ``operators``, ``pruning``, ``operator-layers``,
+            ``large-kernels``, and ``operators-all`` and ``pruning-all`` with every contender; of a
+            run on a GPU, ``operators-gpu`` and so on. A block for which the run has no rows stays
+            as it is.
     """
     for name in blocks_to_fill(page, page_blocks(result['machine']['device'])):
         form = name.removesuffix(GPU)
         kept = [
             {key: row[key] for key in _FIELDS} for row in result['rows'] if _FORMS[form][0](row)
         ]
-        about = dict(machine=result['machine'], settings=result['settings'])
+        about = {key: result[key] for key in ('machine', 'settings', 'sittings')}
         if kept:
             found = about | dict(form=form, rows=kept)
             write_tables(page, page_text(found), KIND, found, name)
@@ -56,11 +64,18 @@ def page_text(found: dict[str, Any]) -> str:
         f'{measured_on(found["machine"])} Times are in milliseconds, float32: medians of samples '
         'that all contenders took in turns, summed over the layers, one of each stage.'
     )
+    if len(found['sittings']) > 1:
+        told += f' The run was taken in {len(found["sittings"])} sittings.'
     return '\n\n'.join([paragraph(told), *_FORMS[found['form']][1](found['rows'])]) + '\n'
 
 
+def _main_operators(rows: Sequence[Row]) -> Iterator[str]:
+    """The last network, the layers together."""
+    return _operators(_of_last_network(rows))
+
+
 def _operators(rows: Sequence[Row]) -> Iterator[str]:
-    """All contenders, the layers together."""
+    """Every network, the layers together."""
     for heading, entries in _networks(rows):
         columns = list(dict.fromkeys((entry['mode'], entry['batch']) for entry in entries))
         times = {(e['name'], e['mode'], e['batch']): e['total_ms'] for e in entries}
@@ -99,8 +114,7 @@ def _total(rows: Sequence[Row], name: str, share: float) -> float | None:
 
 def _layers(rows: Sequence[Row]) -> Iterator[str]:
     """Every layer of the last network; in brackets the time over the floor."""
-    last = rows[-1]
-    own = [row for row in rows if _network(row) == _network(last)]
+    last, own = rows[-1], _of_last_network(rows)
     for mode in dict.fromkeys(row['mode'] for row in own):
         timed = [row for row in own if row['mode'] == mode]
         names = list(dict.fromkeys(row['name'] for row in timed))
@@ -130,7 +144,8 @@ def _over_floor(rows: Sequence[Row], name: str) -> str:
 
 
 def _large_kernels(rows: Sequence[Row]) -> Iterator[str]:
-    """Each kernel by torch and by a backend, side by side."""
+    """Each kernel of the last network by torch and by a backend, side by side."""
+    rows = _of_last_network(rows)
     cut = next(
         (row['name'].partition(', mmsw ')[2] for row in rows if ', mmsw ' in row['name']), ''
     )
@@ -162,6 +177,10 @@ def _network(row: Row) -> tuple[str, int, int]:
     return row['version'], row['crop'], row['threads']
 
 
+def _of_last_network(rows: Sequence[Row]) -> list[Row]:
+    return [row for row in rows if _network(row) == _network(rows[-1])]
+
+
 def _heading(key: tuple[str, int, int], more: str = '') -> str:
     version, crop, threads = key
     return f'SW-T {version}, crop {crop}, {threads_text(threads)}{more}:'
@@ -175,15 +194,23 @@ def _is_plain(row: Row) -> bool:
     return row['dtype'] == 'float32' and not row['sweep']
 
 
-def _is_of_a_layer(row: Row) -> bool:
-    return row['kind'] in (FUSED, FOLDED, RUNTIME) or row['name'] in (SLICES, SLAK)
+def _is_swept(row: Row) -> bool:
+    return row['sweep'] and row['name'].startswith('mmsw ')
 
 
 # Which rows of a run a form needs, and what it makes of them.
 _FORMS: dict[str, tuple[Callable[[Row], bool], Callable[[Sequence[Row]], Iterator[str]]]] = {
-    'operators': (_is_plain, _operators),
-    'pruning': (lambda row: row['sweep'] and row['name'].startswith('mmsw '), _pruned),
-    'operator-layers': (lambda row: _is_plain(row) and _is_of_a_layer(row), _layers),
+    'operators': (
+        lambda row: _is_plain(row) and (row['kind'] == RUNTIME or row['name'] in _MAIN),
+        _main_operators,
+    ),
+    'operators-all': (_is_plain, _operators),
+    'pruning': (
+        lambda row: _is_swept(row) and row['name'].removesuffix(', masked') in _FASTEST,
+        _pruned,
+    ),
+    'pruning-all': (_is_swept, _pruned),
+    'operator-layers': (lambda row: _is_plain(row) and row['name'] in _LAYERS, _layers),
     'large-kernels': (
         lambda row: _is_plain(row) and row['name'].startswith((SLAK, _SQUARE)),
         _large_kernels,

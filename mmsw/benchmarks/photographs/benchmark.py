@@ -13,14 +13,23 @@ from mmsw.errors import UsageError
 from mmsw.json_file import read_json, write_json
 from mmsw.whole_file import write_text
 
-from ..page import blocks_by_device, checked_page, put_text, write_tables
+from ..page import (
+    GPU,
+    blocks_by_device,
+    checked_page,
+    figures_path,
+    put_text,
+    read_figures,
+    write_tables,
+)
 from ..runs import Failure, result_of
 from ..study import check_jobs, check_names
 from ..transfer.study import TransferStudy
 from . import parts
+from .classes import class_scores
 from .full_size_page import full_size_text
 from .page import headline, network_title, page_text, start_title
-from .pictures import class_scores, draw_cells, draw_fields, draw_predictions, draw_trade
+from .pictures import draw_cells, draw_fields, draw_predictions, draw_trade
 from .plan import (
     NETWORKS,
     OTHERS,
@@ -69,7 +78,7 @@ def benchmark_photographs(
             block without a name, if ``wanted`` has more than ``'long'``, and in ``full-size`` (or
             ``full-size-gpu``), if ``wanted`` has ``'long'``.
         readme: File that gets a table of some networks, in its block ``photographs``; needs the
-            times.
+            times. It has the scores at full size, if ``page`` has those of a GPU.
         dry_run: Say what would be trained, and do nothing.
         progress: Called with a line of text now and then; None: prints it.
 
@@ -103,7 +112,7 @@ def benchmark_photographs(
         result = _result(chosen, runs, out, 'times' in wanted, progress)
         _write(out / 'photographs', page, page_text(result), KIND, result, blocks)
         if readme is not None and result['times'] is not None:
-            put_text(readme, headline(result), _BLOCK)
+            put_text(readme, headline(result, _full_size_beside(page)), _BLOCK)
         if 'pictures' in wanted and runs.networks():
             place = (page or out / 'photographs.md').with_suffix('')
             _draw(result, runs, place, out, progress)
@@ -121,6 +130,14 @@ def _blocks(wanted: Sequence[str]) -> dict[str, str]:
     more = {KIND: ''} if set(wanted) - {'long'} else {}
     long = {KIND_FULL_SIZE: blocks_by_device([_FULL_SIZE], device)[0]} if 'long' in wanted else {}
     return {**more, **long}
+
+
+def _full_size_beside(page: Path | None) -> dict[str, Any] | None:
+    """Figures of the runs at full size on a GPU, if a page has them."""
+    name = f'{_FULL_SIZE}{GPU}'
+    if page is None or not figures_path(page, name).is_file():
+        return None
+    return read_figures(page, name)
 
 
 def _write(

@@ -1,4 +1,4 @@
-"""The tables of the runs at full size, beside published scores."""
+"""The tables of the runs at full size."""
 
 from __future__ import annotations
 
@@ -9,17 +9,6 @@ from ..page import measured_on, paragraph
 from ..report import table
 from ..words import NONE
 from .page import network_title, number
-
-# What the scores of CamVid are in the papers: name, parameters [M], mIoU [%], start, source.
-PUBLISHED = (
-    ('ENet', '0.37', '51.3', 'random', 'arXiv 1606.02147'),
-    ('FC-DenseNet56', '1.5', '58.9', 'random', 'arXiv 1611.09326'),
-    ('FC-DenseNet67', '3.5', '65.8', 'random', 'arXiv 1611.09326'),
-    ('FC-DenseNet103', '9.4', '66.9', 'random', 'arXiv 1611.09326'),
-    ('FCN-8', '134.5', '57.0', 'ImageNet', 'arXiv 1611.09326'),
-    ('SegNet', '29.5', '46.4 to 60.1', 'ImageNet', 'arXiv 1611.09326, 1511.00561'),
-    ('Dilation8', '140.8', '65.3', 'ImageNet', 'arXiv 1611.09326'),
-)
 
 
 def full_size_text(result: Mapping[str, Any]) -> str:
@@ -32,15 +21,8 @@ def full_size_text(result: Mapping[str, Any]) -> str:
         paragraph(measured_on(result['machine'])),
         paragraph(_how_trained(result)),
         _scores(result['runs']),
-        paragraph(f'Each class, {network_title(result["runs"][0]["network"])}:'),
-        table(
-            [
-                ['class', *result['classes']],
-                ['IoU [%]', *(f'{value:.1f}' for value in result['classes'].values())],
-            ]
-        ),
-        'Beside what others published:',
-        _published(result['runs']),
+        'Each class, IoU in per cent:',
+        _classes(result['runs']),
     ]
     return '\n\n'.join(parts) + '\n'
 
@@ -78,16 +60,9 @@ def _scores(runs: Sequence[Mapping[str, Any]]) -> str:
     return table(lines)
 
 
-def _published(runs: Sequence[Mapping[str, Any]]) -> str:
-    own = [
-        [
-            network_title(run['network']),
-            f'{run["parameters_used"] / 1e6:.2f}',
-            f'{run["scores"]["mIoU"]:.1f}',
-            'random',
-            'measured here',
-        ]
-        for run in runs
-    ]
-    head = ['network', 'parameters [M]', 'mIoU [%]', 'starts from', 'source']
-    return table([head, *own, *map(list, PUBLISHED)])
+def _classes(runs: Sequence[Mapping[str, Any]]) -> str:
+    lines = [['network', *runs[0]['classes']]]
+    for run in runs:
+        scores = (f'{value:.1f}' for value in run['classes'].values())
+        lines.append([network_title(run['network']), *scores])
+    return table(lines)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from operator import itemgetter
 from typing import Any
 
@@ -157,21 +157,25 @@ def number(value: float | None, digits: int) -> str:
     return NONE if value is None else f'{value:.{digits}f}'
 
 
-def headline(result: Mapping[str, Any], names: Sequence[str] = HEADLINE) -> str:
+def headline(result: Mapping[str, Any], full_size: Mapping[str, Any] | None = None) -> str:
     """The table of the README: accuracy and cost of some networks of the comparison.
 
     Args:
         result: What :func:`~.results.collect` gave.
-        names: Of the networks, in the order of the rows.
+        full_size: What :func:`~.results.collect_full_size` gave; None leaves the column out.
     """
     rows = {row.network: row for row in rows_of(result['networks'], _NETWORK)}
-    lines = [['network', 'mIoU [%]', 'filters kept', 'GMAC', 'ms / image, folded']]
-    for name in names:
+    long = {run['network']: run['scores'] for run in (full_size or {'runs': []})['runs']}
+    more = ['mIoU [%], full size'] if long else []
+    lines = [['network', 'mIoU [%], short', *more, 'filters kept', 'GMAC', 'ms / image, folded']]
+    for name in (name for name in HEADLINE if name in rows):
         found = result['times']['networks'][name]
+        scores = [f'{long[name][_MIOU]:.2f}' if name in long else NONE] if long else []
         lines.append(
             [
                 network_title(name),
                 rows[name].score(_MIOU).text(1),
+                *scores,
                 kept_filters(rows[name]),
                 f'{found["macs_used"] / 1e9:.2f}',
                 f'{found["median_ms"]:.1f}',

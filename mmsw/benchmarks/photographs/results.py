@@ -61,29 +61,30 @@ def collect(
 
 def collect_full_size(
     preset: Preset, runs: Sequence[TransferRun], classes: Callable[[Path], dict[str, float]]
-) -> dict[str, Any] | None:
+) -> dict[str, Any]:
     """Gather what is finished of the runs at full size.
 
     Args:
         preset: How much was trained.
         runs: The runs.
         classes: Gives the IoU of each class from the folder of a run, see
-            :func:`~.pictures.class_scores`; asked for the first network only.
+            :func:`~.classes.class_scores`.
 
     Returns:
-        Plain data for JSON; None if the first run is not finished.
+        Plain data for JSON.
     """
-    found = {run.network.name: result for run, result in finished(runs)}
-    if not runs or runs[0].network.name not in found:
-        return None
     return {
         'machine': _machine(),
         'settings': dataclasses.asdict(preset.long),
         'runs': [
-            {'network': name, **_kept(result), **{key: result.get(key) for key in _COSTS}}
-            for name, result in found.items()
+            {
+                'network': run.network.name,
+                **_kept(result),
+                **{key: result[key] for key in _COSTS},
+                'classes': classes(run.folder),
+            }
+            for run, result in finished(runs)
         ],
-        'classes': classes(runs[0].folder),
     }
 
 

@@ -11,8 +11,9 @@ import pytest
 from study_helpers import ROOT
 
 from mmsw.benchmarks.page import read_figures, text_in
+from mmsw.benchmarks.photographs.full_size_page import full_size_text
 from mmsw.benchmarks.photographs.page import headline, network_title, page_text, start_title
-from mmsw.benchmarks.photographs.plan import NETWORKS, OTHERS, PRUNED, SHIFT_WISE
+from mmsw.benchmarks.photographs.plan import HEADLINE, NETWORKS, OTHERS, PRUNED
 
 
 def _run(score: float, name: str, density: float = 1.0, filters: int = 10) -> dict[str, Any]:
@@ -63,15 +64,12 @@ def result() -> dict[str, Any]:
             'seeds': 3,
             'transfer_iterations': 30,
             'transfer_seeds': 2,
-            'long_iterations': 20,
         },
         'networks': networks,
         'starts': [
             {'start': start, 'share': share, **_entry(scores, 'bbox AP', density=1 - share / 100)}
             for start, share, scores in starts
         ],
-        'long': {'network': SHIFT_WISE, **_run(52.5, 'mIoU', density=0.6)},
-        'classes': {'sky': 91.25, 'pole': 12.0},
         'times': {'networks': timed},
     }  # fmt: skip
 
@@ -104,22 +102,45 @@ def test_starts_beside_scratch_and_dense(result: dict[str, Any]) -> None:
     assert _cells(text, 'sparse, masks opened again, 90% pruned')[2] == '18.00 ± 0.00'
 
 
-def test_the_run_at_full_size_beside_published_figures(result: dict[str, Any]) -> None:
-    text = page_text(result)
-    assert '20 iterations of 4 crops of 224 x 160, one seed: 52.50% mIoU' in ' '.join(text.split())
-    assert _cells(text, 'IoU [%]') == ['IoU [%]', '91.2', '12.0']
-    assert _cells(text, 'iteration')[-1] == '20'
-    assert _cells(text, f'{SHIFT_WISE}, this run')[1:4] == ['0.69', '52.5', 'random']
-    assert _cells(text, 'ENet')[2] == '51.3'
+@pytest.fixture
+def full_size() -> dict[str, Any]:
+    """A pruned shift-wise network and a ResNet-18 at full size."""
+    runs = []
+    for place, name in enumerate(('sw_mini_dynamic40_camvid', 'r18_narrow_camvid')):
+        more = {'density': 0.6, 'filters': 10 * (1 - place)}
+        costs = {'parameters_used': 683_000 + place, 'macs_used': None if place else 780_000_000}
+        classes = {'sky': 91.25 - place, 'pole': 12.0}
+        runs.append(
+            {'network': name, **_run(52.5 - place, 'mIoU', **more), **costs, 'classes': classes}
+        )
+    curve = [{'iteration': 10 * step, 'mIoU': 5.0 * step} for step in range(1, 10)]
+    runs[0]['curve'] = [*curve, {'iteration': 100, 'mIoU': 52.5}]
+    settings = {'iterations': 100, 'batch_size': 16, 'crop_size': [320, 448]}
+    about = dict(cpus=2, cpu='A', cpu_capability='B', torch='C', date='2026-11-27T')
+    return {'machine': about, 'settings': settings, 'runs': runs}
+
+
+def test_runs_at_full_size(full_size: dict[str, Any]) -> None:
+    text = full_size_text(full_size)
+    assert '100 iterations of 16 crops of 448 x 320, one seed.' in ' '.join(text.split())
+    heads = _cells(text, 'network')
+    assert heads[4:] == [*(f'mIoU [%], {place}' for place in (10, 40, 70, 100)), 's / iteration']
+    assert _cells(text, 'shift-wise, 40% pruned, dynamic')[1:] == [
+        *('60.0%', '0.683', '0.780', '5.00', '20.00', '35.00', '52.50', '0.250')
+    ]
+    assert _cells(text, 'ResNet-18, narrow')[1:] == [
+        *('–', '0.683', '–', '25.75', '–', '–', '–', '0.250')
+    ]
+    classes = text.partition('Each class')[2]
+    assert _cells(classes, 'ResNet-18, narrow') == ['ResNet-18, narrow', '90.2', '12.0']
 
 
 def test_what_is_not_finished_is_left_out(result: dict[str, Any]) -> None:
     part = copy.deepcopy(result)
-    part |= {'long': None, 'classes': None, 'times': None}
+    part |= {'times': None}
     for entry in part['starts']:
         entry['results'] = {}
     text = page_text(part)
-    assert 'full size' not in text
     assert 'BCCD' not in text
     assert _cells(text, 'shift-wise, dense')[4:8] == ['–'] * 4
 
@@ -128,15 +149,19 @@ def test_the_page_follows_from_its_json(result: dict[str, Any]) -> None:
     assert page_text(json.loads(json.dumps(result))) == page_text(result)
 
 
-def test_the_table_of_the_readme(result: dict[str, Any]) -> None:
-    text = headline(result, [SHIFT_WISE, 'mit_mini_camvid'])
-    assert [line.count('|') for line in text.splitlines()] == [6] * 4
+def test_the_table_of_the_readme(result: dict[str, Any], full_size: dict[str, Any]) -> None:
+    text = headline(result)
+    assert [line.count('|') for line in text.splitlines()] == [6] * (2 + len(HEADLINE))
     assert _cells(text, 'shift-wise, dense')[1:] == ['42.0 ± 2.6', '100.0%', '0.79', '20.0']
+    text = headline(result, full_size)
+    assert _cells(text, 'shift-wise, dense')[2] == '–'
+    assert _cells(text, 'ResNet-18, narrow')[2] == '51.50'
 
 
-def test_the_readme_has_the_table_of_the_page() -> None:
-    result = read_figures(ROOT / 'docs/real_images.md')
-    assert text_in(ROOT / 'README.md', 'photographs') == headline(result)
+def test_the_readme_has_the_tables_of_the_page() -> None:
+    page = ROOT / 'docs/real_images.md'
+    shown = text_in(ROOT / 'README.md', 'photographs')
+    assert shown == headline(read_figures(page), read_figures(page, 'full-size-gpu'))
 
 
 def test_every_network_has_a_title_of_its_own() -> None:

@@ -8,6 +8,7 @@ import pytest
 from real_sets import make_camvid
 from study_helpers import ROOT, assert_one_line_and_nothing_left, call_tool
 
+from mmsw.apis.config import load_config
 from mmsw.benchmarks.photographs import parts
 from mmsw.benchmarks.photographs.plan import NETWORKS, PRESETS, PRUNED, SPARSITIES, pretrained_file
 from mmsw.benchmarks.transfer.plan import TransferRun
@@ -65,6 +66,34 @@ def test_pruning_follows_the_length_of_a_run(
     assert hook.end_iter == (0 if 'static' in name else round(0.75 * run.iterations))
 
 
+def test_runs_at_full_size_differ_in_crops_and_length(tmp_path: Path) -> None:
+    make_camvid(tmp_path / 'camvid')
+    wanted = PRESETS['full'].long
+    study = parts.long_runs(tmp_path, tmp_path, PRESETS['full'], 2)
+    runs = study.plan()
+    assert [run.network.name for run in runs] == list(wanted.networks)
+    assert {run.iterations for run in runs} == {wanted.iterations}
+    for run in runs:
+        cfg = study.config_of(run)
+        loader, height, width = cfg.train_dataloader, *wanted.crop_size
+        assert (loader.batch_size, loader.num_workers) == (wanted.batch_size, wanted.workers)
+        crop = next(step for step in loader.dataset.pipeline if step.type == 'RandomCrop')
+        assert tuple(crop.crop_size) == wanted.crop_size
+        # the sum over pixels that the loss is, as their mean
+        factor = cfg.model.decode_head.loss_decode.loss_weight
+        assert factor * wanted.batch_size * height * width == pytest.approx(1)
+        assert cfg.val_dataloader.dataset.data_prefix.img_path == 'test'
+
+
+def test_the_run_at_full_size_of_a_cpu_is_that_of_its_config(tmp_path: Path) -> None:
+    make_camvid(tmp_path / 'camvid')
+    (run,) = parts.long_runs(tmp_path, tmp_path, PRESETS['standard'], 2).plan()
+    own = load_config(ROOT / f'configs/camvid/{run.network.name}.py', {}, tmp_path / 'camvid')
+    for part in ('model', 'train_pipeline'):
+        assert run.network.cfg[part] == own[part], part
+    assert run.network.cfg.train_dataloader.batch_size == own.train_dataloader.batch_size
+
+
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
@@ -74,6 +103,7 @@ def test_pruning_follows_the_length_of_a_run(
         (['--jobs', '0'], 'jobs must be at least 1, got 0'),
         (['--jobs', '1000'], r'jobs must be at most the \d+ processors here, got 1000'),
         (['--page', 'page.md', *SETS], r'page\.md does not exist'),
+        (['--page', '../R.md', '--parts', 'long', *SETS], r'lines <!-- tables full-size: begin'),
         (['--readme', '../R.md', *SETS], r'R\.md has no lines <!-- tables photographs: begin'),
         (['--parts', 'transfer', *SETS], r'final\.pth does not exist: add scratch to --parts'),
     ],

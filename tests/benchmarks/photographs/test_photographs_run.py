@@ -10,8 +10,9 @@ import pytest
 from real_sets import make_bccd, make_camvid
 from study_helpers import ROOT, call_tool
 
-from mmsw.benchmarks.page import BEGIN, END, figures_path
+from mmsw.benchmarks.page import BEGIN, END, begin_line, end_line, figures_path
 from mmsw.benchmarks.photographs import benchmark, parts, plan
+from mmsw.benchmarks.photographs.full_size_page import full_size_text
 from mmsw.benchmarks.photographs.page import page_text
 
 pytestmark = [pytest.mark.slow, pytest.mark.ci]
@@ -39,7 +40,8 @@ def test_from_the_data_to_the_page(tmp_path: Path, capfd: pytest.CaptureFixture[
     make_camvid(tmp_path / 'sets/camvid')
     make_bccd(tmp_path / 'blood').rename(tmp_path / 'sets/bccd')
     page, out = tmp_path / 'page.md', tmp_path / 'out'
-    page.write_text(f'# Page\n\n{BEGIN}\n{END}\n')
+    block = begin_line('full-size'), end_line('full-size')
+    page.write_text('\n'.join(('# Page', '', BEGIN, END, *block, '')))
     arguments = ('--out', out, '--data', tmp_path / 'sets', '--quick', '--page', page)
     assert call_tool(TOOL, *arguments) == 0
     told = capfd.readouterr().out
@@ -52,10 +54,16 @@ def test_from_the_data_to_the_page(tmp_path: Path, capfd: pytest.CaptureFixture[
     assert list(starts) == ['scratch', 'dense', 'sparse', 'sparse-unmasked']
     assert starts['sparse']['density_after']['by_mask'] == pytest.approx(0.6, abs=1e-3)
     assert starts['sparse-unmasked']['density_after']['by_mask'] == 1.0
-    assert list(result['classes']) == list(parts.long_run(
-        tmp_path / 'sets', out, plan.PRESETS['quick']
-    ).networks[0].cfg.val_dataloader.dataset.metainfo.classes)  # fmt: skip
     assert result['times']['networks'].keys() == {entry['network'] for entry in result['networks']}
+    whole = json.loads(figures_path(page, 'full-size').read_text())
+    assert full_size_text(whole) in page.read_text()
+    (run,) = whole['runs']
+    study = parts.long_runs(tmp_path / 'sets', out, plan.PRESETS['quick'], 1)
+    classes = study.networks[0].cfg.val_dataloader.dataset.metainfo.classes
+    assert list(run['classes']) == list(classes)
+    # pixel by pixel as the evaluation during the training
+    mean = sum(run['classes'].values()) / len(classes)
+    assert mean == pytest.approx(run['scores']['mIoU'], abs=0.05)
     drawn = ('page.svg', 'page.png', 'page_fields.svg', 'page_predictions.png', 'page_cells.png')
     for path in (*(tmp_path / name for name in drawn), out / 'predictions.png'):
         assert path.stat().st_size > 1000, path
