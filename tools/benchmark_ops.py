@@ -66,7 +66,7 @@ Examples:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run; returns the exit code."""
     args = parse_args(argv)
-    return run_measurement(lambda: benchmark_ops(**vars(args)), args.out)
+    return run_measurement(lambda: benchmark_ops(**vars(args)), args.out, goes_on=True)
 
 
 if __name__ == '__main__':

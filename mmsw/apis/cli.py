@@ -230,12 +230,13 @@ def run_benchmark(run: Callable[[], int], out: str) -> int:
     return run_interruptible(run, message=message)
 
 
-def run_measurement(measure: Callable[[], dict], out: str) -> int:
+def run_measurement(measure: Callable[[], dict], out: str, goes_on: bool = False) -> int:
     """Run a benchmark that writes one report, and say what went wrong in it.
 
     Args:
         measure: Returns the report; its ``errors`` are lines.
         out: Folder that it writes to, for the message.
+        goes_on: Whether the same call goes on where it was stopped.
 
     Returns:
         Exit code: 1 if the report has errors, 2 after an error that the user can act on, 130 if
@@ -252,7 +253,8 @@ def run_measurement(measure: Callable[[], dict], out: str) -> int:
     try:
         return run_reporting_errors(run, also=(ImportError, ValueError, OSError))
     except KeyboardInterrupt:
-        print(f'\ninterrupted; no report was written to {out}', file=sys.stderr)
+        more = '; start again to go on' if goes_on else ''
+        print(f'\ninterrupted; no report was written to {out}{more}', file=sys.stderr)
         return 130
 
 

@@ -84,28 +84,39 @@ def operator_result() -> dict[str, object]:
                 swept = dict(mode=mode, sweep=True, num_reps=1, sparsity=share)
                 rows.append(operator_row('mmsw cpp', stage, factor * left * ms, **swept))
     rows.append(operator_row('onnxruntime', 1, 5.0, kind='other runtime'))  # lacks a layer
-    return dict(machine=MACHINE, settings={}, rows=rows)
+    first = dict(version='v1', shape='v1 512 stage 1')
+    others = [operator_row('mmsw cpp', 1, 7.0, **first)]
+    for share, left in ((0.0, 8.0), (0.7, 6.0)):
+        swept = dict(sweep=True, num_reps=1, sparsity=share)
+        others += [operator_row('mmsw torch', stage, left, **swept) for stage in (1, 2)]
+    return dict(machine=MACHINE, settings={}, sittings=['a'], rows=others + rows)
 
 
 def test_operators(page) -> None:
-    path = page('operators', 'pruning', 'operator-layers', 'large-kernels')
+    path = page(
+        *('operators', 'operators-all', 'operator-layers'),
+        *('pruning', 'pruning-all', 'large-kernels'),
+    )
     operator_page.update_page(operator_result(), path)
     assert problems_of(path) == []
-    assert tables_of(text_in(path, 'operators')) == [
-        [
-            ['contender', 'forward, batch 1', 'forward+backward, batch 1'],
-            ['mmsw cpp', '4.00', '40.00'],
-            ['SLaK pair', '16.00', '160.0'],
-            ['SLaK pair, mmsw cpp', '8.00', '80.00'],
-        ]
+    main = [
+        ['contender', 'forward, batch 1', 'forward+backward, batch 1'],
+        ['mmsw cpp', '4.00', '40.00'],
+        ['SLaK pair', '16.00', '160.0'],
     ]
-    assert tables_of(text_in(path, 'pruning')) == [
-        [
-            ['share pruned', '70%'],
-            ['mmsw cpp, forward, batch 1, R = 1', '0.50'],
-            ['mmsw cpp, forward+backward, batch 1, R = 1', '0.50'],
-        ]
+    assert tables_of(text_in(path, 'operators')) == [main]
+    assert tables_of(text_in(path, 'operators-all')) == [
+        [['contender', 'forward, batch 1'], ['mmsw cpp', '7.00']],
+        [*main, ['SLaK pair, mmsw cpp', '8.00', '80.00']],
     ]
+    pruned = [
+        ['share pruned', '70%'],
+        ['mmsw cpp, forward, batch 1, R = 1', '0.50'],
+        ['mmsw cpp, forward+backward, batch 1, R = 1', '0.50'],
+    ]
+    assert tables_of(text_in(path, 'pruning')) == [pruned]
+    torch_row = ['mmsw torch, forward, batch 1, R = 1', '0.75']
+    assert tables_of(text_in(path, 'pruning-all')) == [[pruned[0], torch_row, *pruned[1:]]]
     forward, both = tables_of(text_in(path, 'operator-layers'))
     assert forward == [
         ['C, map, M/N', 'batch', 'mmsw cpp', 'SLaK pair', 'onnxruntime'],
@@ -119,6 +130,9 @@ def test_operators(page) -> None:
     assert kernels[0][2] == 'forward: cpp'
     told = ' '.join(text_in(path, 'operators').split())
     assert told.startswith('Measured on 2 processors of X (AVX2), torch 2.13.0, on 2026-11-27. ')
+    assert 'sittings' not in told
+    operator_page.update_page(operator_result() | dict(sittings=['a', 'b']), path)
+    assert 'The run was taken in 2 sittings.' in ' '.join(text_in(path, 'operators').split())
 
 
 def test_a_run_on_a_gpu_leaves_blocks_of_the_cpu_alone(page) -> None:

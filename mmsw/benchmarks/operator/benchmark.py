@@ -23,6 +23,7 @@ from ..measure import (
     peak_memory,
     seconds,
 )
+from ..memory import give_back
 from ..page import blocks_to_fill
 from ..processes import clock
 from ..sizes import chosen_device, chosen_settings
@@ -176,8 +177,11 @@ class _Run:
             begin = time.perf_counter()
             with use_threads(number):
                 found = self._measure(group, number, rates)
-            self.kept.keep(name, found | dict(seconds=time.perf_counter() - begin))
-            self._take(group, self.kept.of(name))
+            found['seconds'] = time.perf_counter() - begin
+            if found['rows'] or found['errors']:
+                self.kept.keep(name, found)
+            self._take(group, found)
+            give_back()
         order = {str(shape): index for index, shape in enumerate(self.shapes)}
         self.rows.sort(
             key=lambda row: (

@@ -9,7 +9,7 @@ from typing import Any
 from ..page import GPU, blocks_by_device, blocks_to_fill, measured_on, paragraph, write_tables
 from ..words import number, table, threads_text
 from .contenders import SLAK, SLAK_TRANSPOSED, SLICES
-from .job import BOTH, FORWARD, RUNTIME
+from .job import BOTH, FORWARD
 from .summary import Row, summary, sweeps
 
 KIND = 'operator_tables'
@@ -19,12 +19,17 @@ _FIELDS = (
     *('median_ms', 'floor_ms', 'arithmetic_floor_ms', 'bytes_floor_ms'),
 )
 _SQUARE = 'depthwise '
-# What the short tables show beside the other runtimes.
+# What the short tables show.
 _MAIN = (
     *('mmsw cpp', 'mmsw cpp, direct', 'mmsw cuda', 'mmsw torch', 'mmsw taichi'),
-    *('mmsw cpp folded', 'mmsw cuda folded', SLICES, SLAK, SLAK_TRANSPOSED, f'{_SQUARE}7x7'),
+    *('mmsw cpp folded', 'mmsw cuda folded'),
+    *('onnxruntime', 'onnxruntime folded', 'OpenVINO', 'OpenVINO folded'),
+    *(SLICES, SLAK, SLAK_TRANSPOSED, f'{_SQUARE}7x7'),
 )
-_LAYERS = (*_MAIN[:4], *_MAIN[5:8], 'onnxruntime', 'OpenVINO')
+_LAYERS = (
+    *('mmsw cpp', 'mmsw cpp, direct', 'mmsw cuda', 'mmsw cpp folded', 'mmsw cuda folded'),
+    *('mmsw torch', 'onnxruntime', 'OpenVINO', SLICES, SLAK),
+)
 _FASTEST = ('mmsw cpp', 'mmsw cuda')
 
 
@@ -201,7 +206,7 @@ def _is_swept(row: Row) -> bool:
 # Which rows of a run a form needs, and what it makes of them.
 _FORMS: dict[str, tuple[Callable[[Row], bool], Callable[[Sequence[Row]], Iterator[str]]]] = {
     'operators': (
-        lambda row: _is_plain(row) and (row['kind'] == RUNTIME or row['name'] in _MAIN),
+        lambda row: _is_plain(row) and row['name'] in _MAIN,
         _main_operators,
     ),
     'operators-all': (_is_plain, _operators),

@@ -21,6 +21,7 @@ from mmsw.benchmarks.operator.benchmark import benchmark_ops, usable_backends
 from mmsw.benchmarks.operator.cases import Case, OperatorShape, stage_shapes
 from mmsw.benchmarks.operator.contenders import contenders, folded_arms
 from mmsw.benchmarks.operator.job import BOTH, FORWARD, Job
+from mmsw.benchmarks.operator.kept_groups import FILE
 from mmsw.benchmarks.operator.plot import draw
 from mmsw.benchmarks.operator.report import markdown
 from mmsw.benchmarks.operator.shift_alternatives import ALTERNATIVES
@@ -119,6 +120,40 @@ def test_wrong_numbers_are_an_error_and_no_row(tiny, tmp_path, monkeypatch, caps
     assert {'small conv + slices', 'mmsw torch'} <= names
     assert len(result['errors']) == 2
     assert '## Errors' in (tmp_path / 'benchmark.md').read_text()
+
+
+def test_a_run_that_was_stopped_goes_on(tiny, tmp_path, monkeypatch, capsys):
+    arguments = ['--out', str(tmp_path), '--network-version', 'v2', '--crop', '64', '--batch', '1']
+    measured, stop = [], [3]
+    real = operator_benchmark._Run._measure
+
+    def stopping(self, group, *rest):
+        if len(measured) == stop[0]:
+            raise KeyboardInterrupt
+        measured.append(str(group))
+        return real(self, group, *rest)
+
+    monkeypatch.setattr(operator_benchmark._Run, '_measure', stopping)
+    assert call_tool(TOOL, *arguments, '--sparsity', '0') == 130
+    assert 'no report was written' in (told := capsys.readouterr().err)
+    assert told.endswith('; start again to go on\n')
+    assert [path.name for path in tmp_path.iterdir()] == [FILE]
+
+    assert call_tool(TOOL, *arguments, '--sparsity', '0.5') == 2
+    told = capsys.readouterr().err
+    assert f'{FILE} is of an unfinished run that differs in settings.' in told
+
+    stop[0] = None
+    assert call_tool(TOOL, *arguments, '--sparsity', '0') == 0
+    told = capsys.readouterr().err
+    assert '3 groups are finished already' in told
+    assert len(set(measured)) == len(measured)
+    result = result_in(tmp_path)
+    assert len(result['sittings']) == 2
+    found = {(row['shape'], row['mode'], row['dtype'], row['sweep']) for row in result['rows']}
+    assert len(found) >= len(measured) - 4  # two sweeps, over one and over all repetitions
+    assert 'small conv' in {row['name'] for row in result['rows']}
+    assert not (tmp_path / FILE).exists()
 
 
 def test_run_writes_whole_reports(tiny, tmp_path, capsys):
