@@ -86,6 +86,7 @@ def difference(
 
 FORWARD, BACKWARD = r'forward, batch {}', r'forward ?\+ ?backward, batch {}'
 SPARSE = ('sparse_training.md', 'sparse-training')
+OPERATORS, SEVEN, TORCH = ('backends.md', 'operators'), 'depthwise 7x7', r'mmsw torch'
 WHOLE = ('real_images.md', 'full-size-gpu')
 PRUNED, NARROW, END = r'shift-wise, 40% pruned, dynamic', 'ResNet-18, narrow', r'mIoU \[%\], 2500'
 SMALL = ('bicyclist', 'sign', 'pedestrian', 'pole')
@@ -144,7 +145,7 @@ QUOTES = [
     Quote(
         'README.md',
         '{} times ConvNeXt-T',
-        [of('speed.md', 'networks', r'SW-T v2(, folded)?', r'(folded )?/ ConvNeXt-T')],
+        [of('speed.md', 'networks', r'SW-T v2, folded', r'/ ConvNeXt-T')],
     ),
     Quote(
         'docs/transfer.md',
@@ -165,6 +166,56 @@ QUOTES = [
         [
             of('distillation.md', '', r'\S+ \| sparse', 'mIoU − dense .*', r'[\d.]+'),
             of('distillation.md', '', r'\S+ \| sparse-distilled', 'mIoU − sparse .*', r'[\d.]+'),
+        ],
+    ),
+    Quote(
+        'README.md',
+        'A 7 x 7 depthwise convolution is {} times faster forward, and takes {} times as long with '
+        'the backward pass',
+        [
+            ratio(*OPERATORS, (CPP, FORWARD.format(1)), (SEVEN, FORWARD.format(1)), 1),
+            ratio(*OPERATORS, (SEVEN, BACKWARD.format(1)), (CPP, BACKWARD.format(1)), 1),
+        ],
+    ),
+    Quote(
+        'docs/backends.md',
+        '`cpp` is {} and {} times faster at batch 1, and {} and {} times faster at batch 8',
+        [
+            ratio(*OPERATORS, (runtime, FORWARD.format(batch)), (CPP, FORWARD.format(batch)), 1)
+            for batch in (1, 8)
+            for runtime in ('OpenVINO', 'onnxruntime')
+        ],
+    ),
+    Quote(
+        'docs/backends.md',
+        '`cpp` is {} times faster than `torch` forward, and {} times faster with the backward pass',
+        [
+            ratio(*OPERATORS, (TORCH, mode.format(1)), (CPP, mode.format(1)), 1)
+            for mode in (FORWARD, BACKWARD)
+        ],
+    ),
+    Quote(
+        'docs/backends.md',
+        "SLaK's pair of M x 5 and 5 x M convolutions takes {} times as long forward, and {} times "
+        'as long with the backward pass (batch 1). With its wide side transposed by hand, it takes '
+        '{} and {} times as long.',
+        [
+            ratio(*OPERATORS, (row, mode.format(1)), (CPP, mode.format(1)), digits)
+            for row, digits in ((r'SLaK pair', (0, 0)), (r'SLaK pair, wide .*', (1, 0)))
+            for mode, digits in zip((FORWARD, BACKWARD), digits, strict=True)
+        ],
+    ),
+    Quote(
+        'docs/backends.md',
+        '`cpp` takes {} of the time that one large matrix product takes',
+        [of('backend_internals.md', 'operator-layers', r'together \| 1', CPP, r'(?<=\()[\d.]+')],
+    ),
+    Quote(
+        'docs/export.md',
+        '`cpp` was {} times faster than onnxruntime and {} times faster than OpenVINO',
+        [
+            ratio(*OPERATORS, (runtime, FORWARD.format(1)), (CPP, FORWARD.format(1)), 1)
+            for runtime in ('onnxruntime', 'OpenVINO')
         ],
     ),
     Quote(
@@ -209,9 +260,19 @@ QUOTES = [
         [of(*WHOLE, row, name) for row in (PRUNED, NARROW) for name in SMALL],
     ),
     Quote(
+        'docs/index.md',
+        'SW-T v2 takes {} times the time of ConvNeXt-T, folded',
+        [of('speed.md', 'networks', r'SW-T v2, folded', r'/ ConvNeXt-T')],
+    ),
+    Quote(
+        'docs/speed.md',
+        'equ-SLaK-T takes {} of the time of SLaK-T',
+        [ratio('speed.md', 'networks', ('equ-SLaK-T', 'ms'), ('SLaK-T', 'ms'), 2)],
+    ),
+    Quote(
         'docs/speed.md',
         'Folded, SW-T v2 takes {} times the time of ConvNeXt-T',
-        [of('speed.md', 'networks', r'SW-T v2(, folded)?', r'(folded )?/ ConvNeXt-T')],
+        [of('speed.md', 'networks', r'SW-T v2, folded', r'/ ConvNeXt-T')],
     ),
 ]
 

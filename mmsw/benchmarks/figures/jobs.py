@@ -176,6 +176,7 @@ JOBS: Sequence[Job] = (
             "--only 'mmsw cpp' slices --sparsity 0 0.7"
         ],
         _OPERATOR_BLOCKS,
+        [('{out}/benchmark.svg', 'benchmark_ops.svg')],
     ),
     Job(
         'networks',
