@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..page import GPU, blocks_by_device, blocks_to_fill, measured_on, paragraph, write_tables
 from ..words import number, table, threads_text
@@ -50,9 +50,10 @@ def update_page(result: dict[str, Any], page: Path) -> None:
     """
     for name in blocks_to_fill(page, page_blocks(result['machine']['device'])):
         form = name.removesuffix(GPU)
-        kept = [
-            {key: row[key] for key in _FIELDS} for row in result['rows'] if _FORMS[form][0](row)
-        ]
+        rows = [row for row in result['rows'] if _FORMS[form].takes(row)]
+        if _FORMS[form].last_network and rows:
+            rows = [row for row in rows if _network(row) == _network(rows[-1])]
+        kept = [{key: _short(row[key]) for key in _FIELDS} for row in rows]
         about = {key: result[key] for key in ('machine', 'settings', 'sittings')}
         if kept:
             found = about | dict(form=form, rows=kept)
@@ -71,12 +72,7 @@ def page_text(found: dict[str, Any]) -> str:
     )
     if len(found['sittings']) > 1:
         told += f' The run was taken in {len(found["sittings"])} sittings.'
-    return '\n\n'.join([paragraph(told), *_FORMS[found['form']][1](found['rows'])]) + '\n'
-
-
-def _main_operators(rows: Sequence[Row]) -> Iterator[str]:
-    """The last network, the layers together."""
-    return _operators(_of_last_network(rows))
+    return '\n\n'.join([paragraph(told), *_FORMS[found['form']].tables(found['rows'])]) + '\n'
 
 
 def _operators(rows: Sequence[Row]) -> Iterator[str]:
@@ -119,9 +115,8 @@ def _total(rows: Sequence[Row], name: str, share: float) -> float | None:
 
 def _layers(rows: Sequence[Row]) -> Iterator[str]:
     """Every layer of the last network; in brackets the time over the floor."""
-    last, own = rows[-1], _of_last_network(rows)
-    for mode in dict.fromkeys(row['mode'] for row in own):
-        timed = [row for row in own if row['mode'] == mode]
+    for mode in dict.fromkeys(row['mode'] for row in rows):
+        timed = [row for row in rows if row['mode'] == mode]
         names = list(dict.fromkeys(row['name'] for row in timed))
         body = []
         for batch in dict.fromkeys(row['batch'] for row in timed):
@@ -131,7 +126,7 @@ def _layers(rows: Sequence[Row]) -> Iterator[str]:
             }
             for label, part in (layers | {'together': group}).items():
                 body.append([label, str(batch), *(_over_floor(part, name) for name in names)])
-        yield _heading(_network(last), f', {mode}; in brackets the time over the floor')
+        yield _heading(_network(rows[-1]), f', {mode}; in brackets the time over the floor')
         yield _table(['C, map, M/N', 'batch', *names], body)
 
 
@@ -149,8 +144,7 @@ def _over_floor(rows: Sequence[Row], name: str) -> str:
 
 
 def _large_kernels(rows: Sequence[Row]) -> Iterator[str]:
-    """Each kernel of the last network by torch and by a backend, side by side."""
-    rows = _of_last_network(rows)
+    """Each kernel by torch and by a backend, side by side."""
     cut = next(
         (row['name'].partition(', mmsw ')[2] for row in rows if ', mmsw ' in row['name']), ''
     )
@@ -182,8 +176,9 @@ def _network(row: Row) -> tuple[str, int, int]:
     return row['version'], row['crop'], row['threads']
 
 
-def _of_last_network(rows: Sequence[Row]) -> list[Row]:
-    return [row for row in rows if _network(row) == _network(rows[-1])]
+def _short(value: Any) -> Any:
+    """A number with as many digits as tables and their ratios need."""
+    return float(f'{value:.6g}') if isinstance(value, float) else value
 
 
 def _heading(key: tuple[str, int, int], more: str = '') -> str:
@@ -203,21 +198,25 @@ def _is_swept(row: Row) -> bool:
     return row['sweep'] and row['name'].startswith('mmsw ')
 
 
-# Which rows of a run a form needs, and what it makes of them.
-_FORMS: dict[str, tuple[Callable[[Row], bool], Callable[[Sequence[Row]], Iterator[str]]]] = {
-    'operators': (
-        lambda row: _is_plain(row) and row['name'] in _MAIN,
-        _main_operators,
+class _Form(NamedTuple):
+    """Which rows of a run a block needs, and what it makes of them."""
+
+    takes: Callable[[Row], bool]
+    tables: Callable[[Sequence[Row]], Iterator[str]]
+    last_network: bool = False  # of all that were measured
+
+
+_FORMS = {
+    'operators': _Form(lambda row: _is_plain(row) and row['name'] in _MAIN, _operators, True),
+    'operators-all': _Form(_is_plain, _operators),
+    'pruning': _Form(
+        lambda row: _is_swept(row) and row['name'].removesuffix(', masked') in _FASTEST, _pruned
     ),
-    'operators-all': (_is_plain, _operators),
-    'pruning': (
-        lambda row: _is_swept(row) and row['name'].removesuffix(', masked') in _FASTEST,
-        _pruned,
-    ),
-    'pruning-all': (_is_swept, _pruned),
-    'operator-layers': (lambda row: _is_plain(row) and row['name'] in _LAYERS, _layers),
-    'large-kernels': (
+    'pruning-all': _Form(_is_swept, _pruned),
+    'operator-layers': _Form(lambda row: _is_plain(row) and row['name'] in _LAYERS, _layers, True),
+    'large-kernels': _Form(
         lambda row: _is_plain(row) and row['name'].startswith((SLAK, _SQUARE)),
         _large_kernels,
+        True,
     ),
 }
