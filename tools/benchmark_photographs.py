@@ -41,7 +41,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         default=','.join(PARTS),
         metavar='A,B,...',
         help='what to do. scratch: every network on CamVid, from random values; transfer: from '
-        'CamVid to BCCD; long: one network at full size; times: time per image, folded; pictures '
+        'CamVid to BCCD; long: at full size, one network, or seven with '
+        '--full; times: time per image, folded; pictures '
         '(default: %(default)s)',
     )
     parser.add_argument(
@@ -65,7 +66,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         dest='preset',
         action='store_const',
         const='full',
-        help='images at their own size, 24000 iterations and five seeds; for a GPU',
+        help='for a GPU: images at their own size, 24000 iterations and five seeds; long: seven '
+        'networks, 2500 iterations',
     )
     parser.add_argument(
         '--page',
@@ -90,7 +92,7 @@ Exit code: 0 done; 1 a run failed (see the report); 2 bad arguments.
 Examples:
   python tools/benchmark_photographs.py --out work_dirs/photographs --dry-run
   python tools/benchmark_photographs.py --out work_dirs/photographs
-  python tools/benchmark_photographs.py --out work_dirs/photographs_full --full --jobs 1
+  python tools/benchmark_photographs.py --out work_dirs/full_size --full --parts long --jobs 7
 """
 
 
