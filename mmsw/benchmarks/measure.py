@@ -214,6 +214,11 @@ def machine(device: torch.device) -> dict[str, object]:
     return found
 
 
+def training_device() -> torch.device:
+    """Where mmengine trains on this machine."""
+    return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+
+
 def packages(names: Sequence[str]) -> dict[str, str]:
     """Versions of packages, by name."""
     found = {}

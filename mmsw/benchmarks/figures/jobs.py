@@ -99,9 +99,6 @@ def _on_gpu(
 
 
 _OPERATOR_PAGES = '--page {docs}/backends.md {docs}/backend_internals.md {docs}/large_kernels.md'
-_LARGE = (
-    "--network-version v2 --only 'SLaK pair' depthwise --sparsity --page {docs}/large_kernels.md"
-)
 _OPERATOR_BLOCKS = (
     ('backends.md', 'operators'),
     ('backends.md', 'pruning'),
@@ -257,7 +254,8 @@ JOBS: Sequence[Job] = (
     _on_gpu(
         'large-kernels-gpu',
         'How fast are large kernels on a GPU?',
-        f'tools/benchmark_ops.py {_LARGE}',
+        "tools/benchmark_ops.py --network-version v2 --only 'SLaK pair' depthwise --sparsity "
+        '--page {docs}/large_kernels.md',
         '--crop 512 --batch 1 16',
         '--quick --crop 64',
         [('large_kernels.md', 'large-kernels-gpu')],

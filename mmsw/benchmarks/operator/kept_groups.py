@@ -19,7 +19,7 @@ from .settings import BenchmarkSettings
 
 FILE = 'unfinished.json'
 _KIND = 'operator_groups'
-_FOLDER, _OPS = Path(__file__).parent, Path(compiled.__file__).parent
+_FOLDER = Path(__file__).parent
 # Of the benchmark, what measures; the rest writes tables and pictures.
 _CODE = (
     *('benchmark.py', 'cases.py', 'contenders.py', 'job.py', 'rows.py'),
@@ -93,10 +93,10 @@ def conditions(
     libraries = [compiled.library_path(torch.__version__, backend=name) for name in _COMPILED]
     return {
         'settings': digest(dataclasses.asdict(settings)),
-        'layers': digest([str(shape) for shape in shapes]),
+        'layers': digest([dataclasses.asdict(shape) for shape in shapes]),
         'seed': seed,
         'backends': list(backends),
         'machine': {key: about[key] for key in _MACHINE if key in about},
-        'code': source_digest([_OPS, *(_FOLDER / name for name in _CODE)]),
+        'code': source_digest([compiled.FOLDER, *(_FOLDER / name for name in _CODE)]),
         'operators': digest([file_digest(path) for path in libraries if path.is_file()]),
     }

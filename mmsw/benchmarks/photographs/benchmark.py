@@ -7,12 +7,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from mmsw.errors import UsageError
 from mmsw.json_file import read_json, write_json
 from mmsw.whole_file import write_text
 
+from ..measure import training_device
 from ..page import (
     GPU,
     blocks_by_device,
@@ -126,7 +125,7 @@ def benchmark_photographs(
 
 def _blocks(wanted: Sequence[str]) -> dict[str, str]:
     """Which blocks of the page a call fills: kind of the figures -> name."""
-    device = 'cuda' if torch.cuda.is_available() else 'cpu'
+    device = str(training_device())
     more = {KIND: ''} if set(wanted) - {'long'} else {}
     long = {KIND_FULL_SIZE: blocks_by_device([_FULL_SIZE], device)[0]} if 'long' in wanted else {}
     return {**more, **long}

@@ -91,7 +91,7 @@ def _comparison(result: Mapping[str, Any]) -> list[str]:
                 network_title(row.network),
                 row.score(_MIOU).text(),
                 NONE if row is first else difference.signed_text(),
-                kept_filters(row),
+                _kept_filters(row),
                 *_costs(times, row.network),
                 number(row.mean('seconds_per_iteration'), 3),
             ]
@@ -126,7 +126,7 @@ def _transfer(result: Mapping[str, Any]) -> list[str]:
             if known and row.start != 'scratch':
                 comparisons.append(Comparison(f'{row.network} minus {name}', name, difference))
         lines.append(
-            [row.network, row.seeds, row.score(_AP).text(), *differences, kept_filters(row)]
+            [row.network, row.seeds, row.score(_AP).text(), *differences, _kept_filters(row)]
         )
     told = (
         f'RetinaNet on the small shift-wise network, images of 320 x 240, '
@@ -144,7 +144,7 @@ def start_title(entry: Mapping[str, Any]) -> str:
     return names.get(entry['start'], entry['start']) + share
 
 
-def kept_filters(row: Row) -> str:
+def _kept_filters(row: Row) -> str:
     """Share of the small filters of a network that are left; none without such filters."""
     if not row.mean('density_after', 'filters'):
         return NONE
@@ -176,7 +176,7 @@ def headline(result: Mapping[str, Any], full_size: Mapping[str, Any] | None = No
                 network_title(name),
                 rows[name].score(_MIOU).text(1),
                 *scores,
-                kept_filters(rows[name]),
+                _kept_filters(rows[name]),
                 f'{found["macs_used"] / 1e9:.2f}',
                 f'{found["median_ms"]:.1f}',
             ]

@@ -33,7 +33,6 @@ _COLOURS = (BLUE, SKY, PURPLE, GREEN, RED, ORANGE, GREY, INK)
 _SIZE = 224  # side of the squares that receptive fields are measured on
 _IMAGES = 12
 _SHOWN = 4
-_UNLABELLED = 255
 
 
 class TestImages:

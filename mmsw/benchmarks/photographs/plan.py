@@ -46,7 +46,7 @@ class FullSize:
     """Runs on images at their own size, one seed each.
 
     Attributes:
-        networks: Which; the IoU of each class is of the first.
+        networks: Which.
         iterations: Of a run.
         batch_size: Crops of an iteration.
         crop_size: Height and width of a crop, in pixels.

@@ -7,10 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ..comparison import Row
-from ..measure import machine
+from ..measure import machine, training_device
 from ..runs import finished
 from ..transfer.plan import TransferRun
 from .plan import SPARSE, Preset
@@ -48,7 +46,7 @@ def collect(
             pruned = share if start in SPARSE else 0
             starts.append({'start': start, 'share': pruned, **_group(own)})
     return {
-        'machine': _machine(),
+        'machine': machine(training_device()),
         'settings': dataclasses.asdict(preset),
         'networks': [
             {'network': name, **_group([run for run in comparison if run.network.name == name])}
@@ -74,7 +72,7 @@ def collect_full_size(
         Plain data for JSON.
     """
     return {
-        'machine': _machine(),
+        'machine': machine(training_device()),
         'settings': dataclasses.asdict(preset.long),
         'runs': [
             {
@@ -107,10 +105,6 @@ def rows_of(
         )
         for entry in entries
     ]
-
-
-def _machine() -> dict[str, Any]:
-    return machine(torch.device('cuda' if torch.cuda.is_available() else 'cpu'))
 
 
 def _group(runs: Sequence[TransferRun]) -> dict[str, Any]:

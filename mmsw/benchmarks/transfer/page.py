@@ -6,10 +6,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ..comparison import Row
-from ..measure import machine
+from ..measure import machine, training_device
 from ..page import blocks_to_fill, paragraph, write_tables
 from .plan import TransferSettings
 from .report import TASK_TITLES, tables_and_conclusion
@@ -59,7 +57,7 @@ def update_page(rows: Sequence[Row], settings: TransferSettings, page: Path) -> 
             comparison; or, without a comparison, one called ``segmentation`` or ``detection``.
     """
     blocks = page_blocks(settings, (row.task for row in rows))
-    about = machine(torch.device('cuda' if torch.cuda.is_available() else 'cpu'))
+    about = machine(training_device())
     for name in blocks_to_fill(page, blocks):
         own = [row for row in rows if row.task in blocks[name]]
         result = {
